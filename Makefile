@@ -1,0 +1,45 @@
+# Everything here sets itself up: a bare Debian with Python 3.11, git and make is enough.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test lint faults bench pins clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(READY): constraints.txt pyproject.toml
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash .ci/setup
+	@touch $@
+
+setup: $(READY) ## the virtual environment, from pinned versions with hashes
+
+demo: setup ## the whole journey, on this machine, with real parts
+	@$(BIN)/servesync demo
+
+test: setup ## every test, the long ones in a short form
+	$(BIN)/pytest
+
+lint: setup ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+faults: setup ## the fault and soak tests in their long form
+	SERVESYNC_TEST_LONG=1 $(BIN)/pytest --timeout 3600
+
+bench: setup ## measured against what a user would take instead
+	$(BIN)/python bench/run.py
+
+pins: ## makes constraints.txt anew from pyproject.toml (needs uv on PATH)
+	uv pip compile --quiet --generate-hashes --python-version 3.11 --universal --all-extras \
+	  --no-annotate --no-header --upgrade pyproject.toml -o constraints.txt
+
+clean: ## removes what the other targets made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build

@@ -1,0 +1,211 @@
+"""The only module that syncs, renames and removes; everything else asks it by name (`disk.sync_dir(x)`).
+
+Tests replace single functions of this module to fail or to die there; production code has no hooks.
+Functions raise plain `OSError`; `describe` turns one into the error that a user reads.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from servesync.errors import DiskError, Reason
+
+_AT_FDCWD: Final = -100
+_RENAME_NOREPLACE: Final = 1
+_RENAME_EXCHANGE: Final = 2
+_SYNC_FILE_RANGE_WRITE: Final = 2
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+_REASONS: Final = {
+    errno.ENOSPC: Reason.DISK_FULL,
+    errno.EDQUOT: Reason.DISK_FULL,
+    errno.EFBIG: Reason.DISK_FULL,
+    errno.EROFS: Reason.DISK_READ_ONLY,
+    errno.EACCES: Reason.DISK_PERMISSION,
+    errno.EPERM: Reason.DISK_PERMISSION,
+    errno.EXDEV: Reason.DISK_OTHER_FILESYSTEM,
+}
+_ADVICE: Final = {
+    Reason.DISK_FULL: "free space on this filesystem or give it more; the agent tries again by itself",
+    Reason.DISK_INODES: "the filesystem has no inodes left (df -i); remove files or make it anew with more",
+    Reason.DISK_READ_ONLY: "the filesystem is mounted read-only; remount it writable",
+    Reason.DISK_PERMISSION: "give the agent's user write permission on serving.models_dir",
+    Reason.DISK_OTHER_FILESYSTEM: "serving.models_dir and everything below it must be one filesystem",
+    Reason.DISK_FAILED: "look at the kernel log (dmesg) for errors of this disk",
+}
+
+
+def describe(error: OSError, doing: str) -> DiskError:
+    """Return the error that a user reads for `error`, met while `doing` something."""
+    reason = _REASONS.get(error.errno or 0, Reason.DISK_FAILED)
+    if reason is Reason.DISK_FULL and error.filename and _inodes_exhausted(Path(os.fsdecode(error.filename))):
+        reason = Reason.DISK_INODES
+    who = f" (uid {os.getuid()}, gid {os.getgid()})" if reason is Reason.DISK_PERMISSION else ""
+    name = f" {os.fsdecode(error.filename)!a}" if error.filename else ""
+    text = f"{doing}: {error.strerror or error}{name}{who}: {_ADVICE[reason]}"
+    return DiskError(reason, text, errno=errno.errorcode.get(error.errno or 0, str(error.errno)))
+
+
+def _inodes_exhausted(path: Path) -> bool:
+    for place in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            found = os.statvfs(place)
+            return found.f_files > 0 and found.f_favail == 0
+    return False
+
+
+def free_bytes(path: Path) -> int:
+    """Return how many bytes an unprivileged process may still write to the filesystem of `path`."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def make_dir(path: Path, mode: int) -> None:
+    """Make sure that `path` is a real directory; one that is made here gets `mode`, whatever the umask.
+
+    Raises:
+        OSError: it cannot be made, or something else (a file, a symbolic link) has the name.
+    """
+    try:
+        path.mkdir()
+    except FileExistsError:
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "is not a directory", str(path)) from None
+        return
+    path.chmod(mode)
+
+
+def rename_noreplace(source: Path, target: Path) -> None:
+    """Rename atomically; unlike `os.rename`, never replace what is there, not even an empty directory.
+
+    Raises:
+        FileExistsError: `target` exists; nothing was changed.
+        OSError: the rename is impossible (another filesystem, no permission); nothing was changed.
+    """
+    _renameat2(source, target, _RENAME_NOREPLACE)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Swap two names atomically: neither is absent at any instant.
+
+    Raises:
+        OSError: one is missing, or the filesystem cannot do it; nothing was changed.
+    """
+    _renameat2(one, other, _RENAME_EXCHANGE)
+
+
+def _renameat2(source: Path, target: Path, flags: int) -> None:
+    result = _libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags)
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(source), None, str(target))
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of one file durable. Never call it again for a file on which it failed."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_dir(path: Path) -> None:
+    """Make the entries of one directory durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(root: Path, check: Callable[[], None]) -> None:
+    """Make every file below `root`, then every directory from the leaves up, durable.
+
+    `check` is called before each file and may raise, to stop early; nothing then counts as durable.
+    """
+    for folder, _, files in os.walk(root, topdown=False):
+        for name in files:
+            check()
+            sync_file(Path(folder, name))
+        sync_dir(Path(folder))
+
+
+def start_writeback(fd: int, offset: int, length: int) -> None:
+    """Ask the kernel to begin writing a range of `fd` to the disk now; waits for nothing, promises nothing.
+
+    It keeps the later `fsync` short, so that the agent can stop quickly and the disk works evenly.
+    """
+    _libc.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), _SYNC_FILE_RANGE_WRITE)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` atomically and durably: after a crash it holds the old or the new bytes.
+
+    Raises:
+        OSError: the disk refused; the old content is still there.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_dir(path.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file if it is there, durably."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    sync_dir(path.parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory and all below it, or a file; follows no symbolic link out of it.
+
+    Raises:
+        OSError: something could not be removed; the rest may be gone.
+    """
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    shutil.rmtree(path, onerror=_make_writable_and_retry)
+
+
+def _make_writable_and_retry(function: Callable[..., object], path: str, error: tuple[object, ...]) -> None:
+    """Open up a folder that an operator closed, then try once more (a mode is no reason to keep rubbish)."""
+    cause = error[1]
+    if isinstance(cause, FileNotFoundError):
+        return
+    if isinstance(cause, PermissionError):
+        parent = Path(path).parent
+        if not parent.is_symlink():
+            parent.chmod(0o700)
+        if function in (os.unlink, os.rmdir):
+            function(path)
+            return
+    raise cause if isinstance(cause, BaseException) else OSError(errno.EIO, "cannot remove", path)
+
+
+def entries(path: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield the entries of a directory, sorted by name; none if it does not exist."""
+    try:
+        with os.scandir(path) as found:
+            listed = sorted(found, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return
+    yield from listed

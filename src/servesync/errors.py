@@ -1,0 +1,137 @@
+"""Every error of servesync: sorted by who must act, each with a stable reason and its facts.
+
+A reason is a promise: its text never changes, `docs/reasons.md` has one heading for it, and alerts may
+be built on it. A step raises one of the classes below; only the executor decides what follows.
+"""
+
+from enum import StrEnum
+from typing import ClassVar, TypeAlias
+
+Fact: TypeAlias = str | int | float | bool | list[str] | None
+
+
+class Reason(StrEnum):
+    """Why something was not done; the one list of `docs/reasons.md`."""
+
+    SETTINGS_INVALID = "settings_invalid"
+
+    STORE_UNREACHABLE = "store_unreachable"
+    STORE_DENIED = "store_denied"
+    STORE_CREDENTIALS = "store_credentials"
+    STORE_NOT_FOUND = "store_not_found"
+    STORE_WRONG_REGION = "store_wrong_region"
+    STORE_CLOCK_SKEW = "store_clock_skew"
+    STORE_THROTTLED = "store_throttled"
+    STORE_TLS = "store_tls"
+    STORE_BAD_ANSWER = "store_bad_answer"
+    STORE_FAILED = "store_failed"
+
+    OBJECT_CHANGED = "object_changed"
+    OBJECT_GONE = "object_gone"
+    OBJECT_ARCHIVED = "object_archived"
+    TRANSFER_BROKEN = "transfer_broken"
+    TRANSFER_TOO_SLOW = "transfer_too_slow"
+
+    RELEASE_AMBIGUOUS = "release_ambiguous"
+    RELEASE_INCOMPLETE = "release_incomplete"
+    RELEASE_TOO_BIG = "release_too_big"
+
+    ARCHIVE_FORMAT = "archive_format"
+    ARCHIVE_TRUNCATED = "archive_truncated"
+    ARCHIVE_CORRUPT = "archive_corrupt"
+    ARCHIVE_UNCHECKSUMMED = "archive_unchecksummed"
+    ARCHIVE_TRAILING_DATA = "archive_trailing_data"
+    ARCHIVE_EMPTY = "archive_empty"
+    ARCHIVE_LINK = "archive_link"
+    ARCHIVE_SPECIAL_FILE = "archive_special_file"
+    ARCHIVE_SPARSE = "archive_sparse"
+    ARCHIVE_HEADER = "archive_header"
+    ARCHIVE_PATH = "archive_path"
+    ARCHIVE_DUPLICATE = "archive_duplicate"
+    ARCHIVE_LAYOUT = "archive_layout"
+    ARCHIVE_VERSION = "archive_version"
+    ARCHIVE_TOO_BIG = "archive_too_big"
+    ARCHIVE_TOO_MANY_MEMBERS = "archive_too_many_members"
+    ARCHIVE_RATIO = "archive_ratio"
+    ARCHIVE_WINDOW = "archive_window"
+
+    SAVED_MODEL_MISSING = "saved_model_missing"
+    SAVED_MODEL_CORRUPT = "saved_model_corrupt"
+    SAVED_MODEL_NO_SERVE_TAG = "saved_model_no_serve_tag"
+    VARIABLES_MISSING = "variables_missing"
+    VARIABLES_INDEX_CORRUPT = "variables_index_corrupt"
+    VARIABLES_SHARD_MISSING = "variables_shard_missing"
+    VARIABLES_SHARD_SIZE = "variables_shard_size"
+
+    DISK_FULL = "disk_full"
+    DISK_INODES = "disk_inodes"
+    DISK_READ_ONLY = "disk_read_only"
+    DISK_PERMISSION = "disk_permission"
+    DISK_OTHER_FILESYSTEM = "disk_other_filesystem"
+    DISK_FAILED = "disk_failed"
+
+    LOCK_HELD = "lock_held"
+    VERSION_THERE = "version_there"
+    VERSION_FOREIGN = "version_foreign"
+    VERSION_DAMAGED = "version_damaged"
+
+    SERVER_UNREACHABLE = "server_unreachable"
+    SERVER_BAD_ANSWER = "server_bad_answer"
+    SERVER_REFUSED = "server_refused"
+    SERVER_LOAD_TIMEOUT = "server_load_timeout"
+
+    STOPPED = "stopped"
+    INTERNAL_ERROR = "internal_error"
+
+
+class SyncError(Exception):
+    """What happened (`str(error)`), why (`reason`), and the facts, ready for a log line.
+
+    `retry` says whether the same call may work later without anybody changing the release.
+    """
+
+    retry: ClassVar[bool] = True
+
+    def __init__(self, reason: Reason, what: str, **facts: Fact) -> None:
+        super().__init__(what)
+        self.reason = reason
+        self.facts = facts
+
+
+class SettingsError(SyncError):
+    """The operator must change the settings or the command line (exit code 2)."""
+
+    retry = False
+
+
+class StoreError(SyncError):
+    """The store did not answer, or not with what was asked; nothing local was changed."""
+
+
+class TransferError(SyncError):
+    """An object could not be read to its end as the listing described it."""
+
+
+class ReleaseRefused(SyncError):
+    """The release itself is bad: it is not fetched again until its identity changes."""
+
+    retry = False
+
+
+class DiskError(SyncError):
+    """The machine's disk refused; the publisher can do nothing about it."""
+
+
+class LockHeld(SyncError):
+    """Another agent owns the models directory (exit code 4)."""
+
+
+class ServerError(SyncError):
+    """The model server did not answer, or not with a status; says nothing about a version."""
+
+
+class Stopped(SyncError):
+    """The agent was asked to stop; what was under way left nothing behind that counts."""
+
+    def __init__(self) -> None:
+        super().__init__(Reason.STOPPED, "stopped on request")

@@ -1,0 +1,1 @@
+"""What to do now, decided from facts alone: no clock, disk, network, log or chance in here."""

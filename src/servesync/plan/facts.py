@@ -1,0 +1,211 @@
+"""What the planner is told about one model, and what it answers: frozen values, nothing else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from servesync.errors import Reason
+from servesync.plan.versions import Model, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """Serve the `count` highest good versions."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Serve exactly these versions."""
+
+    versions: frozenset[Version]
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """Serve every good version of the store."""
+
+
+Policy = Latest | Pin | Everything
+
+
+class ServerPolicy(StrEnum):
+    """The version policy that the model server was started with."""
+
+    ALL = "all"
+    LATEST = "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why an offered version is not to be fetched now; `text` is for people."""
+
+    reason: Reason
+    text: str
+
+
+class Condition(StrEnum):
+    """What a numbered directory on the shelf is."""
+
+    GOOD = "good"
+    DAMAGED = "damaged"
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True, slots=True)
+class Shelved:
+    """One numbered directory on the shelf.
+
+    `confirmed`: the server has said AVAILABLE for these bytes at least once.
+    """
+
+    condition: Condition
+    confirmed: bool = False
+    identity: str = ""
+
+
+class ServerState(StrEnum):
+    """The states of TensorFlow Serving's `ModelVersionStatus`."""
+
+    UNKNOWN = "UNKNOWN"
+    START = "START"
+    LOADING = "LOADING"
+    AVAILABLE = "AVAILABLE"
+    UNLOADING = "UNLOADING"
+    END = "END"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the server says of one version. `stale`: it said the same before the version was installed."""
+
+    state: ServerState
+    error_code: str = "OK"
+    message: str = ""
+    stale: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether the server tried these bytes, failed, and will not try again."""
+        return self.state is ServerState.END and self.error_code != "OK" and not self.stale
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What the model server was told and what it answers for one model.
+
+    `asked` False: there is no server to ask, and installation is the end. `versions` None: it did not
+    answer. `waited_seconds`: how long an answering server has been seen with a version that is not
+    available yet.
+    """
+
+    asked: bool = True
+    policy: ServerPolicy = ServerPolicy.ALL
+    versions: Mapping[Version, Served] | None = None
+    waited_seconds: Mapping[Version, float] = field(default_factory=dict)
+    load_timeout_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that is known of one model now.
+
+    `offered` maps versions of the store to identities, or is None when the store was never listed.
+    """
+
+    model: Model
+    policy: Policy
+    offered: Mapping[Version, str] | None
+    held: Mapping[Version, Hold]
+    shelf: Mapping[Version, Shelved]
+    server: Server
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """Fetch, prove and shelve a version."""
+
+    version: Version
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Fetch and prove a version anew and swap it with the damaged one, whose name never disappears."""
+
+    version: Version
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Record that the server serves a version."""
+
+    version: Version
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Take a version that the server refused off the shelf and remember its identity."""
+
+    version: Version
+    because: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """Take a version off the shelf that policy no longer wants."""
+
+    version: Version
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing yet: the server is about to say more about this version."""
+
+    version: Version
+    because: str
+
+
+Action = Install | Repair | Confirm | Quarantine | Prune | Wait
+
+
+class Role(StrEnum):
+    """What a version is to the plan."""
+
+    SERVING = "serving"
+    WAITING = "waiting"
+    TO_INSTALL = "to_install"
+    TO_REPAIR = "to_repair"
+    TO_PRUNE = "to_prune"
+    KEPT = "kept"
+    HELD = "held"
+    FOREIGN = "foreign"
+    NOT_WANTED = "not_wanted"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a version is to the plan, and why, in words."""
+
+    role: Role
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """What to do next for one model, and a verdict on every version that store, shelf or policy names."""
+
+    model: Model
+    wanted: frozenset[Version]
+    actions: tuple[Action, ...]
+    verdicts: Mapping[Version, Verdict]
+    in_place: bool
+    """Every wanted version (at least one) is complete on the shelf."""
+    served: bool
+    """The server serves (or there is no server to ask) every version that it should."""

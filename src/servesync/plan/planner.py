@@ -1,0 +1,152 @@
+"""The planner: facts in, actions with a reason out; the same facts always give the same answer.
+
+The rules, in the order in which they are asked:
+
+1. What the server serves for the first time is confirmed; what it refused leaves the shelf.
+2. One unconfirmed version at a time: while the server is about to judge one, nothing else is installed.
+3. A damaged version that is wanted is repaired; a wanted one that is missing is installed, highest first.
+4. Only when every wanted version is in place and served does the lowest unwanted one leave.
+
+Absence is never an order: a version that the listing no longer names stays for as long as policy would
+keep it. What servesync did not put there is never touched.
+"""
+
+from collections.abc import Iterator
+
+from servesync.errors import Reason
+from servesync.plan.facts import (
+    Action,
+    Confirm,
+    Facts,
+    Install,
+    ModelPlan,
+    Prune,
+    Quarantine,
+    Repair,
+    ServerPolicy,
+    ServerState,
+    Wait,
+)
+from servesync.plan.verdicts import verdicts
+from servesync.plan.versions import Version
+from servesync.plan.view import View
+
+
+def plan(facts: Facts) -> ModelPlan:
+    """Return what to do now for one model, first things first, and why every version is where it is."""
+    view = View(facts)
+    actions = tuple(_actions(view))
+    return ModelPlan(
+        model=facts.model,
+        wanted=view.wanted,
+        actions=actions,
+        verdicts=verdicts(view, actions),
+        in_place=bool(view.wanted) and view.wanted <= view.good.keys(),
+        served=bool(view.wanted) and all(view.is_served(version) for version in view.wanted),
+    )
+
+
+def _actions(view: View) -> Iterator[Action]:
+    yield from _judgements(view)
+    doubtful = [version for version in view.in_doubt() if not _refusal(view, version)]
+    for version in doubtful:
+        yield Wait(version, _waiting_for(view, version))
+    if not doubtful:
+        yield from _arrivals(view)
+        yield from _departures(view)
+
+
+def _judgements(view: View) -> Iterator[Action]:
+    for version, item in sorted(view.good.items()):
+        if item.confirmed or not view.is_expected(version):
+            continue
+        refusal = _refusal(view, version)
+        if refusal:
+            yield refusal
+        elif view.is_served(version):
+            yield Confirm(version, "the server says AVAILABLE")
+
+
+def _refusal(view: View, version: Version) -> Quarantine | None:
+    """Return the order to take a version off the shelf if the server has refused it.
+
+    Only a version that was never available is taken off, and time counts only while the server answers
+    and shows the version: a server that is down, restarting or not configured for it refuses nothing.
+    """
+    served = view.says(version)
+    if served is None or view.good[version].confirmed:
+        return None
+    if served.failed:
+        text = f"the server ended it with {served.error_code}: {served.message}"
+        return Quarantine(version, text, Reason.SERVER_REFUSED)
+    waited = view.server.waited_seconds.get(version, 0.0)
+    if served.state is not ServerState.AVAILABLE and waited >= view.server.load_timeout_seconds:
+        text = (
+            f"still {served.state.value} after {waited:.0f} s (serving.load_timeout_seconds is "
+            f"{view.server.load_timeout_seconds:.0f})"
+        )
+        return Quarantine(version, text, Reason.SERVER_LOAD_TIMEOUT)
+    return None
+
+
+def _waiting_for(view: View, version: Version) -> str:
+    if view.server.versions is None:
+        return "on the shelf; the server does not answer yet"
+    served = view.says(version)
+    if served is None:
+        return "on the shelf; the server has not seen it yet (does it scan this directory?)"
+    return f"on the shelf; the server says {served.state.value}"
+
+
+def _arrivals(view: View) -> Iterator[Action]:
+    """Yield at most one version to bring.
+
+    None while a server with policy latest may be starting: it would drop its first load and exit.
+    """
+    starting = (
+        view.server.asked
+        and view.server.versions is None
+        and view.server.policy is ServerPolicy.LATEST
+        and bool(view.facts.shelf)
+    )
+    if starting:
+        return
+    fetchable = (view.offered.keys() - view.facts.held.keys()) & view.wanted
+    damaged = fetchable & (view.owned.keys() - view.good.keys())
+    missing = fetchable - view.owned.keys()
+    if damaged:
+        version = max(damaged)
+        yield Repair(version, "damaged on the shelf; the store has it")
+    elif missing:
+        version = max(missing)
+        foreign = version in view.facts.shelf
+        yield Install(
+            version,
+            "on the shelf, but not put there by servesync: compared with the store's before it counts"
+            if foreign
+            else f"wanted by policy ({view.policy}) and not on the shelf",
+        )
+
+
+def _departures(view: View) -> Iterator[Action]:
+    """Yield the lowest unwanted version once all that is wanted is in place and served."""
+    if view.facts.offered is None or view.pins_missing or not view.wanted or not view.unwanted:
+        return
+    if view.server.asked and view.server.versions is None:
+        return
+    leaving = {version for version in view.unwanted if not _is_loading(view, version)}
+    if not leaving or not all(view.is_served(version) for version in view.wanted):
+        return
+    if not view.server.asked or any(_is_available(view, version) for version in view.wanted | view.unwanted):
+        yield Prune(min(leaving), f"not wanted by policy ({view.policy}); newer ones serve")
+
+
+def _is_available(view: View, version: Version) -> bool:
+    served = view.says(version)
+    return served is not None and served.state is ServerState.AVAILABLE
+
+
+def _is_loading(view: View, version: Version) -> bool:
+    """Whether the server is reading the directory: it walks it again after the load, so it must stay."""
+    served = view.says(version)
+    return served is not None and served.state in {ServerState.START, ServerState.LOADING}

@@ -1,0 +1,128 @@
+"""Why every version is where it is, in the words that `servesync plan` shows."""
+
+from servesync.plan.facts import (
+    Action,
+    Condition,
+    Confirm,
+    Install,
+    Pin,
+    Prune,
+    Quarantine,
+    Repair,
+    Role,
+    ServerState,
+    Verdict,
+    Wait,
+)
+from servesync.plan.versions import Version
+from servesync.plan.view import View
+
+
+def verdicts(view: View, actions: tuple[Action, ...]) -> dict[Version, Verdict]:
+    """Return a verdict on every version that the store, the shelf or the policy names."""
+    names = set(view.facts.shelf) | view.offered.keys() | set(view.facts.held)
+    if isinstance(view.facts.policy, Pin):
+        names |= view.facts.policy.versions
+    ordered = {action.version: action for action in reversed(actions)}
+    return {version: _verdict(view, version, ordered.get(version)) for version in sorted(names)}
+
+
+def _verdict(view: View, version: Version, action: Action | None) -> Verdict:
+    match action:
+        case Install(because=why):
+            return Verdict(Role.TO_INSTALL, why)
+        case Repair(because=why):
+            return Verdict(Role.TO_REPAIR, why)
+        case Prune(because=why) | Quarantine(because=why):
+            return Verdict(Role.TO_PRUNE, why)
+        case Wait(because=why):
+            return Verdict(Role.WAITING, why)
+        case Confirm() | None:
+            pass
+    if version in view.good:
+        return _verdict_on_shelf(view, version)
+    if version in view.facts.shelf:
+        return _verdict_on_strange(view, version)
+    return _verdict_in_store(view, version)
+
+
+def _verdict_on_shelf(view: View, version: Version) -> Verdict:
+    offered = view.offered.get(version)
+    note = ""
+    if offered is not None and offered != view.good[version].identity:
+        note = (
+            "; the store now offers something else under this number: "
+            "versions are immutable, publish it under a new one"
+        )
+    elif offered is None and view.facts.offered is not None:
+        note = "; the store no longer lists it, which removes nothing"
+    if version not in view.wanted:
+        return Verdict(Role.KEPT, f"not wanted ({view.policy}), kept until {_kept_until(view)}{note}")
+    return _verdict_of_server(view, version, note)
+
+
+def _verdict_of_server(view: View, version: Version, note: str) -> Verdict:
+    if not view.server.asked:
+        return Verdict(Role.SERVING, f"wanted and on the shelf (no server to ask){note}")
+    if not view.is_expected(version):
+        return Verdict(
+            Role.WAITING, f"on the shelf; a server with policy latest serves a higher number{note}"
+        )
+    served = view.says(version)
+    if view.server.versions is None:
+        return Verdict(Role.WAITING, f"wanted and on the shelf; the server does not answer{note}")
+    if served is None:
+        return Verdict(Role.WAITING, f"wanted and on the shelf; the server does not list it{note}")
+    if served.state is ServerState.AVAILABLE:
+        return Verdict(Role.SERVING, f"wanted, on the shelf, and the server says AVAILABLE{note}")
+    detail = f" ({served.error_code}: {served.message})" if served.error_code != "OK" else ""
+    return Verdict(
+        Role.WAITING, f"wanted and on the shelf; the server says {served.state.value}{detail}{note}"
+    )
+
+
+def _store_note(view: View, version: Version) -> str:
+    offered = view.offered.get(version)
+    if offered is None:
+        listed = view.facts.offered is not None and version not in view.facts.held
+        return "; the store no longer lists it, which removes nothing" if listed else ""
+    if offered == view.good[version].identity:
+        return ""
+    return (
+        "; the store now offers something else under this number: "
+        "versions are immutable, publish it under a new one"
+    )
+
+
+def _kept_until(view: View) -> str:
+    if view.facts.offered is None:
+        return "the store answers"
+    if view.pins_missing:
+        return f"every pinned version is in place (missing: {sorted(view.pins_missing)})"
+    if view.server.asked and view.server.versions is None:
+        return "the server answers"
+    return "every wanted version serves"
+
+
+def _verdict_on_strange(view: View, version: Version) -> Verdict:
+    hold = view.facts.held.get(version)
+    why = f" ({hold.reason.value}: {hold.text})" if hold else ""
+    if view.facts.shelf[version].condition is Condition.FOREIGN:
+        return Verdict(
+            Role.FOREIGN,
+            f"not put there by servesync, so left alone; remove it by hand if it is not wanted{why}",
+        )
+    if version in view.offered:
+        return Verdict(Role.HELD, f"damaged on the shelf; its repair waits{why}")
+    return Verdict(Role.HELD, f"damaged on the shelf, and the store does not offer it: publish it again{why}")
+
+
+def _verdict_in_store(view: View, version: Version) -> Verdict:
+    hold = view.facts.held.get(version)
+    if hold:
+        return Verdict(Role.HELD, f"{hold.reason.value}: {hold.text}")
+    if version not in view.offered:
+        return Verdict(Role.MISSING, "pinned, but neither in the store nor on the shelf")
+    if version in view.wanted:
+        return Verdict(Role.TO_INSTALL, f"wanted by policy ({view.policy}); its turn comes later")
+    return Verdict(Role.NOT_WANTED, f"in the store; not wanted by policy ({view.policy})")

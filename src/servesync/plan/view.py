@@ -1,0 +1,85 @@
+"""The facts of one model, seen from the questions that the planner's rules ask."""
+
+from collections.abc import Mapping
+
+from servesync.plan.facts import (
+    Condition,
+    Everything,
+    Facts,
+    Latest,
+    Pin,
+    Served,
+    ServerPolicy,
+    ServerState,
+    Shelved,
+)
+from servesync.plan.versions import Version
+
+
+class View:
+    """The facts, seen from the questions that the rules ask."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.server = facts.server
+        self.offered = facts.offered or {}
+        self.owned: Mapping[Version, Shelved] = {
+            version: item for version, item in facts.shelf.items() if item.condition is not Condition.FOREIGN
+        }
+        self.good = {v: item for v, item in self.owned.items() if item.condition is Condition.GOOD}
+        self.candidates = frozenset((self.offered.keys() - facts.held.keys()) | self.owned.keys())
+        self.wanted = self._wanted()
+        self.unwanted = self.owned.keys() - self.wanted
+
+    def _wanted(self) -> frozenset[Version]:
+        match self.facts.policy:
+            case Latest(count):
+                return frozenset(sorted(self.candidates, reverse=True)[:count])
+            case Pin(versions):
+                return versions & self.candidates
+            case Everything():
+                return self.candidates
+
+    @property
+    def pins_missing(self) -> frozenset[Version]:
+        """The pinned versions that are not complete on the shelf."""
+        policy = self.facts.policy
+        return policy.versions - self.good.keys() if isinstance(policy, Pin) else frozenset()
+
+    def says(self, version: Version) -> Served | None:
+        """What the server says of a version; None if it says nothing."""
+        return (self.server.versions or {}).get(version)
+
+    def is_expected(self, version: Version) -> bool:
+        """Whether the server will load a version that is on the shelf, by its own policy."""
+        if not self.server.asked:
+            return False
+        return self.server.policy is ServerPolicy.ALL or version == max(self.facts.shelf, default=None)
+
+    def is_served(self, version: Version) -> bool:
+        """Whether nothing more is to be waited for before an older version may leave."""
+        if version not in self.good:
+            return False
+        if not self.is_expected(version):
+            return True
+        served = self.says(version)
+        return served is not None and served.state is ServerState.AVAILABLE
+
+    def in_doubt(self) -> list[Version]:
+        """The versions on the shelf that the server has still to judge, lowest first."""
+        return sorted(
+            version
+            for version, item in self.good.items()
+            if self.is_expected(version) and not item.confirmed and not self.is_served(version)
+        )
+
+    @property
+    def policy(self) -> str:
+        """The model's policy as it stands in the settings file."""
+        match self.facts.policy:
+            case Latest(count):
+                return f"latest: {count}"
+            case Pin(versions):
+                return f"pin: {sorted(versions)}"
+            case Everything():
+                return "all"
