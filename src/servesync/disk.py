@@ -209,3 +209,14 @@ def entries(path: Path) -> Iterator[os.DirEntry[str]]:
     except FileNotFoundError:
         return
     yield from listed
+
+
+def empty_dir(path: Path) -> list[OSError]:
+    """Remove everything in a directory; return what could not be removed, which stays for the next time."""
+    problems = []
+    for entry in entries(path):
+        try:
+            remove_tree(Path(entry.path))
+        except OSError as error:
+            problems.append(error)
+    return problems

@@ -1,0 +1,10 @@
+"""The shelf and the workspace: what lies on disk, and the one way onto the shelf."""
+
+from servesync.install.content import hash_tree
+from servesync.install.lock import Lock
+from servesync.install.records import Record
+from servesync.install.refusals import Refusals
+from servesync.install.shelf import Inventory, Shelf
+from servesync.install.workspace import Workspace
+
+__all__ = ["Inventory", "Lock", "Record", "Refusals", "Shelf", "Workspace", "hash_tree"]

@@ -1,0 +1,165 @@
+"""One model's shelf: what is on it, and the one way onto it: prove, sync, rename, sync, then record.
+
+The server takes every entry whose name parses as a number for a version, so a numeric name appears only
+by an atomic rename of a complete, proven, durable directory.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from servesync import disk
+from servesync.errors import DiskError, Reason
+from servesync.install import records
+from servesync.install.content import hash_tree, stamps
+from servesync.install.records import Record
+from servesync.install.workspace import Workspace
+from servesync.plan.facts import Condition, Shelved
+from servesync.plan.versions import Content, Model, Release, Version, parse_canonical, server_sees_version
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What is on the shelf, found without changing anything.
+
+    `strange`: names that the server takes for versions though servesync would never write them.
+    `refreshed`: records that turned out to be behind the truth; `Shelf.settle` writes them.
+    `orphaned`: records of versions that are no longer on the shelf.
+    """
+
+    versions: Mapping[Version, Shelved]
+    strange: tuple[str, ...] = ()
+    refreshed: Mapping[Version, Record] = field(default_factory=dict)
+    orphaned: Mapping[Version, Record] = field(default_factory=dict)
+
+
+class Shelf:
+    """The shelf of one model, and the records of what servesync put there."""
+
+    def __init__(self, workspace: Workspace, model: Model, check: Callable[[], None] = lambda: None) -> None:
+        self.workspace = workspace
+        self.model = model
+        self.path = workspace.shelf(model)
+        self._records = workspace.records(model)
+        self._check = check
+
+    def inventory(self) -> Inventory:
+        """Look at the shelf; content is read only where stamps say that something changed.
+
+        Raises:
+            OSError: the shelf cannot be read.
+        """
+        known = records.read_all(self._records, Record)
+        versions: dict[Version, Shelved] = {}
+        refreshed: dict[Version, Record] = {}
+        strange = []
+        for entry in disk.entries(self.path):
+            version = parse_canonical(entry.name)
+            if version is None or not entry.is_dir(follow_symlinks=False):
+                if server_sees_version(entry.name):
+                    strange.append(entry.name)
+                continue
+            record = known.pop(version, None)
+            versions[version], fresh = self._examine(version, record)
+            if fresh is not None:
+                refreshed[version] = fresh
+        return Inventory(versions, tuple(strange), refreshed, known)
+
+    def _examine(self, version: Version, record: Record | None) -> tuple[Shelved, Record | None]:
+        if record is None:
+            return Shelved(Condition.FOREIGN), None
+        folder = self.path / str(version)
+        found = stamps(folder)
+        good = Shelved(Condition.GOOD, record.confirmed, record.identity)
+        if record.state == "installed" and found == record.stamps:
+            return good, None
+        if hash_tree(folder, self._check) != record.content:
+            return Shelved(Condition.DAMAGED, record.confirmed, record.identity), None
+        return good, record.model_copy(update={"state": "installed", "stamps": found})
+
+    def settle(self, inventory: Inventory) -> None:
+        """Write down what an inventory found: adopted versions, and touched ones whose content is right."""
+        for version, record in inventory.refreshed.items():
+            disk.sync_dir(self.path)
+            records.write(self._records, version, record)
+
+    def forget(self, version: Version) -> None:
+        """Drop the record of a version that is off the shelf for good."""
+        records.drop(self._records, version)
+
+    def publish(
+        self, staged: Path, release: Release, content: Content, tensor_bytes: int, now: datetime
+    ) -> Record:
+        """Make a verified tree visible as one version, or leave the shelf as it was.
+
+        The order: files and directories durable, intention recorded, rename without replacing, parent
+        durable, installation recorded. A crash before the rename leaves the shelf untouched; one after it
+        leaves a complete version, which the next inventory adopts after reading it whole.
+
+        Raises:
+            DiskError: `VERSION_THERE`: the number is on the shelf; nothing was changed there.
+            OSError: the disk refused; before the rename the shelf is untouched, after it the version is
+                complete though perhaps not yet durable.
+        """
+        record = self._stage(staged, release, content, tensor_bytes, now)
+        target = self.path / str(release.version)
+        try:
+            disk.rename_noreplace(staged, target)
+        except FileExistsError as error:
+            text = f"{target} appeared while version {release.version} was being prepared; left alone"
+            raise DiskError(Reason.VERSION_THERE, text) from error
+        return self._finish(release.version, record)
+
+    def replace(
+        self, staged: Path, release: Release, content: Content, tensor_bytes: int, now: datetime
+    ) -> Record:
+        """Swap a damaged version for a verified tree of the same number; the name is never absent.
+
+        Afterwards `staged` holds the damaged tree, for the caller to remove. Raises as `publish` does.
+        """
+        record = self._stage(staged, release, content, tensor_bytes, now)
+        disk.exchange(staged, self.path / str(release.version))
+        return self._finish(release.version, record)
+
+    def adopt(self, release: Release, content: Content, tensor_bytes: int, now: datetime) -> Record | None:
+        """Take over a version that somebody else put on the shelf, if it is the store's to the byte.
+
+        Returns None, and changes nothing, if the content differs.
+        """
+        folder = self.path / str(release.version)
+        if hash_tree(folder, self._check) != content:
+            return None
+        disk.sync_tree(folder, self._check)
+        return self._finish(release.version, self._record(release, content, tensor_bytes, now))
+
+    def confirm(self, version: Version) -> None:
+        """Record that the server has served these bytes."""
+        record = records.read_all(self._records, Record).get(version)
+        if record is not None:
+            records.write(self._records, version, record.model_copy(update={"confirmed": True}))
+
+    def _record(self, release: Release, content: Content, tensor_bytes: int, now: datetime) -> Record:
+        return Record(
+            identity=release.identity,
+            at=now.isoformat(),
+            state="installing",
+            files=records.files_of(content),
+            tensor_bytes=tensor_bytes,
+        )
+
+    def _stage(
+        self, staged: Path, release: Release, content: Content, tensor_bytes: int, now: datetime
+    ) -> Record:
+        disk.sync_tree(staged, self._check)
+        record = self._record(release, content, tensor_bytes, now)
+        records.write(self._records, release.version, record)
+        return record
+
+    def _finish(self, version: Version, record: Record) -> Record:
+        disk.sync_dir(self.path)
+        done = record.model_copy(
+            update={"state": "installed", "stamps": dict(stamps(self.path / str(version)))}
+        )
+        records.write(self._records, version, done)
+        return done

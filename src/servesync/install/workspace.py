@@ -1,0 +1,104 @@
+"""The workspace `<models_dir>/.servesync/`: hidden from the server, on the same filesystem as the shelf."""
+
+import errno
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from servesync import disk
+from servesync.plan.versions import Model, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where things lie below one models directory."""
+
+    models_dir: Path
+
+    @property
+    def root(self) -> Path:
+        """Everything of servesync that the server must not see."""
+        return self.models_dir / ".servesync"
+
+    @property
+    def lock(self) -> Path:
+        """The file that the agent at work holds."""
+        return self.root / "lock"
+
+    @property
+    def staging(self) -> Path:
+        """One directory for each attempt under way."""
+        return self.root / "staging"
+
+    @property
+    def trash(self) -> Path:
+        """What has left the shelf and is about to be removed."""
+        return self.root / "trash"
+
+    def shelf(self, model: Model) -> Path:
+        """Return the directory that the server scans for `model`."""
+        return self.models_dir / model
+
+    def records(self, model: Model) -> Path:
+        """Return where the records of `model`'s installed versions lie."""
+        return self.root / "records" / model
+
+    def refusals(self, model: Model) -> Path:
+        """Return where the records of `model`'s refused releases lie."""
+        return self.root / "refusals" / model
+
+    def claim(self) -> None:
+        """Make the directory that holds the lock; nothing else is touched before the lock is held."""
+        disk.make_dir(self.models_dir, 0o755)
+        disk.make_dir(self.root, 0o700)
+
+    def prepare(self, models: Iterable[Model]) -> None:
+        """Make every directory, base paths of all models first, and prove that a rename works.
+
+        A missing base path stops the server's updates of *every* model, so all exist before anything else.
+
+        Raises:
+            OSError: the disk refuses, or a shelf is another filesystem than the workspace (EXDEV).
+        """
+        models = list(models)
+        for model in models:
+            disk.make_dir(self.shelf(model), 0o755)
+        for folder in (self.staging, self.trash, self.root / "records", self.root / "refusals"):
+            disk.make_dir(folder, 0o700)
+        for model in models:
+            self._prove_rename(self.shelf(model))
+
+    def _prove_rename(self, shelf: Path) -> None:
+        """Rename an empty directory onto the shelf under a name that the server ignores, and back."""
+        if shelf.stat().st_dev != self.staging.stat().st_dev:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(shelf))
+        probe = self.staging / f"probe-{uuid.uuid4().hex}"
+        probe.mkdir(mode=0o700)
+        visitor = shelf / f".{probe.name}"
+        disk.rename_noreplace(probe, visitor)
+        disk.rename_noreplace(visitor, probe)
+        disk.remove_tree(probe)
+
+    def clean(self) -> list[OSError]:
+        """Remove what earlier attempts left in staging and trash; return what could not be removed."""
+        return disk.empty_dir(self.staging) + disk.empty_dir(self.trash)
+
+    @contextmanager
+    def attempt(self) -> Iterator[Path]:
+        """Lend an empty directory below staging; it is removed with all that is left in it."""
+        folder = self.staging / uuid.uuid4().hex
+        folder.mkdir(mode=0o700)
+        tree = folder / "tree"
+        tree.mkdir()
+        tree.chmod(0o755)
+        try:
+            yield tree
+        finally:
+            disk.remove_tree(folder)
+
+    def trash_name(self, model: Model, version: Version) -> Path:
+        """Return a fresh name in the trash for a version that leaves the shelf."""
+        return self.trash / f"{model}.{version}.{uuid.uuid4().hex}"

@@ -1,0 +1,105 @@
+"""Structured logs on standard output: one JSON object a line, or a readable form for people.
+
+Only the daemon and the commands log; steps return or raise. `Event` names every event that ops may
+rely on; `docs/events.md` describes each.
+"""
+
+import logging
+import sys
+from enum import StrEnum
+from typing import Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+LIBRARIES_QUIET = (
+    "botocore",
+    "boto3",
+    "urllib3",
+    "s3transfer",
+    "httpx",
+    "httpcore",
+    "apscheduler",
+    "watchdog",
+)
+
+
+class Event(StrEnum):
+    """The events of the log; a name never changes its meaning."""
+
+    AGENT_STARTED = "agent_started"
+    AGENT_STOPPED = "agent_stopped"
+    POLL_FINISHED = "poll_finished"
+    POLL_FAILED = "poll_failed"
+    FETCH_PROGRESS = "fetch_progress"
+    VERSION_FETCHED = "version_fetched"
+    VERSION_VERIFIED = "version_verified"
+    VERSION_INSTALLED = "version_installed"
+    VERSION_AVAILABLE = "version_available"
+    VERSION_REFUSED = "version_refused"
+    VERSION_QUARANTINED = "version_quarantined"
+    VERSION_PRUNED = "version_pruned"
+    VERSION_RESTORED = "version_restored"
+    VERSION_DAMAGED = "version_damaged"
+    VERSION_FOREIGN = "version_foreign"
+    ACTION_FAILED = "action_failed"
+    SERVER_UNREACHABLE = "server_unreachable"
+    SERVER_ANSWERS = "server_answers"
+    SETTINGS_RELOADED = "settings_reloaded"
+    SETTINGS_REJECTED = "settings_rejected"
+    WATCH_UNAVAILABLE = "watch_unavailable"
+    LIBRARY_MESSAGE = "library_message"
+    INTERNAL_ERROR = "internal_error"
+
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+def configure(level: Level, style: Literal["json", "console"], stream: TextIO = sys.stdout) -> None:
+    """Send all logs of this process to `stream`; libraries may only speak from WARNING up.
+
+    botocore's own DEBUG output holds session tokens and signatures, so its level does not follow ours.
+    """
+    final: structlog.typing.Processor
+    if style == "json":
+        final = structlog.processors.JSONRenderer(ensure_ascii=True, default=str)
+    else:
+        final = structlog.dev.ConsoleRenderer(colors=stream.isatty(), sort_keys=False)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _order,
+            final,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers = [_ToStructlog()]
+    root.setLevel(logging.WARNING)
+    for name in LIBRARIES_QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def get_logger() -> FilteringBoundLogger:
+    """Return the logger of the agent."""
+    logger: FilteringBoundLogger = structlog.get_logger()
+    return logger
+
+
+def _order(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """Put what people look for first to the left."""
+    first = ("timestamp", "level", "event", "model", "version", "reason")
+    return {key: line[key] for key in first if key in line} | dict(line)
+
+
+class _ToStructlog(logging.Handler):
+    """Turns a library's message into one of our lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write `record`, without its traceback: library tracebacks may hold request headers."""
+        get_logger().warning(Event.LIBRARY_MESSAGE, library=record.name, message=record.getMessage())
