@@ -1,0 +1,399 @@
+"""The planner as a table: a situation in, actions and verdicts out."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servesync.errors import Reason
+from servesync.plan.facts import (
+    Condition,
+    Confirm,
+    Everything,
+    Facts,
+    Hold,
+    Install,
+    Latest,
+    Pin,
+    Policy,
+    Prune,
+    Quarantine,
+    Repair,
+    Role,
+    Served,
+    Server,
+    ServerPolicy,
+    ServerState,
+    Shelved,
+    Wait,
+)
+from servesync.plan.planner import plan
+from servesync.plan.versions import Model, Version
+
+UP = Served(ServerState.AVAILABLE)
+LOADING = Served(ServerState.LOADING)
+FAILED = Served(ServerState.END, "DATA_LOSS", "cut shard")
+ENDED = Served(ServerState.END)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One situation. `shelf`: number -> g(ood), c(onfirmed), d(amaged), f(oreign)."""
+
+    name: str
+    policy: Policy
+    store: set[int] | None
+    shelf: dict[int, str]
+    server: dict[int, Served] | None
+    expect: list[tuple[type, int]]
+    held: set[int] = field(default_factory=set)
+    asked: bool = True
+    told: ServerPolicy = ServerPolicy.ALL
+    waited: dict[int, float] = field(default_factory=dict)
+
+
+def facts_of(case: Case) -> Facts:
+    """Spell a case out for the planner."""
+    kinds = {
+        "g": Shelved(Condition.GOOD, confirmed=False, identity="id"),
+        "c": Shelved(Condition.GOOD, confirmed=True, identity="id"),
+        "d": Shelved(Condition.DAMAGED, confirmed=True, identity="id"),
+        "f": Shelved(Condition.FOREIGN),
+    }
+    return Facts(
+        model=Model("m"),
+        policy=case.policy,
+        offered=None if case.store is None else {Version(n): "id" for n in case.store},
+        held={Version(n): Hold(Reason.ARCHIVE_CORRUPT, "bad") for n in case.held},
+        shelf={Version(n): kinds[kind] for n, kind in case.shelf.items()},
+        server=Server(
+            asked=case.asked,
+            policy=case.told,
+            versions=None if case.server is None else {Version(n): s for n, s in case.server.items()},
+            waited_seconds={Version(n): s for n, s in case.waited.items()},
+            load_timeout_seconds=600,
+        ),
+    )
+
+
+def versions(*numbers: int) -> frozenset[Version]:
+    """Return version numbers as a policy holds them."""
+    return frozenset(Version(n) for n in numbers)
+
+
+CASES = [
+    Case("nothing anywhere", Latest(1), set(), {}, {}, []),
+    Case("the store was never listed", Latest(1), None, {}, {}, []),
+    Case("first version, server down", Latest(1), {1}, {}, None, [(Install, 1)]),
+    Case(
+        "first version, server latest and down",
+        Latest(1),
+        {1},
+        {},
+        None,
+        [(Install, 1)],
+        told=ServerPolicy.LATEST,
+    ),
+    Case("the highest of many", Latest(1), {1, 2, 3}, {}, {}, [(Install, 3)]),
+    Case("two wanted: the highest first", Latest(2), {1, 2, 3}, {}, {}, [(Install, 3)]),
+    Case("then the second", Latest(2), {1, 2, 3}, {3: "c"}, {3: UP}, [(Install, 2)]),
+    Case("just installed: wait", Latest(1), {1}, {1: "g"}, {}, [(Wait, 1)]),
+    Case("loading: wait", Latest(1), {1}, {1: "g"}, {1: LOADING}, [(Wait, 1)]),
+    Case("server down after installing: wait", Latest(1), {1}, {1: "g"}, None, [(Wait, 1)]),
+    Case("available: confirm", Latest(1), {1}, {1: "g"}, {1: UP}, [(Confirm, 1)]),
+    Case("all is well", Latest(1), {1}, {1: "c"}, {1: UP}, []),
+    Case("a newer one", Latest(1), {1, 2}, {1: "c"}, {1: UP}, [(Install, 2)]),
+    Case(
+        "newer is loading: keep the old",
+        Latest(1),
+        {1, 2},
+        {1: "c", 2: "g"},
+        {1: UP, 2: LOADING},
+        [(Wait, 2)],
+    ),
+    Case(
+        "newer is up: confirm, then prune",
+        Latest(1),
+        {1, 2},
+        {1: "c", 2: "g"},
+        {1: UP, 2: UP},
+        [(Confirm, 2), (Prune, 1)],
+    ),
+    Case(
+        "prune the oldest first",
+        Latest(1),
+        {3},
+        {1: "c", 2: "c", 3: "c"},
+        {1: UP, 2: UP, 3: UP},
+        [(Prune, 1)],
+    ),
+    Case("server down: prune nothing", Latest(1), {2}, {1: "c", 2: "c"}, None, []),
+    Case("store never listed: prune nothing", Latest(1), None, {1: "c", 2: "c"}, {1: UP, 2: UP}, []),
+    Case("the store was emptied", Latest(1), set(), {1: "c"}, {1: UP}, []),
+    Case("the store was emptied, two served", Latest(2), set(), {1: "c", 2: "c"}, {1: UP, 2: UP}, []),
+    Case("the served one vanished, an older is listed", Latest(1), {1}, {2: "c"}, {2: UP}, []),
+    Case(
+        "newer is up but the old still loads: leave it",
+        Latest(1),
+        {2},
+        {1: "c", 2: "c"},
+        {1: LOADING, 2: UP},
+        [],
+    ),
+    Case(
+        "the new one stopped serving: keep the old", Latest(1), {2}, {1: "c", 2: "c"}, {1: UP, 2: ENDED}, []
+    ),
+    Case(
+        "newest is refused: next good one", Latest(1), {1, 2, 3}, {1: "c"}, {1: UP}, [(Install, 2)], held={3}
+    ),
+    Case("newest is refused and the next is there", Latest(1), {1, 2}, {1: "c"}, {1: UP}, [], held={2}),
+    Case("only a refused one", Latest(1), {1}, {}, {}, [], held={1}),
+    Case("the server refused it", Latest(1), {1, 2}, {1: "c", 2: "g"}, {1: UP, 2: FAILED}, [(Quarantine, 2)]),
+    Case("the only one is refused by the server", Latest(1), {1}, {1: "g"}, {1: FAILED}, [(Quarantine, 1)]),
+    Case(
+        "an old failure is not news",
+        Latest(1),
+        {2},
+        {1: "c", 2: "g"},
+        {1: UP, 2: Served(ServerState.END, "DATA_LOSS", "x", stale=True)},
+        [(Wait, 2)],
+    ),
+    Case("a version that once served is not quarantined", Latest(1), {1}, {1: "c"}, {1: FAILED}, []),
+    Case("unloaded in good order is no failure", Latest(1), {1}, {1: "g"}, {1: ENDED}, [(Wait, 1)]),
+    Case(
+        "too late",
+        Latest(1),
+        {1, 2},
+        {1: "c", 2: "g"},
+        {1: UP, 2: LOADING},
+        [(Quarantine, 2)],
+        waited={2: 601},
+    ),
+    Case(
+        "late, but never seen by the server",
+        Latest(1),
+        {2},
+        {1: "c", 2: "g"},
+        {1: UP},
+        [(Wait, 2)],
+        waited={2: 999},
+    ),
+    Case(
+        "late, but the server is down", Latest(1), {2}, {1: "c", 2: "g"}, None, [(Wait, 2)], waited={2: 999}
+    ),
+    Case(
+        "one at a time: no third while the second loads",
+        Latest(1),
+        {3},
+        {1: "c", 2: "g"},
+        {1: UP, 2: LOADING},
+        [(Wait, 2)],
+    ),
+    Case(
+        "a third may come once the second is up",
+        Latest(1),
+        {3},
+        {1: "c", 2: "g"},
+        {1: UP, 2: UP},
+        [(Confirm, 2), (Install, 3)],
+    ),
+    Case("server down: one unconfirmed at a time", Latest(2), {1, 2}, {2: "g"}, None, [(Wait, 2)]),
+    Case("server down, old confirmed: bring the new", Latest(1), {2}, {1: "c"}, None, [(Install, 2)]),
+    Case(
+        "a starting server of policy latest is left alone",
+        Latest(1),
+        {2},
+        {1: "c"},
+        None,
+        [],
+        told=ServerPolicy.LATEST,
+    ),
+    Case("damaged and in the store", Latest(1), {1}, {1: "d"}, {1: UP}, [(Repair, 1)]),
+    Case("damaged and gone from the store", Latest(1), set(), {1: "d"}, {1: UP}, []),
+    Case("damaged and refused", Latest(1), {1}, {1: "d"}, {1: UP}, [], held={1}),
+    Case(
+        "a damaged newer one does not cost the older",
+        Latest(1),
+        {2},
+        {1: "c", 2: "d"},
+        {1: UP, 2: UP},
+        [(Repair, 2)],
+    ),
+    Case("a damaged unwanted one goes", Latest(1), {2}, {1: "d", 2: "c"}, {1: UP, 2: UP}, [(Prune, 1)]),
+    Case("removed by hand: back it comes", Latest(2), {1, 2}, {1: "c"}, {1: UP}, [(Install, 2)]),
+    Case("foreign and not in the store: left alone", Latest(1), {2}, {9: "f", 2: "c"}, {9: UP, 2: UP}, []),
+    Case("foreign does not count as the latest", Latest(1), {2}, {9: "f"}, {9: UP}, [(Install, 2)]),
+    Case("foreign and in the store: compare", Latest(1), {9}, {9: "f"}, {9: UP}, [(Install, 9)]),
+    Case("foreign is never pruned", Latest(1), {9}, {1: "f", 9: "c"}, {1: UP, 9: UP}, []),
+    Case("pin an older one: bring it", Pin(versions(1)), {1, 2}, {2: "c"}, {2: UP}, [(Install, 1)]),
+    Case(
+        "pin: older loads, newer stays",
+        Pin(versions(1)),
+        {1, 2},
+        {1: "g", 2: "c"},
+        {1: LOADING, 2: UP},
+        [(Wait, 1)],
+    ),
+    Case(
+        "pin: older is up, newer goes",
+        Pin(versions(1)),
+        {1, 2},
+        {1: "g", 2: "c"},
+        {1: UP, 2: UP},
+        [(Confirm, 1), (Prune, 2)],
+    ),
+    Case("pin of what nobody has", Pin(versions(7)), {1, 2}, {2: "c"}, {2: UP}, []),
+    Case(
+        "pin of two, one missing: prune nothing",
+        Pin(versions(1, 7)),
+        {1, 2},
+        {1: "c", 2: "c"},
+        {1: UP, 2: UP},
+        [],
+    ),
+    Case(
+        "pin under a server with latest: the newer must go first",
+        Pin(versions(1)),
+        {1, 2},
+        {1: "c", 2: "c"},
+        {2: UP},
+        [(Prune, 2)],
+        told=ServerPolicy.LATEST,
+    ),
+    Case(
+        "under latest an older wanted one is not waited for",
+        Latest(2),
+        {1, 2},
+        {1: "g", 2: "c"},
+        {2: UP},
+        [],
+        told=ServerPolicy.LATEST,
+    ),
+    Case("all: everything, highest first", Everything(), {1, 2, 3}, {3: "c"}, {3: UP}, [(Install, 2)]),
+    Case("all: nothing leaves", Everything(), {3}, {1: "c", 2: "c", 3: "c"}, {1: UP, 2: UP, 3: UP}, []),
+    Case("no server to ask: bring", Latest(1), {1, 2}, {1: "g"}, None, [(Install, 2)], asked=False),
+    Case(
+        "no server to ask: installed is done",
+        Latest(1),
+        {2},
+        {1: "g", 2: "g"},
+        None,
+        [(Prune, 1)],
+        asked=False,
+    ),
+    Case("no server to ask: all is well", Latest(1), {2}, {2: "g"}, None, [], asked=False),
+    Case("number zero counts", Latest(1), {0}, {}, {}, [(Install, 0)]),
+    Case("the largest number counts", Latest(1), {1, 2**63 - 1}, {1: "c"}, {1: UP}, [(Install, 2**63 - 1)]),
+    Case("fewer in the store than wanted", Latest(5), {1, 2}, {1: "c", 2: "c"}, {1: UP, 2: UP}, []),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_situation(case: Case) -> None:
+    """The planner answers each situation with exactly these actions, in this order."""
+    found = plan(facts_of(case))
+
+    assert case.expect == [(type(action), action.version) for action in found.actions]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_version_has_a_reason_in_words(case: Case) -> None:
+    """Whatever the store, the shelf or the policy names gets a verdict with a reason."""
+    found = plan(facts_of(case))
+
+    named = set(case.store or ()) | set(case.shelf) | case.held
+    assert named <= set(found.verdicts)
+    assert all(verdict.why for verdict in found.verdicts.values())
+
+
+def test_a_changed_release_under_an_installed_number_is_named_not_taken() -> None:
+    """Versions are immutable: other bytes under the same number change nothing, and plan says so."""
+    case = Case("", Latest(1), {1}, {1: "c"}, {1: UP}, [])
+    facts = facts_of(case)
+    changed = Facts(facts.model, facts.policy, {Version(1): "other"}, facts.held, facts.shelf, facts.server)
+
+    found = plan(changed)
+
+    assert found.actions == ()
+    assert "immutable" in found.verdicts[Version(1)].why
+
+
+def test_a_missing_pin_is_named() -> None:
+    """A pin that neither store nor shelf has shows up in the plan."""
+    found = plan(facts_of(Case("", Pin(versions(7)), {1}, {}, {}, [])))
+
+    assert found.verdicts[Version(7)].role is Role.MISSING
+
+
+def any_case() -> st.SearchStrategy[Case]:
+    """Situations of every kind, likely or not."""
+    numbers = st.integers(0, 6)
+    states = st.sampled_from(
+        [UP, LOADING, FAILED, ENDED, Served(ServerState.START), Served(ServerState.UNLOADING)]
+    )
+    policies = st.one_of(
+        st.builds(Latest, st.integers(1, 4)),
+        st.builds(Pin, st.frozensets(numbers.map(Version), min_size=1, max_size=3)),
+        st.just(Everything()),
+    )
+    return st.builds(
+        Case,
+        name=st.just(""),
+        policy=policies,
+        store=st.none() | st.sets(numbers),
+        shelf=st.dictionaries(numbers, st.sampled_from("gcdf")),
+        server=st.none() | st.dictionaries(numbers, states),
+        expect=st.just([]),
+        held=st.sets(numbers, max_size=3),
+        asked=st.booleans(),
+        told=st.sampled_from(ServerPolicy),
+        waited=st.dictionaries(numbers, st.floats(0, 1000)),
+    )
+
+
+@given(any_case())
+def test_what_serves_is_never_given_up(case: Case) -> None:
+    """A prune needs proof: ours and unwanted, all that is wanted is good, and something serves."""
+    found = plan(facts_of(case))
+
+    for action in found.actions:
+        if isinstance(action, Prune):
+            assert case.shelf[action.version] in "gcd"
+            assert action.version not in found.wanted
+            assert case.store is not None
+            assert found.wanted
+            assert all(case.shelf.get(version) in ("g", "c") for version in found.wanted)
+            if case.asked:
+                assert case.server is not None
+                assert case.server.get(action.version) not in (LOADING, Served(ServerState.START))
+                assert any(served == UP for served in case.server.values())
+
+
+@given(any_case())
+def test_a_quarantine_hits_only_what_never_served(case: Case) -> None:
+    """Only a version that was never available, and that an answering server shows, is taken off."""
+    for action in plan(facts_of(case)).actions:
+        if isinstance(action, Quarantine):
+            assert case.shelf[action.version] == "g"
+            assert case.server is not None
+            assert case.server[action.version] is not UP
+
+
+@given(any_case())
+def test_at_most_one_version_arrives_and_only_from_the_store(case: Case) -> None:
+    """What is brought is offered and not held; nothing is brought while the server judges another."""
+    actions = plan(facts_of(case)).actions
+    brought = [action for action in actions if isinstance(action, Install | Repair)]
+
+    assert len(brought) <= 1
+    for action in brought:
+        assert action.version in (case.store or ())
+        assert action.version not in case.held
+        assert not any(isinstance(other, Wait) for other in actions)
+
+
+@given(any_case())
+def test_the_same_facts_give_the_same_plan(case: Case) -> None:
+    """The planner has no memory."""
+    assert plan(facts_of(case)) == plan(facts_of(case))
