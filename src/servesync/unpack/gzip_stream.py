@@ -1,0 +1,99 @@
+"""gzip (RFC 1952) to its proven end: one member, header and trailer checked here, not by the library.
+
+The deflate stream inside is decoded by ISA-L in raw mode. Its own gzip mode checks CRC and length too, but
+not that nothing follows, nor the header's checksum, and puts no bound on the header.
+"""
+
+from collections.abc import Iterator
+from typing import Final, cast
+
+from isal import igzip_lib, isal_zlib
+
+from servesync.errors import Reason, ReleaseRefused
+from servesync.unpack.source import PIECE_BYTES, ByteSource, ends_inside
+
+MAGIC: Final = b"\x1f\x8b"
+MAX_HEADER_BYTES: Final = 64 * 1024
+_DEFLATE: Final = 8
+_FHCRC, _FEXTRA, _FNAME, _FCOMMENT, _RESERVED = 0x02, 0x04, 0x08, 0x10, 0xE0
+_DECODER_ERROR: Final = cast("type[Exception]", igzip_lib.error)  # the stub says an instance
+_STEP: Final = 128 * 1024  # small enough for the processor's cache, and for an early stop of a bomb
+
+
+def gunzip(source: ByteSource) -> Iterator[bytes]:
+    """Yield the content of the one gzip member in pieces of at most `PIECE_BYTES`.
+
+    Raises:
+        ReleaseRefused: it is damaged, ends early, or anything follows it. What was yielded before is not
+            proven: only the normal end of the iteration proves it.
+    """
+    _read_header(source)
+    crc = size = 0
+    for piece in _inflate(source):
+        crc = isal_zlib.crc32(piece, crc)
+        size += len(piece)
+        yield piece
+    trailer = source.read(8, "its gzip trailer")
+    if int.from_bytes(trailer[:4], "little") != crc:
+        raise _corrupt("the content does not match its CRC-32")
+    if int.from_bytes(trailer[4:], "little") != size & 0xFFFFFFFF:
+        raise _corrupt("the content does not have the length that the trailer tells")
+    if not source.at_end():
+        what = "a second gzip member" if source.peek(2) == MAGIC else "other data"
+        raise ReleaseRefused(
+            Reason.ARCHIVE_TRAILING_DATA,
+            f"{what} follows the end of the gzip stream; pack the version anew with tar -czf",
+        )
+
+
+def _inflate(source: ByteSource) -> Iterator[bytes]:
+    decoder = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_DEFLATE)
+    try:
+        while not decoder.eof:
+            fed = source.some(_STEP) if decoder.needs_input else b""
+            if decoder.needs_input and not fed:
+                raise ends_inside("its gzip data")
+            piece = decoder.decompress(fed, PIECE_BYTES)
+            if piece:
+                yield piece
+            elif not fed and _is_stuck(decoder):
+                raise _corrupt("the decoder makes no progress")
+    except _DECODER_ERROR as error:
+        raise _corrupt(f"the compressed data cannot be decoded ({error})") from error
+    source.push_back(decoder.unused_data)
+
+
+def _is_stuck(decoder: igzip_lib.IgzipDecompressor) -> bool:
+    return not (decoder.eof or decoder.needs_input)
+
+
+def _read_header(source: ByteSource) -> None:
+    header = source.read(10, "its gzip header")
+    method, flags = header[2], header[3]
+    if header[:2] != MAGIC or method != _DEFLATE or flags & _RESERVED:
+        raise _corrupt("the header has an unknown method or reserved flags")
+    if flags & _FEXTRA:
+        header += source.read(2, "its gzip header")
+        header += source.read(int.from_bytes(header[-2:], "little"), "its gzip header")
+    for flag in (_FNAME, _FCOMMENT):
+        if flags & flag:
+            header += _read_text(source, MAX_HEADER_BYTES - len(header))
+    if flags & _FHCRC:
+        stored = int.from_bytes(source.read(2, "its gzip header"), "little")
+        if stored != isal_zlib.crc32(header) & 0xFFFF:
+            raise _corrupt("the header does not match its checksum")
+
+
+def _read_text(source: ByteSource, limit: int) -> bytes:
+    text = bytearray()
+    while len(text) < limit:
+        text += source.read(1, "its gzip header")
+        if text[-1] == 0:
+            return bytes(text)
+    raise _corrupt(f"the header is longer than {MAX_HEADER_BYTES} bytes")
+
+
+def _corrupt(what: str) -> ReleaseRefused:
+    return ReleaseRefused(
+        Reason.ARCHIVE_CORRUPT, f"the gzip stream is damaged: {what}; pack and upload the version again"
+    )

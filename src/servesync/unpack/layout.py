@@ -1,0 +1,67 @@
+"""Which directory of an archive is the version.
+
+An archive holds either the version's content at its top level (`saved_model.pb`, `variables/`, ...), or
+exactly one top-level directory, named by the version's number (`0000001` is version 1), which holds it.
+"""
+
+from typing import Final
+
+from servesync.errors import Reason, ReleaseRefused
+from servesync.plan.versions import Version, parse_version
+from servesync.unpack.paths import Parts
+from servesync.unpack.refusal import shown
+
+_MARKS: Final = frozenset({"saved_model.pb", "saved_model.pbtxt", "variables"})
+"""A top level with one of these is a version's content."""
+
+
+class TopLevel:
+    """What lies at the top level so far; contradictions are refused as soon as they show."""
+
+    def __init__(self, version: Version) -> None:
+        self._version = version
+        self._names: set[str] = set()
+        self._folder: str | None = None
+
+    def add(self, parts: Parts, *, is_directory: bool) -> None:
+        """Note one member.
+
+        Raises:
+            ReleaseRefused: a numbered directory is not this version's, or lies beside something else.
+        """
+        if not parts or parts[0] in self._names:
+            return
+        self._names.add(parts[0])
+        number = parse_version(parts[0])
+        if number is not None and (is_directory or len(parts) > 1):
+            self._folder = parts[0]
+        if self._folder is not None and len(self._names) > 1:
+            raise self._refused(f"{shown(self._folder)} lies beside other content")
+        if self._folder is not None and number != self._version:
+            raise ReleaseRefused(
+                Reason.ARCHIVE_VERSION,
+                f"the archive of version {self._version} holds the directory {shown(self._folder)};"
+                f" pack the directory {self._version}, or publish it as version {number}",
+                folder=shown(self._folder),
+            )
+
+    def root(self) -> str:
+        """Return the top-level directory that is the version, or `""` where the top level itself is.
+
+        Raises:
+            ReleaseRefused: neither is the case.
+        """
+        if self._folder is not None:
+            return self._folder
+        if self._names.isdisjoint(_MARKS):
+            listed = ", ".join(shown(name) for name in sorted(self._names)[:5])
+            raise self._refused(f"the top level holds {listed}, and neither a model nor a numbered directory")
+        return ""
+
+    def _refused(self, what: str) -> ReleaseRefused:
+        padded = f"{self._version:07d}"
+        return ReleaseRefused(
+            Reason.ARCHIVE_LAYOUT,
+            f"{what}; pack either the version's directory (tar -czf modelv{self._version}.tar.gz {padded})"
+            f" or its content (tar -czf modelv{self._version}.tar.gz -C {padded} .)",
+        )

@@ -1,0 +1,47 @@
+"""A version that the store holds as one object a file: the same rules as for an archive's members."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from servesync.errors import Reason, ReleaseRefused
+from servesync.plan.versions import Content, StoredObject
+from servesync.settings import Limits
+from servesync.unpack.archive import Unpacked
+from servesync.unpack.paths import Names, parse_path
+from servesync.unpack.refusal import unpacks_too_big
+from servesync.unpack.source import ByteSource, Chunk, measured, owned_pieces
+from servesync.unpack.tree_writer import TreeWriter
+
+
+def unpack_objects(
+    objects: Iterable[tuple[StoredObject, Iterable[Chunk]]], into: Path, limits: Limits
+) -> Unpacked:
+    """Write each object to its `path` below the empty directory `into` and return what is there now.
+
+    Each object's chunks are read once, to their end, before the next object is asked for; a chunk is not
+    touched after the next one was asked for. Modes are as for `unpack_archive`. Nothing is synced.
+
+    Raises:
+        ReleaseRefused: a path is not acceptable or there twice, or the objects are too many or too large.
+            What was written lies in `into`, which must be discarded whole.
+        TransferError: an object's chunks have another length than its size; `into` must be discarded.
+        OSError: the disk refused; `into` must be discarded.
+    """
+    names = Names(limits)
+    total = 0
+    with TreeWriter(into) as tree:
+        for item, chunks in objects:
+            parts = parse_path(item.path.encode(errors="surrogatepass"), is_directory=False)
+            names.add(parts, is_directory=False)
+            total += item.size
+            if total > limits.max_unpacked_bytes:
+                raise unpacks_too_big(total, limits)
+            tree.write_file(parts, _content(item, chunks))
+        files = tree.finish()
+    if not files:
+        raise ReleaseRefused(Reason.ARCHIVE_EMPTY, "the version's directory in the store holds no object")
+    return Unpacked(into, Content.of(files))
+
+
+def _content(item: StoredObject, chunks: Iterable[Chunk]) -> Iterator[bytes]:
+    return owned_pieces(ByteSource(measured(chunks, item.size, f"the object {item.key!a}")))

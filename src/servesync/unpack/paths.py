@@ -1,0 +1,99 @@
+"""Which names a version may hold, and that no two of them are, or on some filesystem become, the same."""
+
+import re
+from typing import Final, TypeAlias
+
+from servesync.errors import Reason, ReleaseRefused
+from servesync.settings import Limits
+from servesync.unpack.refusal import shown, too_many_members
+
+Parts: TypeAlias = tuple[str, ...]
+
+MAX_NAME_BYTES: Final = 255
+MAX_PATH_BYTES: Final = 1024
+MAX_DEPTH: Final = 16
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._+=@-](?:[A-Za-z0-9._+=@ -]*[A-Za-z0-9_+=@-])?", re.ASCII)
+
+
+def parse_path(path: bytes, *, is_directory: bool) -> Parts:
+    """Return the names that lead to a member, none for the top level itself (`./`).
+
+    Only what `tar -C DIR -c .` writes is normalised: one leading `./`, and a directory's trailing `/`.
+
+    Raises:
+        ReleaseRefused: the path is absolute, climbs, is too long or too deep, or a name in it is not of
+            `A-Z a-z 0-9 . _ + = @ -` and inner spaces, without a dot or space at its end.
+    """
+    if is_directory:
+        path = path.removesuffix(b"/")
+        if path == b".":
+            return ()
+    path = path.removeprefix(b"./")
+    if len(path) > MAX_PATH_BYTES:
+        raise _refused(path, f"is longer than {MAX_PATH_BYTES} bytes")
+    names = tuple(path.decode("latin-1").split("/"))
+    for name in names:
+        _check_name(path, name)
+    if len(names) > MAX_DEPTH:
+        raise _refused(path, f"is deeper than {MAX_DEPTH} directories")
+    return names
+
+
+def _check_name(path: bytes, name: str) -> None:
+    if name.startswith("._") and _NAME.fullmatch(name):
+        raise ReleaseRefused(
+            Reason.ARCHIVE_LAYOUT,
+            f"{shown(path)} is a file that macOS adds about another one; pack with"
+            " `COPYFILE_DISABLE=1 tar --no-xattrs --format ustar -czf`",
+            member=shown(path),
+        )
+    if len(name) > MAX_NAME_BYTES:
+        raise _refused(path, f"has a name longer than {MAX_NAME_BYTES} bytes")
+    if not _NAME.fullmatch(name) or name == ".":
+        raise _refused(
+            path,
+            "is not a relative path of plain names (A-Z a-z 0-9 . _ + = @ - and inner spaces,"
+            " no dot or space at the end)",
+        )
+
+
+def _refused(path: bytes, why: str) -> ReleaseRefused:
+    return ReleaseRefused(
+        Reason.ARCHIVE_PATH, f"the path {shown(path)} {why}; rename it and pack anew", member=shown(path)
+    )
+
+
+class Names:
+    """Every file and directory seen so far, with the directories that their paths imply."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._seen: dict[str, tuple[str, bool]] = {}
+
+    def add(self, parts: Parts, *, is_directory: bool) -> bool:
+        """Note one member; return False for a directory that is already there.
+
+        Raises:
+            ReleaseRefused: another member has this path, in this or another case, or is a file where a
+                directory is needed; or there are more than `limits.max_members` files and directories.
+        """
+        for depth in range(1, len(parts)):
+            self._claim("/".join(parts[:depth]), is_directory=True)
+        return self._claim("/".join(parts), is_directory=is_directory)
+
+    def _claim(self, path: str, *, is_directory: bool) -> bool:
+        here = (path, is_directory)
+        there = self._seen.setdefault(path.lower(), here)
+        if there is here:
+            if len(self._seen) > self._limits.max_members:
+                raise too_many_members(self._limits)
+            return True
+        if there == here and is_directory:
+            return False
+        raise ReleaseRefused(
+            Reason.ARCHIVE_DUPLICATE,
+            f"{shown(path)} is there twice (as {shown(there[0])}); case does not count, as on some"
+            " filesystems. Pack it anew, each path once",
+            member=shown(path),
+        )

@@ -1,0 +1,127 @@
+"""Exact and bounded reads over a stream of chunks; no chunk is touched after the next one was asked for."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeAlias
+
+from servesync.errors import Reason, ReleaseRefused, TransferError
+
+Chunk: TypeAlias = bytes | memoryview
+
+PIECE_BYTES: Final = 1 << 20
+"""No piece that the decoders hand on is longer, so that what waits to be written stays small."""
+
+_COPIED_BYTES: Final = 256 * 1024
+
+
+def measured(chunks: Iterable[Chunk], expected: int, what: str) -> Iterator[Chunk]:
+    """Yield `chunks`, and prove that together they have the `expected` number of bytes.
+
+    Raises:
+        TransferError: there are more or fewer; that is the transfer's fault and not the release's.
+    """
+    seen = 0
+    for chunk in chunks:
+        seen += len(chunk)
+        if seen > expected:
+            break
+        yield chunk
+    if seen != expected:
+        raise TransferError(
+            Reason.TRANSFER_BROKEN,
+            f"{what}: the store listed {expected} bytes but {'more' if seen > expected else seen} arrived;"
+            " it is fetched again",
+            expected_bytes=expected,
+            seen_bytes=seen,
+        )
+
+
+class ByteSource:
+    """A stream of chunks that is read in pieces of any length."""
+
+    def __init__(self, chunks: Iterable[Chunk]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = memoryview(b"")
+        self.consumed = 0
+        """Bytes handed out so far."""
+
+    def some(self, limit: int) -> memoryview:
+        """Return the next 1 to `limit` bytes without a copy; empty only at the end of the stream.
+
+        The view may lie in a chunk: it is valid until the next call of any method.
+        """
+        if not self._rest:
+            self._advance()
+        piece = self._rest[:limit]
+        self._rest = self._rest[limit:]
+        self.consumed += len(piece)
+        return piece
+
+    def read(self, count: int, inside: str) -> bytes:
+        """Return exactly `count` bytes.
+
+        Raises:
+            ReleaseRefused: the stream ends before; the text says it ends inside `inside`.
+        """
+        found = self._up_to(count)
+        if len(found) < count:
+            raise ends_inside(inside)
+        return found
+
+    def exactly(self, count: int, inside: str) -> Iterator[memoryview]:
+        """Yield the next `count` bytes piece by piece, each valid until the next is asked for.
+
+        Raises:
+            ReleaseRefused: the stream ends before; the text says it ends inside `inside`.
+        """
+        while count:
+            piece = self.some(min(count, PIECE_BYTES))
+            if not piece:
+                raise ends_inside(inside)
+            count -= len(piece)
+            yield piece
+
+    def peek(self, count: int) -> bytes:
+        """Return the next `count` bytes, fewer only at the end of the stream, and leave them unread."""
+        if len(self._rest) >= count:
+            return bytes(self._rest[:count])
+        found = self._up_to(count)
+        self.push_back(found)
+        return found
+
+    def push_back(self, data: bytes) -> None:
+        """Make `data`, the last bytes handed out, the next ones again."""
+        if data:
+            self._rest = memoryview(data + self._rest)
+            self.consumed -= len(data)
+
+    def at_end(self) -> bool:
+        """Tell whether every byte was handed out."""
+        if not self._rest:
+            self._advance()
+        return not self._rest
+
+    def _up_to(self, count: int) -> bytes:
+        found = bytes(self.some(count))
+        while len(found) < count and (more := self.some(count - len(found))):
+            found += more
+        return found
+
+    def _advance(self) -> None:
+        for chunk in self._chunks:
+            if len(chunk):
+                self._rest = memoryview(chunk).cast("B")
+                return
+
+
+def owned_pieces(source: ByteSource) -> Iterator[bytes]:
+    """Yield copies of all bytes: unlike chunks, they stay as they are while the next ones arrive."""
+    while piece := source.some(_COPIED_BYTES):
+        yield bytes(piece)
+
+
+def ends_inside(inside: str) -> ReleaseRefused:
+    """Return the refusal of an archive that ends too early."""
+    return ReleaseRefused(
+        Reason.ARCHIVE_TRUNCATED,
+        f"the archive ends inside {inside}; pack it anew and check that the upload was complete",
+    )
