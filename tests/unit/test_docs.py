@@ -1,0 +1,23 @@
+"""The documents name what the code has, in both directions."""
+
+import re
+from pathlib import Path
+
+from servesync.errors import Reason
+from servesync.logs import Event
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_every_event_is_documented() -> None:
+    """`docs/events.md` has one row for each event, and no other."""
+    rows = re.findall(r"^\| `(\w+)` \|", (DOCS / "events.md").read_text(), re.MULTILINE)
+
+    assert sorted(Event) == sorted(rows)
+
+
+def test_every_reason_is_documented() -> None:
+    """`docs/reasons.md` has one heading for each reason, and no other."""
+    headings = re.findall(r"^### `(\w+)`$", (DOCS / "reasons.md").read_text(), re.MULTILINE)
+
+    assert sorted(Reason) == sorted(headings)

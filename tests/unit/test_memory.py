@@ -1,0 +1,77 @@
+"""What the agent remembers between looks, in made-up time."""
+
+from servesync.daemon.memory import Attempts, Repeats, ServerMemory
+from servesync.errors import Reason, TransferError
+from servesync.plan.facts import Served, ServerState
+from servesync.plan.versions import Model, Version
+
+M, V = Model("m"), Version(1)
+ERROR = TransferError(Reason.TRANSFER_BROKEN, "connection reset")
+LOADING = Served(ServerState.LOADING)
+FAILED = Served(ServerState.END, "DATA_LOSS", "bad")
+
+
+def test_pauses_double_up_to_five_minutes() -> None:
+    """A failing version is tried less and less often, but never given up."""
+    attempts = Attempts()
+
+    pauses = [attempts.failed((M, V), "id", ERROR, float(i)) for i in range(9)]
+
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+
+
+def test_a_failure_holds_one_identity_until_its_pause_is_over() -> None:
+    """The same bytes wait; other bytes under the number are tried at once."""
+    attempts = Attempts()
+    attempts.failed((M, V), "id", ERROR, 100.0)
+
+    assert list(attempts.holds(M, {V: "id"}, 104.0)) == [V]
+    assert attempts.holds(M, {V: "id"}, 105.5) == {}
+    assert attempts.holds(M, {V: "new"}, 104.0) == {}
+    assert attempts.next_due(103.0) == 2.0
+
+
+def test_time_counts_only_between_two_answers() -> None:
+    """A server that is down makes no version late."""
+    memory = ServerMemory()
+    memory.saw(M, {V: LOADING}, 0.0)
+    memory.saw(M, {V: LOADING}, 3.0)
+    memory.saw(M, None, 50.0)
+    memory.saw(M, {V: LOADING}, 100.0)
+    memory.saw(M, {V: LOADING}, 102.0)
+
+    assert memory.waited_for(M) == {V: 5.0}
+
+
+def test_a_suspended_agent_makes_no_version_late() -> None:
+    """Of a long silence between two looks at most ten seconds count."""
+    memory = ServerMemory()
+    memory.saw(M, {V: LOADING}, 0.0)
+    memory.saw(M, {V: LOADING}, 3600.0)
+
+    assert memory.waited_for(M) == {V: 10.0}
+
+
+def test_an_old_failure_is_stale_until_the_server_says_something_new() -> None:
+    """The entry that was there before new bytes came is no judgement on them."""
+    memory = ServerMemory()
+    memory.installed((M, V), FAILED)
+
+    first = memory.saw(M, {V: FAILED}, 0.0)
+    memory.saw(M, {V: LOADING}, 1.0)
+    second = memory.saw(M, {V: FAILED}, 2.0)
+
+    assert first is not None
+    assert second is not None
+    assert not first[V].failed
+    assert second[V].failed
+
+
+def test_identical_messages_thin_out() -> None:
+    """The 1st, 2nd, 4th and 8th time is said, until it is over."""
+    repeats = Repeats()
+
+    assert [repeats.count("x") for _ in range(8)] == [1, 2, None, 4, None, None, None, 8]
+    assert repeats.over("x")
+    assert not repeats.over("x")
+    assert repeats.count("x") == 1

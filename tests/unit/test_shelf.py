@@ -1,0 +1,239 @@
+"""The shelf: what gets onto it, what an inventory finds, and what neither ever does."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from servesync.errors import DiskError, Reason
+from servesync.install import Shelf, Workspace, hash_tree
+from servesync.plan.facts import Condition
+from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+M = Model("m")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A prepared models directory with the one model `m`."""
+    workspace = Workspace(tmp_path / "models")
+    workspace.claim()
+    workspace.prepare([M])
+    return workspace
+
+
+def release(number: int, identity: str = "id-1") -> Release:
+    """What a store would offer."""
+    item = StoredObject(f"m/{number}.tar.gz", 10, '"etag"')
+    return Release(M, Version(number), Layout.ARCHIVE, (item,), identity)
+
+
+def put(workspace: Workspace, number: int, text: str = "graph") -> Shelf:
+    """Publish a small tree as version `number`."""
+    shelf = Shelf(workspace, M)
+    with workspace.attempt() as tree:
+        (tree / "saved_model.pb").write_text(text)
+        (tree / "variables").mkdir()
+        (tree / "variables/variables.index").write_text("index")
+        shelf.publish(tree, release(number), hash_tree(tree), 7, NOW)
+    return shelf
+
+
+def condition(shelf: Shelf, number: int) -> Condition:
+    """Return what an inventory says of one version."""
+    return shelf.inventory().versions[Version(number)].condition
+
+
+def test_a_published_version_is_whole_and_good(workspace: Workspace) -> None:
+    """What was staged stands under its canonical number, and staging is empty again."""
+    shelf = put(workspace, 3)
+
+    assert (shelf.path / "3/saved_model.pb").read_text() == "graph"
+    assert condition(shelf, 3) is Condition.GOOD
+    assert list(workspace.staging.iterdir()) == []
+
+
+def test_an_occupied_number_is_left_alone(workspace: Workspace) -> None:
+    """Even an empty directory under the number is not replaced."""
+    (workspace.shelf(M) / "3").mkdir()
+
+    with pytest.raises(DiskError) as caught:
+        put(workspace, 3)
+
+    assert caught.value.reason is Reason.VERSION_THERE
+    assert list((workspace.shelf(M) / "3").iterdir()) == []
+
+
+def test_an_inventory_changes_nothing(workspace: Workspace) -> None:
+    """Looking writes no file, not even a record."""
+    shelf = put(workspace, 1)
+    (shelf.path / "1/saved_model.pb").touch()
+    before = {path: path.stat().st_mtime_ns for path in workspace.models_dir.rglob("*")}
+
+    shelf.inventory()
+
+    assert before == {path: path.stat().st_mtime_ns for path in workspace.models_dir.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda version: (version / "saved_model.pb").write_text("grapH"),
+        lambda version: (version / "saved_model.pb").unlink(),
+        lambda version: (version / "extra").write_text(""),
+        lambda version: os.truncate(version / "variables/variables.index", 2),
+        lambda version: ((version / "saved_model.pb").unlink(), (version / "saved_model.pb").symlink_to("x")),
+    ],
+    ids=["changed", "removed", "added", "cut", "link"],
+)
+def test_damage_by_hand_is_seen(workspace: Workspace, damage: object) -> None:
+    """Every change of a file below a version is noticed at the next look."""
+    shelf = put(workspace, 1)
+
+    assert callable(damage)
+    damage(shelf.path / "1")
+
+    assert condition(shelf, 1) is Condition.DAMAGED
+
+
+def test_a_same_size_change_with_the_old_mtime_is_seen(workspace: Workspace) -> None:
+    """Setting the time back does not hide a change: ctime cannot be set."""
+    shelf = put(workspace, 1)
+    victim = shelf.path / "1/saved_model.pb"
+    old = victim.stat()
+    victim.write_text("grapX")
+    os.utime(victim, ns=(old.st_atime_ns, old.st_mtime_ns))
+
+    assert condition(shelf, 1) is Condition.DAMAGED
+
+
+def test_a_touched_version_is_still_good(workspace: Workspace) -> None:
+    """A new time on the same bytes is read once, and then known."""
+    shelf = put(workspace, 1)
+    (shelf.path / "1/saved_model.pb").touch()
+
+    found = shelf.inventory()
+    shelf.settle(found)
+
+    assert list(found.refreshed) == [1]
+    assert shelf.inventory().refreshed == {}
+    assert condition(shelf, 1) is Condition.GOOD
+
+
+def test_a_crash_after_the_rename_is_adopted(workspace: Workspace) -> None:
+    """A record that says `installing` and a complete directory make an installed version."""
+    shelf = put(workspace, 1)
+    path = workspace.records(M) / "1.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"state": "installing", "stamps": {}}))
+
+    found = shelf.inventory()
+    shelf.settle(found)
+
+    assert found.versions[Version(1)].condition is Condition.GOOD
+    assert json.loads(path.read_text())["state"] == "installed"
+
+
+def test_what_others_put_there_is_foreign(workspace: Workspace) -> None:
+    """A number without our record is not ours; names that the server reads as numbers are reported."""
+    shelf = put(workspace, 1)
+    (shelf.path / "2").mkdir()
+    (shelf.path / "007").mkdir()
+    (shelf.path / "+5").mkdir()
+    (shelf.path / "9").write_text("a plain file")
+    (shelf.path / "tmp-5").mkdir()
+    (shelf.path / ".hidden").mkdir()
+
+    found = shelf.inventory()
+
+    assert found.versions[Version(2)].condition is Condition.FOREIGN
+    assert found.strange == ("+5", "007", "9")
+
+
+def test_an_unreadable_record_makes_a_version_foreign(workspace: Workspace) -> None:
+    """A record is a cache: without it the version has to be compared before it counts as ours."""
+    shelf = put(workspace, 1)
+    (workspace.records(M) / "1.json").write_text("{ half")
+
+    assert condition(shelf, 1) is Condition.FOREIGN
+
+
+def test_the_same_bytes_are_adopted_and_others_are_not(workspace: Workspace) -> None:
+    """A foreign version becomes ours only when it is the store's to the byte."""
+    shelf = Shelf(workspace, M)
+    foreign = shelf.path / "4"
+    foreign.mkdir()
+    (foreign / "saved_model.pb").write_text("graph")
+    with workspace.attempt() as tree:
+        (tree / "saved_model.pb").write_text("graph")
+        same = hash_tree(tree)
+        (tree / "saved_model.pb").write_text("other")
+        other = hash_tree(tree)
+
+    assert shelf.adopt(release(4), other, 0, NOW) is None
+    assert condition(shelf, 4) is Condition.FOREIGN
+    assert shelf.adopt(release(4), same, 0, NOW) is not None
+    assert condition(shelf, 4) is Condition.GOOD
+
+
+def test_a_repair_swaps_in_one_step(workspace: Workspace) -> None:
+    """The damaged tree is exchanged; afterwards the number holds the good one and staging the other."""
+    shelf = put(workspace, 1)
+    (shelf.path / "1/saved_model.pb").write_text("broken")
+    with workspace.attempt() as tree:
+        (tree / "saved_model.pb").write_text("graph")
+        shelf.replace(tree, release(1), hash_tree(tree), 0, NOW)
+        assert (tree / "saved_model.pb").read_text() == "broken"
+
+    assert (shelf.path / "1/saved_model.pb").read_text() == "graph"
+    assert condition(shelf, 1) is Condition.GOOD
+
+
+def test_a_record_without_its_version_is_orphaned(workspace: Workspace) -> None:
+    """A version removed by hand leaves a record, so that its return counts as a restoration."""
+    shelf = put(workspace, 1)
+    for path in sorted((shelf.path / "1").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    (shelf.path / "1").rmdir()
+
+    assert list(shelf.inventory().orphaned) == [1]
+
+
+def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
+    """The server runs as another user: it must be able to read the shelf, and need not see the workspace."""
+    old = os.umask(0o077)
+    try:
+        workspace = Workspace(tmp_path / "models")
+        workspace.claim()
+        workspace.prepare([M])
+    finally:
+        os.umask(old)
+
+    assert workspace.models_dir.stat().st_mode & 0o777 == 0o755
+    assert workspace.shelf(M).stat().st_mode & 0o777 == 0o755
+    assert workspace.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_base_path_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """A link could lead to another filesystem or out of the models directory."""
+    workspace = Workspace(tmp_path / "models")
+    workspace.claim()
+    (tmp_path / "elsewhere").mkdir()
+    workspace.shelf(M).symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(NotADirectoryError):
+        workspace.prepare([M])
+
+
+def test_leftovers_are_removed_at_the_start(workspace: Workspace) -> None:
+    """Half a download and half a removal, whatever their modes, are gone after clean()."""
+    for folder in (workspace.staging / "attempt/tree/variables", workspace.trash / "m.1.x/variables"):
+        folder.mkdir(parents=True)
+        (folder / "data").write_text("half")
+        folder.chmod(0o500)
+
+    assert workspace.clean() == []
+    assert list(workspace.staging.iterdir()) == list(workspace.trash.iterdir()) == []
