@@ -7,9 +7,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from servesync import disk
 from servesync.plan.versions import Model, Version
+
+
+PROBE: Final = ".servesync-probe-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +79,12 @@ class Workspace:
         """Rename an empty directory onto the shelf under a name that the server ignores, and back."""
         if shelf.stat().st_dev != self.staging.stat().st_dev:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(shelf))
-        probe = self.staging / f"probe-{uuid.uuid4().hex}"
+        for entry in disk.entries(shelf):
+            if entry.name.startswith(PROBE):  # an earlier run died on the way back
+                disk.remove_tree(Path(entry.path))
+        probe = self.staging / uuid.uuid4().hex
         probe.mkdir(mode=0o700)
-        visitor = shelf / f".{probe.name}"
+        visitor = shelf / f"{PROBE}{probe.name}"
         disk.rename_noreplace(probe, visitor)
         disk.rename_noreplace(visitor, probe)
         disk.remove_tree(probe)
