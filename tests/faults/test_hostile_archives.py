@@ -510,7 +510,7 @@ def test_a_symbolic_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
     """Somebody plants a link below `into` while it is filled: the next write fails, and stays inside."""
     UnpackBox(tmp_path)
     outside = tmp_path / "variables"
-    archive = a.tar(PB, a.member(f"{ROOT}/variables/x", b"evil"))
+    archive = a.tar(PB, a.member(f"{ROOT}/variables/new", b"evil"))
     before = outside.joinpath("x").read_bytes()
 
     def chunks_and_a_trap() -> Iterator[bytes]:
