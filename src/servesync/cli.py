@@ -1,0 +1,228 @@
+"""The commands: each one line of work on top of the daemon; errors become one message and an exit code."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from servesync import __version__
+from servesync.daemon.build import build_observer
+from servesync.daemon.observe import ModelView, Observation
+from servesync.daemon.once import sync_once
+from servesync.daemon.process import run_daemon
+from servesync.daemon.prove import prove
+from servesync.errors import LockHeld, SettingsError, SyncError
+from servesync.logs import configure
+from servesync.plan.facts import Role
+from servesync.settings import Settings
+from servesync.settings_file import environment_overrides, load_settings
+
+DONE: Final = 0
+UNEXPECTED: Final = 1
+USAGE: Final = 2
+NOT_IN_PLACE: Final = 3
+LOCKED: Final = 4
+
+app = typer.Typer(
+    name="servesync",
+    help="Brings models from an S3 store into TensorFlow Serving safely.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 done; 1 unexpected; 2 usage or settings; 3 a required version is not in place; "
+    "4 another agent holds the lock.",
+)
+
+ConfigFile = Annotated[
+    Path, typer.Option("--config", "-c", metavar="FILE", help="The settings file; see config.example.yaml.")
+]
+
+
+def run_command_line(arguments: list[str]) -> int:
+    """Run one command and return its exit code; what a user can meet is one message on standard error."""
+    try:
+        app(arguments, prog_name="servesync")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else DONE
+    except SettingsError as error:
+        _complain(error)
+        return USAGE
+    except LockHeld as error:
+        _complain(error)
+        return LOCKED
+    except SyncError as error:
+        _complain(error)
+        return UNEXPECTED
+    return DONE
+
+
+def _complain(error: SyncError) -> None:
+    sys.stderr.write(f"servesync: {error.reason.value}: {error}\n")
+
+
+def _load(config: Path) -> Settings:
+    settings = load_settings(config, environment_overrides())
+    configure(settings.log.level, settings.log.format)
+    return settings
+
+
+def _show_version(value: bool) -> None:  # noqa: FBT001 (the form that Typer calls)
+    if value:
+        typer.echo(f"servesync {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Brings models from an S3 store into TensorFlow Serving safely."""
+    del version
+
+
+@app.command()
+def run(config: ConfigFile) -> None:
+    """Run the agent until SIGTERM or SIGINT. SIGHUP reloads the settings, SIGUSR1 syncs now."""
+    run_daemon(config.absolute(), _load(config), environment_overrides())
+
+
+@app.command()
+def sync(
+    config: ConfigFile,
+    timeout: Annotated[float, typer.Option(min=1, help="Give up after this many seconds.")] = 3600.0,
+) -> None:
+    """Do one pass, then exit: for init containers and cron."""
+    result = sync_once(_load(config), timeout)
+    if result.missing:
+        names = ", ".join(result.missing)
+        sys.stderr.write(f"servesync: not in place: {names} ({result.because}); `servesync plan` says why\n")
+        raise typer.Exit(NOT_IN_PLACE)
+
+
+@app.command()
+def plan(
+    config: ConfigFile,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+) -> None:
+    """Show what sync would do, and why for every version; changes nothing."""
+    seen = build_observer(load_settings(config, environment_overrides())).look(ask_store=True)
+    if as_json:
+        typer.echo(json.dumps(_as_json(seen), indent=2))
+    else:
+        _show(seen, Console())
+    if seen.store_error:
+        raise typer.Exit(UNEXPECTED)
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="A version's directory, or an archive of one.")],
+    level: Annotated[
+        Literal["structure", "checksum"], typer.Option(help="How much is proven; see verify.level.")
+    ] = "checksum",
+) -> None:
+    """Prove a directory or an archive on disk as the agent would before installing it."""
+    proof = prove(path, level)
+    typer.echo(f"{path}: good ({proof})")
+
+
+@app.command()
+def demo() -> None:
+    """Show the whole journey on this machine: a real S3 server, real models, and a model server."""
+    from servesync.demo.journey import run_demo  # noqa: PLC0415 (its parts come with the extra `demo`)
+
+    raise typer.Exit(run_demo())
+
+
+# -- how a plan is shown ------------------------------------------------------------------------------
+
+_STYLES: Final = {
+    Role.SERVING: "green",
+    Role.TO_INSTALL: "cyan",
+    Role.TO_REPAIR: "cyan",
+    Role.WAITING: "yellow",
+    Role.TO_PRUNE: "magenta",
+    Role.HELD: "red",
+    Role.FOREIGN: "red",
+    Role.MISSING: "red",
+}
+
+
+def _show(seen: Observation, console: Console) -> None:
+    for trouble in (seen.store_error, seen.server_error, *seen.broken.values()):
+        if trouble is not None:
+            console.print(f"[red]{trouble.reason.value}[/red]: {escape(str(trouble))}")
+    for model, view in seen.models.items():
+        table = Table(title=f"{model}", title_justify="left", show_edge=False, pad_edge=False)
+        for column in ("version", "state", "why"):
+            table.add_column(column, overflow="fold")
+        for version, verdict in sorted(view.plan.verdicts.items(), reverse=True):
+            style = _STYLES.get(verdict.role, "")
+            state = f"[{style}]{verdict.role.value}[/]" if style else verdict.role.value
+            table.add_row(str(version), state, escape(verdict.why))
+        for name in view.inventory.strange:
+            table.add_row(
+                ascii(name), "[red]foreign[/]", "the server takes this name for a version; move it away"
+            )
+        console.print(table)
+        console.print(_next_step(view))
+    listing = seen.listing
+    if listing is not None and listing.ignored_keys:
+        examples = ", ".join(listing.ignored_examples)
+        console.print(
+            f"{listing.ignored_keys} keys are no release of these models by store.key_pattern, "
+            f"for example: {escape(examples)}"
+        )
+
+
+def _next_step(view: ModelView) -> str:
+    if not view.plan.verdicts:
+        return "no version in the store and none on the shelf\n"
+    steps = [
+        f"{type(action).__name__.lower()} {action.version}: {escape(action.because)}"
+        for action in view.plan.actions
+    ]
+    return ("next: " + "; ".join(steps) if steps else "nothing to do") + "\n"
+
+
+def _as_json(seen: Observation) -> Mapping[str, Any]:
+    return {
+        "store_error": _error_json(seen.store_error),
+        "server_error": _error_json(seen.server_error),
+        "ignored_keys": seen.listing.ignored_keys if seen.listing else None,
+        "models": {
+            model: {
+                "wanted": sorted(view.plan.wanted),
+                "in_place": view.plan.in_place,
+                "served": view.plan.served,
+                "actions": [
+                    {
+                        "action": type(action).__name__.lower(),
+                        "version": action.version,
+                        "because": action.because,
+                    }
+                    for action in view.plan.actions
+                ],
+                "versions": {
+                    str(version): {"state": verdict.role.value, "why": verdict.why}
+                    for version, verdict in view.plan.verdicts.items()
+                },
+                "strange": list(view.inventory.strange),
+            }
+            for model, view in seen.models.items()
+        },
+        "broken": {model: _error_json(error) for model, error in seen.broken.items()},
+    }
+
+
+def _error_json(error: SyncError | None) -> Mapping[str, str] | None:
+    return None if error is None else {"reason": error.reason.value, "text": str(error)}

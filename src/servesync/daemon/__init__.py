@@ -1,0 +1,1 @@
+"""The agent at work: look, plan, act, report, wait."""

@@ -1,0 +1,51 @@
+"""Makes the parts of an agent out of settings."""
+
+import sys
+from collections.abc import Callable
+
+from servesync.confirm import ModelServer
+from servesync.daemon.agent import Agent
+from servesync.daemon.executor import Executor
+from servesync.daemon.memory import Repeats
+from servesync.daemon.observe import Observer
+from servesync.daemon.progress import Reporter, for_stream
+from servesync.errors import Stopped
+from servesync.install import Lock, Workspace
+from servesync.settings import Settings
+from servesync.store import S3Store
+
+
+def build_observer(settings: Settings, should_stop: Callable[[], bool] = lambda: False) -> Observer:
+    """Return eyes that look at the store, shelf and server of `settings`."""
+    url = settings.serving.rest_url
+    return Observer(
+        settings=settings,
+        store=S3Store(settings.store, settings.fetch),
+        server=ModelServer(url) if url else None,
+        workspace=Workspace(settings.serving.models_dir),
+        check=_checker(should_stop),
+    )
+
+
+def build_agent(
+    settings: Settings, lock: Lock, should_stop: Callable[[], bool], reporter: Reporter | None = None
+) -> Agent:
+    """Return an agent that works under `settings` for as long as the caller holds `lock`."""
+    observer = build_observer(settings, should_stop)
+    repeats = Repeats()
+    executor = Executor(
+        observer=observer,
+        check=observer.check,
+        should_stop=should_stop,
+        reporter=reporter or for_stream(sys.stderr),
+        repeats=repeats,
+    )
+    return Agent(observer, executor, lock, repeats)
+
+
+def _checker(should_stop: Callable[[], bool]) -> Callable[[], None]:
+    def check() -> None:
+        if should_stop():
+            raise Stopped
+
+    return check

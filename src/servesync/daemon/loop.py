@@ -1,0 +1,125 @@
+"""The deciding thread of `run`: clear, look, act, wait; nothing that goes wrong ends it silently."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from servesync.daemon.agent import Agent, Outcome
+from servesync.daemon.build import build_agent
+from servesync.daemon.triggers import Triggers, Wake
+from servesync.errors import LockHeld, Reason, SettingsError, Stopped, SyncError
+from servesync.install import Lock
+from servesync.logs import Event, configure, get_logger
+from servesync.settings import Settings
+from servesync.settings_file import load_settings
+
+FIRST_WAIT_SECONDS: Final = 0.25
+LONGEST_WAIT_SECONDS: Final = 2.0
+AFTER_A_BUG_SECONDS: Final = 10.0
+
+
+class Loop:
+    """Runs cycles until it is told to stop. Exactly one thread calls `run`.
+
+    `failure` holds the error that ended the loop, if one did.
+    """
+
+    def __init__(
+        self, path: Path, settings: Settings, environment: Mapping[str, str], lock: Lock, wake: Wake
+    ) -> None:
+        self._path = path
+        self._settings = settings
+        self._environment = environment
+        self._lock = lock
+        self._wake = wake
+        self._triggers = Triggers(wake, path)
+        self._waits = 0
+        self.failure: SyncError | None = None
+
+    def run(self) -> None:
+        """Work until stopped; the lock must be held."""
+        try:
+            agent = self._start(self._settings)
+            self._wake.poll()
+            while not self._wake.stop.is_set():
+                poll, reload = self._wake.clear()
+                if reload:
+                    agent = self._reload(agent)
+                    poll = True
+                outcome = self._guarded(lambda agent=agent, poll=poll: agent.cycle(ask_store=poll))  # type: ignore[misc]
+                self._wake.wait(self._pause(outcome))
+        except Stopped:
+            pass
+        except SyncError as error:
+            self.failure = error
+        finally:
+            self._triggers.stop()
+
+    def _start(self, settings: Settings) -> Agent:
+        agent = build_agent(settings, self._lock, self._wake.stop.is_set)
+        agent.prepare()
+        observer = agent.observer
+        shelves = [observer.workspace.shelf(model) for model in observer.models]
+        self._triggers.start(settings.poll, shelves)
+        return agent
+
+    def _guarded(self, cycle: Callable[[], Outcome]) -> Outcome | None:
+        """Run one cycle; a bug in it is logged, and the loop goes on: the one catch-all of the program."""
+        try:
+            return cycle()
+        except (Stopped, LockHeld):
+            raise
+        except Exception:  # noqa: BLE001 (one bad cycle must not end the agent)
+            get_logger().exception(Event.INTERNAL_ERROR, reason=Reason.INTERNAL_ERROR)
+            return None
+
+    def _pause(self, outcome: Outcome | None) -> float | None:
+        """Return how long to sleep unless woken; None: until woken."""
+        if outcome is None:
+            return AFTER_A_BUG_SECONDS
+        if outcome.acted:
+            self._waits = 0
+            return 0.0
+        due = [outcome.retry_seconds, outcome.settling_seconds]
+        if outcome.waiting:
+            due.append(min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(self._waits, 8)))
+            self._waits += 1
+        known = [max(0.05, seconds) for seconds in due if seconds is not None]
+        return min(known, default=None)
+
+    def _reload(self, agent: Agent) -> Agent:
+        """Take over changed settings, or keep the old ones and say why."""
+        try:
+            settings = load_settings(self._path, self._environment)
+            self._check_change(settings)
+            if settings == self._settings:
+                return agent
+            configure(settings.log.level, settings.log.format)
+            fresh = self._start(settings)
+        except SettingsError as error:
+            get_logger().error(Event.SETTINGS_REJECTED, reason=error.reason, because=str(error))
+            return agent
+        except (SyncError, OSError) as error:
+            get_logger().error(Event.SETTINGS_REJECTED, reason=Reason.DISK_FAILED, because=str(error))
+            return agent
+        changed = [
+            name
+            for name in type(settings).model_fields
+            if getattr(settings, name) != getattr(self._settings, name)
+        ]
+        self._settings = settings
+        get_logger().info(Event.SETTINGS_RELOADED, changed=changed)
+        return fresh
+
+    def _check_change(self, settings: Settings) -> None:
+        """The lock belongs to one directory for as long as the process lives."""
+        if settings.serving.models_dir != self._settings.serving.models_dir:
+            text = "serving.models_dir cannot change while the agent runs: restart it with the new one"
+            raise SettingsError(Reason.SETTINGS_INVALID, text)
+
+
+def describe_process(started: float) -> dict[str, object]:
+    """Return what a stopped agent says of itself."""
+    return {"pid": os.getpid(), "ran_seconds": round(time.monotonic() - started, 3)}

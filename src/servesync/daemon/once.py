@@ -1,0 +1,91 @@
+"""`sync`: cycles until nothing is left to do, then an end; for init containers and cron."""
+
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import Final
+
+from servesync.daemon.agent import Agent, Outcome
+from servesync.daemon.build import build_agent
+from servesync.daemon.process import claim
+from servesync.errors import Stopped
+from servesync.logs import Event, get_logger
+from servesync.plan.facts import ModelPlan
+from servesync.plan.versions import Model
+from servesync.settings import Settings
+
+LOOK_AGAIN_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a pass ended. `missing`: required models without every wanted version complete on the shelf."""
+
+    missing: tuple[Model, ...]
+    plans: Mapping[Model, ModelPlan]
+    because: str
+
+
+class _Limit:
+    """Ends a pass at a deadline or on a signal. A handler only sets a plain attribute: it cannot hang."""
+
+    def __init__(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+        self.signal = ""
+
+    def catch(self, number: int, _frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number).name
+
+    def reached(self) -> bool:
+        return bool(self.signal) or time.monotonic() > self._deadline
+
+    def because(self) -> str:
+        if self.signal:
+            return self.signal
+        return "--timeout" if self.reached() else "nothing left to do"
+
+
+def sync_once(settings: Settings, timeout_seconds: float) -> Result:
+    """Bring the shelf to what is wanted, wait until an answering server has judged it, and prune.
+
+    A server that does not answer is not waited for: in an init container it has not been started yet.
+
+    Raises:
+        LockHeld: another agent has the models directory.
+        DiskError: the models directory cannot be used.
+    """
+    limit = _Limit(timeout_seconds)
+    old = {number: signal.signal(number, limit.catch) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with claim(settings) as lock:
+            agent = build_agent(settings, lock, limit.reached)
+            agent.prepare()
+            outcome = _work(agent, limit)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    missing = outcome.missing if outcome else tuple(agent.observer.models)
+    plans = outcome.plans if outcome else {}
+    get_logger().info(Event.AGENT_STOPPED, because=limit.because(), missing=list(missing))
+    return Result(missing, plans, limit.because())
+
+
+def _work(agent: Agent, limit: _Limit) -> Outcome | None:
+    """Run cycles until one finds nothing to do; return the last one that ended."""
+    outcome = None
+    next_poll = 0.0
+    try:
+        while not limit.reached():
+            ask_store = time.monotonic() >= next_poll
+            if ask_store:
+                next_poll = time.monotonic() + agent.observer.settings.poll.interval_seconds
+            outcome = agent.cycle(ask_store=ask_store)
+            if not outcome.acted and not outcome.waiting and outcome.settling_seconds is None:
+                break
+            if not outcome.acted:
+                time.sleep(LOOK_AGAIN_SECONDS)
+    except Stopped:
+        pass
+    return outcome

@@ -1,0 +1,93 @@
+"""The process of `run`: signals are read in the main thread (`sigtimedwait`), one other thread decides.
+
+A signal handler that sets an event or takes a lock can hang; reading signals cannot.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from servesync import __version__, disk
+from servesync.daemon.loop import Loop, describe_process
+from servesync.daemon.triggers import Wake
+from servesync.install import Lock, Workspace
+from servesync.logs import Event, get_logger
+from servesync.settings import Settings
+
+WATCHED: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})
+GRACE_SECONDS: Final = 9.0
+
+
+def claim(settings: Settings) -> Lock:
+    """Return the lock of the models directory, not yet taken; makes the directory that holds it.
+
+    Raises:
+        DiskError: the models directory cannot be made or used.
+    """
+    workspace = Workspace(settings.serving.models_dir)
+    try:
+        workspace.claim()
+    except OSError as error:
+        raise disk.describe(error, f"making {workspace.root}") from error
+    return Lock(workspace.lock)
+
+
+def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -> None:
+    """Work until SIGTERM or SIGINT.
+
+    Raises:
+        LockHeld: another agent has the models directory.
+        SyncError: the agent could not start, or lost its lock.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    started = time.monotonic()
+    with claim(settings) as lock:
+        get_logger().info(
+            Event.AGENT_STARTED,
+            servesync=__version__,
+            pid=os.getpid(),
+            store=settings.store.url,
+            models_dir=str(settings.serving.models_dir),
+            models=[model.name for model in settings.models],
+        )
+        wake = Wake()
+        loop = Loop(path, settings, environment, lock, wake)
+        thread = threading.Thread(target=loop.run, name="servesync-decides", daemon=True)
+        thread.start()
+        name = _serve_signals(thread, wake)
+        wake.end()
+        thread.join(GRACE_SECONDS)
+        facts = describe_process(started)
+        get_logger().info(Event.AGENT_STOPPED, because=name, in_time=not thread.is_alive(), **facts)
+        if thread.is_alive():  # a system call that does not return: what it was doing does not count
+            os._exit(0)
+        if loop.failure is not None:
+            raise loop.failure
+
+
+def _serve_signals(thread: threading.Thread, wake: Wake) -> str:
+    """Pass signals on until one says stop, or the deciding thread has ended; return which."""
+    while thread.is_alive():
+        info = signal.sigtimedwait(WATCHED, 0.5)
+        if info is None:
+            continue
+        match info.si_signo:
+            case signal.SIGHUP:
+                wake.reload()
+            case signal.SIGUSR1:
+                wake.poll()
+            case number:
+                _next_one_kills()
+                return signal.Signals(number).name
+    return "the deciding thread ended"
+
+
+def _next_one_kills() -> None:
+    """Let a second SIGTERM or SIGINT end the process at once."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})

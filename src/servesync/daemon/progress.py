@@ -1,0 +1,77 @@
+"""Tells people how far a long transfer has come: a bar on a terminal, a log line now and then elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Final, Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from servesync.logs import Event, get_logger
+from servesync.plan.versions import Release
+
+LINE_EVERY_SECONDS: Final = 10.0
+
+
+class Report(Protocol):
+    """Takes the number of stored bytes that have been worked off so far."""
+
+    def __call__(self, done_bytes: int, /) -> None:
+        """Report that `done_bytes` of the release are done."""
+
+
+class Reporter(Protocol):
+    """Opens a report for one release."""
+
+    def __call__(self, release: Release, /) -> AbstractContextManager[Report]:
+        """Return the report, to be closed when the transfer ends in whatever way."""
+
+
+def for_stream(stream: TextIO) -> Reporter:
+    """Return the way of reporting that suits `stream`: a bar if it is a terminal, else log lines."""
+    return _Bar(Console(file=stream)) if stream.isatty() else _lines
+
+
+@contextmanager
+def _lines(release: Release) -> Iterator[Report]:
+    log = get_logger()
+    last = time.monotonic()
+
+    def report(done_bytes: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= LINE_EVERY_SECONDS:
+            last = now
+            log.info(Event.FETCH_PROGRESS, bytes=done_bytes, total_bytes=release.stored_bytes)
+
+    yield report
+
+
+class _Bar:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def __call__(self, release: Release) -> Iterator[Report]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task(f"{release.model} {release.version}", total=release.stored_bytes)
+
+            def report(done_bytes: int) -> None:
+                bar.update(task, completed=done_bytes)
+
+            yield report

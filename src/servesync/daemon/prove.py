@@ -1,0 +1,54 @@
+"""`servesync verify`: the proof that the agent makes before it installs, for a path on disk."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from servesync import disk
+from servesync.errors import Reason, SettingsError
+from servesync.settings import Limits
+from servesync.unpack import unpack_archive
+from servesync.verify import verify_structure, verify_tensors
+
+READ_BYTES: Final = 1 << 20
+
+
+def prove(path: Path, level: str, limits: Limits | None = None) -> str:
+    """Prove a version's directory, or an archive of one, and return what was found, in words.
+
+    An archive is unpacked below the system's temporary directory, which is emptied again.
+
+    Raises:
+        ReleaseRefused: it would not be installed.
+        SettingsError: there is nothing to prove at `path`.
+        DiskError: it cannot be read, or there is no space to unpack it.
+    """
+    try:
+        if path.is_dir():
+            return _prove_tree(path, level)
+        if not path.exists():
+            text = f"{path}: no such file or directory; give a version's directory or an archive of one"
+            raise SettingsError(Reason.SETTINGS_INVALID, text)
+        with tempfile.TemporaryDirectory(prefix="servesync-verify-") as folder:
+            size = path.stat().st_size
+            tree = Path(folder, "tree")
+            tree.mkdir()
+            unpacked = unpack_archive(_pieces(path), tree, None, limits or Limits(), archive_bytes=size)
+            return _prove_tree(unpacked.root, level)
+    except OSError as error:
+        raise disk.describe(error, f"verifying {path}") from error
+
+
+def _prove_tree(root: Path, level: str) -> str:
+    found = verify_structure(root)
+    text = f"structure: {found.tensors} tensors in {found.shards} shards, {found.tensor_bytes} bytes"
+    if level == "structure":
+        return text
+    return f"{text}; checksum: {verify_tensors(root).tensors} tensors match their CRC32C"
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(READ_BYTES):
+            yield piece

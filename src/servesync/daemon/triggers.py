@@ -1,0 +1,130 @@
+"""What wakes the deciding thread: the clock, the file system, a signal. They only wake, none decides."""
+
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from apscheduler.schedulers.background import BackgroundScheduler
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer as WatchdogObserver
+
+from servesync.logs import Event, get_logger
+from servesync.settings import Poll
+
+CHANGES: Final = frozenset({"created", "deleted", "modified", "moved"})
+
+
+class Wake:
+    """The one thing that the deciding thread waits on, and why it was woken."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._poll = threading.Event()
+        self._reload = threading.Event()
+        self.stop = threading.Event()
+
+    def poll(self) -> None:
+        """List the store now."""
+        self._poll.set()
+        self._event.set()
+
+    def reload(self) -> None:
+        """Read the settings anew."""
+        self._reload.set()
+        self._event.set()
+
+    def look(self) -> None:
+        """Look at shelf and server again."""
+        self._event.set()
+
+    def end(self) -> None:
+        """Stop as soon as possible."""
+        self.stop.set()
+        self._event.set()
+
+    def clear(self) -> tuple[bool, bool]:
+        """Forget the past, before looking at the present; return (poll asked for, reload asked for)."""
+        self._event.clear()
+        asked = self._poll.is_set(), self._reload.is_set()
+        if asked[0]:
+            self._poll.clear()
+        if asked[1]:
+            self._reload.clear()
+        return asked
+
+    def wait(self, seconds: float | None) -> None:
+        """Sleep until woken, at most `seconds`."""
+        self._event.wait(seconds)
+
+
+class _Changes(FileSystemEventHandler):
+    """Wakes on changes only: the server opening its files is no news."""
+
+    def __init__(self, wake: Wake, settings_file: Path | None) -> None:
+        self._wake = wake
+        self._settings_file = settings_file
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Wake the deciding thread; never blocks."""
+        if event.event_type not in CHANGES:
+            return
+        if self._settings_file is not None:
+            self._wake.reload()
+        elif event.event_type != "modified" or not event.is_directory:
+            self._wake.look()
+
+
+class Triggers:
+    """Timer and watchers of a running agent."""
+
+    def __init__(self, wake: Wake, settings_file: Path) -> None:
+        self._wake = wake
+        self._settings_file = settings_file
+        self._scheduler = BackgroundScheduler(timezone="UTC")
+        self._watcher: WatchdogObserver | None = None
+
+    def start(self, poll: Poll, shelves: Iterable[Path]) -> None:
+        """Start timer and watchers, or set them anew; without watchers the timer alone does the work."""
+        self._scheduler.add_job(
+            self._wake.poll,
+            "interval",
+            seconds=poll.interval_seconds,
+            jitter=poll.jitter_seconds,
+            id="poll",
+            replace_existing=True,
+            max_instances=1,
+            coalesce=True,
+            misfire_grace_time=None,
+        )
+        if not self._scheduler.running:
+            self._scheduler.start()
+        self._stop_watcher()
+        self._watch(shelves)
+
+    def _watch(self, shelves: Iterable[Path]) -> None:
+        watcher = WatchdogObserver()
+        watcher.daemon = True
+        folder = self._settings_file.parent
+        try:
+            watcher.schedule(_Changes(self._wake, self._settings_file), str(folder))
+            for shelf in shelves:
+                watcher.schedule(_Changes(self._wake, None), str(shelf), recursive=True)
+            watcher.start()
+        except OSError as error:
+            text = f"changes of files are noticed at the next poll only: {error}"
+            get_logger().warning(Event.WATCH_UNAVAILABLE, because=text)
+            return
+        self._watcher = watcher
+
+    def _stop_watcher(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.join(timeout=5)
+            self._watcher = None
+
+    def stop(self) -> None:
+        """Stop timer and watchers."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+        self._stop_watcher()

@@ -1,0 +1,1 @@
+"""The whole journey on one machine: a real S3 server, real models, a model server, and the agent."""

@@ -1,0 +1,55 @@
+"""How objects are cut into parts, and how fast parts may be asked for."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from servesync.plan.versions import StoredObject
+from servesync.settings import Fetch
+
+SMALLEST_PART_BYTES: Final = 64 * 1024
+PARTS_A_SECOND: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One ranged read. `length` 0: an empty object, for which nothing is asked."""
+
+    item: StoredObject
+    offset: int
+    length: int
+
+
+def part_bytes(settings: Fetch) -> int:
+    """Return the size of a part: never more than all buffers together, smaller under a rate limit."""
+    size = min(settings.part_bytes, settings.memory_bytes)
+    if settings.max_bytes_per_second is not None:
+        size = min(size, max(SMALLEST_PART_BYTES, settings.max_bytes_per_second // PARTS_A_SECOND))
+    return size
+
+
+def cut(objects: Sequence[StoredObject], size: int) -> Iterator[Part]:
+    """Yield the parts of all objects in order; an empty object gives one empty part."""
+    for item in objects:
+        if item.size == 0:
+            yield Part(item, 0, 0)
+        for offset in range(0, item.size, size):
+            yield Part(item, offset, min(size, item.size - offset))
+
+
+class RateLimit:
+    """Hands out moments at which a part may be asked for, so that the average stays below a rate."""
+
+    def __init__(self, bytes_per_second: int | None) -> None:
+        self._bytes_per_second = bytes_per_second
+        self._free_at = time.monotonic()
+
+    def delay(self, length: int) -> float:
+        """Return the seconds to wait before asking for `length` bytes; not safe without a lock."""
+        if self._bytes_per_second is None:
+            return 0.0
+        now = time.monotonic()
+        start = max(now, self._free_at)
+        self._free_at = start + length / self._bytes_per_second
+        return start - now

@@ -1,0 +1,218 @@
+"""Parallel ranged reads, handed on in order; the first error ends all, and nothing outlives the stream.
+
+Every worker takes the next part and a free buffer in one step under one lock, so the part that the
+consumer waits for always has a buffer, and no more than `memory_bytes` are ever held.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from servesync.errors import Reason, Stopped, SyncError
+from servesync.fetch.parts import Part, RateLimit, cut, part_bytes
+from servesync.plan.versions import StoredObject
+from servesync.settings import Fetch
+
+LOOK_FOR_STOP_SECONDS: Final = 0.2
+JOIN_SECONDS: Final = 2.0
+AGAIN: Final = frozenset(
+    {
+        Reason.STORE_UNREACHABLE,
+        Reason.STORE_THROTTLED,
+        Reason.STORE_FAILED,
+        Reason.TRANSFER_BROKEN,
+        Reason.TRANSFER_TOO_SLOW,
+    }
+)
+
+
+class Read(Protocol):
+    """Fills a buffer with one range of an object; see `servesync.store.StorePort.read`."""
+
+    def __call__(
+        self,
+        item: StoredObject,
+        offset: int,
+        length: int,
+        buffer: memoryview,
+        should_stop: Callable[[], bool],
+        /,
+    ) -> None:
+        """Fill `buffer`, or raise a `SyncError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often a part is asked for, and how long the pauses between are (full jitter, in seconds)."""
+
+    attempts: int = 5
+    first_pause_seconds: float = 0.5
+    longest_pause_seconds: float = 10.0
+
+    def pause(self, attempt: int) -> float:
+        """Return a random pause after the `attempt`-th failure (from 1)."""
+        longest = min(self.longest_pause_seconds, self.first_pause_seconds * 2.0 ** (attempt - 1))
+        return random.uniform(0, longest)  # noqa: S311 (jitter, not a secret)
+
+
+@contextmanager
+def stream(
+    objects: Sequence[StoredObject],
+    read: Read,
+    settings: Fetch,
+    should_stop: Callable[[], bool],
+    retries: Retries | None = None,
+) -> Iterator[Iterator[tuple[StoredObject, memoryview]]]:
+    """Lend an iterator over the bytes of `objects`, in order, as `(object, piece)`.
+
+    A piece is valid until the next one is asked for. An empty object gives one empty piece. Leaving the
+    context ends all workers; one that hangs in the network is left behind for its own time-out to end.
+
+    Raises (from the iterator):
+        Stopped: `should_stop` said so.
+        SyncError: a part could not be read, after all its retries; the first error counts.
+    """
+    run = _Run(objects, read, settings, should_stop, retries or Retries())
+    try:
+        yield run.pieces()
+    finally:
+        run.end()
+
+
+class _Run:
+    def __init__(
+        self,
+        objects: Sequence[StoredObject],
+        read: Read,
+        settings: Fetch,
+        should_stop: Callable[[], bool],
+        retries: Retries,
+    ) -> None:
+        size = part_bytes(settings)
+        total = sum(item.size for item in objects)
+        count = max(1, min(settings.memory_bytes // size, -(-total // size) + len(objects)))
+        self._read = read
+        self._should_stop = should_stop
+        self._retries = retries
+        self._parts = enumerate(cut(objects, size))
+        self._rate = RateLimit(settings.max_bytes_per_second)
+        self._changed = threading.Condition()
+        self._free = [memoryview(bytearray(min(size, max(total, 1)))) for _ in range(count)]
+        self._ready: dict[int, tuple[Part, memoryview]] = {}
+        self._handed_out = 0
+        self._all_taken = False
+        self._ended = False
+        self._error: SyncError | None = None
+        workers = min(settings.connections, count)
+        self._threads = [
+            threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
+            for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # -- the consumer ---------------------------------------------------------------------------------
+
+    def pieces(self) -> Iterator[tuple[StoredObject, memoryview]]:
+        """Yield the parts in order; a buffer goes back when the next piece is asked for."""
+        number = 0
+        while (found := self._wait_for(number)) is not None:
+            part, buffer = found
+            try:
+                yield part.item, buffer[: part.length]
+            finally:
+                with self._changed:
+                    self._free.append(buffer)
+                    self._changed.notify_all()
+            number += 1
+
+    def _wait_for(self, number: int) -> tuple[Part, memoryview] | None:
+        """Return a part when it is there; None after the last."""
+        with self._changed:
+            while True:
+                if self._should_stop():
+                    raise Stopped
+                if self._error is not None:
+                    raise self._error
+                if number in self._ready:
+                    return self._ready.pop(number)
+                if self._all_taken and number >= self._handed_out:
+                    return None
+                self._changed.wait(LOOK_FOR_STOP_SECONDS)
+
+    def end(self) -> None:
+        """End all workers."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+        deadline = time.monotonic() + JOIN_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    # -- the workers ----------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (taken := self._take()) is not None:
+            number, part, buffer, delay = taken
+            try:
+                self._sleep(delay)
+                self._fetch(part, buffer)
+            except SyncError as error:
+                self._fail(error)
+                return
+            except BaseException as error:  # noqa: BLE001 (a worker must not die in silence)
+                text = f"a bug in servesync while reading {part.item.key!a}: {type(error).__name__}: {error}"
+                self._fail(SyncError(Reason.INTERNAL_ERROR, text))
+                return
+            with self._changed:
+                self._ready[number] = (part, buffer)
+                self._changed.notify_all()
+
+    def _take(self) -> tuple[int, Part, memoryview, float] | None:
+        """Wait for a free buffer and take the next part with it; None when there is nothing more to do."""
+        with self._changed:
+            while not self._free and not self._all_taken and not self._is_over():
+                self._changed.wait(LOOK_FOR_STOP_SECONDS)
+            if self._all_taken or self._is_over():
+                return None
+            number, part = next(self._parts, (-1, None))
+            if part is None:
+                self._all_taken = True
+                self._changed.notify_all()
+                return None
+            self._handed_out = number + 1
+            return number, part, self._free.pop(), self._rate.delay(part.length)
+
+    def _fetch(self, part: Part, buffer: memoryview) -> None:
+        attempt = 0
+        while part.length:
+            attempt += 1
+            try:
+                self._read(part.item, part.offset, part.length, buffer[: part.length], self._is_over)
+            except SyncError as error:
+                if error.reason not in AGAIN or attempt >= self._retries.attempts:
+                    raise
+                self._sleep(self._retries.pause(attempt))
+            else:
+                return
+
+    def _sleep(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if self._is_over():
+                raise Stopped
+            with self._changed:
+                self._changed.wait(min(left, LOOK_FOR_STOP_SECONDS))
+
+    def _fail(self, error: SyncError) -> None:
+        with self._changed:
+            if self._error is None and not self._ended:
+                self._error = error
+            self._changed.notify_all()
+
+    def _is_over(self) -> bool:
+        return self._ended or self._error is not None or self._should_stop()

@@ -1,0 +1,218 @@
+"""The settings of one agent: one YAML file, checked once, frozen, with the unit in every name."""
+
+import ipaddress
+import re
+import socket
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from servesync.plan.versions import MAX_VERSION, parse_model
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+class Section(BaseModel):
+    """What every section has in common: frozen, strict, and no key that nobody reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Limits(Section):
+    """Bounds on what is accepted from the store; every one of them fails, none cuts."""
+
+    max_archive_bytes: Annotated[int, Field(ge=1024, le=1 << 42)] = 16 * GIB
+    max_unpacked_bytes: Annotated[int, Field(ge=1024, le=1 << 44)] = 64 * GIB
+    max_members: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    max_ratio: Annotated[int, Field(ge=1, le=100_000)] = 200
+    disk_reserve_bytes: Annotated[int, Field(ge=0, le=1 << 42)] = GIB
+
+
+class Fetch(Section):
+    """How bytes are read: `connections` parts of `part_bytes` at a time, never more than `memory_bytes`."""
+
+    connections: Annotated[int, Field(ge=1, le=64)] = 8
+    part_bytes: Annotated[int, Field(ge=64 * 1024, le=256 * MIB)] = 8 * MIB
+    memory_bytes: Annotated[int, Field(ge=MIB, le=4 * GIB)] = 64 * MIB
+    max_bytes_per_second: Annotated[int, Field(ge=64 * 1024)] | None = None
+
+
+class Store(Section):
+    """Where the models lie, and how their keys name versions."""
+
+    url: str
+    endpoint_url: str | None = None
+    allow_insecure_endpoint: bool = False
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")] | None = None
+    expected_bucket_owner: Annotated[str, Field(pattern=r"^[0-9]{12}$")] | None = None
+    key_pattern: str = "{model}/{version}"
+    settle_seconds: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#\\\x00-\x1f]*)?", value):
+            raise ValueError("must be s3://BUCKET or s3://BUCKET/PREFIX")
+        if "//" in value.removeprefix("s3://"):
+            raise ValueError("must have no empty folder (//) in the prefix")
+        return value.rstrip("/")
+
+    @field_validator("key_pattern")
+    @classmethod
+    def _check_key_pattern(cls, value: str) -> str:
+        literals = re.split(r"\{model\}|\{version\}", value)
+        if value.count("{model}") != 1 or value.count("{version}") != 1:
+            raise ValueError("must hold {model} and {version}, each once")
+        if any(set(text) & set("{}*?\\") for text in literals) or value.startswith("/") or "//" in value:
+            raise ValueError("must be a plain relative key besides {model} and {version}")
+        if not literals[1]:
+            raise ValueError("needs something between {model} and {version}, such as /")
+        return value
+
+    @model_validator(mode="after")
+    def _check_endpoint(self) -> Self:
+        """Refuse endpoints that could leak credentials: clear text to another host, metadata services."""
+        if self.endpoint_url is None:
+            return self
+        parts = urlsplit(self.endpoint_url)
+        plain = not (parts.query or parts.fragment or parts.username or parts.password)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
+            raise ValueError("endpoint_url must be https://HOST[:PORT] (or http:// on loopback)")
+        address = _address(parts.hostname)
+        if address is not None and (address.is_link_local or address.is_unspecified):
+            raise ValueError("endpoint_url must not be a link-local address (metadata services live there)")
+        loopback = parts.hostname == "localhost" or (address is not None and address.is_loopback)
+        if parts.scheme == "http" and not loopback and not self.allow_insecure_endpoint:
+            raise ValueError(
+                "endpoint_url is http:// to another host: anybody on the way can read and change what is "
+                "served; use https://, or set allow_insecure_endpoint: true"
+            )
+        return self
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+        return self.url.removeprefix("s3://").partition("/")[0]
+
+    @property
+    def prefix(self) -> str:
+        """What every key of the store begins with: empty, or ending in `/`."""
+        path = self.url.removeprefix("s3://").partition("/")[2]
+        return f"{path}/" if path else ""
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that `host` is, also in the short and decimal forms that resolvers accept."""
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(host))
+        except OSError:
+            return None
+    mapped = getattr(found, "ipv4_mapped", None)
+    return mapped or found
+
+
+class Serving(Section):
+    """The model server beside this agent, and the directory that it scans."""
+
+    models_dir: Path
+    rest_url: str | None = "http://127.0.0.1:8501"
+    version_policy: Literal["all", "latest"] = "all"
+    load_timeout_seconds: Annotated[float, Field(ge=1, le=86_400)] = 600.0
+
+    @field_validator("models_dir", mode="before")
+    @classmethod
+    def _check_models_dir(cls, value: object) -> Path:
+        """Accept an absolute, plain path: what it means must not depend on where the agent was started."""
+        if not isinstance(value, str | Path):
+            raise TypeError("must be a path")
+        path = PurePosixPath(value)
+        if not path.is_absolute() or ".." in path.parts or str(path) == "/":
+            raise ValueError("must be an absolute path below /, without '..' and '~'")
+        return Path(path)
+
+    @field_validator("rest_url")
+    @classmethod
+    def _check_rest_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        plain = not (parts.query or parts.fragment or parts.username or parts.password)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
+            raise ValueError("must be http://HOST:PORT of the server's REST interface, or null")
+        return value.rstrip("/")
+
+
+class Versions(Section):
+    """Which versions of a model are served: exactly one of the keys."""
+
+    latest: Annotated[int, Field(ge=1, le=1000)] | None = None
+    pin: Annotated[list[Annotated[int, Field(ge=0, le=MAX_VERSION)]], Field(min_length=1)] | None = None
+    all: Literal[True] | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if sum(value is not None for value in (self.latest, self.pin, self.all)) != 1:
+            raise ValueError("needs exactly one of latest: N, pin: [N, ...], all: true")
+        return self
+
+
+class ModelSettings(Section):
+    """One model to keep on the shelf."""
+
+    name: str
+    versions: Versions = Versions(latest=1)
+    required: bool = True
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if parse_model(value) is None:
+            raise ValueError("must be 1 to 100 of A-Z a-z 0-9 . _ - and not start with a dot")
+        return value
+
+
+class Poll(Section):
+    """How often the store is listed; the jitter keeps a fleet from asking all at once."""
+
+    interval_seconds: Annotated[float, Field(ge=1, le=86_400)] = 10.0
+    jitter_seconds: Annotated[float, Field(ge=0, le=3600)] = 2.0
+
+
+class Verify(Section):
+    """How much is proven before a version is installed."""
+
+    level: Literal["structure", "checksum"] = "checksum"
+
+
+class Log(Section):
+    """What is written to standard output."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "console"] = "json"
+
+
+class Settings(Section):
+    """All settings of one agent."""
+
+    store: Store
+    serving: Serving
+    models: Annotated[list[ModelSettings], Field(min_length=1, max_length=1000)]
+    poll: Poll = Poll()
+    verify: Verify = Verify()
+    limits: Limits = Limits()
+    fetch: Fetch = Fetch()
+    log: Log = Log()
+
+    @model_validator(mode="after")
+    def _check_names_differ(self) -> Self:
+        twice = [name for name, count in Counter(model.name for model in self.models).items() if count > 1]
+        if twice:
+            raise ValueError(f"models: named more than once: {', '.join(twice)}")
+        return self

@@ -1,0 +1,42 @@
+"""From a key to the version that it belongs to, by `store.key_pattern`."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from servesync.plan.versions import Layout, Model, Version, parse_model, parse_version
+
+ARCHIVE_ENDINGS: Final = (".tar.gz", ".tgz", ".tar.zst", ".tar")
+_MODEL: Final = r"(?P<model>[A-Za-z0-9_-][A-Za-z0-9._-]{0,99})"
+_VERSION: Final = r"(?P<version>[0-9]{1,40})"
+_REST: Final = "(?P<archive>" + "|".join(re.escape(ending) for ending in ARCHIVE_ENDINGS) + r")|/(?P<path>.*)"
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedKey:
+    """What a key says: a version's archive, or one file (`path`) of a version's directory."""
+
+    model: Model
+    version: Version
+    layout: Layout
+    path: str = ""
+
+
+class KeyPattern:
+    """A compiled `store.key_pattern`; keys are given without the store's prefix."""
+
+    def __init__(self, pattern: str) -> None:
+        stem = re.escape(pattern).replace(r"\{model\}", _MODEL).replace(r"\{version\}", _VERSION)
+        self._stem = re.compile(f"{stem}(?:{_REST})", re.ASCII | re.DOTALL)
+
+    def parse(self, key: str) -> ParsedKey | None:
+        """Return what `key` says, or None if it is no part of a release."""
+        match = self._stem.fullmatch(key)
+        if match is None:
+            return None
+        model, version = parse_model(match["model"]), parse_version(match["version"])
+        if model is None or version is None:
+            return None
+        if match["archive"]:
+            return ParsedKey(model, version, Layout.ARCHIVE)
+        return ParsedKey(model, version, Layout.DIRECTORY, match["path"])

@@ -1,0 +1,137 @@
+"""Turns the keys of a bucket into releases, one key at a time; keeps only what is wanted."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from servesync.errors import Reason, ReleaseRefused, SyncError
+from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
+from servesync.store.keys import KeyPattern
+
+EXAMPLES: Final = 5
+SHOWN_CHARACTERS: Final = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One complete look at the store.
+
+    `problems`: why a version that has keys is no release. `ignored_keys`: how many keys belong to no wanted
+    release, with a few examples, escaped. `requests`: what the look cost.
+    """
+
+    releases: Mapping[Model, tuple[Release, ...]]
+    problems: Mapping[tuple[Model, Version], SyncError]
+    ignored_keys: int
+    ignored_examples: tuple[str, ...]
+    requests: int
+
+
+@dataclass(slots=True)
+class _Found:
+    archives: list[StoredObject] = field(default_factory=list)
+    members: list[StoredObject] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
+
+
+class Grouping:
+    """Collects keys into releases."""
+
+    def __init__(
+        self, pattern: KeyPattern, prefix: str, wants: Callable[[Model], bool], max_members: int
+    ) -> None:
+        self._pattern = pattern
+        self._prefix = prefix
+        self._wants = wants
+        self._max_members = max_members
+        self._found: dict[tuple[Model, Version], _Found] = {}
+        self._too_many: set[tuple[Model, Version]] = set()
+        self._ignored = 0
+        self._examples: list[str] = []
+
+    def add(self, key: str, size: int, etag: str) -> None:
+        """Take in one key of the listing."""
+        relative = key.removeprefix(self._prefix)
+        parsed = self._pattern.parse(relative)
+        if parsed is None or not self._wants(parsed.model):
+            self._ignore(relative)
+            return
+        where = (parsed.model, parsed.version)
+        found = self._found.setdefault(where, _Found())
+        if parsed.layout is Layout.ARCHIVE:
+            found.archives.append(StoredObject(key, size, etag))
+        elif parsed.path and not parsed.path.endswith("/"):
+            found.folders.add(key.removesuffix(parsed.path))
+            if len(found.members) >= self._max_members:
+                self._too_many.add(where)
+            else:
+                found.members.append(StoredObject(key, size, etag, parsed.path))
+
+    def _ignore(self, key: str) -> None:
+        self._ignored += 1
+        if len(self._examples) < EXAMPLES:
+            shown = ascii(key)
+            self._examples.append(
+                shown if len(shown) <= SHOWN_CHARACTERS else shown[:SHOWN_CHARACTERS] + "..."
+            )
+
+    def finish(self, requests: int) -> Listing:
+        """Return all that was taken in."""
+        releases: dict[Model, list[Release]] = {}
+        problems: dict[tuple[Model, Version], SyncError] = {}
+        for (model, version), found in sorted(self._found.items()):
+            if not found.archives and not found.members:
+                continue
+            try:
+                release = self._release(model, version, found)
+            except ReleaseRefused as problem:
+                problems[model, version] = problem
+            else:
+                releases.setdefault(model, []).append(release)
+        frozen = {model: tuple(items) for model, items in releases.items()}
+        return Listing(frozen, problems, self._ignored, tuple(self._examples), requests)
+
+    def _release(self, model: Model, version: Version, found: _Found) -> Release:
+        sources = [item.key for item in found.archives] + sorted(found.folders)
+        if len(sources) > 1:
+            shown = ", ".join(ascii(source) for source in sources[:EXAMPLES])
+            text = f"{model} {version} is in the store {len(sources)} times ({shown}): remove all but one"
+            raise ReleaseRefused(Reason.RELEASE_AMBIGUOUS, text)
+        if found.archives:
+            (archive,) = found.archives
+            return Release(model, version, Layout.ARCHIVE, (archive,), _identity([archive]))
+        if (model, version) in self._too_many:
+            text = f"{sources[0]!a} holds more than limits.max_members ({self._max_members}) files"
+            raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text)
+        if all(item.path not in {"saved_model.pb", "saved_model.pbtxt"} for item in found.members):
+            text = f"{sources[0]!a} has no saved_model.pb (yet): finish the upload, or publish an archive"
+            raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
+        members = tuple(sorted(found.members, key=lambda item: item.path))
+        return Release(model, version, Layout.DIRECTORY, members, _identity(members))
+
+
+def _identity(items: Iterable[StoredObject]) -> str:
+    """Return a SHA-256 that changes whenever a key, a size or an ETag does."""
+    lines = "".join(f"{item.key}\0{item.size}\0{item.etag}\n" for item in items)
+    return hashlib.sha256(lines.encode(errors="surrogatepass")).hexdigest()
+
+
+class Settling:
+    """Tells since when each directory release has not changed, by the caller's monotonic clock."""
+
+    def __init__(self, settle_seconds: float) -> None:
+        self._settle_seconds = settle_seconds
+        self._since: dict[Model, dict[Version, tuple[str, float]]] = {}
+
+    def remaining(self, model: Model, releases: Iterable[Release], now: float) -> dict[Version, float]:
+        """Return the seconds that each release of `model` must still stay as it is; archives need none."""
+        known = self._since.get(model, {})
+        seen: dict[Version, tuple[str, float]] = {}
+        for release in releases:
+            if release.layout is Layout.DIRECTORY:
+                identity, since = known.get(release.version, ("", now))
+                seen[release.version] = (release.identity, since if identity == release.identity else now)
+        self._since[model] = seen
+        left = {version: since + self._settle_seconds - now for version, (_, since) in seen.items()}
+        return {version: seconds for version, seconds in left.items() if seconds > 0}
