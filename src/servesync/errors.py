@@ -62,6 +62,7 @@ class Reason(StrEnum):
     VARIABLES_INDEX_CORRUPT = "variables_index_corrupt"
     VARIABLES_SHARD_MISSING = "variables_shard_missing"
     VARIABLES_SHARD_SIZE = "variables_shard_size"
+    TENSOR_CHECKSUM = "tensor_checksum"
 
     DISK_FULL = "disk_full"
     DISK_INODES = "disk_inodes"

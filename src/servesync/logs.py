@@ -83,6 +83,7 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO = 
     root.setLevel(logging.WARNING)
     for name in LIBRARIES_QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("watchdog").setLevel(logging.ERROR)  # it warns whenever a watch is replaced
 
 
 def get_logger() -> FilteringBoundLogger:

@@ -11,7 +11,7 @@ from servesync.daemon.observe import ModelView, Observation, Observer
 from servesync.errors import ServerError, StoreError, SyncError
 from servesync.install import Lock, Shelf
 from servesync.logs import Event, get_logger
-from servesync.plan.facts import Action, Condition, Install, ModelPlan, Repair, Role, Wait
+from servesync.plan.facts import Action, Condition, Install, ModelPlan, Repair, Role, Verdict, Wait
 from servesync.plan.versions import Model, Version
 
 
@@ -192,7 +192,7 @@ class Agent:
             )
 
 
-def _of_interest(view: ModelView) -> Iterator[tuple[Version, object]]:
+def _of_interest(view: ModelView) -> Iterator[tuple[Version, Verdict]]:
     for version, verdict in view.plan.verdicts.items():
         if verdict.role is not Role.NOT_WANTED:
             yield version, verdict

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
@@ -128,7 +130,9 @@ class Executor:
                     settings.limits,
                     archive_bytes=release.stored_bytes,
                 )
-            return unpack_objects(watched, tree, settings.limits)
+            each = groupby(watched, key=itemgetter(0))
+            objects = ((item, (piece for _, piece in group)) for item, group in each)
+            return unpack_objects(objects, tree, settings.limits)
 
     def _watched(
         self, parts: Iterator[tuple[StoredObject, memoryview]], report: Report

@@ -36,6 +36,7 @@ class Loop:
         self._wake = wake
         self._triggers = Triggers(wake, path)
         self._waits = 0
+        self._rejected = ""
         self.failure: SyncError | None = None
 
     def run(self) -> None:
@@ -99,7 +100,9 @@ class Loop:
             configure(settings.log.level, settings.log.format)
             fresh = self._start(settings)
         except SettingsError as error:
-            get_logger().error(Event.SETTINGS_REJECTED, reason=error.reason, because=str(error))
+            if str(error) != self._rejected:
+                get_logger().error(Event.SETTINGS_REJECTED, reason=error.reason, because=str(error))
+            self._rejected = str(error)
             return agent
         except (SyncError, OSError) as error:
             get_logger().error(Event.SETTINGS_REJECTED, reason=Reason.DISK_FAILED, because=str(error))
@@ -109,7 +112,7 @@ class Loop:
             for name in type(settings).model_fields
             if getattr(settings, name) != getattr(self._settings, name)
         ]
-        self._settings = settings
+        self._settings, self._rejected = settings, ""
         get_logger().info(Event.SETTINGS_RELOADED, changed=changed)
         return fresh
 

@@ -1,5 +1,6 @@
 """What wakes the deciding thread: the clock, the file system, a signal. They only wake, none decides."""
 
+import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Final
 from apscheduler.schedulers.background import BackgroundScheduler
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer as WatchdogObserver
+from watchdog.observers.api import BaseObserver
 
 from servesync.logs import Event, get_logger
 from servesync.settings import Poll
@@ -70,7 +72,10 @@ class _Changes(FileSystemEventHandler):
         if event.event_type not in CHANGES:
             return
         if self._settings_file is not None:
-            self._wake.reload()
+            # "..data" is the link that Kubernetes swaps when a ConfigMap changes
+            names = {Path(os.fsdecode(path)).name for path in (event.src_path, event.dest_path)}
+            if names & {self._settings_file.name, "..data"}:
+                self._wake.reload()
         elif event.event_type != "modified" or not event.is_directory:
             self._wake.look()
 
@@ -82,7 +87,7 @@ class Triggers:
         self._wake = wake
         self._settings_file = settings_file
         self._scheduler = BackgroundScheduler(timezone="UTC")
-        self._watcher: WatchdogObserver | None = None
+        self._watcher: BaseObserver | None = None
 
     def start(self, poll: Poll, shelves: Iterable[Path]) -> None:
         """Start timer and watchers, or set them anew; without watchers the timer alone does the work."""

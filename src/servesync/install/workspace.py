@@ -12,7 +12,6 @@ from typing import Final
 from servesync import disk
 from servesync.plan.versions import Model, Version
 
-
 PROBE: Final = ".servesync-probe-"
 
 

@@ -25,13 +25,13 @@ class Unpacked:
 
 
 def unpack_archive(
-    chunks: Iterable[Chunk], into: Path, version: Version, limits: Limits, *, archive_bytes: int
+    chunks: Iterable[Chunk], into: Path, version: Version | None, limits: Limits, *, archive_bytes: int
 ) -> Unpacked:
     """Unpack a tar, tar.gz or tar.zst into the empty directory `into` and return what is there now.
 
     `chunks` is read once, to its end; a chunk is not touched after the next one was asked for.
-    `archive_bytes` is the size that the store listed. Directories get mode 0755, `into` too, and files 0644.
-    Nothing is synced.
+    `version` None accepts a folder of any number; `archive_bytes` is the size that the store listed.
+    Directories get mode 0755, `into` too, and files 0644. Nothing is synced.
 
     Raises:
         ReleaseRefused: the archive is damaged, larger than `limits`, or not a version's. What was written

@@ -1,7 +1,7 @@
 """gzip (RFC 1952) to its proven end: one member, header and trailer checked here, not by the library.
 
-The deflate stream inside is decoded by ISA-L in raw mode. Its own gzip mode checks CRC and length too, but
-not that nothing follows, nor the header's checksum, and puts no bound on the header.
+The deflate stream inside is decoded by ISA-L in raw mode; the checksum, the length, the header's bound and
+that nothing follows are our own business.
 """
 
 from collections.abc import Iterator

@@ -18,7 +18,7 @@ _MARKS: Final = frozenset({"saved_model.pb", "saved_model.pbtxt", "variables"})
 class TopLevel:
     """What lies at the top level so far; contradictions are refused as soon as they show."""
 
-    def __init__(self, version: Version) -> None:
+    def __init__(self, version: Version | None) -> None:
         self._version = version
         self._names: set[str] = set()
         self._folder: str | None = None
@@ -37,7 +37,7 @@ class TopLevel:
             self._folder = parts[0]
         if self._folder is not None and len(self._names) > 1:
             raise self._refused(f"{shown(self._folder)} lies beside other content")
-        if self._folder is not None and number != self._version:
+        if self._folder is not None and self._version is not None and number != self._version:
             raise ReleaseRefused(
                 Reason.ARCHIVE_VERSION,
                 f"the archive of version {self._version} holds the directory {shown(self._folder)};"
@@ -59,9 +59,10 @@ class TopLevel:
         return ""
 
     def _refused(self, what: str) -> ReleaseRefused:
-        padded = f"{self._version:07d}"
+        version = 1 if self._version is None else self._version
+        padded = f"{version:07d}"
         return ReleaseRefused(
             Reason.ARCHIVE_LAYOUT,
-            f"{what}; pack either the version's directory (tar -czf modelv{self._version}.tar.gz {padded})"
-            f" or its content (tar -czf modelv{self._version}.tar.gz -C {padded} .)",
+            f"{what}; pack either the version's directory (tar -czf modelv{version}.tar.gz {padded})"
+            f" or its content (tar -czf modelv{version}.tar.gz -C {padded} .)",
         )

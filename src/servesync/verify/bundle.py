@@ -1,0 +1,147 @@
+"""What `variables.index` says: which tensors lie where in which shard.
+
+Messages: BundleHeaderProto and BundleEntryProto of tensorflow/core/protobuf/tensor_bundle.proto. The entry
+with the empty key is the header; keys that begin with a zero byte are slices of partitioned tensors, whose
+own entries hold no data.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Final
+
+from servesync.verify.table import entries
+from servesync.verify.wire import Malformed, fields
+
+MAX_SHARDS: Final = 100_000
+MAX_TENSORS: Final = 5_000_000
+STRING, RESOURCE, VARIANT = 7, 20, 21
+ELEMENT_BYTES: Final = {
+    1: 4, 2: 8, 3: 4, 4: 1, 5: 2, 6: 1, 8: 8, 9: 8, 10: 1, 11: 1, 12: 1, 13: 4, 14: 2, 15: 2, 16: 2,
+    17: 2, 18: 16, 19: 2, 22: 4, 23: 8, 24: 1, 25: 1, 26: 1, 27: 1, 28: 1, 29: 1, 30: 1,
+}  # fmt: skip
+"""Bytes of one element by DataType (types.proto); the types of variable length are not in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One stored tensor: where its bytes lie, and their masked CRC32C."""
+
+    name: str
+    dtype: int
+    elements: int
+    shard: int
+    offset: int
+    size: int
+    crc32c: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The index of a checkpoint: its tensors in the order of shard and offset."""
+
+    shards: int
+    tensors: tuple[Tensor, ...]
+
+    def shard_sizes(self) -> list[int]:
+        """Return how long each shard's file must be: to the end of its last tensor, in bytes."""
+        sizes = [0] * self.shards
+        for tensor in self.tensors:
+            sizes[tensor.shard] = max(sizes[tensor.shard], tensor.offset + tensor.size)
+        return sizes
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(tensor.size for tensor in self.tensors)
+
+
+def shard_name(shard: int, shards: int) -> str:
+    """Return the file name of one shard."""
+    return f"variables.data-{shard:05}-of-{shards:05}"
+
+
+def read_bundle(data: memoryview) -> Bundle:
+    """Return the index in `data`.
+
+    Raises:
+        Malformed: it contradicts its format or itself: checksums, bounds, overlaps, gaps.
+    """
+    listed = entries(data)
+    key, header = next(listed, (None, b""))
+    if key != b"":
+        raise Malformed("no header")
+    shards = _shards(memoryview(header))
+    tensors = []
+    for number, (name, value) in enumerate(listed):
+        if number >= MAX_TENSORS:
+            raise Malformed(f"more than {MAX_TENSORS} tensors")
+        tensor = _tensor(name, memoryview(value), shards)
+        if tensor is not None:
+            tensors.append(tensor)
+    tensors.sort(key=lambda tensor: (tensor.shard, tensor.offset, tensor.size))
+    _check_extents(tensors)
+    return Bundle(shards, tuple(tensors))
+
+
+def _shards(header: memoryview) -> int:
+    shards, endianness = 0, 0
+    for field in fields(header):
+        if field.number == 1:
+            shards = field.value
+        elif field.number == 2:  # noqa: PLR2004
+            endianness = field.value
+    if not 1 <= shards <= MAX_SHARDS:
+        raise Malformed(f"{shards} shards")
+    if endianness:
+        raise Malformed("big-endian data, which the server cannot read here")
+    return shards
+
+
+def _tensor(key: bytes, entry: memoryview, shards: int) -> Tensor | None:
+    """Return one entry; None for a partitioned tensor, whose slices are entries of their own."""
+    numbers = dict.fromkeys((1, 3, 4, 5, 6), 0)
+    elements = 1
+    sliced = False
+    for field in fields(entry):
+        if field.number in numbers:
+            numbers[field.number] = field.signed
+        elif field.number == 2:  # noqa: PLR2004
+            elements = prod(_dimensions(field.message()))
+        elif field.number == 7:  # noqa: PLR2004
+            sliced = True
+    if sliced:
+        return None
+    dtype, shard, offset, size, crc = (numbers[number] for number in (1, 3, 4, 5, 6))
+    name = key.decode(errors="backslashreplace")
+    if not (0 <= shard < shards and offset >= 0 and size >= 0):
+        raise Malformed(f"{name[:200]!a} lies outside of every shard")
+    width = ELEMENT_BYTES.get(dtype)
+    if width is not None and width * elements != size:
+        raise Malformed(f"{name[:200]!a} has {elements} elements of {width} bytes, but {size} bytes")
+    return Tensor(name, dtype, elements, shard, offset, size, crc)
+
+
+def _dimensions(shape: memoryview) -> list[int]:
+    """Return the sizes of a TensorShapeProto."""
+    sizes = []
+    for field in fields(shape):
+        if field.number == 2:  # noqa: PLR2004
+            size = next((item.signed for item in fields(field.message()) if item.number == 1), 0)
+            if size < 0:
+                raise Malformed("a stored tensor with an unknown dimension")
+            sizes.append(size)
+    return sizes
+
+
+def _check_extents(tensors: list[Tensor]) -> None:
+    """Make sure that the tensors of each shard follow one another: no overlap, no byte that none covers."""
+    shard = end = 0
+    for tensor in tensors:
+        if tensor.shard != shard:
+            shard, end = tensor.shard, 0
+        if tensor.offset != end:
+            what = "overlaps the one before" if tensor.offset < end else "leaves a gap before it"
+            raise Malformed(
+                f"{tensor.name[:200]!a} in shard {shard} {what} (byte {tensor.offset}, not {end})"
+            )
+        end = tensor.offset + tensor.size

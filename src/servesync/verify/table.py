@@ -1,0 +1,117 @@
+"""Reads the sorted string table that `variables.index` is, checking every checksum and bound.
+
+Format: LevelDB's table format as TensorFlow writes it (tensorflow/core/lib/io/format.h): blocks of
+prefix-compressed entries, a restart array, a trailer of one type byte and a masked CRC32C, and a footer of
+48 bytes that ends in the magic number.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+import cramjam
+import google_crc32c
+
+from servesync.verify.wire import Malformed, varint
+
+FOOTER_BYTES: Final = 48
+MAGIC: Final = 0xDB4775248B80FB57
+TRAILER_BYTES: Final = 5
+MAX_BLOCK_BYTES: Final = 16 << 20
+MAX_KEY_BYTES: Final = 64 << 10
+PLAIN, SNAPPY = 0, 1
+_MASK: Final = 0xA282EAD8
+
+
+def masked(crc: int) -> int:
+    """Return a CRC32C in the form in which TensorFlow stores it."""
+    return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
+
+
+def entries(data: memoryview) -> Iterator[tuple[bytes, bytes]]:
+    """Yield `(key, value)` of a whole table, in strictly rising order of the keys.
+
+    Raises:
+        Malformed: a checksum, a bound, or the order is wrong.
+    """
+    if len(data) < FOOTER_BYTES:
+        raise Malformed(f"{len(data)} bytes are too few for a table")
+    footer = data[-FOOTER_BYTES:]
+    if struct.unpack("<Q", footer[-8:])[0] != MAGIC:
+        raise Malformed("the footer has no magic number: cut short, or no index")
+    meta_offset, position = varint(footer, 0)
+    meta_size, position = varint(footer, position)
+    offset, position = varint(footer, position)
+    size, position = varint(footer, position)
+    if any(footer[position:-8]):
+        raise Malformed("the footer's padding is not empty")
+    body = data[:-FOOTER_BYTES]
+    _block(body, meta_offset, meta_size)
+    last = None
+    expected = 0
+    for _, handle in _pairs(_block(body, offset, size)):
+        view = memoryview(handle)
+        block_offset, behind = varint(view, 0)
+        block_size, behind = varint(view, behind)
+        if behind != len(view) or block_offset != expected:
+            raise Malformed(f"a gap or an overlap before the block at byte {block_offset}")
+        expected = block_offset + block_size + TRAILER_BYTES
+        for key, value in _pairs(_block(body, block_offset, block_size)):
+            if last is not None and key <= last:
+                raise Malformed(f"the key {key[:80]!a} is out of order")
+            last = key
+            yield key, value
+    _check_tail(expected, (meta_offset, meta_size), (offset, size), len(body))
+
+
+def _check_tail(data_end: int, meta: tuple[int, int], index: tuple[int, int], end: int) -> None:
+    """Make sure that data, meta index and index fill the file: nothing lies between them unchecked."""
+    meta_end = meta[0] + meta[1] + TRAILER_BYTES
+    index_end = index[0] + index[1] + TRAILER_BYTES
+    if (meta[0], index[0], index_end) != (data_end, meta_end, end):
+        raise Malformed("bytes in the table that belong to no block")
+
+
+def _block(body: memoryview, offset: int, size: int) -> bytes:
+    """Return the content of one block, its checksum proven."""
+    if size > MAX_BLOCK_BYTES or offset + size + TRAILER_BYTES > len(body):
+        raise Malformed(f"a block of {size} bytes at byte {offset} does not fit")
+    stored = bytes(body[offset : offset + size + 1])
+    (crc,) = struct.unpack("<I", body[offset + size + 1 : offset + size + TRAILER_BYTES])
+    if masked(google_crc32c.value(stored)) != crc:
+        raise Malformed(f"the checksum of the block at byte {offset} is wrong")
+    kind = stored[-1]
+    if kind == PLAIN:
+        return stored[:-1]
+    if kind != SNAPPY:
+        raise Malformed(f"the block at byte {offset} has the unknown compression {kind}")
+    length, _ = varint(memoryview(stored), 0)
+    if length > MAX_BLOCK_BYTES:
+        raise Malformed(f"the block at byte {offset} unpacks to {length} bytes")
+    try:
+        return bytes(cramjam.snappy.decompress_raw(stored[:-1]))
+    except cramjam.DecompressionError as error:
+        raise Malformed(f"the block at byte {offset} does not decompress") from error
+
+
+def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the entries of one block: shared prefix length, rest length, value length, rest, value."""
+    view = memoryview(block)
+    if len(view) < 4:  # noqa: PLR2004 (the restart count)
+        raise Malformed("a block without restarts")
+    (restarts,) = struct.unpack("<I", view[-4:])
+    end = len(view) - 4 * (restarts + 1)
+    if end < 0:
+        raise Malformed("a block with more restarts than bytes")
+    position = 0
+    key = b""
+    while position < end:
+        shared, position = varint(view, position)
+        rest, position = varint(view, position)
+        length, position = varint(view, position)
+        if shared > len(key) or shared + rest > MAX_KEY_BYTES or position + rest + length > end:
+            raise Malformed("an entry that does not fit its block")
+        key = key[:shared] + bytes(view[position : position + rest])
+        position += rest
+        yield key, bytes(view[position : position + length])
+        position += length

@@ -1,0 +1,106 @@
+"""Reads Protocol Buffers' wire format without a schema compiler, lazily and with every bound checked.
+
+Source: the encoding documentation of Protocol Buffers. Only what is asked for is looked at; a field that
+is skipped costs nothing, whatever its size.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+MAX_VARINT_BYTES: Final = 10
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+
+class Malformed(ValueError):
+    """The bytes are no message; caught where it is known of which file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field: `value` for numbers, `data` for strings, bytes and messages."""
+
+    number: int
+    kind: int
+    value: int
+    data: memoryview
+
+    @property
+    def signed(self) -> int:
+        """The value of an int32 or int64 field."""
+        return self.value - (1 << 64) if self.value >= 1 << 63 else self.value
+
+    def text(self) -> str:
+        """Return a string field.
+
+        Raises:
+            Malformed: it is no UTF-8.
+        """
+        try:
+            return bytes(self.message()).decode()
+        except UnicodeDecodeError:
+            raise Malformed("a string that is not UTF-8") from None
+
+    def message(self) -> memoryview:
+        """Return the bytes of a field that must be a string or a message.
+
+        Raises:
+            Malformed: it is a number.
+        """
+        if self.kind != BYTES:
+            raise Malformed(f"field {self.number} is a number where a message belongs")
+        return self.data
+
+
+_NOTHING: Final = memoryview(b"")
+
+
+def varint(data: memoryview, position: int) -> tuple[int, int]:
+    """Return a varint at `position` and the position behind it.
+
+    Raises:
+        Malformed: it does not end, or has more than 64 bits.
+    """
+    value = shift = 0
+    for index in range(position, min(position + MAX_VARINT_BYTES, len(data))):
+        byte = data[index]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:  # noqa: PLR2004 (the continuation bit)
+            if value >= 1 << 64:
+                break
+            return value, index + 1
+        shift += 7
+    raise Malformed(f"no number at byte {position}")
+
+
+def fields(data: memoryview) -> Iterator[Field]:
+    """Yield the fields of one message.
+
+    Raises:
+        Malformed: the message does not end where its fields do.
+    """
+    position = 0
+    end = len(data)
+    while position < end:
+        key, position = varint(data, position)
+        number, kind = key >> 3, key & 7
+        if number == 0:
+            raise Malformed(f"field number 0 before byte {position}")
+        if kind == VARINT:
+            value, position = varint(data, position)
+            yield Field(number, kind, value, _NOTHING)
+            continue
+        if kind == BYTES:
+            length, position = varint(data, position)
+        elif kind in {FIXED64, FIXED32}:
+            length = 8 if kind == FIXED64 else 4
+        else:
+            raise Malformed(f"wire type {kind} before byte {position}")
+        if length > end - position:
+            raise Malformed(
+                f"field {number} at byte {position} has {length} bytes, {end - position} are left"
+            )
+        piece = data[position : position + length]
+        position += length
+        number_value = 0 if kind == BYTES else int.from_bytes(piece, "little")
+        yield Field(number, kind, number_value, piece)
