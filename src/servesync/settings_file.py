@@ -17,6 +17,7 @@ MAX_FILE_BYTES: Final = 1 << 20
 MAX_NODES: Final = 100_000
 SHOWN_CHARACTERS: Final = 60
 PREFIX: Final = "SERVESYNC_"
+PLAIN_TAGS: Final = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
 
 Place = tuple[str | int, ...]
 
@@ -96,6 +97,8 @@ def _convert(loader: yaml.SafeLoader, node: yaml.Node, place: Place, document: _
     document.lines.setdefault(place, line)
     if len(document.lines) > MAX_NODES:
         raise ValueError(f"line {line}: more than {MAX_NODES} values (a chain of aliases?)")
+    if isinstance(node, yaml.CollectionNode) and node.tag not in PLAIN_TAGS:
+        raise ValueError(f"line {line}: the tag {node.tag[:SHOWN_CHARACTERS]!a} is not allowed")
     match node:
         case yaml.MappingNode():
             return dict(_pairs(loader, node, place, document))

@@ -1,0 +1,38 @@
+"""Real SavedModels, written once a session by TensorFlow in a process of its own."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+KINDS = [
+    "plain_module",
+    "keras_export",
+    "string_assets",
+    "several_shards",
+    "without_variables",
+    "partitioned",
+    "many_types",
+]
+
+
+@pytest.fixture(scope="session")
+def real_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one SavedModel for each of KINDS."""
+    if importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("no tensorflow here")
+    out = tmp_path_factory.mktemp("real_models")
+    script = Path(__file__).with_name("make_models.py")
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, str(script), str(out)],
+        env=os.environ | quiet,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out

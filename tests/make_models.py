@@ -1,0 +1,152 @@
+"""Writes real SavedModels with TensorFlow, one folder a kind. Run as a script: `make_models.py OUT`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+
+def plain_module(out: Path) -> None:
+    """A tf.Module with two variables."""
+
+    class Linear(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = tf.Variable(tf.random.normal([50, 20], seed=1), name="weight")
+            self.bias = tf.Variable(tf.zeros([20]), name="bias")
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 50], tf.float32)])  # type: ignore[untyped-decorator]
+        def serve(self, x: Any) -> Any:
+            return {"y": x @ self.weight + self.bias}
+
+    model = Linear()
+    tf.saved_model.save(model, str(out), signatures={"serving_default": model.serve})
+
+
+def keras_export(out: Path) -> None:
+    """A Keras model, exported as Keras does it."""
+    model = tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(8), tf.keras.layers.Dense(1)])
+    model.export(str(out), verbose=False)
+
+
+def string_assets(out: Path) -> None:
+    """A lookup table from an asset file, and a variable of strings."""
+    vocabulary = out.parent / "vocabulary.txt"
+    vocabulary.write_text("yes\nno\nperhaps\n")
+
+    class Words(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            source = tf.lookup.TextFileInitializer(
+                str(vocabulary),
+                tf.string,
+                tf.lookup.TextFileIndex.WHOLE_LINE,
+                tf.int64,
+                tf.lookup.TextFileIndex.LINE_NUMBER,
+            )
+            self.table = tf.lookup.StaticHashTable(source, -1)
+            self.names = tf.Variable([b"first", b"", b"third" * 100], name="names")
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])  # type: ignore[untyped-decorator]
+        def serve(self, words: Any) -> Any:
+            return {"ids": self.table.lookup(words), "names": self.names.read_value()}
+
+    model = Words()
+    tf.saved_model.save(model, str(out), signatures={"serving_default": model.serve})
+
+
+def several_shards(out: Path) -> None:
+    """Variables on two devices, saved by a sharding saver, give two shards."""
+    v1 = tf.compat.v1
+    with v1.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 300], name="x")
+        with v1.device("/cpu:0"):
+            one = v1.get_variable("one", [300, 30], initializer=v1.random_normal_initializer(seed=2))
+        with v1.device("/cpu:1"):
+            two = v1.get_variable("two", [30, 30], initializer=v1.random_normal_initializer(seed=3))
+        y = x @ one @ two
+        session.run(v1.global_variables_initializer())
+        signature = v1.saved_model.predict_signature_def({"x": x}, {"y": y})
+        builder = v1.saved_model.Builder(str(out))
+        builder.add_meta_graph_and_variables(
+            session, ["serve"], {"serving_default": signature}, saver=v1.train.Saver(sharded=True)
+        )
+        builder.save()
+
+
+def without_variables(out: Path) -> None:
+    """A graph of the first TensorFlow's kind, with neither variables nor saver."""
+    v1 = tf.compat.v1
+    with v1.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None], name="x")
+        v1.saved_model.simple_save(session, str(out), {"x": x}, {"y": x * 2.0})
+
+
+def partitioned(out: Path) -> None:
+    """A variable cut into three slices."""
+    v1 = tf.compat.v1
+    with v1.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 31], name="x")
+        weight = v1.get_variable(
+            "weight",
+            [31, 5],
+            initializer=v1.random_normal_initializer(seed=4),
+            partitioner=v1.fixed_size_partitioner(3),
+        )
+        y = tf.matmul(x, tf.convert_to_tensor(weight))
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(out), {"x": x}, {"y": y})
+
+
+def many_types(out: Path) -> None:
+    """Tensors of many types, an empty one and a scalar among them."""
+
+    class Types(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            kinds = [
+                tf.float16,
+                tf.bfloat16,
+                tf.float64,
+                tf.int8,
+                tf.int16,
+                tf.int64,
+                tf.uint8,
+                tf.complex64,
+                tf.bool,
+            ]
+            self.all = [tf.Variable(tf.cast([1, 0, 1], kind)) for kind in kinds]
+            self.empty = tf.Variable(tf.zeros([0, 5]))
+            self.scalar = tf.Variable(7)
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])  # type: ignore[untyped-decorator]
+        def serve(self, x: Any) -> Any:
+            return {"y": x + self.scalar}
+
+    model = Types()
+    tf.saved_model.save(model, str(out), signatures={"serving_default": model.serve})
+
+
+KINDS = [
+    plain_module,
+    keras_export,
+    string_assets,
+    several_shards,
+    without_variables,
+    partitioned,
+    many_types,
+]
+
+
+def main() -> None:
+    """Write every kind below the folder on the command line."""
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    for kind in KINDS:
+        kind(Path(sys.argv[1], kind.__name__))
+
+
+if __name__ == "__main__":
+    main()

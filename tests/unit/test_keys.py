@@ -1,0 +1,107 @@
+# ruff: noqa: E501 (a table is read by its rows)
+"""From keys to releases, without a store."""
+
+import pytest
+
+from servesync.errors import Reason
+from servesync.plan.versions import Layout, Model
+from servesync.store.keys import KeyPattern, ParsedKey
+from servesync.store.listing import Grouping, Listing, Settling
+
+M = Model("m")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "key", "expected"),
+    [
+        ("{model}/{version}", "m/1.tar.gz", ("m", 1, "archive", "")),
+        ("{model}/{version}", "m/0000001.tgz", ("m", 1, "archive", "")),
+        ("{model}/{version}", "m/9223372036854775807.tar", ("m", 2**63 - 1, "archive", "")),
+        ("{model}/{version}", "m/1/saved_model.pb", ("m", 1, "directory", "saved_model.pb")),
+        ("{model}/{version}", "m/1/variables/variables.index", ("m", 1, "directory", "variables/variables.index")),
+        ("{model}/modelv{version}", "m/modelv3.tar.zst", ("m", 3, "archive", "")),
+        ("exports/{model}-v{version}", "exports/my-model-v12.tar.gz", ("my-model", 12, "archive", "")),
+        ("{version}/{model}", "7/m.tar.gz", ("m", 7, "archive", "")),
+        ("{model}/{version}", "m/9223372036854775808.tar.gz", None),
+        ("{model}/{version}", "m/-1.tar.gz", None),
+        ("{model}/{version}", "m/+4.tar.gz", None),
+        ("{model}/{version}", "m/ 7.tar.gz", None),
+        ("{model}/{version}", "m/1_000.tar.gz", None),
+        ("{model}/{version}", "m/\u0661.tar.gz", None),
+        ("{model}/{version}", "m/1e3.tar.gz", None),
+        ("{model}/{version}", "m/0x10.tar.gz", None),
+        ("{model}/{version}", "m/latest.tar.gz", None),
+        ("{model}/{version}", "m/.tar.gz", None),
+        ("{model}/{version}", "m/1.tar.gz.manifest.json", None),
+        ("{model}/{version}", "m/1.zip", None),
+        ("{model}/{version}", "m/1.tar.gz\n", None),
+        ("{model}/{version}", ".hidden/1.tar.gz", None),
+        ("{model}/{version}", "../1.tar.gz", None),
+        ("{model}/{version}", "a/m/1.tar.gz", None),
+        ("{model}/{version}", "1.tar.gz", None),
+        ("{model}.{version}", "m.1.tar.gz", ("m", 1, "archive", "")),
+    ],
+)  # fmt: skip
+def test_what_a_key_says(pattern: str, key: str, expected: tuple[str, int, str, str] | None) -> None:
+    """Only canonical names count; everything else is no release."""
+    found = KeyPattern(pattern).parse(key)
+
+    as_tuple = None if found is None else (found.model, found.version, found.layout.value, found.path)
+    assert as_tuple == expected
+
+
+def test_a_key_is_one_value() -> None:
+    """Equal keys parse to equal values."""
+    parse = KeyPattern("{model}/{version}").parse
+
+    assert parse("m/01.tar") == parse("m/1.tar") == ParsedKey(M, 1, Layout.ARCHIVE)  # type: ignore[arg-type]
+
+
+def group(*keys: str, max_members: int = 100) -> Listing:
+    """Group keys of one byte each."""
+    grouping = Grouping(KeyPattern("{model}/{version}"), "prod/", lambda _: True, max_members)
+    for key in keys:
+        grouping.add(f"prod/{key}", 1, '"e"')
+    return grouping.finish(1)
+
+
+def test_folder_markers_are_nothing() -> None:
+    """Keys that end in a slash are what consoles leave; they are neither files nor releases."""
+    listing = group("m/1/", "m/1/variables/", "m/2.tar.gz")
+
+    assert [release.version for release in listing.releases[M]] == [2]
+    assert listing.problems == {}
+
+
+def test_a_directory_with_too_many_files_is_refused() -> None:
+    """limits.max_members holds for the listing, too: memory stays bounded."""
+    listing = group("m/1/saved_model.pb", *(f"m/1/a{n}" for n in range(10)), max_members=5)
+
+    assert [problem.reason for problem in listing.problems.values()] == [Reason.RELEASE_TOO_BIG]
+
+
+def test_two_folders_for_one_version_are_ambiguous() -> None:
+    """m/1/ and m/01/ are one version, twice."""
+    listing = group("m/1/saved_model.pb", "m/01/saved_model.pb")
+
+    assert [problem.reason for problem in listing.problems.values()] == [Reason.RELEASE_AMBIGUOUS]
+
+
+def test_hostile_keys_are_shown_escaped() -> None:
+    """What ends up on a terminal cannot steer it."""
+    listing = group("m/\x1b[2Jx", "m/\n")
+
+    assert listing.ignored_keys == 2
+    assert all(example.isprintable() for example in listing.ignored_examples)
+
+
+def test_a_directory_settles_when_it_stays_as_it_is() -> None:
+    """Each change starts the wait anew; an archive never waits."""
+    settling = Settling(60)
+    old = group("m/1/saved_model.pb", "m/2.tar.gz").releases[M]
+    new = group("m/1/saved_model.pb", "m/1/assets/x", "m/2.tar.gz").releases[M]
+
+    assert settling.remaining(M, old, 0.0) == {1: 60.0}
+    assert settling.remaining(M, old, 50.0) == {1: 10.0}
+    assert settling.remaining(M, new, 55.0) == {1: 60.0}
+    assert settling.remaining(M, new, 115.0) == {}

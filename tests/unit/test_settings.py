@@ -1,0 +1,189 @@
+# ruff: noqa: E501 (a table is read by its rows)
+"""The settings file: what it accepts, and how every mistake is named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from servesync.errors import Reason, SettingsError
+from servesync.settings import Settings
+from servesync.settings_file import load_settings
+
+ROOT = Path(__file__).parents[2]
+GOOD = """\
+store:
+  url: s3://acme/prod
+serving:
+  models_dir: /models
+models:
+  - name: m
+"""
+
+
+def load(tmp_path: Path, text: str | bytes, **environment: str) -> Settings:
+    """Load settings from a file with this content."""
+    path = tmp_path / "servesync.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return load_settings(path, environment)
+
+
+def mistakes(tmp_path: Path, text: str | bytes, **environment: str) -> str:
+    """Return the message that a bad file gets."""
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path, text, **environment)
+    assert caught.value.reason is Reason.SETTINGS_INVALID
+    assert str(tmp_path / "servesync.yaml") in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_example_loads_and_shows_every_key() -> None:
+    """`config.example.yaml` has every key that exists, with its default."""
+    path = ROOT / "config.example.yaml"
+    loaded = load_settings(path, {})
+    shown: dict[str, Any] = yaml.safe_load(path.read_text())
+
+    for section, model in Settings.model_fields.items():
+        if section == "models":
+            continue
+        keys = getattr(model.annotation, "model_fields")  # noqa: B009 (the annotation is a model's class)
+        assert sorted(shown[section]) == sorted(keys)
+        for key, field in keys.items():
+            if not field.is_required():
+                assert getattr(getattr(loaded, section), key) == field.default
+    assert sorted(shown["models"][0]) == ["name", "required", "versions"]
+
+
+def test_a_short_file_is_enough(tmp_path: Path) -> None:
+    """Three keys are required, everything else has a default."""
+    settings = load(tmp_path, GOOD)
+
+    assert settings.store.bucket == "acme"
+    assert settings.store.prefix == "prod/"
+    assert settings.models[0].versions.latest == 1
+    assert settings.verify.level == "checksum"
+
+
+def test_the_environment_overrides(tmp_path: Path) -> None:
+    """SERVESYNC_SECTION__KEY sets a key, in the form that YAML would have."""
+    overrides = {
+        "SERVESYNC_POLL__INTERVAL_SECONDS": "60",
+        "SERVESYNC_SERVING__REST_URL": "null",
+        "OTHER": "x",
+    }
+    settings = load(tmp_path, GOOD, **overrides)
+
+    assert settings.poll.interval_seconds == 60
+    assert settings.serving.rest_url is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (GOOD + "pol:\n  x: 1\n", ["line 7: pol: unknown key", "poll"]),
+        (GOOD.replace("url:", "uri:"), ["line 2: store.uri: unknown key", "store has url, endpoint_url", "store.url: this key is missing"]),
+        (GOOD + "poll: {interval_seconds: fast}\n", ["line 7: poll.interval_seconds", "valid number, not 'fast'"]),
+        (GOOD + "poll: {interval_seconds: 0}\n", ["poll.interval_seconds", "greater than or equal to 1, not 0"]),
+        (GOOD + "poll: {interval_seconds: 1.0e+300}\n", ["poll.interval_seconds", "less than or equal to 86400"]),
+        (GOOD + "limits: {max_members: true}\n", ["limits.max_members", "valid integer, not True"]),
+        (GOOD + "limits: {max_members: '5'}\n", ["limits.max_members", "valid integer, not '5'"]),
+        (GOOD + "log: {level: loud}\n", ["log.level", "'debug', 'info', 'warning' or 'error', not 'loud'"]),
+        (GOOD + "store:\n  url: s3://b/c\n", ["line 7: store stands twice (first on line 1)"]),
+        (GOOD.replace("models_dir: /models", "models_dir: models"), ["line 4: serving.models_dir", "absolute path"]),
+        (GOOD.replace("models_dir: /models", "models_dir: /"), ["serving.models_dir"]),
+        (GOOD.replace("models_dir: /models", "models_dir: /a/../b"), ["serving.models_dir"]),
+        (GOOD.replace("name: m", "name: .m"), ["line 6: models[0].name", "not start with a dot"]),
+        (GOOD.replace("name: m", "name: no"), ["models[0].name", "valid string, not False"]),
+        (GOOD + "  - name: m\n", ["models: named more than once: m"]),
+        (GOOD.replace("- name: m", "- {name: m, versions: {latest: 0}}"), ["versions.latest", "not 0"]),
+        (GOOD.replace("- name: m", "- {name: m, versions: {latest: 1, all: true}}"), ["exactly one of"]),
+        (GOOD.replace("- name: m", "- {name: m, versions: {pin: []}}"), ["versions.pin"]),
+        (GOOD.replace("s3://acme/prod", "https://acme/prod"), ["line 2: store.url", "s3://BUCKET"]),
+        (GOOD.replace("s3://acme/prod", "s3://acme//prod"), ["store.url", "empty folder"]),
+        ("store: [1\n", ["line 2", "not valid YAML"]),
+        ("- a\n", ["the file must hold sections"]),
+        ("", ["store: this key is missing", "models: this key is missing"]),
+        (b"store: \xff\n", ["line 1: not UTF-8 (byte 0xff)"]),
+        ("a: !!python/object/apply:os.system ['true']\n", ["not valid YAML"]),
+        ("x" * (2 << 20), ["larger than"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named(text: str | bytes, expected: list[str], tmp_path: Path) -> None:
+    """Each mistake gets the file, the line or path of the key, and what is allowed."""
+    message = mistakes(tmp_path, text)
+
+    assert [part for part in expected if part not in message] == []
+
+
+def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
+    """Nobody has to start the agent five times to find five mistakes."""
+    text = GOOD + "poll: {interval_seconds: 0, jitter_seconds: -1}\nlog: {format: xml}\n"
+
+    assert mistakes(tmp_path, text).count("\n") == 3
+
+
+def test_a_chain_of_aliases_is_bounded(tmp_path: Path) -> None:
+    """The billion laughs end with a message, not with the machine's memory."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+
+    assert "aliases" in mistakes(tmp_path, "\n".join(lines))
+
+
+@pytest.mark.parametrize("name", ["SERVESYNC_POL__X", "SERVESYNC_POLL", "SERVESYNC_POLL__INTERVALL_SECONDS"])
+def test_an_unknown_override_is_refused(name: str, tmp_path: Path) -> None:
+    """A typo in the environment is as bad as one in the file."""
+    assert name in mistakes(tmp_path, GOOD, **{name: "1"})
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "accepted"),
+    [
+        ("https://minio.example", True),
+        ("http://127.0.0.1:9000", True),
+        ("http://localhost:9000", True),
+        ("http://[::1]:9000", True),
+        ("http://minio:9000", False),
+        ("http://127.0.0.1@evil.example", False),
+        ("https://user:pass@minio.example", False),
+        ("https://169.254.169.254", False),
+        ("https://[::ffff:169.254.169.254]", False),
+        ("https://2852039166", False),
+        ("file:///etc/passwd", False),
+        ("gopher://x", False),
+        ("https://", False),
+    ],
+)
+def test_endpoints(endpoint: str, accepted: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    """No clear text to another host, no metadata service, no credentials in the URL."""
+    text = GOOD.replace("  url:", f"  endpoint_url: '{endpoint}'\n  url:")
+
+    if accepted:
+        assert load(tmp_path, text).store.endpoint_url == endpoint
+    else:
+        assert "endpoint_url" in mistakes(tmp_path, text)
+
+
+def test_clear_text_can_be_allowed_explicitly(tmp_path: Path) -> None:
+    """A MinIO inside a cluster is reachable, once somebody has said so."""
+    text = GOOD.replace(
+        "  url:", "  endpoint_url: http://minio:9000\n  allow_insecure_endpoint: true\n  url:"
+    )
+
+    assert load(tmp_path, text).store.endpoint_url == "http://minio:9000"
+
+
+@pytest.mark.parametrize("pattern", ["{model}", "{model}{version}", "/{model}/{version}", "{model}/{version}/{version}", "{model}/{x}/{version}"])  # fmt: skip
+def test_bad_key_patterns(pattern: str, tmp_path: Path) -> None:
+    """Both placeholders, each once, with something between them."""
+    text = GOOD.replace("  url:", f"  key_pattern: '{pattern}'\n  url:")
+
+    assert "store.key_pattern" in mistakes(tmp_path, text)
+
+
+def test_a_missing_file_and_a_directory(tmp_path: Path) -> None:
+    """Neither is read as empty settings."""
+    for path in (tmp_path / "nothing.yaml", tmp_path):
+        with pytest.raises(SettingsError, match="give the file that holds the settings"):
+            load_settings(path, {})
