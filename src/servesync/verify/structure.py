@@ -104,7 +104,8 @@ def _check_shards(root: Path, bundle: Bundle) -> None:
     missing = sorted(expected.keys() - found.keys())
     extra = sorted(found.keys() - expected.keys())
     if missing or extra:
-        text = f"{INDEX} names {bundle.shards} data files; missing: {_few(missing)}; not named: {_few(extra)}; {AGAIN}"
+        wrong_names = f"missing: {_few(missing)}; not named: {_few(extra)}"
+        text = f"{INDEX} names {bundle.shards} data files; {wrong_names}; {AGAIN}"
         raise ReleaseRefused(Reason.VARIABLES_SHARD_MISSING, text)
     wrong = [name for name in sorted(expected) if expected[name] != found[name]]
     if wrong:

@@ -1,0 +1,225 @@
+"""The stream of parts: in order, bounded, and gone without a trace when something ends it."""
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from servesync.errors import Reason, Stopped, StoreError, SyncError, TransferError
+from servesync.fetch import Read, Retries, stream
+from servesync.plan.versions import StoredObject
+from servesync.settings import Fetch
+
+KIB = 1024
+SMALL = Fetch(connections=4, part_bytes=64 * KIB, memory_bytes=1024 * KIB)
+AT_ONCE = Retries(attempts=4, first_pause_seconds=0.001, longest_pause_seconds=0.002)
+
+
+def content(key: str, size: int) -> bytes:
+    """Return the bytes of an object: different for each key, never repeating."""
+    seed = hashlib.sha256(key.encode()).digest()
+    return b"".join(hashlib.sha256(seed + n.to_bytes(8, "big")).digest() for n in range(size // 32 + 1))[
+        :size
+    ]
+
+
+class Remote:
+    """Objects that can be read in ranges; `before` may fail a read, or be slow."""
+
+    def __init__(
+        self, sizes: dict[str, int], before: Callable[[str, int], None] = lambda _key, _at: None
+    ) -> None:
+        self.data = {key: content(key, size) for key, size in sizes.items()}
+        self.objects = [StoredObject(key, size, "e") for key, size in sizes.items()]
+        self._before = before
+        self._lock = threading.Lock()
+        self._reading = 0
+        self.most_at_once = 0
+        self.reads: list[tuple[str, int, int]] = []
+        self.buffers: set[int] = set()
+
+    def read(
+        self,
+        item: StoredObject,
+        offset: int,
+        length: int,
+        buffer: memoryview,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Fill the buffer as a store would."""
+        with self._lock:
+            self._reading += 1
+            self.most_at_once = max(self.most_at_once, self._reading)
+            self.reads.append((item.key, offset, length))
+            self.buffers.add(id(buffer.obj))
+        try:
+            self._before(item.key, offset)
+            buffer[:] = self.data[item.key][offset : offset + length]
+        finally:
+            with self._lock:
+                self._reading -= 1
+
+
+def never() -> bool:
+    """Do not stop."""
+    return False
+
+
+def collect(
+    objects: Sequence[StoredObject], read: Read, fetch: Fetch = SMALL, should_stop: Callable[[], bool] = never
+) -> dict[str, bytes]:
+    """Read everything into memory, in the order in which it comes."""
+    found: dict[str, bytearray] = {}
+    with stream(objects, read, fetch, should_stop, AT_ONCE) as parts:
+        for item, piece in parts:
+            found.setdefault(item.key, bytearray()).extend(piece)
+    return {key: bytes(data) for key, data in found.items()}
+
+
+@given(
+    sizes=st.dictionaries(
+        st.text("abc", min_size=1, max_size=3), st.integers(0, 400 * KIB), min_size=1, max_size=5
+    ),
+    connections=st.integers(1, 8),
+    part=st.integers(64 * KIB, 300 * KIB),
+)
+@settings(max_examples=40, deadline=None)
+def test_every_byte_comes_once_and_in_order(sizes: dict[str, int], connections: int, part: int) -> None:
+    """Whatever the sizes, the parts and the number of workers."""
+    remote = Remote(sizes)
+
+    found = collect(
+        remote.objects, remote.read, Fetch(connections=connections, part_bytes=part, memory_bytes=1024 * KIB)
+    )
+
+    assert found == remote.data
+    assert list(found) == list(sizes)
+
+
+def test_slow_first_parts_do_not_change_the_order() -> None:
+    """Parts that are ready early wait for those before them."""
+    remote = Remote({"a": 1000 * KIB}, lambda _, offset: time.sleep(0.05 if offset < 200 * KIB else 0))
+
+    assert collect(remote.objects, remote.read) == remote.data
+    assert remote.most_at_once > 1
+
+
+def test_memory_is_what_the_settings_say() -> None:
+    """However large the object, the buffers are few and used again."""
+    remote = Remote({"a": 8192 * KIB})
+
+    collect(remote.objects, remote.read, Fetch(connections=16, part_bytes=256 * KIB, memory_bytes=1024 * KIB))
+
+    assert len(remote.buffers) <= 4
+
+
+def test_an_empty_object_costs_no_request() -> None:
+    """It still shows up, so that an empty file is made."""
+    remote = Remote({"empty": 0, "a": 10})
+
+    assert collect(remote.objects, remote.read) == {"empty": b"", "a": remote.data["a"]}
+    assert remote.reads == [("a", 0, 10)]
+
+
+@pytest.mark.parametrize("reason", [Reason.TRANSFER_BROKEN, Reason.TRANSFER_TOO_SLOW])
+def test_what_may_pass_is_tried_again(reason: Reason) -> None:
+    """A part that fails twice and then comes is nobody's business."""
+    left = {0: 2, 128 * KIB: 2}
+
+    def before(_: str, offset: int) -> None:
+        if left.get(offset, 0):
+            left[offset] -= 1
+            raise TransferError(reason, "broken")
+
+    remote = Remote({"a": 300 * KIB}, before)
+
+    assert collect(remote.objects, remote.read) == remote.data
+
+
+@pytest.mark.parametrize(
+    ("error", "reads"),
+    [
+        (TransferError(Reason.TRANSFER_BROKEN, "x"), 4),
+        (StoreError(Reason.STORE_THROTTLED, "x"), 4),
+        (TransferError(Reason.OBJECT_CHANGED, "x"), 1),
+        (TransferError(Reason.OBJECT_GONE, "x"), 1),
+        (StoreError(Reason.STORE_DENIED, "x"), 1),
+        (StoreError(Reason.STORE_BAD_ANSWER, "x"), 1),
+    ],
+)
+def test_what_stays_ends_the_stream(error: SyncError, reads: int) -> None:
+    """Repeats are bounded, and what no repeat can mend is not repeated."""
+
+    def before(_: str, offset: int) -> None:
+        if offset == 0:
+            raise error
+
+    remote = Remote({"a": 64 * KIB}, before)
+
+    with pytest.raises(type(error)) as caught:
+        collect(remote.objects, remote.read)
+
+    assert caught.value.reason is error.reason
+    assert len(remote.reads) == reads
+
+
+def test_a_bug_in_a_worker_is_told() -> None:
+    """A worker that dies of something unforeseen does not leave the consumer waiting."""
+
+    def before(_: str, offset: int) -> None:
+        raise ZeroDivisionError
+
+    remote = Remote({"a": 64 * KIB}, before)
+
+    with pytest.raises(SyncError, match="ZeroDivisionError"):
+        collect(remote.objects, remote.read)
+
+
+def test_a_stop_ends_the_stream() -> None:
+    """Stopped is raised, though parts are still to come."""
+    stop = threading.Event()
+    remote = Remote({"a": 4096 * KIB}, lambda _, offset: stop.set() if offset > 1000 * KIB else None)
+
+    with pytest.raises(Stopped):
+        collect(remote.objects, remote.read, should_stop=stop.is_set)
+
+
+def test_nothing_outlives_a_hundred_failures() -> None:
+    """No thread and no descriptor is left behind by streams that fail or are abandoned."""
+
+    def before(_: str, offset: int) -> None:
+        if offset > 100 * KIB:
+            raise TransferError(Reason.OBJECT_GONE, "x")
+
+    remote = Remote({"a": 600 * KIB}, before)
+    threads, handles = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+    for number in range(100):
+        with stream(remote.objects, remote.read, SMALL, never, AT_ONCE) as parts:
+            if number % 2:
+                with pytest.raises(TransferError):
+                    list(parts)
+            else:
+                with contextlib.suppress(TransferError):
+                    next(parts)
+
+    assert threading.active_count() == threads
+    assert len(list(Path("/proc/self/fd").iterdir())) == handles
+
+
+def test_a_rate_limit_cuts_parts_and_spreads_them() -> None:
+    """Under a limit parts are small, so that the limit holds over short times too."""
+    remote = Remote({"a": 512 * KIB})
+    limited = Fetch(
+        connections=4, part_bytes=8192 * KIB, memory_bytes=16384 * KIB, max_bytes_per_second=2048 * KIB
+    )
+
+    assert collect(remote.objects, remote.read, limited) == remote.data
+
+    assert max(length for _, _, length in remote.reads) <= 512 * KIB
