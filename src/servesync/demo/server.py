@@ -1,0 +1,113 @@
+"""Starts a model server on loopback: the real tensorflow_model_server if it is on PATH, else the stand-in."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final, Self
+
+from servesync.demo.seaweed import ServerDidNotStart, die_with_parent
+
+FLAGS: Final = (
+    "--max_num_load_retries=0",
+    "--num_load_threads=2",
+    "--num_unload_threads=1",
+    "--file_system_poll_wait_seconds=1",
+)
+"""What servesync recommends for a server beside it."""
+
+
+class ModelServer:
+    """A model server that runs while entered.
+
+    Its port opens only after a first version is loaded, so starting and being ready are two things.
+    """
+
+    def __init__(
+        self, config_file: Path, log: Path, *, port: int | None = None, flags: tuple[str, ...] = FLAGS
+    ) -> None:
+        self._config_file = config_file
+        self._log = log
+        self._flags = flags
+        self._real = shutil.which("tensorflow_model_server")
+        self._port = port or self.free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def free_port() -> int:
+        """Return a port on loopback that is free now."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    @property
+    def is_standin(self) -> bool:
+        """Whether it is not the real server."""
+        return self._real is None
+
+    @property
+    def url(self) -> str:
+        """Where its REST interface listens."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self) -> Self:
+        """Start the process."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the process."""
+        self.kill()
+
+    def start(self) -> None:
+        """Start the process; it dies with this one."""
+        program = [self._real] if self._real else [sys.executable, "-m", "servesync.demo.standin"]
+        command = [
+            *program,
+            f"--rest_api_port={self._port}",
+            "--port=0",
+            f"--model_config_file={self._config_file}",
+            *self._flags,
+        ]
+        quiet = {"TF_CPP_MIN_LOG_LEVEL": "2"}
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                env=os.environ | quiet,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 (it only makes system calls)
+            )
+
+    def kill(self) -> None:
+        """End the process at once; the real server has no other way either."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def wait(self, seconds: float) -> int:
+        """Wait for the process to end by itself; return its exit code."""
+        if self._process is None:
+            raise ServerDidNotStart("it was never started")
+        return self._process.wait(seconds)
+
+    def output(self) -> str:
+        """Return what it has written so far."""
+        return self._log.read_text(errors="replace")
+
+    def wait_ready(self, seconds: float) -> None:
+        """Wait until its port is open.
+
+        Raises:
+            ServerDidNotStart: it ended, or the port did not open in time.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self._process and self._process.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self._port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise ServerDidNotStart(f"the model server did not get ready:\n{self.output()[-2000:]}")
