@@ -41,9 +41,11 @@ def test_archives_and_directories_are_found(bucket: Bucket) -> None:
     listing = store_of(bucket).list(everything)
 
     found = {release.version: release for release in listing.releases[M]}
-    assert {
-        version: release.layout for version, release in found.items()
-    } == {1: Layout.ARCHIVE, 2: Layout.ARCHIVE, 3: Layout.DIRECTORY}
+    assert {version: release.layout for version, release in found.items()} == {
+        1: Layout.ARCHIVE,
+        2: Layout.ARCHIVE,
+        3: Layout.DIRECTORY,
+    }
     assert [item.path for item in found[3].objects] == ["assets/empty.txt", "saved_model.pb"]  # type: ignore[index]
     assert listing.ignored_keys == 2
     assert listing.requests == 1

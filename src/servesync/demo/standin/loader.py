@@ -93,7 +93,9 @@ def load(path: Path) -> Loaded:
         loaded = tf.saved_model.load(str(path), tags=["serve"])
     except tf.errors.OpError as error:
         raise LoadFailed(_code_name(error.error_code), str(error.message)) from error
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError) as error:
+    except IndexError as error:  # the form in which TensorFlow's Python side gets OUT_OF_RANGE
+        raise LoadFailed("OUT_OF_RANGE", str(error)) from error
+    except Exception as error:
         raise LoadFailed("INTERNAL", f"{type(error).__name__}: {error}") from error
     return Loaded(dict(loaded.signatures) | {"": loaded}, initialized=True)
 

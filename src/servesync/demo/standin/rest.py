@@ -26,12 +26,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer status and metadata."""
-        self._answer(b"")
+        self._answer(self._body())
 
     def do_POST(self) -> None:
         """Answer predict."""
+        self._answer(self._body())
+
+    def _body(self) -> bytes:
+        """Read the request's body, also where none is expected: the connection goes on behind it."""
         length = int(self.headers.get("Content-Length", "0"))
-        self._answer(self.rfile.read(min(length, MAX_BODY_BYTES)))
+        return self.rfile.read(min(length, MAX_BODY_BYTES))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name of the base class)
         """Say nothing for each request, as the real server does."""
