@@ -30,6 +30,8 @@ _REASONS: Final = {
     errno.EACCES: Reason.DISK_PERMISSION,
     errno.EPERM: Reason.DISK_PERMISSION,
     errno.EXDEV: Reason.DISK_OTHER_FILESYSTEM,
+    errno.ENOTDIR: Reason.DISK_NOT_A_DIRECTORY,
+    errno.ELOOP: Reason.DISK_NOT_A_DIRECTORY,
 }
 _ADVICE: Final = {
     Reason.DISK_FULL: "free space on this filesystem or give it more; the agent tries again by itself",
@@ -37,6 +39,7 @@ _ADVICE: Final = {
     Reason.DISK_READ_ONLY: "the filesystem is mounted read-only; remount it writable",
     Reason.DISK_PERMISSION: "give the agent's user write permission on serving.models_dir",
     Reason.DISK_OTHER_FILESYSTEM: "serving.models_dir and everything below it must be one filesystem",
+    Reason.DISK_NOT_A_DIRECTORY: "it must be a real directory, not a file or a symbolic link",
     Reason.DISK_FAILED: "look at the kernel log (dmesg) for errors of this disk",
 }
 

@@ -69,6 +69,7 @@ class Reason(StrEnum):
     DISK_READ_ONLY = "disk_read_only"
     DISK_PERMISSION = "disk_permission"
     DISK_OTHER_FILESYSTEM = "disk_other_filesystem"
+    DISK_NOT_A_DIRECTORY = "disk_not_a_directory"
     DISK_FAILED = "disk_failed"
 
     LOCK_HELD = "lock_held"

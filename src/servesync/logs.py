@@ -4,6 +4,7 @@ Only the daemon and the commands log; steps return or raise. `Event` names every
 rely on; `docs/events.md` describes each.
 """
 
+import contextlib
 import logging
 import sys
 from enum import StrEnum
@@ -75,7 +76,7 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO = 
             final,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=lambda *_: _Output(stream),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -84,6 +85,20 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO = 
     for name in LIBRARIES_QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("watchdog").setLevel(logging.ERROR)  # it warns whenever a watch is replaced
+
+
+class _Output:
+    """Writes lines to a stream; a log that nobody reads any more must not end the agent."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # a closed pipe, a full disk, a closed stream
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = exception = log = msg
 
 
 def get_logger() -> FilteringBoundLogger:

@@ -319,6 +319,17 @@ def test_a_changed_release_under_an_installed_number_is_named_not_taken() -> Non
     assert "immutable" in found.verdicts[Version(1)].why
 
 
+def test_a_damaged_version_is_repaired_only_with_the_same_release() -> None:
+    """The server holds the old bytes in memory: other ones under the same number would be two models in one."""
+    facts = facts_of(Case("", Latest(1), {1}, {1: "d"}, {1: UP}, []))
+    changed = Facts(facts.model, facts.policy, {Version(1): "other"}, facts.held, facts.shelf, facts.server)
+
+    found = plan(changed)
+
+    assert found.actions == ()
+    assert "something else under this number" in found.verdicts[Version(1)].why
+
+
 def test_a_missing_pin_is_named() -> None:
     """A pin that neither store nor shelf has shows up in the plan."""
     found = plan(facts_of(Case("", Pin(versions(7)), {1}, {}, {}, [])))

@@ -22,6 +22,7 @@ class Outcome:
     acted: bool
     waiting: bool
     """The server (if it answers) is about to say more about a version."""
+    server_answers: bool
     settling_seconds: float | None
     retry_seconds: float | None
     plans: Mapping[Model, ModelPlan]
@@ -115,6 +116,7 @@ class Agent:
             acted=acted,
             waiting=seen.server_error is None
             and any(isinstance(action, Wait) for plan in plans.values() for action in plan.actions),
+            server_answers=seen.server_error is None,
             settling_seconds=seen.settling_seconds,
             retry_seconds=self.observer.attempts.next_due(time.monotonic()),
             plans=plans,

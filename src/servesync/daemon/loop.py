@@ -18,6 +18,7 @@ from servesync.settings_file import load_settings
 FIRST_WAIT_SECONDS: Final = 0.25
 LONGEST_WAIT_SECONDS: Final = 2.0
 AFTER_A_BUG_SECONDS: Final = 10.0
+SERVER_AGAIN_SECONDS: Final = 5.0
 
 
 class Loop:
@@ -55,6 +56,11 @@ class Loop:
             pass
         except SyncError as error:
             self.failure = error
+        except Exception as error:  # noqa: BLE001 (the thread must say why it ends)
+            get_logger().exception(Event.INTERNAL_ERROR, reason=Reason.INTERNAL_ERROR)
+            self.failure = SyncError(
+                Reason.INTERNAL_ERROR, f"a bug in servesync: {type(error).__name__}: {error}"
+            )
         finally:
             self._triggers.stop()
 
@@ -84,6 +90,8 @@ class Loop:
             self._waits = 0
             return 0.0
         due = [outcome.retry_seconds, outcome.settling_seconds]
+        if not outcome.server_answers:
+            due.append(SERVER_AGAIN_SECONDS)
         if outcome.waiting:
             due.append(min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(self._waits, 8)))
             self._waits += 1
@@ -113,6 +121,8 @@ class Loop:
             if getattr(settings, name) != getattr(self._settings, name)
         ]
         self._settings, self._rejected = settings, ""
+        if agent.observer.server is not None:
+            agent.observer.server.close()
         get_logger().info(Event.SETTINGS_RELOADED, changed=changed)
         return fresh
 

@@ -8,7 +8,7 @@ from servesync import disk
 from servesync.confirm import ModelServer
 from servesync.daemon.memory import Attempts, ServerMemory
 from servesync.errors import Reason, ServerError, StoreError, SyncError
-from servesync.install import Inventory, Refusals, Shelf, Workspace
+from servesync.install import DamageSeen, Inventory, Refusals, Shelf, Workspace
 from servesync.plan.facts import (
     Everything,
     Facts,
@@ -72,6 +72,7 @@ class Observer:
     check: Callable[[], None] = lambda: None
     attempts: Attempts = field(default_factory=Attempts)
     server_memory: ServerMemory = field(default_factory=ServerMemory)
+    _damaged: dict[Model, DamageSeen] = field(init=False, default_factory=dict)
     _settling: Settling = field(init=False)
     _listing: Listing | None = field(init=False, default=None)
     _store_error: StoreError | None = field(init=False, default=None)
@@ -102,7 +103,12 @@ class Observer:
                 views[model] = self._view(model, settings, served, settling, now)
             except OSError as problem:
                 broken[model] = disk.describe(problem, f"reading the shelf of {model}")
-        waits = [left for held in settling.values() for left in held.values()]
+        waits = [
+            left
+            for model, held in settling.items()
+            for version, left in held.items()
+            if model in views and version not in views[model].inventory.versions
+        ]
         return Observation(
             views, broken, self._listing, self._store_error, server_error, min(waits, default=None)
         )
@@ -148,7 +154,7 @@ class Observer:
         settling: Mapping[Model, Mapping[Version, float]],
         now: float,
     ) -> ModelView:
-        inventory = Shelf(self.workspace, model, self.check).inventory()
+        inventory = Shelf(self.workspace, model, self.check).inventory(self._damaged.setdefault(model, {}))
         releases = self._listing.releases.get(model, ()) if self._listing else ()
         offered = {release.version: release for release in releases}
         facts = Facts(

@@ -12,11 +12,14 @@ from pathlib import Path
 from servesync import disk
 from servesync.errors import DiskError, Reason
 from servesync.install import records
-from servesync.install.content import hash_tree, stamps
+from servesync.install.content import Stamp, hash_tree, stamps
 from servesync.install.records import Record
 from servesync.install.workspace import Workspace
 from servesync.plan.facts import Condition, Shelved
 from servesync.plan.versions import Content, Model, Release, Version, parse_canonical, server_sees_version
+
+DamageSeen = dict[Version, Mapping[str, Stamp]]
+"""The stamps under which a version was last found to be damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,10 @@ class Shelf:
         self._records = workspace.records(model)
         self._check = check
 
-    def inventory(self) -> Inventory:
+    def inventory(self, damage_seen: DamageSeen | None = None) -> Inventory:
         """Look at the shelf; content is read only where stamps say that something changed.
+
+        `damage_seen` is the caller's memory between looks, so that a damaged version is read once.
 
         Raises:
             OSError: the shelf cannot be read.
@@ -54,6 +59,7 @@ class Shelf:
         versions: dict[Version, Shelved] = {}
         refreshed: dict[Version, Record] = {}
         strange = []
+        seen = {} if damage_seen is None else damage_seen
         for entry in disk.entries(self.path):
             version = parse_canonical(entry.name)
             if version is None or not entry.is_dir(follow_symlinks=False):
@@ -61,12 +67,14 @@ class Shelf:
                     strange.append(entry.name)
                 continue
             record = known.pop(version, None)
-            versions[version], fresh = self._examine(version, record)
+            versions[version], fresh = self._examine(version, record, seen)
             if fresh is not None:
                 refreshed[version] = fresh
         return Inventory(versions, tuple(strange), refreshed, known)
 
-    def _examine(self, version: Version, record: Record | None) -> tuple[Shelved, Record | None]:
+    def _examine(
+        self, version: Version, record: Record | None, seen: DamageSeen
+    ) -> tuple[Shelved, Record | None]:
         if record is None:
             return Shelved(Condition.FOREIGN), None
         folder = self.path / str(version)
@@ -74,7 +82,8 @@ class Shelf:
         good = Shelved(Condition.GOOD, record.confirmed, record.identity)
         if record.state == "installed" and found == record.stamps:
             return good, None
-        if hash_tree(folder, self._check) != record.content:
+        if seen.get(version) == found or hash_tree(folder, self._check) != record.content:
+            seen[version] = found
             return Shelved(Condition.DAMAGED, record.confirmed, record.identity), None
         return good, record.model_copy(update={"state": "installed", "stamps": found})
 

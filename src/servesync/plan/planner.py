@@ -77,16 +77,22 @@ def _refusal(view: View, version: Version) -> Quarantine | None:
     if served is None or view.good[version].confirmed:
         return None
     if served.failed:
-        text = f"the server ended it with {served.error_code}: {served.message}"
+        text = f"the server ended it with {served.error_code}: {served.message}{_way_back(view)}"
         return Quarantine(version, text, Reason.SERVER_REFUSED)
     waited = view.server.waited_seconds.get(version, 0.0)
     if served.state is not ServerState.AVAILABLE and waited >= view.server.load_timeout_seconds:
         text = (
             f"still {served.state.value} after {waited:.0f} s (serving.load_timeout_seconds is "
-            f"{view.server.load_timeout_seconds:.0f})"
+            f"{view.server.load_timeout_seconds:.0f}){_way_back(view)}"
         )
         return Quarantine(version, text, Reason.SERVER_LOAD_TIMEOUT)
     return None
+
+
+def _way_back(view: View) -> str:
+    if view.server.policy is ServerPolicy.LATEST:
+        return "; a server with policy latest never tries this number again: publish a higher one"
+    return ""
 
 
 def _waiting_for(view: View, version: Version) -> str:
@@ -112,7 +118,11 @@ def _arrivals(view: View) -> Iterator[Action]:
     if starting:
         return
     fetchable = (view.offered.keys() - view.facts.held.keys()) & view.wanted
-    damaged = fetchable & (view.owned.keys() - view.good.keys())
+    damaged = {
+        version
+        for version in fetchable & (view.owned.keys() - view.good.keys())
+        if view.offered[version] == view.owned[version].identity
+    }
     missing = fetchable - view.owned.keys()
     if damaged:
         version = max(damaged)

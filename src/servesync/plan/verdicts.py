@@ -112,6 +112,11 @@ def _verdict_on_strange(view: View, version: Version) -> Verdict:
             Role.FOREIGN,
             f"not put there by servesync, so left alone; remove it by hand if it is not wanted{why}",
         )
+    if version in view.offered and view.offered[version] != view.owned[version].identity:
+        text = (
+            "damaged on the shelf, and the store now offers something else under this number: publish it anew"
+        )
+        return Verdict(Role.HELD, text + why)
     if version in view.offered:
         return Verdict(Role.HELD, f"damaged on the shelf; its repair waits{why}")
     return Verdict(Role.HELD, f"damaged on the shelf, and the store does not offer it: publish it again{why}")
