@@ -84,7 +84,8 @@ def run_loop(folder: Path, endpoint: str, key: str, environment: dict[str, str])
             str(archive),
         ]
     else:
-        code = f"import boto3; boto3.client('s3', endpoint_url={endpoint!r}).download_file('bench', {key!r}, {str(archive)!r})"
+        call = f"download_file('bench', {key!r}, {str(archive)!r})"
+        code = f"import boto3; boto3.client('s3', endpoint_url={endpoint!r}).{call}"
         copy = [sys.executable, "-c", code]
     subprocess.run(copy, check=True, env=environment)
     subprocess.run(["tar", "-xzf", str(archive), "-C", str(folder)], check=True)

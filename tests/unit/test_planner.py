@@ -320,7 +320,7 @@ def test_a_changed_release_under_an_installed_number_is_named_not_taken() -> Non
 
 
 def test_a_damaged_version_is_repaired_only_with_the_same_release() -> None:
-    """The server holds the old bytes in memory: other ones under the same number would be two models in one."""
+    """The server holds the old bytes in memory: others under the same number would be a mix."""
     facts = facts_of(Case("", Latest(1), {1}, {1: "d"}, {1: UP}, []))
     changed = Facts(facts.model, facts.policy, {Version(1): "other"}, facts.held, facts.shelf, facts.server)
 
