@@ -105,7 +105,7 @@ class Agent:
         shelf = Shelf(self.observer.workspace, view.plan.model)
         try:
             shelf.settle(view.inventory)
-            for version in view.inventory.orphaned.keys() - view.plan.wanted:
+            for version in view.inventory.orphaned.keys() - view.plan.wanted - view.facts.held.keys():
                 shelf.forget(version)
         except OSError as error:
             self._say_failed(disk.describe(error, f"writing records of {view.plan.model}"))

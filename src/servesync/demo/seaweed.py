@@ -16,6 +16,7 @@ import httpx
 
 START_SECONDS: Final = 60.0
 GRPC_OFFSET: Final = 10_000
+ONE_VOLUME_AT_A_TIME: Final = "[master.volume_growth]\ncopy_1 = 1\n"  # the default is 7 for each bucket
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -117,12 +118,13 @@ class Seaweed:
         config.write_text(
             json.dumps({"identities": [{"name": "demo", "credentials": [keys], "actions": ["Admin"]}]})
         )
+        (self._folder / "master.toml").write_text(ONE_VOLUME_AT_A_TIME)
         (self._folder / "data").mkdir(exist_ok=True)
         command = [
             weed, "server", f"-dir={self._folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             f"-master.port={master}", f"-volume.port={volume}", f"-volume.port.public={public}",
             f"-filer.port={filer}", f"-metricsPort={admin}", "-master.volumeSizeLimitMB=512",
-            "-volume.max=0", "-filer", "-s3", f"-s3.port={self.port}", f"-s3.config={config}",
+            "-volume.max=2000", "-filer", "-s3", f"-s3.port={self.port}", f"-s3.config={config}",
             "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
         ]  # fmt: skip
         with (self._folder / "weed.log").open("ab") as log:

@@ -4,6 +4,7 @@ Every worker takes the next part and a free buffer in one step under one lock, s
 consumer waits for always has a buffer, and no more than `memory_bytes` are ever held.
 """
 
+import math
 import random
 import threading
 import time
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from servesync.errors import Reason, Stopped, SyncError
+from servesync.errors import Reason, Stopped, SyncError, TransferError
 from servesync.fetch.parts import Part, RateLimit, cut, part_bytes
 from servesync.plan.versions import StoredObject
 from servesync.settings import Fetch
@@ -47,16 +48,26 @@ class Read(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often a part is asked for, and how long the pauses between are (full jitter, in seconds)."""
+    """How often a part is asked for, how long the pauses between are (full jitter), and when to give up.
+
+    `silent_seconds` is the last line of defence: an attempt that has taken longer, on top of the time that
+    its bytes take at `slowest_bytes_per_second`, ends the stream, whatever it is hanging in.
+    """
 
     attempts: int = 5
     first_pause_seconds: float = 0.5
     longest_pause_seconds: float = 10.0
+    silent_seconds: float = 60.0
+    slowest_bytes_per_second: int = 8 * 1024
 
     def pause(self, attempt: int) -> float:
         """Return a random pause after the `attempt`-th failure (from 1)."""
         longest = min(self.longest_pause_seconds, self.first_pause_seconds * 2.0 ** (attempt - 1))
         return random.uniform(0, longest)  # noqa: S311 (jitter, not a secret)
+
+    def attempt_seconds(self, length: int) -> float:
+        """Return how long one attempt to read `length` bytes may take at most."""
+        return self.silent_seconds + length / self.slowest_bytes_per_second
 
 
 @contextmanager
@@ -78,6 +89,7 @@ def stream(
     """
     run = _Run(objects, read, settings, should_stop, retries or Retries())
     try:
+        run.start()
         yield run.pieces()
     finally:
         run.end()
@@ -107,13 +119,26 @@ class _Run:
         self._all_taken = False
         self._ended = False
         self._error: SyncError | None = None
-        workers = min(settings.connections, count)
-        self._threads = [
-            threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
-            for number in range(workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._workers = min(settings.connections, count)
+        self._threads: list[threading.Thread] = []
+        self._give_up_at: dict[int, float] = {}
+
+    def start(self) -> None:
+        """Start the workers, or as many as the machine allows.
+
+        Raises:
+            TransferError: it allows none.
+        """
+        for number in range(self._workers):
+            thread = threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                if self._threads:
+                    return
+                text = "cannot start a thread to read with: raise the limit on processes and threads"
+                raise TransferError(Reason.TRANSFER_BROKEN, text) from error
+            self._threads.append(thread)
 
     # -- the consumer ---------------------------------------------------------------------------------
 
@@ -142,6 +167,9 @@ class _Run:
                     return self._ready.pop(number)
                 if self._all_taken and number >= self._handed_out:
                     return None
+                if time.monotonic() > self._give_up_at.get(number, math.inf):
+                    text = f"part {number} hangs: the store neither answers nor fails; tried again later"
+                    raise TransferError(Reason.TRANSFER_TOO_SLOW, text)
                 self._changed.wait(LOOK_FOR_STOP_SECONDS)
 
     def end(self) -> None:
@@ -160,7 +188,7 @@ class _Run:
             number, part, buffer, delay = taken
             try:
                 self._sleep(delay)
-                self._fetch(part, buffer)
+                self._fetch(number, part, buffer)
             except SyncError as error:
                 self._fail(error)
                 return
@@ -187,17 +215,21 @@ class _Run:
             self._handed_out = number + 1
             return number, part, self._free.pop(), self._rate.delay(part.length)
 
-    def _fetch(self, part: Part, buffer: memoryview) -> None:
+    def _fetch(self, number: int, part: Part, buffer: memoryview) -> None:
         attempt = 0
+        patience = self._retries.attempt_seconds(part.length)
         while part.length:
             attempt += 1
+            self._give_up_at[number] = time.monotonic() + patience
             try:
                 self._read(part.item, part.offset, part.length, buffer[: part.length], self._is_over)
             except SyncError as error:
                 if error.reason not in AGAIN or attempt >= self._retries.attempts:
                     raise
+                del self._give_up_at[number]
                 self._sleep(self._retries.pause(attempt))
             else:
+                del self._give_up_at[number]
                 return
 
     def _sleep(self, seconds: float) -> None:

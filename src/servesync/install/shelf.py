@@ -125,10 +125,15 @@ class Shelf:
     ) -> Record:
         """Swap a damaged version for a verified tree of the same number; the name is never absent.
 
-        Afterwards `staged` holds the damaged tree, for the caller to remove. Raises as `publish` does.
+        Afterwards `staged` holds the damaged tree, for the caller to remove. If the damaged one has been
+        removed meanwhile, the tree takes its place. Raises as `publish` does.
         """
         record = self._stage(staged, release, content, tensor_bytes, now)
-        disk.exchange(staged, self.path / str(release.version))
+        target = self.path / str(release.version)
+        try:
+            disk.exchange(staged, target)
+        except FileNotFoundError:
+            disk.rename_noreplace(staged, target)
         return self._finish(release.version, record)
 
     def adopt(self, release: Release, content: Content, tensor_bytes: int, now: datetime) -> Record | None:

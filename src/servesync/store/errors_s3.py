@@ -1,15 +1,16 @@
 """Translates what boto3 raises into our errors, once, by a table; the cause is kept, secrets are not."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from typing import Final
 
 import botocore.exceptions as foreign
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from servesync.errors import Reason, StoreError, SyncError, TransferError
+from servesync.errors import Reason, StoreError, TransferError
 
 _CODES: Final[Mapping[str, Reason]] = {
     "AccessDenied": Reason.STORE_DENIED,
@@ -22,13 +23,28 @@ _CODES: Final[Mapping[str, Reason]] = {
     "ExpiredTokenException": Reason.STORE_CREDENTIALS,
     "InvalidToken": Reason.STORE_CREDENTIALS,
     "TokenRefreshRequired": Reason.STORE_CREDENTIALS,
+    "InvalidClientTokenId": Reason.STORE_CREDENTIALS,
+    "UnrecognizedClientException": Reason.STORE_CREDENTIALS,
+    "NotSignedUp": Reason.STORE_CREDENTIALS,
+    "KMS.DisabledException": Reason.STORE_DENIED,
+    "KMS.KMSInvalidStateException": Reason.STORE_DENIED,
+    "KMS.NotFoundException": Reason.STORE_DENIED,
     "NoSuchBucket": Reason.STORE_NOT_FOUND,
     "PermanentRedirect": Reason.STORE_WRONG_REGION,
     "AuthorizationHeaderMalformed": Reason.STORE_WRONG_REGION,
     "IllegalLocationConstraintException": Reason.STORE_WRONG_REGION,
+    "IllegalLocationConstraint": Reason.STORE_WRONG_REGION,
     "301": Reason.STORE_WRONG_REGION,
+    "302": Reason.STORE_BAD_ANSWER,
+    "303": Reason.STORE_BAD_ANSWER,
+    "407": Reason.STORE_BAD_ANSWER,
+    "511": Reason.STORE_BAD_ANSWER,
+    "MethodNotAllowed": Reason.STORE_BAD_ANSWER,
+    "NotImplemented": Reason.STORE_BAD_ANSWER,
     "RequestTimeTooSkewed": Reason.STORE_CLOCK_SKEW,
+    "RequestTimeout": Reason.STORE_UNREACHABLE,
     "SlowDown": Reason.STORE_THROTTLED,
+    "SlowDownRead": Reason.STORE_THROTTLED,
     "Throttling": Reason.STORE_THROTTLED,
     "ThrottlingException": Reason.STORE_THROTTLED,
     "TooManyRequests": Reason.STORE_THROTTLED,
@@ -79,48 +95,88 @@ _OF_TRANSFER: Final = frozenset(
     {Reason.OBJECT_CHANGED, Reason.OBJECT_GONE, Reason.OBJECT_ARCHIVED, Reason.TRANSFER_BROKEN}
 )
 _SECRETS: Final = re.compile(
-    r"(?i)(AKIA|ASIA)[A-Z0-9]{12,}|(signature|token|credential|authorization|password|secret)[^\s,;)]*[=:]\s*\S+"
+    r"(?i)(AKIA|ASIA)[A-Z0-9]{12,}"
+    r"|(signature|token|credential|authorization|password|secret)[^\s,;)]*[=:]\s*\S+"
+    r"|(?<=://)[^/\s@]+@"
 )
+_NOT_ASCII_TEXT: Final = re.compile(r"[^\x20-\x7e]+")
+_MAX_CAUSES: Final = 10
 MAX_DETAIL_CHARACTERS: Final = 300
 
 
-@contextmanager
-def translated(
-    doing: str, permission: str, on_store_error: Callable[[StoreError], None] = lambda _: None
-) -> Iterator[None]:
-    """Raise our error for whatever boto3 raises inside, naming what was being done.
+class Operation(Enum):
+    """The two things that are asked of S3, by the names that botocore has for them."""
 
-    `on_store_error` sees a StoreError before it is raised.
+    LIST = "ListObjectsV2"
+    READ = "GetObject"
+
+    @property
+    def permission(self) -> str:
+        """What a policy must allow."""
+        return "s3:ListBucket" if self is Operation.LIST else "s3:GetObject (and kms:Decrypt, if encrypted)"
+
+
+@contextmanager
+def translated(doing: str, operation: Operation) -> Iterator[None]:
+    """Raise our error for whatever boto3 raises inside, naming what was being done.
 
     Raises:
         StoreError: the store refused, or did not answer.
-        TransferError: one object is not what the listing said.
+        TransferError: one object is not what the listing said; never for a listing.
     """
     try:
         yield
     except ClientError as error:
         details = error.response.get("Error", {})
-        code = str(details.get("Code", ""))
+        code = _shown(str(details.get("Code", "")), 60)
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        reason = _CODES.get(code) or _CODES.get(str(status)) or Reason.STORE_FAILED
         detail = f"{code or status}: {details.get('Message', '')}"
-        ours = _error(reason, doing, detail, permission, code=code, status=status)
-        if isinstance(ours, StoreError):
-            on_store_error(ours)
-        raise ours from error
+        reason = _reason(error.operation_name, code, status, operation)
+        raise _error(reason, doing, detail, operation, code=code, status=status) from error
     except (BotoCoreError, ResponseParserError) as error:
         reason = next((ours for kind, ours in _TYPES if isinstance(error, kind)), Reason.STORE_FAILED)
-        ours = _error(reason, doing, str(error), permission)
-        if isinstance(ours, StoreError):
-            on_store_error(ours)
-        raise ours from error
+        if operation is Operation.LIST and reason is Reason.TRANSFER_BROKEN:
+            reason = Reason.STORE_UNREACHABLE
+        raise _error(reason, doing, _detail(error), operation) from error
 
 
-def _error(reason: Reason, doing: str, detail: str, permission: str, **facts: str | int) -> SyncError:
-    clean = _SECRETS.sub("[hidden]", " ".join(detail.split()))[:MAX_DETAIL_CHARACTERS]
-    advice = _ADVICE[reason].format(permission=permission)
+def _reason(asked: str, code: str, status: int, operation: Operation) -> Reason:
+    """Return the reason of an answer that is an error; `asked` is what botocore was asking for."""
+    reason = _CODES.get(code) or _CODES.get(str(status)) or Reason.STORE_FAILED
+    if asked.startswith("AssumeRole") or asked == "GetRoleCredentials":
+        return Reason.STORE_CREDENTIALS if reason is Reason.STORE_DENIED else reason
+    if operation is Operation.LIST and reason is Reason.OBJECT_GONE:
+        return Reason.STORE_NOT_FOUND
+    if operation is Operation.LIST and reason in _OF_TRANSFER:
+        return Reason.STORE_BAD_ANSWER
+    return reason
+
+
+def _detail(error: Exception) -> str:
+    """Return the text of an error of botocore's, and of the system error behind it, if there is one."""
+    if isinstance(error, foreign.CredentialRetrievalError):  # may quote the output of credential_process
+        return f"no credentials from {error.kwargs.get('provider', '?')}"
+    cause: object = error
+    for _ in range(_MAX_CAUSES):
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return f"{error} ({cause.strerror})"
+        inner = cause.kwargs.get("error") if isinstance(cause, BotoCoreError) else None
+        if isinstance(cause, BaseException):
+            cause = inner or cause.__cause__ or cause.__context__
+    return str(error)
+
+
+def _error(
+    reason: Reason, doing: str, detail: str, operation: Operation, **facts: str | int
+) -> StoreError | TransferError:
+    advice = _ADVICE[reason].format(permission=operation.permission)
     kind = TransferError if reason in _OF_TRANSFER else StoreError
-    return kind(reason, f"{doing}: {clean}: {advice}", **facts)
+    return kind(reason, f"{doing}: {_shown(detail, MAX_DETAIL_CHARACTERS)}: {advice}", **facts)
+
+
+def _shown(text: str, characters: int) -> str:
+    """Return foreign text on one line, in ASCII, without what looks like a secret, and not too long."""
+    return _SECRETS.sub("[hidden]", _NOT_ASCII_TEXT.sub(" ", text))[:characters].strip()
 
 
 def bad_answer(doing: str, what: str) -> StoreError:

@@ -17,8 +17,8 @@ SHOWN_CHARACTERS: Final = 80
 class Listing:
     """One complete look at the store.
 
-    `problems`: why a version that has keys is no release. `ignored_keys`: how many keys belong to no wanted
-    release, with a few examples, escaped. `requests`: what the look cost.
+    `problems`: why a version that has keys is no release. `ignored_keys`: how many keys name no version of
+    any model, with a few examples, escaped. `requests`: what the look cost.
     """
 
     releases: Mapping[Model, tuple[Release, ...]]
@@ -30,8 +30,8 @@ class Listing:
 
 @dataclass(slots=True)
 class _Found:
-    archives: list[StoredObject] = field(default_factory=list)
-    members: list[StoredObject] = field(default_factory=list)
+    archives: dict[str, StoredObject] = field(default_factory=dict)
+    members: dict[str, StoredObject] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
 
 
@@ -50,23 +50,32 @@ class Grouping:
         self._ignored = 0
         self._examples: list[str] = []
 
-    def add(self, key: str, size: int, etag: str) -> None:
-        """Take in one key of the listing."""
+    def add(self, key: str, size: int, etag: str) -> bool:
+        """Take in one key of the listing; False if it was there before, which no listing does.
+
+        A folder marker (it ends in `/`, and is empty) counts for nothing, an empty file counts.
+        """
         relative = key.removeprefix(self._prefix)
+        if size == 0 and (relative == "" or relative.endswith("/")):
+            return True
         parsed = self._pattern.parse(relative)
-        if parsed is None or not self._wants(parsed.model):
+        if parsed is None:
             self._ignore(relative)
-            return
+            return True
+        if not self._wants(parsed.model):
+            return True
         where = (parsed.model, parsed.version)
         found = self._found.setdefault(where, _Found())
+        known = len(found.archives) + len(found.members)
         if parsed.layout is Layout.ARCHIVE:
-            found.archives.append(StoredObject(key, size, etag))
-        elif parsed.path and not parsed.path.endswith("/"):
+            found.archives[key] = StoredObject(key, size, etag)
+        else:
             found.folders.add(key.removesuffix(parsed.path))
             if len(found.members) >= self._max_members:
                 self._too_many.add(where)
-            else:
-                found.members.append(StoredObject(key, size, etag, parsed.path))
+                return True
+            found.members[key] = StoredObject(key, size, etag, parsed.path)
+        return len(found.archives) + len(found.members) > known
 
     def _ignore(self, key: str) -> None:
         self._ignored += 1
@@ -81,8 +90,6 @@ class Grouping:
         releases: dict[Model, list[Release]] = {}
         problems: dict[tuple[Model, Version], SyncError] = {}
         for (model, version), found in sorted(self._found.items()):
-            if not found.archives and not found.members:
-                continue
             try:
                 release = self._release(model, version, found)
             except ReleaseRefused as problem:
@@ -93,21 +100,21 @@ class Grouping:
         return Listing(frozen, problems, self._ignored, tuple(self._examples), requests)
 
     def _release(self, model: Model, version: Version, found: _Found) -> Release:
-        sources = [item.key for item in found.archives] + sorted(found.folders)
+        sources = sorted(found.archives) + sorted(found.folders)
         if len(sources) > 1:
             shown = ", ".join(ascii(source) for source in sources[:EXAMPLES])
             text = f"{model} {version} is in the store {len(sources)} times ({shown}): remove all but one"
             raise ReleaseRefused(Reason.RELEASE_AMBIGUOUS, text)
         if found.archives:
-            (archive,) = found.archives
+            (archive,) = found.archives.values()
             return Release(model, version, Layout.ARCHIVE, (archive,), _identity([archive]))
         if (model, version) in self._too_many:
             text = f"{sources[0]!a} holds more than limits.max_members ({self._max_members}) files"
             raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text)
-        if all(item.path not in {"saved_model.pb", "saved_model.pbtxt"} for item in found.members):
+        if all(item.path not in {"saved_model.pb", "saved_model.pbtxt"} for item in found.members.values()):
             text = f"{sources[0]!a} has no saved_model.pb (yet): finish the upload, or publish an archive"
             raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
-        members = tuple(sorted(found.members, key=lambda item: item.path))
+        members = tuple(sorted(found.members.values(), key=lambda item: item.path))
         return Release(model, version, Layout.DIRECTORY, members, _identity(members))
 
 

@@ -1,0 +1,142 @@
+"""Makes boto3 clients with the whole credential chain and a bound on every wait and every answer.
+
+botocore reads the body of a listing or of an error without any bound on bytes or on the whole time. Its
+`before-send` event lets us send the request ourselves, and hand it an answer that has been read within
+our bounds; only the body of an object is left to be read by the caller.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import boto3
+import botocore.session
+import urllib3.exceptions
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.config import Config
+from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
+from botocore.httpsession import URLLib3Session
+from botocore.parsers import ResponseParserError
+from botocore.utils import get_environ_proxies
+
+from servesync.settings import Fetch, Store
+from servesync.store.bounds import Bounds
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+    from urllib3.response import HTTPResponse
+
+BLOCK_BYTES: Final = 256 * 1024
+NO_DELAY: Final = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+KEEP_ALIVE: Final = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+class Credentials(NamedTuple):
+    """What the clients sign with; only ever compared."""
+
+    access_key: str | None
+    secret_key: str | None
+    token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """Two clients of one session: one repeats failed requests itself, the other leaves that to the caller."""
+
+    listing: "S3Client"
+    reading: "S3Client"
+    credentials: Credentials | None = field(repr=False)
+
+
+def connect(store: Store, fetch: Fetch, bounds: Bounds) -> Clients:
+    """Return clients with credentials that were read just now.
+
+    Raises:
+        BotoCoreError: the environment or the profile cannot be used.
+    """
+    core = botocore.session.get_session()
+    session = boto3.session.Session(region_name=store.region, botocore_session=core)
+    found = session.get_credentials()
+    frozen = found.get_frozen_credentials() if found else None
+    make_http: Any = URLLib3Session  # its stubs are narrower than it is
+    http = make_http(
+        verify=core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True,
+        proxies=get_environ_proxies(store.endpoint_url or "https://s3.amazonaws.com"),
+        timeout=(bounds.connect_seconds, bounds.read_seconds),
+        max_pool_connections=fetch.connections + 2,
+        socket_options=[NO_DELAY, KEEP_ALIVE],
+    )
+
+    def client(attempts: int) -> "S3Client":
+        made = session.client("s3", endpoint_url=store.endpoint_url, config=_config(store, attempts))
+        handler: Any = _sender(http, bounds)
+        made.meta.events.register("before-send.s3", handler)
+        return made
+
+    credentials = Credentials(frozen.access_key, frozen.secret_key, frozen.token) if frozen else None
+    return Clients(client(bounds.list_attempts), client(1), credentials)
+
+
+def _config(store: Store, attempts: int) -> Config:
+    make: Any = Config  # its stubs do not know all of these
+    config: Config = make(
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        s3={"addressing_style": "path" if store.endpoint_url else "auto"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        ignore_configured_endpoint_urls=True,  # the settings say where the store is, not AWS_ENDPOINT_URL
+        user_agent_extra="servesync",
+    )
+    return config
+
+
+def _sender(http: URLLib3Session, bounds: Bounds) -> Callable[..., AWSResponse]:
+    """Return the handler of `before-send` that sends, and reads what is no object."""
+
+    def send(request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
+        request.stream_output = True
+        answer = http.send(request)
+        if event_name.endswith(".GetObject") and answer.status_code < 300:  # noqa: PLR2004 (success)
+            return answer
+        try:
+            body = read_answer(answer.raw, bounds)
+        except urllib3.exceptions.ReadTimeoutError as error:
+            raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise ConnectionClosedError(endpoint_url=request.url, error=error) from error
+        finally:
+            answer.raw.close()
+        headers: Any = answer.headers
+        return AWSResponse(request.url, answer.status_code, headers, _Body(body))
+
+    return send
+
+
+class _Body(NamedTuple):
+    """A body that has been read, in the form in which botocore takes one."""
+
+    content: bytes
+
+    def stream(self) -> Iterator[bytes]:
+        yield self.content
+
+
+def read_answer(raw: "HTTPResponse", bounds: Bounds) -> bytes:
+    """Return the whole body of an answer that is no object.
+
+    Raises:
+        ResponseParserError: it is larger or takes longer than any answer of a store.
+        HTTPError: (urllib3's) the connection broke.
+    """
+    body = bytearray()
+    deadline = time.monotonic() + bounds.answer_seconds
+    while block := raw.read1(BLOCK_BYTES, decode_content=False):
+        body += block
+        if len(body) > bounds.answer_bytes:
+            raise ResponseParserError(f"the answer is larger than {bounds.answer_bytes} bytes")
+        if time.monotonic() > deadline:
+            raise ResponseParserError(f"the answer did not end within {bounds.answer_seconds} seconds")
+    return bytes(body)

@@ -1,0 +1,57 @@
+"""Large, valid SavedModels made quickly: a real small one, with random bytes as an asset."""
+
+import hashlib
+import io
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1 << 20
+LONG = bool(os.environ.get("SERVESYNC_TEST_LONG"))
+
+
+@dataclass(frozen=True)
+class Made:
+    """An archive on disk, and the size and SHA-256 of every file in it."""
+
+    archive: Path
+    files: dict[str, tuple[int, str]]
+
+
+def make_archive(model: Path, folder: Path, version: int, megabytes: int, *, plain: bool = False) -> Made:
+    """Pack `model` with an asset of random bytes below a folder named by `version`; constant memory."""
+    weights = folder / f"weights-{version}.bin"
+    with weights.open("wb") as file:
+        for _ in range(megabytes):
+            file.write(os.urandom(MIB))
+    archive = folder / f"{version}.{'tar' if plain else 'tar.gz'}"
+    files = {}
+    options = {} if plain else {"compresslevel": 1}
+    with tarfile.open(archive, "w" if plain else "w:gz", **options) as tar:  # type: ignore[call-overload]
+        sources = {str(path.relative_to(model)): path for path in model.rglob("*") if path.is_file()}
+        for name, path in {**sources, "assets/weights.bin": weights}.items():
+            member = tarfile.TarInfo(f"{version:07}/{name}")
+            member.size = path.stat().st_size
+            with path.open("rb") as file:
+                tar.addfile(member, file)
+            with path.open("rb") as file:
+                files[name] = (member.size, hashlib.file_digest(file, "sha256").hexdigest())
+    weights.unlink()
+    return Made(archive, files)
+
+
+def small_archive(files: dict[str, bytes], version: int) -> bytes:
+    """Pack files given in memory."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(f"{version:07}/{name}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    """Return every file below `root`."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}

@@ -1,0 +1,278 @@
+"""The process as its operator knows it: signals, exit codes, the lock, edits by hand."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import archives
+from agent_box import AgentBox, digests, digests_on_disk
+from big_models import files_of, small_archive
+from fixtures_store import Bucket
+
+GRACE_SECONDS = 10
+
+
+@pytest.fixture
+def tree(real_models: Path) -> dict[str, bytes]:
+    """The files of a good model."""
+    return files_of(real_models / "plain_module")
+
+
+def refused(box: AgentBox, version: int) -> list[str]:
+    """Return the reasons for which a version was refused."""
+    return [line["reason"] for line in box.events("version_refused") if line["version"] == version]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_idle(number: int, box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """Exit code 0, what was installed stays, and the lock is free again."""
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    with box.running() as process:
+        box.until(lambda: box.numbers() == ["1"])
+        process.send_signal(number)
+        assert process.wait(GRACE_SECONDS) == 0
+
+    assert box.events("agent_stopped")[0]["because"] == signal.Signals(number).name
+    assert box.numbers() == ["1"]
+    assert box.call("sync").returncode == 0
+
+
+def test_a_stop_in_the_middle_of_a_download(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """Nothing of the half version is visible, and the next start is not disturbed by it."""
+    big = tree | {"assets/weights.bin": os.urandom(20 << 20)}
+    bucket.put("prod/m/1.tar.gz", small_archive(big, 1))
+    box.overrides = {"fetch": {"max_bytes_per_second": 1 << 20}}
+    with box.running() as process:
+        box.until(lambda: [*(box.workspace / "staging").glob("*/tree/*")], "the download to begin")
+        process.terminate()
+        assert process.wait(GRACE_SECONDS) == 0
+    assert box.numbers() == []
+
+    box.overrides = {}
+    assert box.call("sync").returncode == 0
+    assert digests_on_disk(box.shelf / "1") == digests(big)
+    assert box.leftovers() == []
+
+
+def test_usr1_syncs_at_once(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """An hour's interval does not matter then."""
+    box.overrides = {"poll": {"interval_seconds": 3600}}
+    with box.running() as process:
+        box.until(lambda: box.events("poll_finished"))
+        bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+        process.send_signal(signal.SIGUSR1)
+        box.until(lambda: box.numbers() == ["1"], "version 1")
+
+
+def test_settings_are_reloaded_or_kept(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """A bad file is rejected with its mistake, a good one is taken; with and without a signal."""
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    bucket.put("prod/other/5.tar.gz", small_archive(tree, 5))
+    with box.running() as process:
+        box.until(lambda: box.numbers() == ["1"])
+        box.overrides = {"poll": {"intervall": 5}}
+        box.write_settings()
+        process.send_signal(signal.SIGHUP)
+        box.until(lambda: box.events("settings_rejected"), "settings_rejected")
+        assert "poll.intervall: unknown key" in box.events("settings_rejected")[0]["because"]
+        assert process.poll() is None
+
+        box.overrides = {}
+        box.models.append({"name": "other"})
+        box.write_settings()
+        box.until(lambda: box.events("settings_reloaded"), "settings_reloaded, noticed without a signal")
+        assert box.events("settings_reloaded")[0]["changed"] == ["models"]
+        box.until((box.models_dir / "other/5").is_dir, "the new model")
+        assert box.numbers() == ["1"]
+
+
+def test_a_second_agent_exits_4_and_names_the_first(box: AgentBox, bucket: Bucket) -> None:
+    """Whichever command it is."""
+    with box.running() as process:
+        box.until(lambda: box.events("poll_finished"))
+        for command in ("run", "sync"):
+            second = box.call(command)
+            assert second.returncode == 4
+            assert f"pid {process.pid}" in second.stderr
+        assert box.call("plan").returncode == 0
+
+
+def test_sync_says_what_is_not_in_place(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """Exit code 3 for a required model without a version; 0 when it is there, or not required."""
+    assert box.call("sync").returncode == 3
+    box.models = [{"name": "m", "required": False}]
+    assert box.call("sync").returncode == 0
+    box.models = [{"name": "m"}]
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    assert box.call("sync").returncode == 0
+
+
+def test_mistakes_in_the_settings_exit_2(box: AgentBox) -> None:
+    """File, line, key, and what is allowed; a missing file and a wrong option, too."""
+    box.overrides = {"poll": {"interval_seconds": 0}}
+    for command in ("run", "sync", "plan"):
+        done = box.call(command)
+        assert done.returncode == 2
+        assert "poll.interval_seconds" in done.stderr
+        assert "greater than or equal to 1" in done.stderr
+    assert box.call("sync", "--no-such-option").returncode == 2
+
+
+def test_plan_changes_nothing(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """Not even the models directory is made; every version has its reason."""
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    bucket.put("prod/m/2.tar.gz", small_archive(tree, 2))
+
+    versions = box.plan()["models"]["m"]["versions"]
+
+    assert not box.models_dir.exists()
+    assert {number: item["state"] for number, item in versions.items()} == {
+        "1": "not_wanted",
+        "2": "to_install",
+    }
+    assert all(item["why"] for item in versions.values())
+
+
+def test_a_version_removed_by_hand_comes_back(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """The shelf is watched: an hour's poll interval does not matter."""
+    box.overrides = {"poll": {"interval_seconds": 3600}}
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    with box.running():
+        box.until(lambda: box.events("version_installed"))
+        shutil.rmtree(box.shelf / "1")
+        box.until(lambda: box.events("version_restored"), "version_restored")
+
+        assert digests_on_disk(box.shelf / "1") == digests(tree)
+
+
+def test_a_version_that_vanishes_piece_by_piece_comes_back(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """First damaged, then gone while its repair is under way: no pause is needed."""
+    box.overrides = {"poll": {"interval_seconds": 3600}, "fetch": {"max_bytes_per_second": 4 << 20}}
+    big = tree | {"assets/weights.bin": os.urandom(4 << 20)}
+    bucket.put("prod/m/1.tar.gz", small_archive(big, 1))
+    with box.running():
+        box.until(lambda: box.events("version_installed"))
+        (box.shelf / "1/saved_model.pb").unlink()
+        box.until(lambda: box.events("version_damaged"))
+        shutil.rmtree(box.shelf / "1")
+        box.until(lambda: box.events("version_restored"), "version_restored")
+
+    assert box.events("action_failed") == []
+    assert digests_on_disk(box.shelf / "1") == digests(big)
+
+
+def test_a_damaged_version_is_swapped_and_never_absent(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """During the repair the number is there at every look."""
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    absent = []
+    end = threading.Event()
+
+    def watch() -> None:
+        while not end.is_set():
+            if "1" not in box.numbers():
+                absent.append(time.monotonic())
+
+    with box.running():
+        box.until(lambda: box.events("version_installed"))
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        (box.shelf / "1/saved_model.pb").write_bytes(b"broken by hand")
+        box.until(lambda: box.events("version_restored"), "version_restored")
+        end.set()
+        watcher.join()
+
+    assert absent == []
+    assert box.events("version_damaged")
+    assert digests_on_disk(box.shelf / "1") == digests(tree)
+
+
+def test_a_directory_is_taken_once_it_has_settled(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """Objects of one directory, an empty one among them; before that, plan says what it waits for."""
+    for name, data in (tree | {"assets/empty.txt": b""}).items():
+        bucket.put(f"prod/m/7/{name}", data)
+    waiting = box.plan()["models"]["m"]["versions"]["7"]
+    assert "has not changed for" in waiting["why"]
+
+    assert box.call("sync").returncode == 0
+    assert digests_on_disk(box.shelf / "7") == digests(tree | {"assets/empty.txt": b""})
+
+
+def test_a_hostile_archive_is_refused_once(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """Refused with its reason, not fetched again while it stays, and taken when it has become good."""
+    link = archives.link("0000002/l", "/etc/passwd")
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    bucket.put("prod/m/2.tar.gz", archives.gz(archives.tar(link)))
+    with box.running():
+        box.until(lambda: refused(box, 2), "version_refused")
+        box.until(lambda: box.numbers() == ["1"], "the next good one")
+        polls = len(box.events())
+        time.sleep(2.5)
+        assert refused(box, 2) == ["archive_link"]
+        assert len(box.events("version_fetched")) == 1, polls
+    with box.running():
+        box.until(lambda: len(box.events("agent_started")) == 2)
+        time.sleep(1.5)
+        assert refused(box, 2) == ["archive_link"]
+        assert "archive_link" in box.plan()["models"]["m"]["versions"]["2"]["why"]
+
+        bucket.put("prod/m/2.tar.gz", small_archive(tree, 2))
+        box.until(lambda: box.numbers() == ["2"], "version 2")
+    assert box.leftovers() == []
+
+
+def test_a_foreign_version_is_taken_over_if_it_is_the_same(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes], real_models: Path
+) -> None:
+    """Who comes from a home-made loop keeps what is there; other bytes are left alone and named."""
+    shutil.copytree(real_models / "plain_module", box.shelf / "1")
+    (box.shelf / "3").mkdir()
+    for version in (1, 3):
+        bucket.put(f"prod/m/{version}.tar.gz", small_archive(tree, version))
+    box.models = [{"name": "m", "versions": {"all": True}}]
+
+    box.call("sync")
+
+    versions = box.plan()["models"]["m"]["versions"]
+    assert versions["1"]["state"] == "serving"
+    assert versions["3"]["state"] == "foreign"
+    assert "version_foreign" in versions["3"]["why"]
+    assert list((box.shelf / "3").iterdir()) == []
+
+
+def test_the_log_is_json_and_may_be_closed(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """A log pipe that breaks does not end the agent."""
+    import subprocess  # noqa: PLC0415
+
+    with subprocess.Popen(box.command("run"), env=box.environment(), stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert b'"event": "agent_started"' in process.stdout.readline()
+        process.stdout.close()
+        bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+        box.until(lambda: box.numbers() == ["1"], "version 1, with nobody reading the log")
+        process.terminate()
+        assert process.wait(GRACE_SECONDS) == 0
+
+
+def test_secrets_are_in_no_output(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """Key and secret are planted, the log is at debug, and the store refuses: no trace of them."""
+    box.access_key, box.secret_key = "AKIACANARYCANARY0001", "canary/secret+canary"
+    box.overrides = {"log": {"level": "debug"}}
+    done = box.call("sync", "--timeout", "20")
+    shown = done.stdout + done.stderr + box.call("plan").stdout + yaml.safe_dump(box.events())
+
+    assert done.returncode == 3
+    assert "canary/secret" not in shown
+    assert "CANARYCANARY" not in shown
+    assert "Signature=" not in shown
