@@ -2,9 +2,11 @@
 """From keys to releases, without a store."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from servesync.errors import Reason
-from servesync.plan.versions import Layout, Model
+from servesync.plan.versions import Layout, Model, parse_canonical, parse_model
 from servesync.store.keys import KeyPattern, ParsedKey
 from servesync.store.listing import Grouping, Listing, Settling
 
@@ -58,19 +60,95 @@ def test_a_key_is_one_value() -> None:
 
 
 def group(*keys: str, max_members: int = 100) -> Listing:
-    """Group keys of one byte each."""
-    grouping = Grouping(KeyPattern("{model}/{version}"), "prod/", lambda _: True, max_members)
+    """Group keys of one byte each; those that end in a slash are empty."""
+    grouping = Grouping(KeyPattern("{model}/{version}"), "prod/", lambda model: model != "other", max_members)
     for key in keys:
-        grouping.add(f"prod/{key}", 1, '"e"')
+        assert grouping.add(f"prod/{key}", 0 if f"/{key}".endswith("/") else 1, '"e"')
     return grouping.finish(1)
 
 
 def test_folder_markers_are_nothing() -> None:
     """Keys that end in a slash are what consoles leave; they are neither files nor releases."""
-    listing = group("m/1/", "m/1/variables/", "m/2.tar.gz")
+    listing = group("", "m/", "m/1/", "m/1/variables/", "m/2.tar.gz")
 
     assert [release.version for release in listing.releases[M]] == [2]
     assert listing.problems == {}
+    assert listing.ignored_keys == 0
+
+
+def test_an_object_that_only_looks_like_a_folder_marker_is_kept() -> None:
+    """A key that ends in a slash and holds bytes is a file with a bad name: unpacking refuses it aloud."""
+    grouping = Grouping(KeyPattern("{model}/{version}"), "", lambda _: True, 100)
+    grouping.add("m/1/saved_model.pb", 1, "e")
+    grouping.add("m/1/variables/", 1, "e")
+
+    (release,) = grouping.finish(1).releases[M]
+
+    assert [item.path for item in release.objects] == ["saved_model.pb", "variables/"]
+
+
+def test_empty_files_count() -> None:
+    """An empty vocabulary is a file like any other."""
+    grouping = Grouping(KeyPattern("{model}/{version}"), "", lambda _: True, 100)
+    grouping.add("m/1/saved_model.pb", 1, "e")
+    grouping.add("m/1/assets/vocabulary.txt", 0, "e")
+
+    (release,) = grouping.finish(1).releases[M]
+
+    assert [item.path for item in release.objects] == ["assets/vocabulary.txt", "saved_model.pb"]
+
+
+@pytest.mark.parametrize("key", ["m/1.tar.gz", "m/1/saved_model.pb"])
+def test_a_key_that_comes_twice_is_told(key: str) -> None:
+    """No listing has a key twice; one that does is not to be trusted."""
+    grouping = Grouping(KeyPattern("{model}/{version}"), "", lambda _: True, 100)
+
+    assert grouping.add(key, 1, "e")
+    assert not grouping.add(key, 1, "e")
+
+
+def test_models_that_nobody_wants_are_not_kept_and_not_odd() -> None:
+    """They cost no memory, and are no examples of keys that say nothing."""
+    listing = group("m/1.tar.gz", "other/1.tar.gz", "other/2/saved_model.pb", "m/latest.tar.gz")
+
+    assert list(listing.releases) == [M]
+    assert listing.problems == {}
+    assert (listing.ignored_keys, listing.ignored_examples) == (1, ("'m/latest.tar.gz'",))
+
+
+@given(st.permutations(["m/1/saved_model.pb", "m/1/assets/a", "m/1/variables/variables.index", "m/2.tar"]))
+def test_the_order_of_the_keys_does_not_matter(keys: list[str]) -> None:
+    """Stores list in different orders; a release is the same, and so is its identity."""
+    assert group(*keys).releases == group(*sorted(keys)).releases
+
+
+@given(
+    model=st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,20}", fullmatch=True),
+    version=st.integers(0, 2**63 - 1),
+    zeros=st.integers(0, 10),
+    pattern=st.sampled_from(["{model}/{version}", "{model}/modelv{version}", "a/{model}+v{version}", "{version}/{model}"]),
+    ending=st.sampled_from([".tar.gz", ".tgz", ".tar.zst", ".tar", "/saved_model.pb"]),
+)  # fmt: skip
+def test_what_a_pattern_writes_it_reads(
+    model: str, version: int, zeros: int, pattern: str, ending: str
+) -> None:
+    """Every model and version survives the way into a key and back."""
+    key = pattern.format(model=model, version="0" * zeros + str(version)) + ending
+
+    parsed = KeyPattern(pattern).parse(key)
+
+    assert parsed is not None
+    assert (parsed.model, parsed.version) == (model, version)
+
+
+@given(st.text(max_size=40) | st.from_regex(r"[./0-9m+\-_ \x1b]{1,30}(\.tar|/x)", fullmatch=True))
+def test_whatever_a_key_is_a_release_has_a_good_name(key: str) -> None:
+    """No key of any store makes a model or a version that the rest could not use as a file name."""
+    parsed = KeyPattern("{model}/{version}").parse(key)
+
+    if parsed is not None:
+        assert parse_model(parsed.model) == parsed.model
+        assert parse_canonical(str(parsed.version)) == parsed.version
 
 
 def test_a_directory_with_too_many_files_is_refused() -> None:

@@ -102,13 +102,15 @@ def _sender(http: URLLib3Session, bounds: Bounds) -> Callable[..., AWSResponse]:
         if event_name.endswith(".GetObject") and answer.status_code < 300:  # noqa: PLR2004 (success)
             return answer
         try:
-            body = read_answer(answer.raw, bounds)
+            body = _read_answer(answer.raw, bounds)
         except urllib3.exceptions.ReadTimeoutError as error:
             raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ConnectionClosedError(endpoint_url=request.url, error=error) from error
         finally:
             answer.raw.close()
+        if event_name.endswith(".ListObjectsV2") and answer.status_code < 300:  # noqa: PLR2004 (success)
+            _check_is_listing(body)
         headers: Any = answer.headers
         return AWSResponse(request.url, answer.status_code, headers, _Body(body))
 
@@ -124,7 +126,7 @@ class _Body(NamedTuple):
         yield self.content
 
 
-def read_answer(raw: "HTTPResponse", bounds: Bounds) -> bytes:
+def _read_answer(raw: "HTTPResponse", bounds: Bounds) -> bytes:
     """Return the whole body of an answer that is no object.
 
     Raises:
@@ -139,4 +141,16 @@ def read_answer(raw: "HTTPResponse", bounds: Bounds) -> bytes:
             raise ResponseParserError(f"the answer is larger than {bounds.answer_bytes} bytes")
         if time.monotonic() > deadline:
             raise ResponseParserError(f"the answer did not end within {bounds.answer_seconds} seconds")
+    if raw.length_remaining:
+        raise urllib3.exceptions.ProtocolError(f"{raw.length_remaining} bytes are missing")
     return bytes(body)
+
+
+def _check_is_listing(body: bytes) -> None:
+    """Refuse what only looks like an answer; botocore would take it for an error of the store (500).
+
+    Raises:
+        ResponseParserError: this is no whole listing.
+    """
+    if b"ListBucketResult" not in body[:1024] or not body.rstrip().endswith(b"ListBucketResult>"):
+        raise ResponseParserError("the answer is no listing, or not a whole one")
