@@ -61,12 +61,22 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
         yield server
 
 
-@pytest.fixture
-def bucket(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """An empty bucket; the environment holds the credentials, as it would for the agent."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_key)
+def new_bucket(seaweed: Seaweed) -> Bucket:
+    """Make a bucket that nobody else uses."""
     client = connect(seaweed)
     name = f"bucket-{next(_numbers):04}"
     client.create_bucket(Bucket=name)
     return Bucket(client, name, seaweed)
+
+
+@pytest.fixture
+def credentials_set(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment holds the credentials, as it would for the agent."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.secret_key)
+
+
+@pytest.fixture
+def bucket(seaweed: Seaweed, credentials_set: None) -> Bucket:
+    """An empty bucket, and the credentials for it."""
+    return new_bucket(seaweed)
