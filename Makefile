@@ -32,7 +32,7 @@ lint: setup ## ruff, mypy --strict, import contracts
 	$(BIN)/lint-imports
 
 faults: setup ## the fault and soak tests in their long form
-	SERVESYNC_TEST_LONG=1 $(BIN)/pytest --timeout 3600
+	LONG_TESTS=1 $(BIN)/pytest --timeout 3600
 
 bench: setup ## measured against what a user would take instead
 	$(BIN)/python bench/run.py

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MIB = 1 << 20
-LONG = bool(os.environ.get("SERVESYNC_TEST_LONG"))
+LONG = bool(os.environ.get("LONG_TESTS"))
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ def test_a_stop_ends_the_stream() -> None:
         collect(remote.objects, remote.read, should_stop=stop.is_set)
 
 
-def test_nothing_outlives_a_hundred_failures() -> None:
+def test_nothing_outlives_two_hundred_failures() -> None:
     """No thread and no descriptor is left behind by streams that fail or are abandoned."""
 
     def before(_: str, offset: int) -> None:
@@ -200,7 +200,7 @@ def test_nothing_outlives_a_hundred_failures() -> None:
     remote = Remote({"a": 600 * KIB}, before)
     threads, handles = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
 
-    for number in range(100):
+    for number in range(200):
         with stream(remote.objects, remote.read, SMALL, never, AT_ONCE) as parts:
             if number % 2:
                 with pytest.raises(TransferError):
@@ -211,6 +211,40 @@ def test_nothing_outlives_a_hundred_failures() -> None:
 
     assert threading.active_count() == threads
     assert len(list(Path("/proc/self/fd").iterdir())) == handles
+
+
+def test_a_machine_without_threads_is_told() -> None:
+    """No thread can be started: an error that says what to raise, and no worker is left."""
+    remote = Remote({"a": 64 * KIB})
+    before = threading.active_count()
+    threading.stack_size(1 << 46)  # more than there is to address
+    try:
+        with pytest.raises(TransferError, match="thread"):
+            collect(remote.objects, remote.read)
+    finally:
+        threading.stack_size(0)
+
+    assert threading.active_count() == before
+
+
+def test_a_read_that_hangs_is_given_up() -> None:
+    """A read that neither returns nor fails does not hold the stream for ever."""
+    release = threading.Event()
+
+    def before(_: str, offset: int) -> None:
+        release.wait(60)
+
+    remote = Remote({"a": 64 * KIB}, before)
+    short = Retries(attempts=1, silent_seconds=0.1, slowest_bytes_per_second=1 << 30)
+
+    with (
+        pytest.raises(TransferError) as caught,
+        stream(remote.objects, remote.read, SMALL, never, short) as parts,
+    ):
+        next(parts)
+    release.set()
+
+    assert caught.value.reason is Reason.TRANSFER_TOO_SLOW
 
 
 def test_a_rate_limit_cuts_parts_and_spreads_them() -> None:

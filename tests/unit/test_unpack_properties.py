@@ -16,7 +16,7 @@ from servesync.errors import ReleaseRefused
 from servesync.settings import Limits
 from unpack_box import UnpackBox, content_of, on_disk
 
-LONG: Final = os.environ.get("SERVESYNC_TEST_LONG") == "1"
+LONG: Final = os.environ.get("LONG_TESTS") == "1"
 SMALL: Final = {"0000001/saved_model.pb": b"graph" * 60, "0000001/variables/x": bytes(range(256)) * 4}
 INSIDE: Final = {path.removeprefix("0000001/"): data for path, data in SMALL.items()}
 COMPRESS: Final[dict[str, Callable[[bytes], bytes]]] = {
