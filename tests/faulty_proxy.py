@@ -9,6 +9,7 @@ import gzip
 import http.client
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -120,6 +121,7 @@ class FaultyProxy:
     """Listens on a free port while entered; `fault` is done to the next `times` requests that `matches`."""
 
     store_port: int
+    tls: ssl.SSLContext | None = None
     fault: Fault | None = None
     times: int = 1_000_000
     matches: Callable[[Exchange], bool] = lambda _: True
@@ -148,6 +150,8 @@ class FaultyProxy:
 
         self._lock = threading.Lock()
         self._server = Server(("127.0.0.1", 0), Handler)
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         return self
@@ -161,7 +165,8 @@ class FaultyProxy:
     @property
     def endpoint_url(self) -> str:
         """Where the agent is to look for the store."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     def handle(self, exchange: Exchange) -> None:
         """Do the fault, if it is due, or pass the request on."""
