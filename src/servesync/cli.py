@@ -186,7 +186,8 @@ def _show(seen: Observation, console: Console) -> None:
 
 def _next_step(view: ModelView) -> str:
     if not view.plan.verdicts:
-        return "no version in the store and none on the shelf\n"
+        store = "the store was not listed" if view.facts.offered is None else "no version in the store"
+        return f"{store}, and none is on the shelf\n"
     steps = [
         f"{type(action).__name__.lower()} {action.version}: {escape(action.because)}"
         for action in view.plan.actions

@@ -276,3 +276,28 @@ def test_secrets_are_in_no_output(box: AgentBox, bucket: Bucket, tree: dict[str,
     assert "canary/secret" not in shown
     assert "CANARYCANARY" not in shown
     assert "Signature=" not in shown
+
+
+def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """The bar goes to the terminal on standard error, the log stays whole on standard output."""
+    import pty  # noqa: PLC0415
+    import subprocess  # noqa: PLC0415
+
+    bucket.put("prod/m/1.tar.gz", small_archive(tree | {"assets/weights.bin": os.urandom(3 << 20)}, 1))
+    box.overrides = {"fetch": {"max_bytes_per_second": 2 << 20}}
+    master, slave = pty.openpty()
+    environment = box.environment() | {"TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(
+        box.command("sync"), env=environment, stdout=subprocess.PIPE, stderr=slave, text=True
+    ) as process:
+        os.close(slave)
+        log, _ = process.communicate(timeout=60)
+    shown = os.read(master, 1 << 16).decode(errors="replace")
+    os.close(master)
+
+    assert process.returncode == 0
+    assert "m 1" in shown
+    assert "MB/s" in shown
+    assert all(line.startswith("{") for line in log.splitlines())

@@ -24,10 +24,10 @@ PARTS = 12
 SMALL = Fetch(connections=4, part_bytes=64 * KIB, memory_bytes=1024 * KIB)
 SHORT = Bounds(
     connect_seconds=1,
-    read_seconds=0.4,
-    floor_after_seconds=0.3,
+    read_seconds=1,
+    floor_after_seconds=0.6,
     answer_bytes=1024 * KIB,
-    answer_seconds=1,
+    answer_seconds=2,
     list_attempts=1,
 )
 ONE_BY_ONE = Fetch(connections=1, part_bytes=512 * KIB, memory_bytes=1024 * KIB)
@@ -108,7 +108,8 @@ def test_what_passes_is_overcome(bucket: Bucket, proxy: FaultyProxy, fault: Faul
     proxy.fault, proxy.matches, proxy.times = fault, reads, 3
 
     assert fetch_all(store, objects) == BODY
-    assert proxy.requests == 1 + PARTS + 3
+    assert proxy.times == 0
+    assert proxy.requests >= 1 + PARTS + 3
 
 
 LASTING = {

@@ -139,7 +139,7 @@ def _read_answer(raw: "HTTPResponse", bounds: Bounds) -> bytes:
         body += block
         if len(body) > bounds.answer_bytes:
             raise ResponseParserError(f"the answer is larger than {bounds.answer_bytes} bytes")
-        if time.monotonic() > deadline:
+        if raw.length_remaining != 0 and time.monotonic() > deadline:
             raise ResponseParserError(f"the answer did not end within {bounds.answer_seconds} seconds")
     if raw.length_remaining:
         raise urllib3.exceptions.ProtocolError(f"{raw.length_remaining} bytes are missing")
