@@ -20,7 +20,7 @@ def build_observer(settings: Settings, should_stop: Callable[[], bool] = lambda:
     url = settings.serving.rest_url
     return Observer(
         settings=settings,
-        store=S3Store(settings.store, settings.fetch),
+        store=S3Store(settings.store, settings.fetch, settings.limits),
         server=ModelServer(url) if url else None,
         workspace=Workspace(settings.serving.models_dir),
         check=_checker(should_stop),
