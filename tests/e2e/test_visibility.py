@@ -41,6 +41,8 @@ def test_a_watcher_never_sees_half_a_version(box: AgentBox, bucket: Bucket, real
     assert seen["violations"] == []
     assert seen["hashed"] == sorted(known)
     assert seen["sightings"] > UPDATES * 10
+    if LONG:
+        print(f"{seen['sightings']} looks at a version in {seen['rounds']} rounds")  # noqa: T201
 
 
 def test_memory_stays_small_and_no_archive_touches_the_disk(
