@@ -76,6 +76,7 @@ class Journey:
         with ExitStack() as stack:
             seaweed = self._start_store(stack)
             exported = self._train()
+            self._say("Packing version 1 with tar, as people do, and uploading it")
             self._publish(seaweed, exported[0], 1)
             self._start_agent(stack, seaweed)
             server = self._start_server(stack)

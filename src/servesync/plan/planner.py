@@ -98,8 +98,8 @@ def _way_back(view: View) -> str:
 def _waiting_for(view: View, version: Version) -> str:
     if view.server.versions is None:
         return (
-            "on the shelf; the server does not answer yet (if it ends at every start, this version may be why: "
-            "its own log says so; then move the directory away by hand and publish a higher number)"
+            "on the shelf; the server does not answer yet (if it ends at every start, this version may be "
+            "why, and its log says so: then move the directory away by hand and publish a higher number)"
         )
     served = view.says(version)
     if served is None:
