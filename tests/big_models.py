@@ -1,11 +1,12 @@
 """Large, valid SavedModels made quickly: a real small one, with random bytes as an asset."""
 
 import hashlib
-import io
 import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from agent_box import tar_gz_of
 
 MIB = 1 << 20
 LONG = bool(os.environ.get("LONG_TESTS"))
@@ -43,13 +44,7 @@ def make_archive(model: Path, folder: Path, version: int, megabytes: int, *, pla
 
 def small_archive(files: dict[str, bytes], version: int) -> bytes:
     """Pack files given in memory."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(f"{version:07}/{name}")
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return packed.getvalue()
+    return tar_gz_of(files, f"{version:07}")
 
 
 def files_of(root: Path) -> dict[str, bytes]:

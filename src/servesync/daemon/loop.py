@@ -1,7 +1,5 @@
 """The deciding thread of `run`: clear, look, act, wait; nothing that goes wrong ends it silently."""
 
-import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -131,8 +129,3 @@ class Loop:
         if settings.serving.models_dir != self._settings.serving.models_dir:
             text = "serving.models_dir cannot change while the agent runs: restart it with the new one"
             raise SettingsError(Reason.SETTINGS_INVALID, text)
-
-
-def describe_process(started: float) -> dict[str, object]:
-    """Return what a stopped agent says of itself."""
-    return {"pid": os.getpid(), "ran_seconds": round(time.monotonic() - started, 3)}

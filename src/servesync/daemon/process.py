@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from servesync import __version__, disk
-from servesync.daemon.loop import Loop, describe_process
+from servesync.daemon.loop import Loop
 from servesync.daemon.triggers import Wake
 from servesync.install import Lock, Workspace
 from servesync.logs import Event, get_logger
@@ -61,8 +61,13 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
         name = _serve_signals(thread, wake)
         wake.end()
         thread.join(GRACE_SECONDS)
-        facts = describe_process(started)
-        get_logger().info(Event.AGENT_STOPPED, because=name, in_time=not thread.is_alive(), **facts)
+        get_logger().info(
+            Event.AGENT_STOPPED,
+            because=name,
+            in_time=not thread.is_alive(),
+            pid=os.getpid(),
+            ran_seconds=round(time.monotonic() - started, 3),
+        )
         if thread.is_alive():  # a system call that does not return: what it was doing does not count
             os._exit(0)
         if loop.failure is not None:
