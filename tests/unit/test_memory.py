@@ -75,3 +75,14 @@ def test_identical_messages_thin_out() -> None:
     assert repeats.over("x")
     assert not repeats.over("x")
     assert repeats.count("x") == 1
+
+
+def test_memory_is_bounded() -> None:
+    """Messages that never come twice are forgotten, the oldest first."""
+    repeats = Repeats()
+    repeats.count("first")
+    for number in range(5000):
+        repeats.count(number)
+
+    assert repeats.count("first") == 1
+    assert repeats.count(4999) == 2

@@ -11,6 +11,7 @@ from servesync.plan.versions import Model, Version
 FIRST_PAUSE_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = 300.0
 LONGEST_STEP_SECONDS: Final = 10.0
+MOST_REMEMBERED: Final = 1000
 
 Key = tuple[Model, Version]
 
@@ -35,7 +36,10 @@ class Attempts:
         old = self._failures.get(key)
         count = old.count + 1 if old and old.identity == identity else 1
         pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(count - 1, 10))
+        self._failures.pop(key, None)
         self._failures[key] = _Failure(identity, count, now + pause, error.reason, str(error))
+        if len(self._failures) > MOST_REMEMBERED:
+            del self._failures[next(iter(self._failures))]
         return pause
 
     def succeeded(self, key: Key) -> None:
@@ -110,8 +114,10 @@ class Repeats:
 
     def count(self, what: object) -> int | None:
         """Return how often `what` has happened if it is to be written now, else None."""
-        number = self._counts.get(what, 0) + 1
-        self._counts[what] = number
+        number = self._counts.pop(what, 0) + 1
+        self._counts[what] = number  # at the end: what has not happened for longest is forgotten first
+        if len(self._counts) > MOST_REMEMBERED:
+            del self._counts[next(iter(self._counts))]
         return number if number & (number - 1) == 0 else None
 
     def over(self, what: object) -> bool:
