@@ -55,6 +55,19 @@ def describe(error: OSError, doing: str) -> DiskError:
     return DiskError(reason, text, errno=errno.errorcode.get(error.errno or 0, str(error.errno)))
 
 
+@contextlib.contextmanager
+def described(doing: str) -> Iterator[None]:
+    """Raise the error that a user reads for an `OSError` inside, while the disk is still as it was then.
+
+    Raises:
+        DiskError: instead of any `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise describe(error, doing) from error
+
+
 def _inodes_exhausted(path: Path) -> bool:
     for place in (path, *path.parents):
         with contextlib.suppress(OSError):

@@ -84,7 +84,8 @@ class Executor:
         release = view.offered[action.version]
         self._check_space(release)
         started = time.monotonic()
-        with self.observer.workspace.attempt() as tree:
+        doing = f"bringing {release.model} {release.version}"
+        with self.observer.workspace.attempt() as tree, disk.described(doing):
             state = State.WANTED
             unpacked = self._fetch(release, tree)
             state = advance(state, State.FETCHED)

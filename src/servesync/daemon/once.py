@@ -9,7 +9,7 @@ from typing import Final
 
 from servesync.daemon.agent import Agent, Outcome
 from servesync.daemon.build import build_agent
-from servesync.daemon.process import claim
+from servesync.daemon.process import claimed
 from servesync.errors import Stopped
 from servesync.logs import Event, get_logger
 from servesync.plan.facts import ModelPlan
@@ -59,7 +59,7 @@ def sync_once(settings: Settings, timeout_seconds: float) -> Result:
     limit = _Limit(timeout_seconds)
     old = {number: signal.signal(number, limit.catch) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with claim(settings) as lock:
+        with claimed(settings) as lock:
             agent = build_agent(settings, lock, limit.reached)
             agent.prepare()
             outcome = _work(agent, limit)

@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -22,18 +23,22 @@ WATCHED: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal
 GRACE_SECONDS: Final = 9.0
 
 
-def claim(settings: Settings) -> Lock:
-    """Return the lock of the models directory, not yet taken; makes the directory that holds it.
+@contextmanager
+def claimed(settings: Settings) -> Iterator[Lock]:
+    """Hold the lock of the models directory, which is made if it is missing.
 
     Raises:
+        LockHeld: another agent has it.
         DiskError: the models directory cannot be made or used.
     """
     workspace = Workspace(settings.serving.models_dir)
-    try:
-        workspace.claim()
-    except OSError as error:
-        raise disk.describe(error, f"making {workspace.root}") from error
-    return Lock(workspace.lock)
+    with ExitStack() as stack:
+        try:
+            workspace.claim()
+            lock = stack.enter_context(Lock(workspace.lock))
+        except OSError as error:
+            raise disk.describe(error, f"taking the lock in {workspace.root}") from error
+        yield lock
 
 
 def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -> None:
@@ -45,7 +50,7 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     started = time.monotonic()
-    with claim(settings) as lock:
+    with claimed(settings) as lock:
         get_logger().info(
             Event.AGENT_STARTED,
             servesync=__version__,
