@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Final, Self
 
 from servesync.demo.seaweed import ServerDidNotStart, die_with_parent
 
+PROGRAM: Final = "tensorflow_model_server"
 FLAGS: Final = (
     "--max_num_load_retries=0",
     "--num_load_threads=2",
@@ -21,18 +23,24 @@ FLAGS: Final = (
 
 
 class ModelServer:
-    """A model server that runs while entered.
+    """A model server that runs while entered, and dies with the thread that started it.
 
     Its port opens only after a first version is loaded, so starting and being ready are two things.
     """
 
     def __init__(
-        self, config_file: Path, log: Path, *, port: int | None = None, flags: tuple[str, ...] = FLAGS
+        self,
+        config_file: Path,
+        log: Path,
+        *,
+        port: int | None = None,
+        flags: tuple[str, ...] = FLAGS,
+        only_standin: bool = False,
     ) -> None:
         self._config_file = config_file
         self._log = log
         self._flags = flags
-        self._real = shutil.which("tensorflow_model_server")
+        self._real = None if only_standin else shutil.which(PROGRAM)
         self._port = port or self.free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -63,7 +71,7 @@ class ModelServer:
         self.kill()
 
     def start(self) -> None:
-        """Start the process; it dies with this one."""
+        """Start the process, with default signals."""
         program = [self._real] if self._real else [sys.executable, "-m", "servesync.demo.standin"]
         command = [
             *program,
@@ -82,17 +90,27 @@ class ModelServer:
                 preexec_fn=die_with_parent,  # noqa: PLW1509 (it only makes system calls)
             )
 
+    def stop(self) -> int:
+        """End the process with SIGTERM, on which the real server dies at once; return its exit code."""
+        return self._end(signal.SIGTERM)
+
     def kill(self) -> None:
-        """End the process at once; the real server has no other way either."""
+        """End the process with SIGKILL; does nothing if it is not running."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """End the process and start it anew on the same port, with what the configuration file says now."""
+        self.kill()
+        self.start()
 
     def wait(self, seconds: float) -> int:
-        """Wait for the process to end by itself; return its exit code."""
-        if self._process is None:
-            raise ServerDidNotStart("it was never started")
-        return self._process.wait(seconds)
+        """Wait for the process to end by itself; return its exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs.
+        """
+        return self._started().wait(seconds)
 
     def output(self) -> str:
         """Return what it has written so far."""
@@ -105,9 +123,19 @@ class ModelServer:
             ServerDidNotStart: it ended, or the port did not open in time.
         """
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and self._process and self._process.poll() is None:
+        while time.monotonic() < deadline and self._started().poll() is None:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self._port)) == 0:
                     return
             time.sleep(0.05)
         raise ServerDidNotStart(f"the model server did not get ready:\n{self.output()[-2000:]}")
+
+    def _end(self, how: signal.Signals) -> int:
+        process = self._started()
+        process.send_signal(how)
+        return process.wait()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise ServerDidNotStart("the model server was never started")
+        return self._process

@@ -4,56 +4,79 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Final, NoReturn
 
-from servesync.demo.standin.config import BadConfig, ModelConfig, parse_config
-from servesync.demo.standin.flags import Flags, parse_flags
+from servesync import __version__
+from servesync.demo.seaweed import die_with_parent
+from servesync.demo.standin.config import BadConfig, ModelConfig, check_change, read_config
+from servesync.demo.standin.flags import USAGE, BadFlag, Flags, parse_flags
 from servesync.demo.standin.rest import listen
-from servesync.demo.standin.server import FAILED_START, Serving, say
+from servesync.demo.standin.server import Serving, say
 
-FIRST_LINE = "This is servesync's stand-in for tensorflow_model_server, not tensorflow_model_server itself."
+FIRST_LINE: Final = (
+    "This is servesync's stand-in for tensorflow_model_server, not tensorflow_model_server itself."
+)
+FAILED_START: Final = 255
 
 
-def main() -> int:
+def main(arguments: list[str]) -> NoReturn:
     """Run until a signal ends the process, which like the real server's it does at once."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a file, or a pipe
     sys.stdout.write(FIRST_LINE + "\n")
     sys.stdout.flush()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    if "--version" in sys.argv[1:]:
-        return 0
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())  # whoever started this may have blocked them
     try:
-        flags, unknown = parse_flags(sys.argv[1:])
-        models = _models(flags)
-    except (BadConfig, OSError, ValueError) as error:
+        flags, unknown = parse_flags(arguments)
+        if flags.version:
+            sys.stdout.write(f"servesync: {__version__}\n")
+            _end(0)
+        if flags.standin_die_with_parent:
+            die_with_parent()
+        for word in unknown:
+            say(f"unknown argument: {word}")
+        if unknown:
+            say(USAGE)
+        _serve(flags, _models(flags))
+    except (BadConfig, BadFlag, OSError) as error:
         say(f"Failed to start server. Error: {error}")
-        return FAILED_START
-    for word in unknown:
-        say(f"unknown argument: {word}")
-    serving = Serving(flags, models)
-    serving.start()
-    if not serving.wait_for_start():
-        say("Failed to start server. Error: Unknown: 1 servable(s) did not become available")
-        sys.stdout.flush()
-        os._exit(FAILED_START)
-    if flags.rest_api_port:
-        server = listen(serving, flags.rest_api_port)
-        say(f"Exporting HTTP/REST API at:localhost:{flags.rest_api_port} ...")
-        server.serve_forever()
-    signal.pause()
-    return 0
+    _end(FAILED_START)
 
 
 def _models(flags: Flags) -> list[ModelConfig]:
     if flags.model_config_file:
-        models = parse_config(Path(flags.model_config_file).read_text())
-        if any(model.labels for model in models) and not flags.allow_version_labels_for_unavailable_models:
-            raise BadConfig("labels name versions that are not available yet")
-        return models
-    if not flags.model_base_path.startswith("/"):
-        raise BadConfig("--model_base_path must be absolute")
-    return [ModelConfig(flags.model_name, flags.model_base_path)]
+        models = read_config(Path(flags.model_config_file))
+    elif flags.model_base_path.startswith("/"):
+        models = [ModelConfig(flags.model_name, flags.model_base_path)]
+    else:
+        raise BadConfig(f"Expected an absolute --model_base_path, got {flags.model_base_path!a}")
+    check_change(
+        {}, models, lambda *_: False, allow_unavailable=flags.allow_version_labels_for_unavailable_models
+    )
+    return models
+
+
+def _serve(flags: Flags, models: list[ModelConfig]) -> None:
+    """Serve for ever; return if a model's highest version failed to load."""
+    serving = Serving(flags, models)
+    serving.start()
+    failed = serving.wait_for_start()
+    if failed:
+        say(f"Failed to start server. Error: {len(failed)} servable(s) did not become available: {failed}")
+        return
+    if flags.rest_api_port not in (0, flags.port):
+        server = listen(serving, flags.rest_api_port)
+        say(f"Exporting HTTP/REST API at:localhost:{flags.rest_api_port} ...")
+        server.serve_forever()
+    signal.pause()
+
+
+def _end(code: int) -> NoReturn:
+    """End at once: loads that are under way are not waited for."""
+    sys.stdout.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(sys.argv[1:])

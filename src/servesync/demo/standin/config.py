@@ -1,28 +1,34 @@
-"""Reads `models.config`: a ModelServerConfig in Protocol Buffers' text format, as far as needed."""
+"""`models.config`: which models the server has, from which directories, by which policy, with which labels.
 
-import re
-from collections.abc import Iterator, Mapping
+Field names are those of ModelServerConfig; any other name makes the whole file invalid.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Final
+from pathlib import Path
+from typing import Final, Literal
 
-Block = list[tuple[str, "str | int | Block"]]
-_TOKEN: Final = re.compile(
-    r"""\s*(?:\#[^\n]*\n?\s*)*(?P<token>[A-Za-z_][A-Za-z0-9_]*|-?\d+|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[{}:;,<>])""",
-    re.DOTALL,
-)
-_CLOSING: Final = {"{": "}", "<": ">"}
-_REST: Final = re.compile(r"\s*(?:\#[^\n]*\n?\s*)*")
+from servesync.demo.standin.textformat import BadText, Message, Value, Word, parse
+
+_POLICIES: Final = {"latest": {"num_versions"}, "all": set[str](), "specific": {"versions"}}
+_MODEL_FIELDS: Final = {
+    "name", "base_path", "model_type", "model_platform", "model_version_policy", "logging_config",
+    "version_labels",
+}  # fmt: skip
+_SCHEMES: Final = ("/", "gs://", "hdfs://", "viewfs://")
 
 
 class BadConfig(ValueError):
-    """The file is no ModelServerConfig; the whole of it is refused."""
+    """The file is no valid ModelServerConfig, or not one that may follow the present one."""
 
 
 @dataclass(frozen=True)
 class Policy:
     """Which versions of a model are wanted: `latest` (count), `all`, or `specific` (versions)."""
 
-    kind: str = "latest"
+    kind: Literal["latest", "all", "specific"] = "latest"
     count: int = 1
     versions: tuple[int, ...] = ()
 
@@ -35,126 +41,144 @@ class ModelConfig:
     base_path: str
     policy: Policy = Policy()
     labels: Mapping[str, int] = field(default_factory=dict)
+    platform: str = "tensorflow"
+
+
+def read_config(path: Path) -> list[ModelConfig]:
+    """Return the models of a file.
+
+    Raises:
+        BadConfig: it cannot be read, is empty, or is no valid configuration.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"cannot read {path}: {error}") from error
+    if not text:
+        raise BadConfig(f"{path} is empty")  # the real server maps the file, and nothing cannot be mapped
+    return parse_config(text)
 
 
 def parse_config(text: str) -> list[ModelConfig]:
-    """Return the models of a configuration.
+    """Return the models of a configuration; comments alone are a configuration without models.
 
     Raises:
         BadConfig: it does not parse, has an unknown field, names a model twice, or a path is not absolute.
     """
-    models = []
-    for name, value in _parse(text):
-        if name != "model_config_list":
-            raise BadConfig(f"unknown field {name}")
-        for inner, config in _block(value, name):
-            if inner != "config":
-                raise BadConfig(f"unknown field {inner}")
-            models.append(_model(_block(config, inner)))
-    names = [model.name for model in models]
-    if len(set(names)) != len(names):
-        raise BadConfig("a model is named twice")
+    try:
+        outer = _fields("the file", parse(text), {"model_config_list"})
+    except BadText as error:
+        raise BadConfig(str(error)) from error
+    configs = _message(outer.get("model_config_list", []), "model_config_list")
+    _fields("model_config_list", configs, {"config"}, repeated={"config"})
+    models = [_model(_message(config, name)) for name, config in configs]
+    twice = [name for name, count in Counter(model.name for model in models).items() if count > 1]
+    if twice:
+        raise BadConfig(f"named more than once: {', '.join(twice)}")
     return models
 
 
-def _model(block: Block) -> ModelConfig:
-    found: dict[str, str | int | Block] = {}
-    labels: dict[str, int] = {}
-    for name, value in block:
-        if name == "version_labels":
-            entry = dict(_block(value, name))
-            labels[str(entry["key"])] = _integer(entry["value"])
-        elif name in {"name", "base_path", "model_platform", "model_version_policy", "logging_config"}:
-            found[name] = value
-        else:
-            raise BadConfig(f"unknown field {name}")
-    path = str(found.get("base_path", ""))
-    if not path.startswith("/"):
-        raise BadConfig(f"expected an absolute base_path for {found.get('name')}, got {path!r}")
-    if not found.get("model_platform"):
-        raise BadConfig(f"model_platform of {found.get('name')} is not set")
-    return ModelConfig(str(found.get("name", "")), path, _policy(found.get("model_version_policy")), labels)
+def check_change(
+    old: Mapping[str, ModelConfig],
+    new: Collection[ModelConfig],
+    serves: Callable[[str, int], bool],
+    *,
+    allow_unavailable: bool,
+) -> None:
+    """Return if `new` may follow `old`; `serves` tells whether a version is AVAILABLE now.
+
+    A label wants a version that is AVAILABLE. With `allow_unavailable` one that is new or stays where it is
+    needs none.
+
+    Raises:
+        BadConfig: a label names a version that is not AVAILABLE, or a model's platform changes.
+    """
+    for model in new:
+        before = old.get(model.name)
+        if before and before.platform != model.platform:
+            raise BadConfig(f"the platform of {model.name} cannot change")
+        labels = before.labels if before else {}
+        for label, version in model.labels.items():
+            stays = labels.get(label, version) == version
+            if not (serves(model.name, version) or (allow_unavailable and stays)):
+                raise BadConfig(
+                    f"Request to assign label {label} to version {version} of model {model.name}, "
+                    "which is not currently available for inference"
+                )
 
 
-def _policy(value: "str | int | Block | None") -> Policy:
-    if value is None:
+def _model(block: Message) -> ModelConfig:
+    found = _fields("config", block, _MODEL_FIELDS, repeated={"version_labels"})
+    name, path = _text(found, "name"), _text(found, "base_path")
+    if not path.startswith(_SCHEMES):
+        raise BadConfig(f"Expected model {name} to have an absolute path or URI; got base_path()={path}")
+    platform = _text(found, "model_platform") or _platform_of_type(found.get("model_type", 0))
+    if not platform:
+        raise BadConfig(f"model_platform of {name} is not set")
+    labels = dict(_label(_message(value, field)) for field, value in block if field == "version_labels")
+    return ModelConfig(name, path, _policy(found.get("model_version_policy", [])), labels, platform)
+
+
+def _platform_of_type(value: Value) -> str:
+    """Translate the deprecated enum."""
+    return "tensorflow" if value in (1, Word("TENSORFLOW")) else ""
+
+
+def _label(block: Message) -> tuple[str, int]:
+    found = _fields("version_labels", block, {"key", "value"})
+    return _text(found, "key"), _integer(found.get("value", 0), "value")
+
+
+def _policy(value: Value) -> Policy:
+    block = _message(value, "model_version_policy")
+    found = _fields("model_version_policy", block, _POLICIES.keys())
+    if not found:
         return Policy()
-    block = _block(value, "model_version_policy")
-    if not block:
-        return Policy()
-    kind, inner = block[-1]
-    fields = _block(inner, kind)
-    match kind:
-        case "all":
-            return Policy("all")
-        case "latest":
-            count = _integer(dict(fields).get("num_versions", 1))
-            return Policy("latest", count=count or 1)
-        case "specific":
-            return Policy("specific", versions=tuple(_integer(number) for _, number in fields))
-        case _:
-            raise BadConfig(f"unknown field {kind}")
+    if len(found) > 1:
+        raise BadConfig(f"more than one policy: {', '.join(found)}")
+    ((kind, inner),) = found.items()
+    fields = _message(inner, kind)
+    named = _fields(kind, fields, _POLICIES[kind], repeated={"versions"})
+    if kind == "specific":
+        return Policy("specific", versions=tuple(_integer(number, "versions") for _, number in fields))
+    if kind == "all":
+        return Policy("all")
+    count = _integer(named.get("num_versions", 1), "num_versions")
+    if count < 0:
+        raise BadConfig(f"num_versions is {count}")
+    return Policy("latest", count=count or 1)
 
 
-def _block(value: "str | int | Block", name: str) -> Block:
+def _fields(
+    where: str, block: Message, known: AbstractSet[str], repeated: AbstractSet[str] = frozenset()
+) -> dict[str, Value]:
+    """Return fields by name, the last of a repeated one.
+
+    Raises:
+        BadConfig: one is unknown, or there twice without being a repeated one.
+    """
+    for name, count in Counter(name for name, _ in block).items():
+        if name not in known:
+            raise BadConfig(f"{where} has no field named {name}")
+        if count > 1 and name not in repeated:
+            raise BadConfig(f"{where} has {name} more than once")
+    return dict(block)
+
+
+def _message(value: Value, name: str) -> Message:
     if not isinstance(value, list):
         raise BadConfig(f"{name} must be a message")
     return value
 
 
-def _integer(value: "str | int | Block") -> int:
-    if not isinstance(value, int):
-        raise BadConfig(f"expected a number, got {value!r}")
+def _text(found: Mapping[str, Value], name: str) -> str:
+    value = found.get(name, "")
+    if not isinstance(value, str):
+        raise BadConfig(f"{name} must be a string in quotes")
     return value
 
 
-def _parse(text: str) -> Block:
-    tokens = list(_tokens(text))
-    block, position = _fields(tokens, 0)
-    if position != len(tokens):
-        raise BadConfig(f"unexpected {tokens[position]}")
-    return block
-
-
-def _tokens(text: str) -> Iterator[str]:
-    position = 0
-    while match := _TOKEN.match(text, position):
-        yield match["token"]
-        position = match.end()
-    rest = _REST.match(text, position)
-    if rest is None or rest.end() != len(text):
-        raise BadConfig(f"cannot read {text[position : position + 20]!r}")
-
-
-def _fields(tokens: list[str], position: int) -> tuple[Block, int]:
-    """Read fields up to a closing brace or the end."""
-    found: Block = []
-    while position < len(tokens) and tokens[position] not in {"}", ">"}:
-        name = tokens[position]
-        if not (name[0].isalpha() or name[0] == "_"):
-            raise BadConfig(f"expected a field, got {name}")
-        position += 1
-        colon = tokens[position : position + 1] == [":"]
-        position += colon
-        if position >= len(tokens):
-            raise BadConfig(f"{name} has no value")
-        token = tokens[position]
-        if token in _CLOSING:
-            inner, position = _fields(tokens, position + 1)
-            if tokens[position : position + 1] != [_CLOSING[token]]:
-                raise BadConfig(f"{name} is not closed")
-            found.append((name, inner))
-        elif colon and token not in {"}", ">", ":", ";", ","}:
-            found.append((name, _value(token)))
-        else:
-            raise BadConfig(f"{name} has no value")
-        position += 1
-        if tokens[position : position + 1] in ([";"], [","]):
-            position += 1
-    return found, position
-
-
-def _value(token: str) -> str | int:
-    if token[0] in "\"'":
-        return re.sub(r"\\(.)", r"\1", token[1:-1])
-    return int(token) if token.lstrip("-").isdigit() else token
+def _integer(value: Value, name: str) -> int:
+    if not isinstance(value, int) or not -(2**63) <= value < 2**63:
+        raise BadConfig(f"{name} must be a number of 64 bits")
+    return value

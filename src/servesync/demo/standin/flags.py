@@ -1,14 +1,23 @@
 """The command line, in the form that tensorflow_model_server takes: `--flag=value` or `--flag value`."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Final
+
+_TRUE: Final = frozenset({"true", "t", "1", "yes", "y"})
+_FALSE: Final = frozenset({"false", "f", "0", "no", "n"})
+
+
+class BadFlag(ValueError):
+    """A flag that is known has a value of the wrong type, or none."""
 
 
 @dataclass(frozen=True)
 class Flags:
     """The flags that matter beside an agent, with the real server's defaults.
 
-    `standin_load_delay_seconds` is the stand-in's own: every load takes that much longer.
+    Those that begin with `standin_` are the stand-in's own: `standin_load_delay_seconds` makes every attempt
+    to load take that much longer, `standin_die_with_parent` ends the process when the one that started it
+    dies.
     """
 
     port: int = 8500
@@ -16,35 +25,61 @@ class Flags:
     model_name: str = "default"
     model_base_path: str = ""
     model_config_file: str = ""
-    model_config_file_poll_wait_seconds: float = 0
-    file_system_poll_wait_seconds: float = 1
+    model_config_file_poll_wait_seconds: float = 0.0
+    file_system_poll_wait_seconds: float = 1.0
     max_num_load_retries: int = 5
     load_retry_interval_micros: int = 60_000_000
     num_load_threads: int = 0
     num_unload_threads: int = 0
     allow_version_labels_for_unavailable_models: bool = False
-    standin_load_delay_seconds: float = 0
+    version: bool = False
+    standin_load_delay_seconds: float = 0.0
+    standin_die_with_parent: bool = False
+
+
+_KINDS: Final[dict[str, type]] = {item.name: type(item.default) for item in fields(Flags)}
+USAGE: Final = "Flags:\n" + "\n".join(f"\t--{item.name}={item.default}" for item in fields(Flags))
 
 
 def parse_flags(arguments: list[str]) -> tuple[Flags, list[str]]:
-    """Return the flags, and those that nobody knows: the real server names them and goes on.
+    """Return the flags, and the words that nobody knows: the real server names them and goes on.
+
+    A truth value is given as `--flag`, `--noflag` or `--flag=false`; the last of equal flags counts.
 
     Raises:
-        ValueError: a value has the wrong type.
+        BadFlag: a value has the wrong type, or is missing.
     """
-    defaults = asdict(Flags())
-    kinds = {name: type(value) for name, value in defaults.items()}
-    found: dict[str, Any] = {}
-    unknown = []
+    found: dict[str, object] = {}
+    unknown: list[str] = []
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
-        name, equals, value = word.lstrip("-").partition("=")
-        if not word.startswith("-") or name not in kinds:
+        name, equals, text = word.removeprefix("-").removeprefix("-").partition("=")
+        negated = name.removeprefix("no")
+        if not word.startswith("-"):
             unknown.append(word)
-            continue
-        kind = kinds[name]
-        if not equals:
-            value = "true" if kind is bool else rest.pop(0) if rest else ""
-        found[name] = value.lower() in {"true", "1", "yes"} if kind is bool else kind(value)
-    return Flags(**found), unknown
+        elif _KINDS.get(name) is bool:
+            found[name] = _truth(name, text if equals else "true")
+        elif name in _KINDS:
+            if not (equals or rest):
+                raise BadFlag(f"--{name} has no value")
+            found[name] = _converted(name, text if equals else rest.pop(0))
+        elif not equals and negated != name and _KINDS.get(negated) is bool:
+            found[negated] = False
+        else:
+            unknown.append(word)
+    return Flags(**found), unknown  # type: ignore[arg-type] # each was converted to its field's type
+
+
+def _truth(name: str, text: str) -> bool:
+    if text.lower() not in _TRUE | _FALSE:
+        raise BadFlag(f"--{name} is true or false, not {text!a}")
+    return text.lower() in _TRUE
+
+
+def _converted(name: str, text: str) -> object:
+    kind = _KINDS[name]
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise BadFlag(f"--{name} wants a value of type {kind.__name__}, not {text!a}") from error

@@ -1,60 +1,87 @@
-"""Loads one version with TensorFlow, and fails as the real loader does.
+"""Loads one version with TensorFlow's Python package, and fails as the real loader does.
 
-A missing `variables.index` is no failure: the real loader then restores nothing, says that all is well, and
-every request fails later.
+A missing `variables.index` is no failure: the real loader then restores nothing and reports success, and
+every request that reads a variable fails later. A version with a saver and without that file is treated
+so here; that some of its signatures may read no variable is not looked at.
 """
 
 import os
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-INDEX = "variables/variables.index"
-CODES = (
-    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
-    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
-    "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
-)  # fmt: skip
-"""The names of gRPC's status codes, by number."""
+from servesync.demo.standin.codes import Code, LoadFailed
 
-
-class LoadFailed(Exception):
-    """A load that failed; `code` is the name of a gRPC status code."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class RequestFailed(Exception):
-    """A request that a loaded model cannot answer; `status` is the HTTP status."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+INDEX: Final = "variables/variables.index"
+TAGS: Final = frozenset({"serve"})
+_import_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Loaded:
     """A version in memory; it never looks at its directory again."""
 
-    signatures: dict[str, Any]
-    initialized: bool
+    definitions: dict[str, Any]
+    """The signatures as the metadata request shows them."""
+    functions: dict[str, Any] = field(default_factory=dict)
+    """The signatures, callable; empty if variables were never restored."""
+    root: object = None
+    """Owns the variables that the functions read."""
+
+    @property
+    def is_initialized(self) -> bool:
+        """Whether there is anything to run."""
+        return self.root is not None
 
 
-def walk_sizes(model: str, version: int, path: Path) -> int:
-    """Return the bytes below a version, as the real server adds them up before and after each load.
+def tensorflow() -> Any:  # noqa: ANN401 (a module)
+    """Return TensorFlow, imported at the first call and told to use few threads."""
+    with _import_lock:
+        return _imported()
+
+
+@cache
+def _imported() -> Any:  # noqa: ANN401 (a module)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    import tensorflow as tf  # noqa: PLC0415 (half a GiB and four seconds: not before the first load)
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(2)
+    return tf
+
+
+def reserve(model: str, version: int, path: Path) -> None:
+    """Walk over a version's files as the real server does before it loads.
 
     Raises:
         LoadFailed: an entry cannot be read, or the version is no directory.
     """
     try:
-        return _size(path)
-    except OSError as error:
-        code = "NOT_FOUND" if isinstance(error, FileNotFoundError) else "FAILED_PRECONDITION"
+        walk_sizes(path)
+    except LoadFailed as error:
         name = f"{{name: {model} version: {version}}}"
-        text = f"Error while attempting to reserve resources to load servable {name}"
-        raise LoadFailed(code, f"{text}: {error}") from error
+        raise LoadFailed(
+            error.code, f"Error while attempting to reserve resources to load servable {name}: {error}"
+        ) from error
+
+
+def walk_sizes(path: Path) -> int:
+    """Return the bytes of all files below `path`.
+
+    Raises:
+        LoadFailed: an entry cannot be read, or `path` is no directory.
+    """
+    try:
+        return _size(path)
+    except FileNotFoundError as error:
+        raise LoadFailed(Code.NOT_FOUND, f"{error.filename}; No such file or directory") from error
+    except PermissionError as error:
+        raise LoadFailed(Code.PERMISSION_DENIED, f"{error.filename}; Permission denied") from error
+    except OSError as error:
+        raise LoadFailed(Code.FAILED_PRECONDITION, f"{error.filename}; {error.strerror}") from error
 
 
 def _size(path: Path) -> int:
@@ -71,125 +98,88 @@ def load(path: Path) -> Loaded:
     Raises:
         LoadFailed: the real server would end this version with an error, too.
     """
-    import tensorflow as tf  # noqa: PLC0415 (half a GiB and four seconds: not before the first load)
+    if (path / "export.meta").exists():
+        raise LoadFailed(Code.UNIMPLEMENTED, "Session Bundle is no longer supported.")
+    tf = tensorflow()
+    meta_graph = _meta_graph(path)
+    definitions = {name: _definition(signature) for name, signature in meta_graph.signature_def.items()}
+    if meta_graph.saver_def.restore_op_name and not (path / INDEX).exists():
+        return Loaded(definitions)
+    try:
+        root = tf.saved_model.load(str(path), tags=sorted(TAGS))
+    except tf.errors.OpError as error:
+        raise LoadFailed(_code(error), str(error.message)) from error
+    except IndexError as error:  # the form in which TensorFlow's Python side gets OUT_OF_RANGE
+        raise LoadFailed(Code.OUT_OF_RANGE, str(error)) from error
+    except Exception as error:  # a SavedModel is a program: what it raises at load can be anything
+        raise LoadFailed(Code.INTERNAL, f"{type(error).__name__}: {error}") from error
+    return Loaded(definitions, dict(root.signatures), root)
+
+
+def _code(error: Any) -> Code:  # noqa: ANN401 (a tf.errors.OpError)
+    """Return the code of TensorFlow's error; its Python side loses that of a data shard that is missing."""
+    code = Code.of_number(error.error_code)
+    is_absence = code is Code.UNKNOWN and "No such file or directory" in str(error.message)
+    return Code.NOT_FOUND if is_absence else code
+
+
+def _meta_graph(path: Path) -> Any:  # noqa: ANN401 (a MetaGraphDef)
+    """Return the graph to serve."""
+    for graph in _saved_model(path).meta_graphs:
+        if frozenset(graph.meta_info_def.tags) == TAGS:
+            return graph
+    raise LoadFailed(
+        Code.NOT_FOUND,
+        "Could not find meta graph def matching supplied tags: { serve }. To inspect available tag-sets in "
+        "the SavedModel, please use the SavedModel CLI: `saved_model_cli`",
+    )
+
+
+def _saved_model(path: Path) -> Any:  # noqa: ANN401 (a SavedModel message)
+    """Read saved_model.pb, or saved_model.pbtxt in its absence."""
+    from google.protobuf import text_format  # noqa: PLC0415 (comes with TensorFlow)
     from google.protobuf.message import DecodeError  # noqa: PLC0415
     from tensorflow.core.protobuf import saved_model_pb2  # noqa: PLC0415
 
-    if not (path / "saved_model.pb").exists():
-        raise LoadFailed(
-            "NOT_FOUND", f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}"
-        )
-    parsed = saved_model_pb2.SavedModel()
+    found = saved_model_pb2.SavedModel()
+    binary, text = path / "saved_model.pb", path / "saved_model.pbtxt"
     try:
-        parsed.ParseFromString((path / "saved_model.pb").read_bytes())
+        if binary.exists():
+            found.ParseFromString(binary.read_bytes())
+        elif text.exists():
+            text_format.Parse(text.read_bytes(), found)
+        else:
+            raise LoadFailed(
+                Code.NOT_FOUND,
+                f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}. Check "
+                "that the directory exists and that you have the right permissions for accessing it.",
+            )
     except DecodeError as error:
-        raise LoadFailed("DATA_LOSS", f"Can't parse {path}/saved_model.pb as binary proto") from error
-    if all(set(graph.meta_info_def.tags) != {"serve"} for graph in parsed.meta_graphs):
-        raise LoadFailed("NOT_FOUND", "Could not find meta graph def matching supplied tags: { serve }.")
-    restores = any(graph.saver_def.restore_op_name for graph in parsed.meta_graphs)
-    if restores and not (path / INDEX).exists():
-        return Loaded({}, initialized=False)
-    try:
-        loaded = tf.saved_model.load(str(path), tags=["serve"])
-    except tf.errors.OpError as error:
-        raise LoadFailed(_code_name(error.error_code), str(error.message)) from error
-    except IndexError as error:  # the form in which TensorFlow's Python side gets OUT_OF_RANGE
-        raise LoadFailed("OUT_OF_RANGE", str(error)) from error
-    except Exception as error:
-        raise LoadFailed("INTERNAL", f"{type(error).__name__}: {error}") from error
-    return Loaded(dict(loaded.signatures) | {"": loaded}, initialized=True)
+        raise LoadFailed(Code.DATA_LOSS, f"Can't parse {binary} as binary proto") from error
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise LoadFailed(Code.DATA_LOSS, f"Can't parse {text} as text proto: {error}") from error
+    except OSError as error:
+        raise LoadFailed(Code.NOT_FOUND, f"{error.filename}; {error.strerror}") from error
+    return found
 
 
-def _code_name(number: int) -> str:
-    return CODES[number] if number < len(CODES) else "UNKNOWN"
-
-
-def signature_of(loaded: Loaded, name: str) -> Any:  # noqa: ANN401 (a function that TensorFlow makes)
-    """Return one signature.
-
-    Raises:
-        RequestFailed: variables were never restored, or there is no such signature.
-    """
-    if not loaded.initialized:
-        raise RequestFailed(
-            400,
-            "Error while reading resource variable from Container: localhost. This could mean that the "
-            "variable was uninitialized.",
-        )
-    if name not in loaded.signatures or not name:
-        raise RequestFailed(400, f'Serving signature name: "{name}" not found in signature def')
-    return loaded.signatures[name]
-
-
-def describe(loaded: Loaded) -> dict[str, Any]:
-    """Return the signatures as the metadata request shows them."""
+def _definition(signature: Any) -> dict[str, Any]:  # noqa: ANN401 (a SignatureDef)
     return {
-        name: {
-            "inputs": {key: _spec(spec) for key, spec in function.structured_input_signature[1].items()},
-            "outputs": {key: _spec(spec) for key, spec in function.structured_outputs.items()},
-            "method_name": "tensorflow/serving/predict",
-        }
-        for name, function in loaded.signatures.items()
-        if name
+        "inputs": {name: _tensor(info) for name, info in signature.inputs.items()},
+        "outputs": {name: _tensor(info) for name, info in signature.outputs.items()},
+        "method_name": signature.method_name,
     }
 
 
-def _spec(spec: Any) -> dict[str, Any]:  # noqa: ANN401 (a tf.TensorSpec)
-    rank_known = spec.shape.rank is not None
-    sizes = [
-        {"size": str(-1 if size is None else size), "name": ""} for size in (spec.shape if rank_known else ())
-    ]
+def _tensor(info: Any) -> dict[str, Any]:  # noqa: ANN401 (a TensorInfo)
+    from tensorflow.core.framework import types_pb2  # noqa: PLC0415
+
+    shape = info.tensor_shape
     return {
-        "dtype": f"DT_{spec.dtype.name.upper()}",
-        "tensor_shape": {"dim": sizes, "unknown_rank": not rank_known},
-        "name": spec.name,
+        "dtype": types_pb2.DataType.Name(info.dtype),
+        "tensor_shape": {
+            "dim": [{"size": str(dim.size), "name": dim.name} for dim in shape.dim],
+            "unknown_rank": shape.unknown_rank,
+        },
+        "name": info.name,
     }
-
-
-def predict(loaded: Loaded, request: dict[str, Any]) -> dict[str, Any]:
-    """Answer a predict request in the row (`instances`) or the column (`inputs`) format.
-
-    Raises:
-        RequestFailed: the request does not fit the model.
-    """
-    import tensorflow as tf  # noqa: PLC0415
-
-    function = signature_of(loaded, str(request.get("signature_name", "serving_default")))
-    specs = function.structured_input_signature[1]
-    rows = "instances" in request
-    if rows == ("inputs" in request):
-        raise RequestFailed(400, "JSON Value: must have either 'instances' or 'inputs'")
-    try:
-        named = _named_inputs(request["instances" if rows else "inputs"], list(specs), rows=rows)
-        tensors = {name: tf.constant(named[name], dtype=spec.dtype) for name, spec in specs.items()}
-        outputs = {name: tensor.numpy() for name, tensor in function(**tensors).items()}
-    except (KeyError, ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-        raise RequestFailed(400, f"Failed to process element: {error}") from error
-    lists = {name: _plain(value.tolist()) for name, value in outputs.items()}
-    if not rows:
-        return {"outputs": next(iter(lists.values())) if len(lists) == 1 else lists}
-    if len(lists) == 1:
-        return {"predictions": next(iter(lists.values()))}
-    return {
-        "predictions": [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
-    }
-
-
-def _named_inputs(given: Any, names: list[str], *, rows: bool) -> dict[str, Any]:  # noqa: ANN401 (any JSON)
-    if rows:
-        if not isinstance(given, list) or not given:
-            raise ValueError("'instances' must be a list with elements")
-        if isinstance(given[0], dict):
-            return {name: [row[name] for row in given] for name in names}
-    elif isinstance(given, dict):
-        return given
-    if len(names) != 1:
-        raise ValueError(f"inputs must be named: {names}")
-    return {names[0]: given}
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 (any JSON)
-    """Turn bytes into text, as far as they are text."""
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -1,37 +1,55 @@
-"""Decides what is loaded and unloaded, one action a tick (AspiredVersionsManager); pure: no clock, no I/O.
+"""Decides what is loaded and unloaded, and when (AspiredVersionsManager, BasicManager, LoaderHarness).
 
-The rules are those of the availability-preserving policy, which the real server always uses.
+Pure: no clock, no thread, no disk. The caller passes the time, carries out the jobs that it is given, and
+reports how each came out. The policy is the availability-preserving one, which the real server always uses.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, auto
+
+from servesync.demo.standin.codes import Code, LoadFailed
+from servesync.demo.standin.monitor import Monitor, State, Status
 
 
-class State(StrEnum):
-    """The states of ModelVersionStatus."""
+class Phase(Enum):
+    """Where a managed version is; finer than the states that are published."""
 
-    START = "START"
-    LOADING = "LOADING"
-    AVAILABLE = "AVAILABLE"
-    UNLOADING = "UNLOADING"
-    END = "END"
+    NEW = auto()
+    RESERVING = auto()
+    QUEUED = auto()
+    LOADING = auto()
+    READY = auto()
+    UNLOADING = auto()
+    DISABLED = auto()
+    ERROR = auto()
 
 
-@dataclass
-class Harness:
-    """One version that the manager knows."""
+_AT_REST = frozenset({Phase.NEW, Phase.DISABLED, Phase.ERROR})
 
+
+@dataclass(frozen=True)
+class Options:
+    """The flags on which the manager's behaviour depends."""
+
+    max_num_load_retries: int = 5
+    load_retry_interval_seconds: float = 60.0
+    load_threads: int = 0
+    unload_threads: int = 0
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """Walk over the version's directory: the real server reserves memory by the sizes of its files."""
+
+    model: str
+    version: int
     path: str
-    state: State = State.START
-    wanted: bool = True
-    failed: bool = False
-    cancelled: bool = False
 
 
 @dataclass(frozen=True)
 class Load:
-    """Start loading a version."""
+    """Try to load the version; walk over its directory again afterwards."""
 
     model: str
     version: int
@@ -40,124 +58,182 @@ class Load:
 
 @dataclass(frozen=True)
 class Unload:
-    """Unload a version."""
+    """Take the version out of memory."""
 
     model: str
     version: int
 
 
-@dataclass(frozen=True)
-class Status:
-    """What GetModelStatus says of one version."""
+Job = Reserve | Load | Unload
 
-    state: State
-    error_code: str = "OK"
-    error_message: str = ""
+
+@dataclass
+class _Harness:
+    """One managed version."""
+
+    path: str
+    phase: Phase = Phase.NEW
+    is_wanted: bool = True
+    is_cancelled: bool = False
+    is_kept: bool = False
+    attempts: int = 0
+    next_try: float | None = None
+    """When the next attempt is due; None while one is under way."""
 
 
 @dataclass
 class Manager:
-    """What is managed, what was asked for and not yet taken up, and all that was ever said."""
+    """All managed versions, and one request for each model that was not taken up yet."""
 
-    managed: dict[str, dict[int, Harness]] = field(default_factory=dict)
-    pending: dict[str, Mapping[int, str]] = field(default_factory=dict)
-    history: dict[str, dict[int, Status]] = field(default_factory=dict)
+    options: Options = Options()
+    monitor: Monitor = field(default_factory=Monitor)
+    _managed: dict[str, dict[int, _Harness]] = field(default_factory=dict)
+    _pending: dict[str, Mapping[int, str]] = field(default_factory=dict)
+
+    # -- what the caller does -------------------------------------------------------------------------
 
     def aspire(self, model: str, wanted: Mapping[int, str]) -> None:
         """Ask for exactly these versions (number -> path); a newer request replaces one not yet taken up."""
-        self.pending[model] = dict(wanted)
+        self._pending[model] = dict(wanted)
 
-    def tick(self) -> Load | Unload | None:
-        """Take up requests and return the one thing to do now."""
-        self._flush()
-        for model in list(self.pending):
-            self._take_up(model)
-        actions = [action for model in self.managed if (action := self._decide(model)) is not None]
-        if not actions:
-            return None
-        chosen = next((action for action in actions if isinstance(action, Unload)), actions[0])
-        new = State.UNLOADING if isinstance(chosen, Unload) else State.LOADING
-        self._set(chosen.model, chosen.version, Status(new))
-        return chosen
+    def tick(self, now: float) -> list[Job]:
+        """Take up requests, decide on one action, and return the jobs to start now.
+
+        While a load or unload without a thread of its own is under way, or memory is being reserved,
+        nothing is taken up or decided.
+        """
+        jobs: list[Job] = []
+        if not self._is_blocked():
+            self._flush()
+            for model in list(self._pending):
+                self._take_up(model)
+            jobs = self._act(now)
+        return jobs + self.due(now)
+
+    def due(self, now: float) -> list[Job]:
+        """Return the attempts that are to be made now: retries whose time has come, loads with a thread."""
+        jobs: list[Job] = []
+        for model, version, harness in self._all():
+            if harness.phase is Phase.QUEUED and self._loading() < max(1, self.options.load_threads):
+                harness.phase, harness.attempts, harness.next_try = Phase.LOADING, 0, now
+                self.monitor.publish(model, version, Status(State.LOADING))
+            if harness.next_try is not None and harness.next_try <= now:
+                harness.next_try = None
+                kind = Reserve if harness.phase is Phase.RESERVING else Load
+                jobs.append(kind(model, version, harness.path))
+        return jobs
+
+    def succeeded(self, job: Job) -> None:
+        """Note that a job went well."""
+        harness = self._managed[job.model][job.version]
+        match job:
+            case Reserve():
+                harness.phase = Phase.QUEUED
+            case Load() if harness.is_cancelled and not harness.is_kept:
+                self._end(
+                    job, Phase.ERROR, Status(State.END, Code.CANCELLED, "Loading of servable cancelled")
+                )
+            case Load():
+                harness.phase = Phase.READY
+                self.monitor.publish(job.model, job.version, Status(State.AVAILABLE))
+            case Unload():
+                self._end(job, Phase.DISABLED, Status(State.END))
+
+    def failed(self, job: Reserve | Load, error: LoadFailed, now: float) -> None:
+        """Note that an attempt failed: there is another one later, or the version ends with this error.
+
+        A version that has ended is not tried again while it stays wanted.
+        """
+        harness = self._managed[job.model][job.version]
+        harness.attempts += 1
+        if harness.attempts <= self.options.max_num_load_retries and not harness.is_cancelled:
+            harness.next_try = now + max(0.0, self.options.load_retry_interval_seconds)
+        else:
+            self._end(job, Phase.ERROR, Status(State.END, error.code, str(error)))
+
+    def keep(self, job: Load) -> bool:
+        """Tell whether what was loaded is still wanted; if not, it is to be thrown away.
+
+        If it is, a cancellation from now on is too late, and requests may use the version.
+        """
+        harness = self._managed[job.model][job.version]
+        harness.is_kept = not harness.is_cancelled
+        return harness.is_kept
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a load is under way or waits for a thread."""
+        busy = {Phase.RESERVING, Phase.QUEUED, Phase.LOADING}
+        return any(harness.phase in busy for _, _, harness in self._all())
+
+    # -- one tick -------------------------------------------------------------------------------------
+
+    def _is_blocked(self) -> bool:
+        blocking = {Phase.RESERVING}
+        if not self.options.load_threads:
+            blocking |= {Phase.QUEUED, Phase.LOADING}
+        if not self.options.unload_threads:
+            blocking.add(Phase.UNLOADING)
+        return any(harness.phase in blocking for _, _, harness in self._all())
 
     def _flush(self) -> None:
         """Forget what nobody wants and what holds no memory."""
-        for harnesses in self.managed.values():
+        for harnesses in self._managed.values():
             for version, harness in list(harnesses.items()):
-                if not harness.wanted and harness.state in {State.START, State.END}:
+                if not harness.is_wanted and harness.phase in _AT_REST:
                     del harnesses[version]
 
     def _take_up(self, model: str) -> None:
-        """Apply a request, unless it names a version that is on its way out: then it waits."""
-        request = self.pending[model]
-        harnesses = self.managed.setdefault(model, {})
-        if any(not harnesses[version].wanted for version in request if version in harnesses):
+        """Apply a request, unless it names a version that is on its way out: then it stays pending."""
+        request = self._pending[model]
+        harnesses = self._managed.setdefault(model, {})
+        if any(not harnesses[version].is_wanted for version in request if version in harnesses):
             return
-        del self.pending[model]
+        del self._pending[model]
         for version, harness in harnesses.items():
             if version not in request:
-                harness.wanted = False
-                harness.cancelled = True
+                harness.is_wanted = False
+                harness.is_cancelled = True
         for version, path in request.items():
             if version not in harnesses:
-                harnesses[version] = Harness(path)
-                self._set(model, version, Status(State.START))
+                harnesses[version] = _Harness(path)
+                self.monitor.publish(model, version, Status(State.START))
 
-    def _decide(self, model: str) -> Load | Unload | None:
-        harnesses = self.managed[model]
-        ready = {version for version, harness in harnesses.items() if harness.state is State.AVAILABLE}
-        wanted = {version for version, harness in harnesses.items() if harness.wanted}
+    def _act(self, now: float) -> list[Job]:
+        """Start the one action of this tick, an unload if any model has one."""
+        actions = [action for model in sorted(self._managed) if (action := self._decide(model)) is not None]
+        chosen = min(actions, key=lambda action: isinstance(action, Reserve), default=None)
+        if chosen is None:
+            return []
+        harness = self._managed[chosen.model][chosen.version]
+        if isinstance(chosen, Unload):
+            harness.phase = Phase.UNLOADING
+            self.monitor.publish(chosen.model, chosen.version, Status(State.UNLOADING))
+            return [chosen]
+        harness.phase, harness.next_try = Phase.RESERVING, now
+        return []
+
+    def _decide(self, model: str) -> Reserve | Unload | None:
+        """Return what the policy says for one model."""
+        harnesses = self._managed[model]
+        ready = {version for version, harness in harnesses.items() if harness.phase is Phase.READY}
+        wanted = {version for version, harness in harnesses.items() if harness.is_wanted}
         leaving = ready - wanted
         if leaving and (not wanted or wanted & ready or len(leaving) > 1):
             return Unload(model, min(leaving))
-        new = [version for version in wanted if harnesses[version].state is State.START]
-        return Load(model, max(new), harnesses[max(new)].path) if new else None
+        new = [version for version in wanted if harnesses[version].phase is Phase.NEW]
+        return Reserve(model, max(new), harnesses[max(new)].path) if new else None
 
-    def loaded(self, model: str, version: int) -> None:
-        """Note that a load went well."""
-        self._set(model, version, Status(State.AVAILABLE))
+    def _end(self, job: Job, phase: Phase, status: Status) -> None:
+        self._managed[job.model][job.version].phase = phase
+        self.monitor.publish(job.model, job.version, status)
 
-    def failed(self, model: str, version: int, code: str, message: str) -> None:
-        """Note that a load failed for good; the version is not tried again while it stays wanted."""
-        self.managed[model][version].failed = True
-        self._set(model, version, Status(State.END, code, message))
+    def _loading(self) -> int:
+        return sum(harness.phase is Phase.LOADING for _, _, harness in self._all())
 
-    def unloaded(self, model: str, version: int) -> None:
-        """Note that a version is gone from memory."""
-        self._set(model, version, Status(State.END))
-
-    def is_cancelled(self, model: str, version: int) -> bool:
-        """Whether a failing load is not to be tried again."""
-        return self.managed[model][version].cancelled
-
-    def _set(self, model: str, version: int, status: Status) -> None:
-        self.managed[model][version].state = status.state
-        self.history.setdefault(model, {})[version] = status
-
-    def statuses(self, model: str) -> dict[int, Status]:
-        """Return all that was ever seen of a model, highest version first; nothing is forgotten."""
-        return dict(sorted(self.history.get(model, {}).items(), reverse=True))
-
-    def available(self, model: str) -> list[int]:
-        """Return the versions that serve, lowest first."""
-        return sorted(
-            version for version, status in self.statuses(model).items() if status.state is State.AVAILABLE
-        )
-
-    def startup(self, models: list[str]) -> bool | None:
-        """Return whether the start has succeeded (True) or failed (False); None: not decided yet.
-
-        It is decided once every model has a version that is AVAILABLE or has ended, and fails if for any
-        model the highest such version has ended.
-        """
-        for model in models:
-            resolved = [
-                s.state for s in self.statuses(model).values() if s.state in {State.AVAILABLE, State.END}
-            ]
-            if not resolved:
-                return None
-        firsts = [
-            next(s.state for s in self.statuses(model).values() if s.state in {State.AVAILABLE, State.END})
-            for model in models
+    def _all(self) -> list[tuple[str, int, _Harness]]:
+        return [
+            (model, version, harness)
+            for model, harnesses in self._managed.items()
+            for version, harness in harnesses.items()
         ]
-        return all(state is State.AVAILABLE for state in firsts)

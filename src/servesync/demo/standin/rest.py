@@ -2,99 +2,129 @@
 
 import json
 import re
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
-from servesync.demo.standin.loader import RequestFailed, describe, predict
+from servesync.demo.standin.codes import HTTP_STATUS, Code, RequestFailed
+from servesync.demo.standin.predict import predict
 from servesync.demo.standin.server import Serving
 
-_PATH: Final = re.compile(
-    r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
-    r"(?P<metadata>/metadata)?(?::(?P<method>predict|classify|regress))?",
-    re.IGNORECASE,
-)
+Json: TypeAlias = Any
+_WHERE: Final = r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+_GET: Final = re.compile(_WHERE + r"(?P<metadata>/metadata)?", re.IGNORECASE)
+_POST: Final = re.compile(_WHERE + r":(?P<method>predict|classify|regress)", re.IGNORECASE)
+_NO_MODEL: Final = re.compile(r"/v1/models/?", re.IGNORECASE)
 MAX_VERSION: Final = 2**63 - 1
+MAX_VERSION_DIGITS: Final = 400
 MAX_BODY_BYTES: Final = 64 << 20
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers one connection."""
+    """Answers the requests of one connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer is two writes: the second must not wait for the client
     serving: Serving
 
-    def do_GET(self) -> None:
-        """Answer status and metadata."""
-        self._answer(self._body())
+    def answer(self) -> None:
+        """Answer one request, with an error if it cannot be answered otherwise."""
+        path = self.path.partition("?")[0]
+        body = self._body()
+        if body is None:
+            return
+        if not path.lower().startswith("/v1/"):
+            self._send(HTTPStatus.NOT_FOUND, b"<h1>Not Found</h1>", "text/html")
+            return
+        try:
+            found, status = self._find(path, body), int(HTTPStatus.OK)
+        except RequestFailed as error:
+            found, status = {"error": str(error)}, int(HTTP_STATUS[error.code])
+        self._send(status, json.dumps(found, indent=1).encode(), "application/json")
 
-    def do_POST(self) -> None:
-        """Answer predict."""
-        self._answer(self._body())
-
-    def _body(self) -> bytes:
-        """Read the request's body, also where none is expected: the connection goes on behind it."""
-        length = int(self.headers.get("Content-Length", "0"))
-        return self.rfile.read(min(length, MAX_BODY_BYTES))
+    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = answer  # noqa: N815 (named by the base)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name of the base class)
         """Say nothing for each request, as the real server does."""
 
-    def _answer(self, body: bytes) -> None:
-        try:
-            found = self._find(body)
-            status = 200
-        except RequestFailed as error:
-            found, status = {"error": str(error)}, error.status
-        data = json.dumps(found, indent=1).encode()
+    def _body(self) -> bytes | None:
+        """Read the request's body, also where none is expected; None if that is not possible."""
+        length = self.headers.get("Content-Length", "0")
+        if not (length.isascii() and length.isdigit() and int(length[:20]) <= MAX_BODY_BYTES):
+            self.close_connection = True
+            self._send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, b"", "text/plain")
+            return None
+        return self.rfile.read(int(length))
+
+    def _send(self, status: int, data: bytes, kind: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
 
-    def _find(self, body: bytes) -> Any:  # noqa: ANN401 (any JSON)
-        match = _PATH.fullmatch(self.path.partition("?")[0])
+    def _find(self, path: str, body: bytes) -> Json:
         is_post = self.command == "POST"
-        if match is None or is_post != bool(match["method"]) or (match["metadata"] and is_post):
-            raise RequestFailed(400, f"Malformed request: {self.command} {self.path}")
-        model, label = unquote(match["model"]), match["label"] and unquote(match["label"])
-        version = None if match["version"] is None else int(match["version"])
-        if version is not None and version > MAX_VERSION:
-            raise RequestFailed(400, f"Failed to convert version: {version} to numeric.")
-        if match["metadata"]:
-            return self.serving.use(
-                model, version, label, lambda number, loaded: _metadata(model, number, describe(loaded))
-            )
+        match = (_POST if is_post else _GET).fullmatch(path)
+        if self.command == "GET" and _NO_MODEL.fullmatch(path):
+            raise _invalid("Missing model name in request.")
+        if match is None or self.command not in {"GET", "POST"}:
+            raise _invalid(f"Malformed request: {self.command} {self.path}")
+        model, version = unquote(match["model"]), _version(match["version"])
+        label = unquote(match["label"]) if match["label"] else None
         if not is_post:
-            return _status(self.serving, model, version)
-        try:
-            request = json.loads(body)
-        except ValueError as error:
-            raise RequestFailed(400, f"JSON Parse error: {error}") from error
-        if match["method"].lower() != "predict" or not isinstance(request, dict):
-            raise RequestFailed(400, "only predict, with a JSON object, is known here")
+            return (
+                self._metadata(model, version, label) if match["metadata"] else self._status(model, version)
+            )
+        if match["method"].lower() != "predict":
+            raise RequestFailed(Code.UNIMPLEMENTED, "the stand-in only knows predict")
+        request = _parsed(body)
         return self.serving.use(model, version, label, lambda _, loaded: predict(loaded, request))
 
+    def _status(self, model: str, version: int | None) -> Json:
+        """Labels are no part of this: the real server answers with all versions, whatever the label."""
+        return {
+            "model_version_status": [
+                {
+                    "version": str(number),
+                    "state": status.state,
+                    "status": {"error_code": status.error_code, "error_message": status.error_message},
+                }
+                for number, status in self.serving.status(model, version).items()
+            ]
+        }
 
-def _status(serving: Serving, model: str, version: int | None) -> Any:  # noqa: ANN401 (any JSON)
-    return {
-        "model_version_status": [
-            {
-                "version": str(number),
-                "state": status.state.value,
-                "status": {"error_code": status.error_code, "error_message": status.error_message},
-            }
-            for number, status in serving.status(model, version).items()
-        ]
-    }
+    def _metadata(self, model: str, version: int | None, label: str | None) -> Json:
+        number, definitions = self.serving.use(
+            model, version, label, lambda number, loaded: (number, loaded.definitions)
+        )
+        return {
+            "model_spec": {"name": model, "signature_name": "", "version": str(number)},
+            "metadata": {"signature_def": {"signature_def": definitions}},
+        }
 
 
-def _metadata(model: str, version: int, signatures: dict[str, Any]) -> Any:  # noqa: ANN401 (any JSON)
-    return {
-        "model_spec": {"name": model, "signature_name": "", "version": str(version)},
-        "metadata": {"signature_def": {"signature_def": signatures}},
-    }
+def _version(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if len(text) > MAX_VERSION_DIGITS or int(text) > MAX_VERSION:
+        raise _invalid(f"Failed to convert version: {text[:MAX_VERSION_DIGITS]} to numeric.")
+    return int(text)
+
+
+def _parsed(body: bytes) -> dict[str, Json]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise _invalid(f"JSON Parse error: {error}") from error
+    if not isinstance(found, dict):
+        raise _invalid("Request body must be a JSON object")
+    return found
+
+
+def _invalid(message: str) -> RequestFailed:
+    return RequestFailed(Code.INVALID_ARGUMENT, message)
 
 
 class Server(ThreadingHTTPServer):
@@ -105,6 +135,10 @@ class Server(ThreadingHTTPServer):
 
 
 def listen(serving: Serving, port: int) -> Server:
-    """Open the port on loopback."""
+    """Open the port on loopback.
+
+    Raises:
+        OSError: something else has it.
+    """
     handler = type("BoundHandler", (Handler,), {"serving": serving})
     return Server(("127.0.0.1", port), handler)

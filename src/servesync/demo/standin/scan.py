@@ -1,12 +1,50 @@
-"""Which versions a listing of a base path asks for (FileSystemStoragePathSource); pure."""
+"""What a listing of the base paths asks for (FileSystemStoragePathSource); pure, given something that lists.
+
+Only names count: not what they name, and not what is inside.
+"""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
-from servesync.demo.standin.config import Policy
+from servesync.demo.standin.config import ModelConfig, Policy
 
-_NUMBER: Final = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*", re.ASCII)
+_NUMBER: Final = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]{1,400})[ \t\n\v\f\r]*", re.ASCII)
+
+
+class BasePathMissing(Exception):
+    """A base path cannot be listed: the whole poll is void, for every model."""
+
+
+@dataclass(frozen=True)
+class Poll:
+    """What one poll asks for: for each model version -> path; and what is to be logged about it."""
+
+    wanted: Mapping[str, Mapping[int, str]]
+    warnings: tuple[str, ...]
+
+
+def poll(models: Iterable[ModelConfig], list_names: Callable[[str], Collection[str]]) -> Poll:
+    """Return what the directories ask for; a base path without any version asks for nothing to be served.
+
+    Raises:
+        BasePathMissing: `list_names` raised OSError for one; then nothing is asked for, of any model.
+    """
+    wanted: dict[str, Mapping[int, str]] = {}
+    warnings: list[str] = []
+    for model in models:
+        try:
+            names = list_names(model.base_path)
+        except OSError as error:
+            raise BasePathMissing(
+                f"Could not find base path {model.base_path} for servable {model.name}: {error.strerror}"
+            ) from error
+        found = aspired(names, model.policy)
+        wanted[model.name] = {number: f"{model.base_path}/{name}" for number, name in found.items()}
+        warnings += _warnings(model, names, found)
+    return Poll(wanted, tuple(warnings))
 
 
 def parse_name(name: str) -> int | None:
@@ -18,11 +56,14 @@ def parse_name(name: str) -> int | None:
     return number if -(2**63) <= number < 2**63 else None
 
 
-def aspired(names: Iterable[str], policy: Policy) -> Mapping[int, str]:
+def aspired(names: Collection[str], policy: Policy) -> Mapping[int, str]:
     """Return what is wanted, as version -> entry name.
 
-    Of several names of one number, `all` keeps the first in the order of bytes and the others the last.
+    Of several names of one number, in the order of their bytes, `all` takes the first and the others the
+    last; `specific` prefers the plain decimals if it finds every version under one.
     """
+    if policy.kind == "specific" and all(str(number) in names for number in policy.versions):
+        return {number: str(number) for number in policy.versions}
     found: dict[int, str] = {}
     for name in sorted(names, key=lambda name: name.encode(errors="surrogateescape")):
         number = parse_name(name)
@@ -34,6 +75,24 @@ def aspired(names: Iterable[str], policy: Policy) -> Mapping[int, str]:
             wanted = sorted(found)
         case "specific":
             wanted = [number for number in policy.versions if number in found]
-        case _:
+        case "latest":
             wanted = sorted(found)[-policy.count :]
     return {number: found[number] for number in wanted}
+
+
+def _warnings(model: ModelConfig, names: Collection[str], found: Mapping[int, str]) -> list[str]:
+    numbers = Counter(number for name in names if (number := parse_name(name)) is not None)
+    texts = [
+        f"Duplicate version directories detected. Version {number} will be loaded from {found[number]!a}"
+        for number, count in numbers.items()
+        if count > 1 and number in found
+    ]
+    if not found:
+        texts.append(f"No versions of servable {model.name} found under base path {model.base_path}")
+    texts += [
+        f"Version {number} of servable {model.name}, which was requested to be served as a 'specific' "
+        "version in the server's config, was not found in the file system"
+        for number in model.policy.versions
+        if number not in found
+    ]
+    return texts

@@ -1,22 +1,24 @@
-"""The running stand-in: polls directories, lets the manager decide, loads, and keeps what serves."""
+"""The running stand-in: polls directories, lets the manager decide, and carries out what it decided."""
 
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from servesync.demo.standin.config import BadConfig, ModelConfig, parse_config
+from servesync.demo.standin.codes import Code, LoadFailed, RequestFailed
+from servesync.demo.standin.config import BadConfig, ModelConfig, check_change, read_config
 from servesync.demo.standin.flags import Flags
-from servesync.demo.standin.loader import Loaded, LoadFailed, RequestFailed, load, walk_sizes
-from servesync.demo.standin.manager import Load, Manager, State, Status, Unload
-from servesync.demo.standin.scan import aspired
+from servesync.demo.standin.loader import Loaded, load, reserve, walk_sizes
+from servesync.demo.standin.manager import Job, Load, Manager, Options, Reserve, Unload
+from servesync.demo.standin.monitor import State, Status
+from servesync.demo.standin.scan import BasePathMissing, poll
+from servesync.demo.standin.table import ServingTable
 
 TICK_SECONDS: Final = 0.1
-FAILED_START: Final = 255
+Answer = TypeVar("Answer")
 
 
 def say(text: str) -> None:
@@ -26,126 +28,143 @@ def say(text: str) -> None:
 
 
 class Serving:
-    """Models, versions, and what is loaded. One lock guards all of it; loads and requests run outside."""
+    """Models, versions, and the threads that poll, tick and load. One lock guards manager and models."""
 
     def __init__(self, flags: Flags, models: list[ModelConfig]) -> None:
         self._flags = flags
         self._lock = threading.Lock()
-        self._drained = threading.Condition(self._lock)
-        self._manager = Manager()
+        self._table = ServingTable()
         self._models = {model.name: model for model in models}
-        self._loaded: dict[tuple[str, int], Loaded] = {}
-        self._requests: set[object] = set()
-        self._starting = True
-        self._initial = ThreadPoolExecutor(4 * (os.cpu_count() or 1))
-        self._loads = ThreadPoolExecutor(max(1, flags.num_load_threads))
-        self._unloads = ThreadPoolExecutor(max(1, flags.num_unload_threads))
+        self._manager = Manager(self._options(load_threads=4 * (os.cpu_count() or 1)))
+        self._monitor = self._manager.monitor
 
-    # -- threads --------------------------------------------------------------------------------------
+    def _options(self, load_threads: int) -> Options:
+        return Options(
+            max_num_load_retries=self._flags.max_num_load_retries,
+            load_retry_interval_seconds=self._flags.load_retry_interval_micros / 1e6,
+            load_threads=load_threads,
+            unload_threads=self._flags.num_unload_threads,
+        )
+
+    # -- starting -------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start polling and ticking."""
-        for work, seconds in (
-            (self._poll, self._flags.file_system_poll_wait_seconds),
-            (self._tick, TICK_SECONDS),
-        ):
-            threading.Thread(target=self._repeat, args=(work, seconds), daemon=True).start()
+        self._repeat(self._poll, self._flags.file_system_poll_wait_seconds)
+        self._repeat(self._tick, TICK_SECONDS)
+
+    def wait_for_start(self) -> list[str]:
+        """Wait until every model has come out, for as long as it takes; return those that failed.
+
+        Until then loads have many threads. If no model failed, the configuration file is watched from now on.
+        """
+        failed = self._wait_for(list(self._models))
+        if failed:
+            return failed
+        while True:
+            with self._lock:
+                if not self._manager.is_loading:
+                    self._manager.options = self._options(self._flags.num_load_threads)
+                    break
+            time.sleep(TICK_SECONDS)
         if self._flags.model_config_file and self._flags.model_config_file_poll_wait_seconds > 0:
-            seconds = self._flags.model_config_file_poll_wait_seconds
-            threading.Thread(target=self._repeat, args=(self.read_config, seconds), daemon=True).start()
+            self._repeat(self._reload, self._flags.model_config_file_poll_wait_seconds)
+        return []
+
+    def _wait_for(self, names: list[str]) -> list[str]:
+        """Wait until models have a resolved version; return those whose highest has ended."""
+        while True:
+            with self._lock:
+                outcome = self._monitor.outcome(names)
+            if outcome is not None:
+                return [name for name, status in outcome.items() if status.state is State.END]
+            time.sleep(TICK_SECONDS)
 
     @staticmethod
     def _repeat(work: Callable[[], None], seconds: float) -> None:
-        while seconds >= 0:
-            started = time.monotonic()
-            work()
-            if seconds == 0:
-                return
-            time.sleep(max(0.0, seconds - (time.monotonic() - started)))
+        """Work every so many seconds, in a thread of its own: once for 0, never for less."""
+
+        def run() -> None:
+            while seconds >= 0:
+                started = time.monotonic()
+                work()
+                if seconds == 0:
+                    return
+                time.sleep(max(0.0, seconds - (time.monotonic() - started)))
+
+        threading.Thread(target=run, name=work.__name__, daemon=True).start()
+
+    # -- polling and loading --------------------------------------------------------------------------
 
     def _poll(self) -> None:
-        """List every base path; one that is missing ends the whole poll, for all models."""
         with self._lock:
-            models = list(self._models.values())
-        found: dict[str, Mapping[int, str]] = {}
-        for model in models:
-            try:
-                names = os.listdir(model.base_path)  # noqa: PTH208 (names as the scanner sees them)
-            except OSError:
-                say(f"Could not find base path {model.base_path} for servable {model.name}")
-                return
-            wanted = aspired(names, model.policy)
-            found[model.name] = {number: f"{model.base_path}/{name}" for number, name in wanted.items()}
+            models = dict(self._models)
+        try:
+            found = poll(models.values(), os.listdir)
+        except BasePathMissing as error:
+            say(f"FileSystemStoragePathSource encountered a filesystem access error: {error}")
+            return
+        for warning in found.warnings:
+            say(warning)
         with self._lock:
-            for name, versions in found.items():
-                self._manager.aspire(name, versions)
+            for name, versions in found.wanted.items():
+                if self._models.get(name) is models[name]:  # not configured anew during the listing
+                    self._manager.aspire(name, versions)
 
     def _tick(self) -> None:
         with self._lock:
-            action = self._manager.tick()
-        if isinstance(action, Load):
-            self._run(self._load, self._load_pool(), action, self._flags.num_load_threads)
-        elif isinstance(action, Unload):
-            self._run(self._unload, self._unloads, action, self._flags.num_unload_threads)
+            jobs = self._manager.tick(time.monotonic())
+        self._start_jobs(jobs)
 
-    def _load_pool(self) -> ThreadPoolExecutor:
-        return self._initial if self._starting else self._loads
+    def _start_jobs(self, jobs: list[Job]) -> None:
+        """Carry out each job in a thread of its own; how many there may be is the manager's to decide."""
+        for job in jobs:
+            threading.Thread(
+                target=self._carry_out, args=(job,), name=type(job).__name__, daemon=True
+            ).start()
 
-    def _run(
-        self, work: Callable[..., None], pool: ThreadPoolExecutor, action: Load | Unload, threads: int
-    ) -> None:
-        """With no thread for it, work is done by the manager's own, which then does nothing else."""
-        if threads or (self._starting and isinstance(action, Load)):
-            pool.submit(work, action)
+    def _carry_out(self, job: Job) -> None:
+        servable = f"{{name: {job.model} version: {job.version}}}"
+        try:
+            self._do(job)
+        except LoadFailed as error:
+            say(f"Loading servable: {servable} failed: {error.code}: {error}")
         else:
-            work(action)
+            say(f"{type(job).__name__} of servable version {servable} is done")
+        with self._lock:
+            jobs = self._manager.due(time.monotonic())
+        self._start_jobs(jobs)
 
-    # -- loading and unloading ------------------------------------------------------------------------
+    def _do(self, job: Job) -> None:
+        """Do one job and report it to the manager.
 
-    def _load(self, action: Load) -> None:
-        attempts = 1 + self._flags.max_num_load_retries
-        for attempt in range(attempts):
-            try:
-                loaded = self._attempt(action)
-            except LoadFailed as error:
-                say(f"Loading {action.model} version {action.version} failed: {error.code}: {error}")
-                with self._lock:
-                    over = attempt + 1 == attempts or self._manager.is_cancelled(action.model, action.version)
-                    if over:
-                        self._manager.failed(action.model, action.version, error.code, str(error))
-                        return
-                time.sleep(max(0, self._flags.load_retry_interval_micros) / 1e6)
+        Raises:
+            LoadFailed: an attempt failed; the manager knows.
+        """
+        try:
+            if isinstance(job, Reserve):
+                reserve(job.model, job.version, Path(job.path))
+            elif isinstance(job, Load):
+                self._load(job)
             else:
+                self._table.remove(job.model, job.version)
+        except LoadFailed as error:
+            if not isinstance(job, Unload):
                 with self._lock:
-                    self._loaded[action.model, action.version] = loaded
-                    self._drain()
-                    self._manager.loaded(action.model, action.version)
-                say(
-                    f"Successfully loaded servable version {{name: {action.model} version: {action.version}}}"
-                )
-                return
+                    self._manager.failed(job, error, time.monotonic())
+            raise
+        with self._lock:
+            self._manager.succeeded(job)
 
-    def _attempt(self, action: Load) -> Loaded:
-        path = Path(action.path)
-        walk_sizes(action.model, action.version, path)
+    def _load(self, job: Load) -> None:
+        path = Path(job.path)
         time.sleep(self._flags.standin_load_delay_seconds)
         loaded = load(path)
-        walk_sizes(action.model, action.version, path)
-        return loaded
-
-    def _unload(self, action: Unload) -> None:
+        walk_sizes(path)
         with self._lock:
-            gone = self._loaded.pop((action.model, action.version), None)
-            self._drain()
-            self._manager.unloaded(action.model, action.version)
-        del gone
-        say(f"Done unloading servable version {{name: {action.model} version: {action.version}}}")
-
-    def _drain(self) -> None:
-        """Wait until every request that was under way has ended; the lock is held, and lent meanwhile."""
-        before = set(self._requests)
-        while before & self._requests:
-            self._drained.wait(0.05)
+            is_kept = self._manager.keep(job)
+        if is_kept:
+            self._table.put(job.model, job.version, loaded)
 
     # -- what the interfaces ask ----------------------------------------------------------------------
 
@@ -153,91 +172,57 @@ class Serving:
         """Return what was ever seen of a model, or of one version.
 
         Raises:
-            RequestFailed: it was never seen (404).
+            RequestFailed: it was never seen.
         """
         with self._lock:
-            found = self._manager.statuses(model)
-        if version is not None:
-            found = {number: status for number, status in found.items() if number == version}
-            if not found:
-                raise RequestFailed(404, f"Could not find version {version} of model {model}")
+            found = self._monitor.statuses(model)
+        if version is not None and version not in found:
+            raise RequestFailed(Code.NOT_FOUND, f"Could not find version {version} of model {model}")
         if not found:
-            raise RequestFailed(404, f"Could not find any versions of model {model}")
-        return found
+            raise RequestFailed(Code.NOT_FOUND, f"Could not find any versions of model {model}")
+        return found if version is None else {version: found[version]}
 
     def use(
-        self, model: str, version: int | None, label: str | None, work: Callable[[int, Loaded], object]
-    ) -> object:
-        """Run `work` on a loaded version: the named, the labelled, or the highest.
+        self, model: str, version: int | None, label: str | None, work: Callable[[int, Loaded], Answer]
+    ) -> Answer:
+        """Return what `work` makes of a loaded version: the named, the labelled, or the highest.
 
         Raises:
             RequestFailed: there is none.
         """
-        token = object()
         with self._lock:
-            number = self._choose(model, version, label)
-            loaded = self._loaded[model, number]
-            self._requests.add(token)
-        try:
-            return work(number, loaded)
-        finally:
-            with self._lock:
-                self._requests.discard(token)
-                self._drained.notify_all()
-
-    def _choose(self, model: str, version: int | None, label: str | None) -> int:
-        if label is not None:
             labels = self._models[model].labels if model in self._models else {}
-            if label not in labels:
-                raise RequestFailed(400, f"Unrecognized servable version label: {label}")
-            version = labels[label]
-        if version is None:
-            serving = [number for name, number in self._loaded if name == model]
-            if not serving:
-                raise RequestFailed(404, f"Servable not found for request: Latest({model})")
-            return max(serving)
-        if (model, version) not in self._loaded:
-            raise RequestFailed(404, f"Servable not found for request: Specific({model}, {version})")
-        return version
-
-    def wait_for_start(self) -> bool:
-        """Wait until the start is decided; return whether it succeeded."""
-        while True:
-            with self._lock:
-                decided = self._manager.startup(list(self._models))
-                if decided is not None:
-                    self._starting = False
-                    return decided
-            time.sleep(TICK_SECONDS)
+        return self._table.use(model, version, label, labels, work)
 
     # -- the configuration ----------------------------------------------------------------------------
 
-    def read_config(self) -> None:
-        """Read the file again; one that is bad, or labels what does not serve, changes nothing."""
+    def _reload(self) -> None:
+        """Read the file again; one that is bad changes nothing. Waits for models that are new."""
         try:
-            models = parse_config(Path(self._flags.model_config_file).read_text())
-            self._apply(models)
-        except (OSError, BadConfig) as error:
-            say(f"Failed to load config file: {error}")
+            models = read_config(Path(self._flags.model_config_file))
+            new = self._apply(models)
+        except BadConfig as error:
+            say(f"Failed to load model config file: {error}")
+            return
+        failed = self._wait_for(new)
+        if failed:
+            say(f"{len(failed)} model(s) did not become available: {', '.join(failed)}")
 
-    def _apply(self, models: list[ModelConfig]) -> None:
+    def _apply(self, models: list[ModelConfig]) -> list[str]:
+        """Replace the configuration and return the names that are new.
+
+        Raises:
+            BadConfig: this one may not follow the present one; nothing was changed.
+        """
         with self._lock:
-            for model in models:
-                self._check_labels(model)
-            for gone in self._models.keys() - {model.name for model in models}:
-                self._manager.aspire(gone, {})
-            self._models = {model.name: model for model in models}
-
-    def _check_labels(self, model: ModelConfig) -> None:
-        old = self._models[model.name].labels if model.name in self._models else {}
-        for label, version in model.labels.items():
-            serves = (
-                self._manager.statuses(model.name).get(version, Status(State.END)).state is State.AVAILABLE
+            check_change(
+                self._models,
+                models,
+                self._monitor.is_available,
+                allow_unavailable=self._flags.allow_version_labels_for_unavailable_models,
             )
-            unchanged_or_new = old.get(label, version) == version
-            if not serves and not (
-                unchanged_or_new and self._flags.allow_version_labels_for_unavailable_models
-            ):
-                raise BadConfig(
-                    f"version {version} of {model.name} is not available, cannot have the label {label}"
-                )
+            before = self._models
+            self._models = {model.name: model for model in models}
+            for gone in before.keys() - self._models.keys():
+                self._manager.aspire(gone, {})
+            return [name for name in self._models if name not in before]
