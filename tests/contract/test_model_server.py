@@ -1,9 +1,10 @@
 """What a model server does with the directory: the facts on which the agent is built.
 
-They run against tensorflow_model_server where it is on PATH, else against the stand-in, over REST, with
+They run against the stand-in and, where it is on PATH, against tensorflow_model_server, over REST, with
 real SavedModels. One server has many models; each test has a model of its own.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -13,31 +14,47 @@ from typing import Any
 import httpx
 import pytest
 
-from servesync.demo.server import FLAGS, ModelServer
+from servesync.demo.server import FLAGS, PROGRAM, ModelServer
 
-MODELS = ["good", "half", "novars", "emptied", "update", "rollback", "retry", "plain", "missing"]
-LATEST = {"half", "update", "rollback"}
+MODELS = [
+    "good", "half", "novars", "emptied", "update", "rollback", "retry", "plain", "missing", "labels",
+    "pinned", "broken",
+]  # fmt: skip
+KINDS = ["string_assets", "without_variables", "partitioned"]
+LATEST = "latest { num_versions: 1 }"
+POLICIES = {"half": LATEST, "update": LATEST, "rollback": LATEST, "pinned": "specific { versions: 1 }"}
 SECONDS = 40.0
 
 
 class World:
     """A models directory with a server on it."""
 
-    def __init__(self, folder: Path, real_models: Path) -> None:
+    def __init__(self, folder: Path, real_models: Path, *, only_standin: bool) -> None:
         self.root = folder / "models"
         self._staging = folder / "staging"
         self._staging.mkdir()
-        self._model = real_models / "plain_module"
+        self._real_models = real_models
         self.config = folder / "models.config"
         self.http = httpx.Client(timeout=30, trust_env=False)
-        self.write_config(MODELS)
-        self.server = ModelServer(self.config, folder / "server.log")
+        self.policies = dict(POLICIES)
+        self.labels: dict[str, dict[str, int]] = {}
+        self.write_config(MODELS + KINDS)
+        self.server = ModelServer(
+            self.config,
+            folder / "server.log",
+            flags=(*FLAGS, "--model_config_file_poll_wait_seconds=1"),
+            only_standin=only_standin,
+        )
 
     def write_config(self, names: list[str]) -> None:
-        """Configure models: `latest 1` for those in LATEST, `all` for the others."""
+        """Configure models with their policies, `all` for most, and their labels."""
         blocks = [
-            f'config {{ name: "{name}" base_path: "{self.root / name}" model_platform: "tensorflow"'
-            + ("" if name in LATEST else " model_version_policy { all {} }")
+            f'config {{ name: "{name}" base_path: "{self.root / name}" model_platform: "tensorflow" '
+            f"model_version_policy {{ {self.policies.get(name, 'all {}')} }}"
+            + "".join(
+                f' version_labels {{ key: "{label}" value: {version} }}'
+                for label, version in self.labels.get(name, {}).items()
+            )
             + " }"
             for name in names
         ]
@@ -48,7 +65,7 @@ class World:
     def put(self, model: str, version: int, breaking: Callable[[Path], object] = lambda _: None) -> None:
         """Rename a version into place, broken beforehand if asked."""
         staged = self._staging / f"{model}-{version}"
-        shutil.copytree(self._model, staged)
+        shutil.copytree(self._real_models / (model if model in KINDS else "plain_module"), staged)
         breaking(staged)
         (self.root / model).mkdir(parents=True, exist_ok=True)
         staged.rename(self.root / model / str(version))
@@ -69,9 +86,9 @@ class World:
             found[int(item["version"])] = item["state"] if code == "OK" else f"{item['state']} {code}"
         return found
 
-    def predict(self, model: str, version: int | None = None) -> httpx.Response:
+    def predict(self, model: str, version: int | None = None, label: str = "") -> httpx.Response:
         """Ask for a prediction."""
-        where = f"/versions/{version}" if version is not None else ""
+        where = f"/versions/{version}" if version is not None else f"/labels/{label}" if label else ""
         body: dict[str, Any] = {"instances": [[1.0] * 50]}
         return self.http.post(f"{self.server.url}/v1/models/{model}{where}:predict", json=body)
 
@@ -85,15 +102,33 @@ class World:
             time.sleep(0.1)
 
 
+@pytest.fixture(scope="module", params=["stand-in", PROGRAM])
+def only_standin(request: pytest.FixtureRequest) -> bool:
+    """Run everything with the stand-in, and with the real server where there is one."""
+    if request.param == PROGRAM and shutil.which(PROGRAM) is None:
+        pytest.skip(f"no {PROGRAM} on PATH")
+    return bool(request.param != PROGRAM)
+
+
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, real_models: Path) -> Iterator[World]:
+def world(
+    tmp_path_factory: pytest.TempPathFactory, real_models: Path, *, only_standin: bool
+) -> Iterator[World]:
     """A running server, every model with a good version 1."""
-    world = World(tmp_path_factory.mktemp("world"), real_models)
-    for name in MODELS:
+    world = World(tmp_path_factory.mktemp("world"), real_models, only_standin=only_standin)
+    for name in MODELS + KINDS:
         world.put(name, 1)
     with world.http, world.server as server:
         server.wait_ready(120)
         yield world
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    """Wait for something."""
+    deadline = time.monotonic() + SECONDS
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def settle() -> None:
@@ -117,6 +152,57 @@ def test_it_serves(world: World) -> None:
     assert len(columns.json()["outputs"][0]) == 20
     metadata = world.http.get(f"{world.server.url}/v1/models/good/metadata").json()
     assert "serving_default" in metadata["metadata"]["signature_def"]["signature_def"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "answer"),
+    [
+        (
+            "string_assets",
+            {"instances": ["yes", {"b64": "bm8="}, "never"]},
+            {
+                "predictions": [
+                    {"ids": 0, "names": "first"},
+                    {"ids": 1, "names": ""},
+                    {"ids": -1, "names": "third" * 100},
+                ]
+            },
+        ),
+        ("string_assets", {"inputs": {"words": ["perhaps"]}}, None),
+        ("without_variables", {"instances": [{"x": 1.5}, {"x": 2.0}]}, {"predictions": [3.0, 4.0]}),
+        ("without_variables", {"inputs": [1.0]}, {"outputs": [2.0]}),
+        ("partitioned", {"inputs": {"x": [[0.0] * 31]}}, {"outputs": [[0.0] * 5]}),
+    ],
+)
+def test_models_of_other_kinds_serve(kind: str, body: object, answer: object, world: World) -> None:
+    """Strings and tables, graphs of the first TensorFlow's kind, several inputs and outputs."""
+    found = world.http.post(f"{world.server.url}/v1/models/{kind}:predict", json=body)
+
+    assert found.status_code == 200, found.text
+    assert answer is None or found.json() == answer
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"instances": []},
+        {"instances": [[1.0] * 49]},
+        {"instances": [["text"] * 50]},
+        {"instances": [[1.0] * 50, [1.0]]},
+        {"instances": [{"y": [1.0] * 50}]},
+        {"instances": [[1.0] * 50], "inputs": [[1.0] * 50]},
+        {"inputs": {"no_such": [[1.0] * 50]}},
+        {"instances": [[1.0] * 50], "signature_name": "no_such"},
+    ],
+)
+def test_requests_that_do_not_fit_the_model(body: object, world: World) -> None:
+    """Each is refused with 400, and the model goes on answering."""
+    found = world.http.post(f"{world.server.url}/v1/models/good:predict", json=body)
+
+    assert found.status_code == 400
+    assert found.json()["error"]
+    assert world.predict("good").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -175,6 +261,8 @@ def test_missing_variables_load_and_then_fail_every_request(world: World) -> Non
 
     assert world.predict("novars", 2).status_code == 400
     assert world.predict("novars", 1).status_code == 200
+    metadata = world.http.get(f"{world.server.url}/v1/models/novars/versions/2/metadata")
+    assert "serving_default" in metadata.json()["metadata"]["signature_def"]["signature_def"]
 
 
 def test_an_emptied_directory_unloads_everything(world: World) -> None:
@@ -222,6 +310,95 @@ def test_under_all_a_refused_version_can_come_back(world: World) -> None:
     world.until("retry", {2: "AVAILABLE", 1: "AVAILABLE"})
 
 
+SHARD = "variables/variables.data-00000-of-00001"
+
+
+def retag(staged: Path) -> None:
+    """Give the graph another tag, of the same length."""
+    pb = staged / "saved_model.pb"
+    assert b"\x22\x05serve" in pb.read_bytes()
+    pb.write_bytes(pb.read_bytes().replace(b"\x22\x05serve", b"\x22\x05other"))
+
+
+def empty(staged: Path) -> None:
+    """Leave a directory with nothing in it."""
+    shutil.rmtree(staged)
+    staged.mkdir()
+
+
+def flip(path: Path) -> None:
+    """Change one byte in the middle."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("version", "breaking", "codes"),
+    [
+        (11, lambda staged: (staged / "saved_model.pb").unlink(), {"NOT_FOUND"}),
+        (12, empty, {"NOT_FOUND"}),
+        (13, lambda staged: (staged / "saved_model.pb").write_bytes(b"\xff" * 50), {"DATA_LOSS"}),
+        (14, retag, {"NOT_FOUND"}),
+        (15, lambda staged: (staged / SHARD).unlink(), {"NOT_FOUND"}),
+        (16, lambda staged: os.truncate(staged / SHARD, 999), {"OUT_OF_RANGE", "DATA_LOSS"}),
+        (17, lambda staged: flip(staged / SHARD), {"DATA_LOSS"}),
+        (18, lambda staged: (staged / "export.meta").touch(), {"UNIMPLEMENTED"}),
+        (19, lambda staged: (staged / "link").symlink_to("nowhere"), {"NOT_FOUND"}),
+    ],
+)
+def test_each_damage_has_its_code(
+    version: int, breaking: Callable[[Path], object], codes: set[str], world: World
+) -> None:
+    """Rule 7 and O2: every one ends with an error, and version 1 goes on serving."""
+    world.put("broken", version, breaking)
+    deadline = time.monotonic() + SECONDS
+    while not (state := world.states("broken").get(version, "")).startswith("END "):
+        assert time.monotonic() < deadline, f"{state}\n{world.server.output()[-2000:]}"
+        time.sleep(0.1)
+
+    assert state.removeprefix("END ") in codes
+    assert world.predict("broken").status_code == 200
+
+
+def test_labels_follow_what_serves(world: World) -> None:
+    """O12: a label names an AVAILABLE version, or the whole new configuration is refused."""
+    world.put("labels", 2)
+    world.until("labels", {2: "AVAILABLE", 1: "AVAILABLE"})
+    world.labels["labels"] = {"stable": 1, "canary": 2}
+    world.write_config(MODELS + KINDS)
+    wait_until(lambda: world.predict("labels", label="canary").status_code == 200)
+    assert world.predict("labels", label="stable").status_code == 200
+
+    world.labels["labels"] = {"stable": 9}
+    world.write_config(MODELS + KINDS)
+    settle()
+    assert world.predict("labels", label="canary").status_code == 200
+
+    world.labels["labels"] = {"stable": 2}
+    world.write_config(MODELS + KINDS)
+    wait_until(lambda: world.predict("labels", label="canary").status_code == 400)
+    assert world.predict("labels", label="stable").status_code == 200
+
+
+def test_a_pinned_version_is_changed_without_a_gap(world: World) -> None:
+    """O10: `specific 1` to `specific 2` by the file; a bad file in between changes nothing."""
+    world.put("pinned", 2)
+    world.config.write_text("model_config_list { config { nam: 1 } }")
+    settle()
+    assert world.states("pinned") == {1: "AVAILABLE"}
+
+    world.policies["pinned"] = "specific { versions: 2 }"
+    world.write_config(MODELS + KINDS)
+    failures = []
+    deadline = time.monotonic() + SECONDS
+    while world.states("pinned") != {2: "AVAILABLE", 1: "END"}:
+        failures += [answer.text for answer in [world.predict("pinned")] if answer.status_code != 200]
+        assert time.monotonic() < deadline
+
+    assert failures == []
+
+
 def test_a_plain_file_counts_as_a_version(world: World) -> None:
     """O1: it ends with an error; names that are no numbers are ignored."""
     (world.root / "plain/9").write_text("no directory")
@@ -244,9 +421,9 @@ def test_a_missing_base_path_stops_every_model(world: World) -> None:
     world.until("good", {2: "AVAILABLE", 1: "AVAILABLE"})
 
 
-def test_a_bad_version_ends_the_next_start(tmp_path: Path, real_models: Path) -> None:
+def test_a_bad_version_ends_the_next_start(tmp_path: Path, real_models: Path, *, only_standin: bool) -> None:
     """O3 and O4: the port stays closed until the start is decided, and a bad version ends the process."""
-    world = World(tmp_path, real_models)
+    world = World(tmp_path, real_models, only_standin=only_standin)
     world.write_config(["good"])
     (world.root / "good").mkdir(parents=True)
     with world.http, world.server as server:
