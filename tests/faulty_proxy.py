@@ -79,8 +79,9 @@ class Exchange:
         self._handler.end_headers()
 
     def send(self, data: bytes) -> None:
-        """Send some of the body."""
-        self._handler.wfile.write(data)
+        """Send some of the body, if the request asked for one."""
+        if self._handler.command != "HEAD":
+            self._handler.wfile.write(data)
 
     def answer(self, answer: Answer) -> None:
         """Send a whole answer."""
@@ -136,6 +137,9 @@ class FaultyProxy:
             timeout = 30
 
             def do_GET(self) -> None:
+                proxy.handle(Exchange(self, proxy))
+
+            def do_HEAD(self) -> None:
                 proxy.handle(Exchange(self, proxy))
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
@@ -258,6 +262,16 @@ def endless_error(exchange: Exchange) -> None:
         exchange.send(bytes(64 * 1024))
 
 
+def sends(raw: bytes) -> Fault:
+    """Send these bytes, whatever was asked, and end: what they are need not be HTTP."""
+
+    def fault(exchange: Exchange) -> None:
+        exchange.send(raw)
+        exchange.close()
+
+    return fault
+
+
 def one_byte_too_many(exchange: Exchange) -> None:
     """A body that is one byte longer than the range."""
     answer = exchange.forward()
@@ -326,6 +340,17 @@ def gzip_the_body(exchange: Exchange) -> None:
     answer.body = gzip.compress(answer.body)
     answer.headers["content-encoding"] = "gzip"
     exchange.answer(answer)
+
+
+def redirect_to_region(status: int, code: str, region: str) -> Fault:
+    """Say, as S3 does, that the bucket is in another region, and send the client to another host."""
+
+    def fault(exchange: Exchange) -> None:
+        text = f"<Error><Code>{code}</Code><Region>{region}</Region><Endpoint>127.0.0.1:9</Endpoint></Error>"
+        headers = {"location": "http://127.0.0.1:9/", "x-amz-bucket-region": region}
+        exchange.answer(Answer(status, headers, text.encode()))
+
+    return fault
 
 
 def edit_body(old: bytes, new: bytes) -> Fault:

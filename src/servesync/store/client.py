@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES: Final = 256 * 1024
 NO_DELAY: Final = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+NEEDED_HEADERS: Final = frozenset({"content-length", "content-range", "etag"})
 KEEP_ALIVE: Final = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
@@ -97,10 +98,12 @@ def _sender(http: URLLib3Session, bounds: Bounds) -> Callable[..., AWSResponse]:
     """Return the handler of `before-send` that sends, and reads what is no object."""
 
     def send(request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
+        if event_name.endswith(".HeadBucket"):  # botocore's own: see `_no_bucket`
+            return _no_bucket(request)
         request.stream_output = True
         answer = http.send(request)
         if event_name.endswith(".GetObject") and answer.status_code < 300:  # noqa: PLR2004 (success)
-            return answer
+            return _with_needed_headers(answer)
         try:
             body = _read_answer(answer.raw, bounds)
         except urllib3.exceptions.ReadTimeoutError as error:
@@ -115,6 +118,32 @@ def _sender(http: URLLib3Session, bounds: Bounds) -> Callable[..., AWSResponse]:
         return AWSResponse(request.url, answer.status_code, headers, _Body(body))
 
     return send
+
+
+def _no_bucket(request: AWSPreparedRequest) -> AWSResponse:
+    """Return the answer to botocore's own HeadBucket, without a request.
+
+    Whatever redirects a read without naming a region (a captive portal does) makes botocore ask for the
+    region with HeadBucket; a redirect of that makes it ask again, until the stack ends. S3 names the region.
+    """
+    headers: Any = {}
+    return AWSResponse(request.url, 404, headers, _Body(b""))
+
+
+def _with_needed_headers(answer: AWSResponse) -> AWSResponse:
+    """Return the answer to a read with only the headers that we look at.
+
+    botocore parses every date and number in the others, and lets go of the connection if one is none.
+
+    Raises:
+        ResponseParserError: the length is no number; the connection is closed.
+    """
+    headers: Any = {name: value for name, value in answer.headers.items() if name.lower() in NEEDED_HEADERS}
+    length = answer.headers.get("content-length", "0")
+    if not (length.isascii() and length.isdecimal()):
+        answer.raw.close()
+        raise ResponseParserError(f"a Content-Length of {length!a:.40}")
+    return AWSResponse(answer.url, answer.status_code, headers, answer.raw)
 
 
 class _Body(NamedTuple):

@@ -68,6 +68,7 @@ _TYPES: Final[tuple[tuple[type[Exception], Reason], ...]] = (
     (foreign.TokenRetrievalError, Reason.STORE_CREDENTIALS),
     (foreign.ProfileNotFound, Reason.STORE_CREDENTIALS),
     (foreign.NoRegionError, Reason.STORE_WRONG_REGION),
+    (foreign.InvalidRegionError, Reason.STORE_WRONG_REGION),
     (foreign.SSLError, Reason.STORE_TLS),
     (foreign.ResponseStreamingError, Reason.TRANSFER_BROKEN),
     (foreign.IncompleteReadError, Reason.TRANSFER_BROKEN),
@@ -130,14 +131,15 @@ def translated(doing: str, operation: Operation) -> Iterator[None]:
         details = error.response.get("Error", {})
         code = _shown(str(details.get("Code", "")), 60)
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        detail = f"{code or status}: {details.get('Message', '')}"
+        said = _shown(str(details.get("Message", "")), MAX_DETAIL_CHARACTERS)
+        detail = f"{code or status}: {said}"  # together, "ExpiredToken: " would hide what follows
         reason = _reason(error.operation_name, code, status, operation)
         raise _error(reason, doing, detail, operation, code=code, status=status) from error
     except (BotoCoreError, ResponseParserError) as error:
         reason = next((ours for kind, ours in _TYPES if isinstance(error, kind)), Reason.STORE_FAILED)
         if operation is Operation.LIST and reason is Reason.TRANSFER_BROKEN:
             reason = Reason.STORE_UNREACHABLE
-        raise _error(reason, doing, _detail(error), operation) from error
+        raise _error(reason, doing, _shown(_detail(error), MAX_DETAIL_CHARACTERS), operation) from error
 
 
 def _reason(asked: str, code: str, status: int, operation: Operation) -> Reason:
@@ -171,7 +173,7 @@ def _error(
 ) -> StoreError | TransferError:
     advice = _ADVICE[reason].format(permission=operation.permission)
     kind = TransferError if reason in _OF_TRANSFER else StoreError
-    return kind(reason, f"{doing}: {_shown(detail, MAX_DETAIL_CHARACTERS)}: {advice}", **facts)
+    return kind(reason, f"{doing}: {detail}: {advice}", **facts)
 
 
 def _shown(text: str, characters: int) -> str:
