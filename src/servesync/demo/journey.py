@@ -134,7 +134,7 @@ class Journey:
             "AWS_SECRET_ACCESS_KEY": seaweed.secret_key,
         }
         stack.enter_context(self._agent(settings, environment))
-        self._until("version 1 on the shelf", (self._shelf / "1").is_dir)
+        self._until("version 1 on the shelf", lambda: "version_installed" in self._events(1))
         self._tell("$ servesync run -c servesync.yaml")
         self._tell_events("version_fetched", "version_verified", "version_installed")
         self._tell(f"on the shelf: {self._on_shelf()}")

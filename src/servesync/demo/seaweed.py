@@ -18,6 +18,7 @@ START_SECONDS: Final = 60.0
 GRPC_OFFSET: Final = 10_000
 ONE_VOLUME_AT_A_TIME: Final = "[master.volume_growth]\ncopy_1 = 1\n"  # the default is 7 for each bucket
 _PR_SET_PDEATHSIG: Final = 1
+_libc: Final = ctypes.CDLL(None)  # loaded here: a forked child must not
 
 
 class ServerDidNotStart(RuntimeError):
@@ -50,7 +51,7 @@ def free_ports(count: int) -> list[int]:
 def die_with_parent() -> None:
     """Prepare a child: default signals, and death when its parent dies."""
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Seaweed:
