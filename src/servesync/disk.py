@@ -20,6 +20,7 @@ _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
 _SYNC_FILE_RANGE_WRITE: Final = 2
+_UNFINISHED: Final = ".new"
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 _REASONS: Final = {
@@ -167,7 +168,7 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         OSError: the disk refused; the old content is still there.
     """
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(f".{path.name}{_UNFINISHED}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -179,6 +180,18 @@ def write_file(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_dir(path.parent)
+
+
+def remove_unfinished(folder: Path) -> list[OSError]:
+    """Remove what a `write_file` into `folder` left when it died; return what could not be removed."""
+    problems = []
+    for entry in entries(folder):
+        if entry.name.startswith(".") and entry.name.endswith(_UNFINISHED):
+            try:
+                remove_tree(Path(entry.path))
+            except OSError as error:
+                problems.append(error)
+    return problems
 
 
 def remove_file(path: Path) -> None:

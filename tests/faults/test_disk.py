@@ -3,20 +3,22 @@
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-import servesync
+import straced
 from agent_box import AgentBox, digests, digests_on_disk
 from big_models import files_of, small_archive
 from fixtures_store import Bucket
 
 MIB = 1 << 20
+FOLDERS = 2
+RECORD_SYNCS = 2
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="the tool mount needs root")
+STRACED = pytest.mark.skipif(not straced.WORKS, reason="no strace here, or no right to use it")
 
 
 @pytest.fixture
@@ -42,6 +44,17 @@ def tmpfs(folder: Path, options: str) -> Iterator[Path]:
 def remount(folder: Path, options: str) -> None:
     """Change a mounted filesystem."""
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+@contextmanager
+def covered_read_only(folder: Path) -> Iterator[None]:
+    """Make a folder read-only by a mount above it: the filesystem itself has the lock file open to write."""
+    subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
+    try:
+        remount(folder, "bind,ro")
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def failures(box: AgentBox) -> list[str]:
@@ -139,32 +152,15 @@ def test_the_reserve_is_kept_free(box: AgentBox, bucket: Bucket, tree: dict[str,
     assert "version_fetched" not in done.stdout
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="no strace here")
-@AS_ROOT
-def test_a_failed_sync_is_never_trusted(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
-    """EIO from fsync: the attempt is thrown away whole, and the next one starts from nothing."""
+@pytest.mark.parametrize("when", ["1", "8", "1+"])
+@STRACED
+def test_a_failed_sync_is_never_trusted(
+    when: str, box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """EIO from fsync of a file, of a record, or always: the attempt is thrown away whole, the next is new."""
     bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
-    real = str(Path(box.command("sync")[0]).resolve())
-    command = [
-        "strace",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=fsync",
-        "-e",
-        "inject=fsync:error=EIO:when=1",
-    ]
-    words = [real, *box.command("sync")[1:]]
-    site = subprocess.run(
-        [box.command("sync")[0], "-c", "import sys; print(':'.join(p for p in sys.path if p))"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    environment = box.environment() | {"PYTHONPATH": site}
-    done = subprocess.run([*command, *words], env=environment, capture_output=True, text=True, check=False)
+
+    done = straced.with_failing("fsync", "EIO", when, box.command("sync"), box.environment())
 
     assert done.returncode == 3, done.stderr
     assert "disk_failed" in done.stdout
@@ -174,56 +170,101 @@ def test_a_failed_sync_is_never_trusted(box: AgentBox, bucket: Bucket, tree: dic
     assert digests_on_disk(box.shelf / "1") == digests(tree)
 
 
-def as_nobody(box: AgentBox, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as uid 65534: no capability, umask 077, no home; with Debian's python if need be."""
-    command = box.command(*arguments)
-    (box.folder / "servesync.yaml").chmod(0o644)
-    for folder in [box.folder, *box.folder.parents]:
-        if str(folder).startswith(tempfile.gettempdir() + "/"):
-            folder.chmod(folder.stat().st_mode | 0o055)
-    code = "import sys; print(':'.join(path for path in sys.path if path))"
-    found = subprocess.run([command[0], "-c", code], capture_output=True, text=True, check=True).stdout
-    site = ":".join(path for path in found.strip().split(":") if "site-packages" in path or "src" in path)
-    site += f":{Path(servesync.__file__).parents[1]}"
-    environment = box.environment() | {"HOME": "/nonexistent", "PYTHONPATH": site}
-    drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]
-    shell = [*drop, "--no-new-privs", "sh", "-c", 'umask 077; exec "$@"', "sh"]
-    for python in (command[0], "/usr/bin/python3"):
-        works = [*shell, python, "-c", "import servesync.cli"]
-        if subprocess.run(works, env=environment, capture_output=True, check=False, cwd="/").returncode == 0:
-            whole = [*shell, python, *command[1:]]
-            return subprocess.run(
-                whole, env=environment, capture_output=True, text=True, check=False, cwd="/"
-            )
-    pytest.skip("no python here that another user may run")
-
-
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv here")
-@AS_ROOT
-def test_without_any_privilege(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
-    """As nobody, with nothing but the models directory: it works, and another user can read the result."""
+@STRACED
+def test_a_failed_sync_of_the_shelf_itself(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """The version is there, complete; before it counts as installed it is read whole and synced again."""
     bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
-    box.models_dir.mkdir()
-    os.chown(box.models_dir, 65534, 65534)
+    shelf_sync = str(len(digests(tree)) + FOLDERS + RECORD_SYNCS + 1)
 
-    done = as_nobody(box, "sync")
+    done = straced.with_failing("fsync", "EIO", shelf_sync, box.command("sync"), box.environment())
 
-    assert done.returncode == 0, done.stderr + done.stdout
-    for path in [box.shelf, box.shelf / "1", *(box.shelf / "1").rglob("*")]:
-        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
+    assert "disk_failed" in done.stdout
+    assert '"version_installed"' not in done.stdout
+    assert digests_on_disk(box.shelf / "1") == digests(tree)
+    assert box.call("sync").returncode == 0
+    assert box.plan()["models"]["m"]["versions"]["1"]["state"] == "serving"
 
 
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv here")
+def test_a_limit_on_the_size_of_files(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """EFBIG: the version is not installed, and the process does not die of SIGXFSZ."""
+    bucket.put("prod/m/1.tar.gz", small_archive(tree | {"assets/big.bin": os.urandom(2 * MIB)}, 1))
+    limited = ["sh", "-c", 'ulimit -f 1024; exec "$@"', "sh", *box.command("sync")]
+
+    done = subprocess.run(limited, env=box.environment(), capture_output=True, text=True, check=False)
+
+    assert done.returncode == 3, done.stderr
+    assert "assets/big.bin" in done.stdout
+    assert box.numbers() == box.leftovers() == []
+
+
 @AS_ROOT
-def test_a_directory_that_it_may_not_write(box: AgentBox, bucket: Bucket) -> None:
-    """The message names uid and gid."""
-    box.models_dir.mkdir(mode=0o755)
+def test_a_disk_that_becomes_read_only_under_the_agent(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """The agent says so and stays alive; what serves stays; writable again, it goes on by itself."""
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    with tmpfs(box.models_dir, "size=40m"), box.running() as process:
+        box.until(lambda: box.events("version_installed"))
+        with covered_read_only(box.models_dir):
+            bucket.put("prod/m/2.tar.gz", small_archive(tree, 2))
+            box.until(lambda: "disk_read_only" in failures(box), "disk_read_only")
+            assert process.poll() is None
+            assert digests_on_disk(box.shelf / "1") == digests(tree)
 
-    done = as_nobody(box, "sync")
+        box.until(lambda: box.numbers() == ["2"], "version 2")
+        assert digests_on_disk(box.shelf / "2") == digests(tree)
 
-    assert done.returncode == 1
-    assert "disk_permission" in done.stderr
-    assert "uid 65534" in done.stderr
+
+@pytest.mark.skipif(shutil.which("chattr") is None, reason="no chattr here")
+@AS_ROOT
+def test_an_immutable_version_that_should_go(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """It cannot be pruned: said, and no reason to keep the new version back; then it goes by itself."""
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    assert box.call("sync").returncode == 0
+    bucket.put("prod/m/2.tar.gz", small_archive(tree, 2))
+    if subprocess.run(["chattr", "+i", str(box.shelf / "1")], capture_output=True, check=False).returncode:
+        pytest.skip("chattr +i: this filesystem has no such attribute")
+    try:
+        done = box.call("sync", "--timeout", "5")
+        assert "disk_permission" in done.stdout
+        assert box.numbers() == ["1", "2"]
+        assert digests_on_disk(box.shelf / "1") == digests(tree)
+    finally:
+        subprocess.run(["chattr", "-i", str(box.shelf / "1")], check=True)
+
+    assert box.call("sync").returncode == 0
+    assert box.numbers() == ["2"]
+
+
+def test_what_others_put_there(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """Rubbish in the workspace goes at the start, without following links; on the shelf all is left alone."""
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    assert box.call("sync").returncode == 0
+    precious = box.folder / "precious"
+    precious.mkdir()
+    (precious / "file").write_bytes(b"keep")
+    for place in (box.workspace / "staging", box.workspace / "trash"):
+        (place / "deep/er").mkdir(parents=True)
+        (place / "deep/er/file").write_bytes(b"x")
+        (place / "deep/link").symlink_to(precious)
+        (place / "link").symlink_to(precious)
+        (place / "file").write_bytes(b"x")
+    unfinished = box.workspace / "records/m/.7.json.new"
+    unfinished.write_bytes(b"{")
+    (box.shelf / "notes.txt").write_bytes(b"mine")
+    (box.shelf / "7").mkdir()
+    (box.shelf / "7/saved_model.pb").write_bytes(b"not of the store")
+    (box.shelf / "007").symlink_to(precious)
+
+    done = box.call("sync")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert box.leftovers() == []
+    assert not unfinished.exists()
+    assert (precious / "file").read_bytes() == b"keep"
+    assert box.numbers() == ["007", "1", "7", "notes.txt"]
+    assert (box.shelf / "7/saved_model.pb").read_bytes() == b"not of the store"
+    assert "version_foreign" in done.stdout
 
 
 def test_the_workspace_removed_under_a_running_agent(

@@ -89,8 +89,13 @@ class Workspace:
         disk.remove_tree(probe)
 
     def clean(self) -> list[OSError]:
-        """Remove what earlier attempts left in staging and trash; return what could not be removed."""
-        return disk.empty_dir(self.staging) + disk.empty_dir(self.trash)
+        """Remove what earlier runs left half-done; return what could not be removed."""
+        problems = disk.empty_dir(self.staging) + disk.empty_dir(self.trash)
+        for kind in (self.root / "records", self.root / "refusals"):
+            for model in disk.entries(kind):
+                if model.is_dir(follow_symlinks=False):
+                    problems += disk.remove_unfinished(Path(model.path))
+        return problems
 
     @contextmanager
     def attempt(self) -> Iterator[Path]:
