@@ -181,9 +181,9 @@ for _ in range(cycles):
 """
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(64, "read 1048576"), (7, "store_unreachable")])
-def test_few_file_descriptors(bucket: Bucket, limit: int, expected: str) -> None:
-    """With 64 all works, again and again; with hardly any the error says what is short."""
+@pytest.mark.parametrize("limit", [64, 7])
+def test_few_file_descriptors(bucket: Bucket, limit: int) -> None:
+    """With 64 all works, again and again; with hardly any it works or says what is short, and never hangs."""
     bucket.put("prod/m/1.tar", BODY)
     url = f"s3://{bucket.name}/prod"
     command = [sys.executable, "-c", FEW_DESCRIPTORS, url, bucket.server.endpoint_url, str(limit), "20"]
@@ -192,5 +192,6 @@ def test_few_file_descriptors(bucket: Bucket, limit: int, expected: str) -> None
 
     lines = done.stdout.splitlines()
     assert len(lines) == 20
-    assert all(line.startswith(expected) for line in lines), lines
-    assert limit == 64 or all("Too many open files" in line for line in lines), lines
+    short = [line for line in lines if not line.startswith("read 1048576")]
+    assert limit == 7 or short == []
+    assert all(line.startswith("store_unreachable") and "Too many open files" in line for line in short), lines
