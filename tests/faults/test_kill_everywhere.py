@@ -18,8 +18,8 @@ from straced import Call
 
 pytestmark = pytest.mark.skipif(not straced.WORKS, reason="no strace here, or no right to use it")
 
-SINGLES = 15
-DOUBLES = 3
+SINGLES = 12
+DOUBLES = 2
 WORKERS = 2
 WRITEBACK_BYTES = 8 << 20
 
