@@ -18,7 +18,7 @@ from straced import Call
 
 pytestmark = pytest.mark.skipif(not straced.WORKS, reason="no strace here, or no right to use it")
 
-SINGLES = 12
+SINGLES = 10
 DOUBLES = 2
 WORKERS = 2
 WRITEBACK_BYTES = 8 << 20
@@ -107,7 +107,7 @@ def test_death_at_every_change(update: Update) -> None:
     assert killed > 0.8 * sum(map(len, cases))  # a second run may have less to do than the first
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, 2] if LONG else [2])
 def test_death_in_the_middle_of_a_file(count: int, box: AgentBox, bucket: Bucket, real_models: Path) -> None:
     """Half a file is never completed in place: it goes, and the version comes anew."""
     asset = os.urandom(3 * WRITEBACK_BYTES)  # the writer says sync_file_range every so many bytes
