@@ -229,7 +229,7 @@ def test_a_hostile_archive_is_refused_once(box: AgentBox, bucket: Bucket, tree: 
 
         bucket.put("prod/m/2.tar.gz", small_archive(tree, 2))
         box.until(lambda: box.numbers() == ["2"], "version 2")
-    assert box.leftovers() == []
+        box.until(lambda: box.leftovers() == [], "the trash to be emptied")
 
 
 def test_a_foreign_version_is_taken_over_if_it_is_the_same(
