@@ -88,7 +88,7 @@ def chosen(calls: list[Call]) -> list[list[Call]]:
         return [[call] for call in calls] + [[call, calls[-1 - n]] for n, call in enumerate(calls)]
     renames = [call for call in calls if call.name.startswith("rename")]
     others = [call for call in calls if call not in renames]
-    step = max(1, len(others) // (SINGLES - len(renames)))
+    step = max(1, len(others) // max(1, SINGLES - len(renames)))
     singles = [*renames, *others[step // 2 :: step]]
     step = len(calls) // DOUBLES
     return [[call] for call in singles] + [[calls[-1 - n * step], calls[n * step]] for n in range(DOUBLES)]
