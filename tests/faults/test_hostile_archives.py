@@ -470,7 +470,7 @@ def test_a_hostile_archive_is_refused_for_its_reason(name: str, tmp_path: Path) 
 
     assert refused.value.reason is case.reason, str(refused.value)
     assert box.around() == before
-    assert open_descriptors() == descriptors
+    assert open_descriptors() <= descriptors  # fewer: an earlier test was collected meanwhile
     assert str(refused.value).isprintable()
     assert len(str(refused.value)) < 500
 

@@ -209,8 +209,8 @@ def test_nothing_outlives_two_hundred_failures() -> None:
                 with contextlib.suppress(TransferError):
                     next(parts)
 
-    assert threading.active_count() == threads
-    assert len(list(Path("/proc/self/fd").iterdir())) == handles
+    assert threading.active_count() <= threads
+    assert len(list(Path("/proc/self/fd").iterdir())) <= handles
 
 
 def test_a_machine_without_threads_is_told() -> None:
