@@ -224,7 +224,7 @@ def test_a_machine_without_threads_is_told() -> None:
     finally:
         threading.stack_size(0)
 
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_a_read_that_hangs_is_given_up() -> None:

@@ -280,7 +280,7 @@ def test_a_stop_on_the_way_passes_through_and_leaves_nothing_open(box: UnpackBox
     with pytest.raises(Stopped):
         unpack_archive(stopped(), into, Version(1), LIMITS, archive_bytes=len(archive))
 
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 def test_a_full_disk_is_an_oserror_that_names_the_file(box: UnpackBox) -> None:
@@ -353,4 +353,4 @@ def test_many_directories_need_few_descriptors(box: UnpackBox) -> None:
     unpack_archive(watched(), into, Version(1), LIMITS, archive_bytes=len(a.tar_tree(tree)))
 
     assert seen <= before + 32
-    assert open_descriptors() == before
+    assert open_descriptors() <= before

@@ -38,7 +38,7 @@ def refusal(tree: dict[str, bytes], into: Path, limits: Limits = LIMITS) -> Reas
     before = open_descriptors()
     with pytest.raises(ReleaseRefused) as refused:
         unpack_objects(offered(tree), into, limits)
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
     return refused.value.reason
 
 
