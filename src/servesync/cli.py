@@ -18,7 +18,7 @@ from servesync.daemon.once import sync_once
 from servesync.daemon.process import run_daemon
 from servesync.daemon.prove import prove
 from servesync.errors import LockHeld, SettingsError, SyncError
-from servesync.logs import configure
+from servesync.logs import configure, drain
 from servesync.plan.facts import Role
 from servesync.settings import Settings
 from servesync.settings_file import environment_overrides, load_settings
@@ -45,6 +45,13 @@ ConfigFile = Annotated[
 
 def run_command_line(arguments: list[str]) -> int:
     """Run one command and return its exit code; what a user can meet is one message on standard error."""
+    try:
+        return _run(arguments)
+    finally:
+        drain()
+
+
+def _run(arguments: list[str]) -> int:
     try:
         app(arguments, prog_name="servesync")
     except SystemExit as end:

@@ -6,7 +6,11 @@ rely on; `docs/events.md` describes each.
 
 import contextlib
 import logging
+import os
+import queue
 import sys
+import threading
+import time
 from enum import StrEnum
 from typing import Literal, TextIO
 
@@ -49,18 +53,25 @@ class Event(StrEnum):
     SETTINGS_RELOADED = "settings_reloaded"
     SETTINGS_REJECTED = "settings_rejected"
     WATCH_UNAVAILABLE = "watch_unavailable"
+    STORE_EMPTY = "store_empty"
+    VERSION_CHANGED_IN_STORE = "version_changed_in_store"
+    LOG_LINES_DROPPED = "log_lines_dropped"
     LIBRARY_MESSAGE = "library_message"
     INTERNAL_ERROR = "internal_error"
 
 
+MOST_LINES_WAITING = 10_000
+
 Level = Literal["debug", "info", "warning", "error"]
 
 
-def configure(level: Level, style: Literal["json", "console"], stream: TextIO = sys.stdout) -> None:
-    """Send all logs of this process to `stream`; libraries may only speak from WARNING up.
+def configure(level: Level, style: Literal["json", "console"], stream: TextIO | None = None) -> None:
+    """Send all logs of this process to `stream` (None: standard output), other libraries' from WARNING up.
 
     botocore's own DEBUG output holds session tokens and signatures, so its level does not follow ours.
     """
+    stream = stream or sys.stdout
+    output = _output(stream)
     final: structlog.typing.Processor
     if style == "json":
         final = structlog.processors.JSONRenderer(ensure_ascii=True, default=str)
@@ -76,7 +87,7 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO = 
             final,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=lambda *_: _Output(stream),
+        logger_factory=lambda *_: output,
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -88,17 +99,66 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO = 
 
 
 class _Output:
-    """Writes lines to a stream; a log that nobody reads any more must not end the agent."""
+    """Writes lines from a thread of its own: a log that nobody reads must neither end nor stop the agent.
+
+    What does not fit into the queue is dropped and counted; the count is written when there is room again.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._lines: queue.Queue[str] = queue.Queue(MOST_LINES_WAITING)
+        self._dropped = 0
+        threading.Thread(target=self._write_on, name="servesync-log", daemon=True).start()
 
     def msg(self, line: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # a closed pipe, a full disk, a closed stream
-            self._stream.write(line + "\n")
-            self._stream.flush()
+        try:
+            if self._dropped:
+                self._lines.put_nowait(f'{{"event": "{Event.LOG_LINES_DROPPED}", "lines": {self._dropped}}}')
+                self._dropped = 0
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self._dropped += 1
 
     debug = info = warning = error = critical = exception = log = msg
+
+    def drain(self, seconds: float) -> None:
+        """Wait until everything is written, at most `seconds`."""
+        deadline = time.monotonic() + seconds
+        while self._lines.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def _write_on(self) -> None:
+        while True:
+            line = self._lines.get()
+            with contextlib.suppress(OSError, ValueError):  # a closed pipe, a full disk, a closed stream
+                self._write((line + "\n").encode(errors="backslashreplace"))
+            self._lines.task_done()
+
+    def _write(self, data: bytes) -> None:
+        """Write past the stream's buffer: its lock, held by a write that hangs, would hang the exit, too."""
+        try:
+            handle = self._stream.fileno()
+        except (OSError, ValueError):
+            self._stream.write(data.decode())
+            self._stream.flush()
+            return
+        while data:
+            data = data[os.write(handle, data) :]
+
+
+_outputs: dict[TextIO, _Output] = {}
+
+
+def _output(stream: TextIO) -> _Output:
+    if stream not in _outputs:
+        _outputs[stream] = _Output(stream)
+    return _outputs[stream]
+
+
+def drain(seconds: float = 2.0) -> None:
+    """Give the log's reader `seconds` to take what is still to be written; called before the process ends."""
+    for output in _outputs.values():
+        output.drain(seconds)
 
 
 def get_logger() -> FilteringBoundLogger:

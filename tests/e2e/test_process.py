@@ -1,5 +1,6 @@
 """The process as its operator knows it: signals, exit codes, the lock, edits by hand."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -263,6 +264,40 @@ def test_the_log_is_json_and_may_be_closed(box: AgentBox, bucket: Bucket, tree: 
         box.until(lambda: box.numbers() == ["1"], "version 1, with nobody reading the log")
         process.terminate()
         assert process.wait(GRACE_SECONDS) == 0
+
+
+def test_a_log_that_nobody_reads_stops_nothing(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """The pipe is full: versions are brought all the same, and SIGTERM ends the agent in time."""
+    import subprocess  # noqa: PLC0415
+
+    box.overrides = {"log": {"level": "debug"}}
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    with subprocess.Popen(
+        box.command("run"), env=box.environment(), stdout=writer, stderr=subprocess.DEVNULL
+    ) as process:
+        bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+        box.until(lambda: box.numbers() == ["1"], "version 1, though the log is stuck")
+        process.terminate()
+        assert process.wait(GRACE_SECONDS) == 0
+    os.close(reader)
+    os.close(writer)
+
+
+def test_closed_standard_streams_do_no_harm(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """Started with `<&- >&- 2>&-`, no file of ours becomes the standard output."""
+    import subprocess  # noqa: PLC0415
+
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    command = ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *box.command("sync")]
+    assert subprocess.run(command, env=box.environment(), check=False, timeout=60).returncode == 0
+
+    assert digests_on_disk(box.shelf / "1") == digests(tree)
+    assert box.call("plan").returncode == 0
 
 
 def test_secrets_are_in_no_output(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:

@@ -1,5 +1,6 @@
 """A store that disappears, answers HTML, refuses, or is emptied: what is there stays, and why is said."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -47,15 +48,34 @@ def test_an_emptied_store_removes_nothing(box: AgentBox, bucket: Bucket, real_mo
     with box.running():
         box.until(lambda: box.numbers() == ["1"])
         bucket.empty()
-        polls = len(box.events("poll_finished"))
-        box.overrides = {"log": {"level": "debug"}}
-        box.write_settings()
-        box.until(lambda: len(box.events("poll_finished")) > polls + 2, "two more polls")
+        box.until(lambda: box.events("store_empty"), "the log to say so, at its ordinary level")
+        time.sleep(2.5)  # two more polls
         verdict = box.plan()["models"]["m"]["versions"]["1"]
 
         assert box.numbers() == ["1"]
+        assert [line["on_shelf"] for line in box.events("store_empty")] == [[1]]
+        assert box.events("poll_finished")[-1]["in_store"] == {"m": 0}
         assert "no longer lists it" in verdict["why"]
         assert digests_on_disk(box.shelf / "1") == digests(tree)
 
         bucket.put("prod/m/2.tar.gz", small_archive(tree, 2))
         box.until(lambda: box.numbers() == ["2"], "version 2")
+
+
+def test_other_bytes_under_a_served_number_are_named(
+    box: AgentBox, bucket: Bucket, real_models: Path
+) -> None:
+    """A version is immutable: what is on the shelf stays, and the log says once what the store has now."""
+    tree = files_of(real_models / "plain_module")
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    with box.running():
+        box.until(lambda: box.numbers() == ["1"])
+        bucket.put("prod/m/1.tar.gz", small_archive(tree | {"assets/more.txt": b"more"}, 1))
+        box.until(lambda: box.events("version_changed_in_store"), "the log to say so")
+        time.sleep(1.5)
+
+        (line,) = box.events("version_changed_in_store")
+        assert line["version"] == 1
+        assert line["on_shelf"] != line["in_store"]
+        assert "something else under this number" in box.plan()["models"]["m"]["versions"]["1"]["why"]
+        assert digests_on_disk(box.shelf / "1") == digests(tree)

@@ -42,6 +42,8 @@ class Agent:
         self._last_brought: dict[Model, float] = {}
         self._known_strange: dict[Model, tuple[object, ...]] = {}
         self._last_summary: object = None
+        self._last_trouble: dict[str, object] = {}
+        self._said: set[object] = set()
 
     def prepare(self) -> None:
         """Make every directory and remove what an earlier run left half-done.
@@ -68,7 +70,7 @@ class Agent:
         self._lock.check()
         self._ensure_shelves()
         seen = self.observer.look(ask_store=ask_store)
-        self._report(seen)
+        self._report(seen, asked_store=ask_store)
         acted = False
         for view in seen.models.values():
             self._settle(view)
@@ -130,32 +132,38 @@ class Agent:
 
     # -- what the log says --------------------------------------------------------------------------
 
-    def _report(self, seen: Observation) -> None:
-        self._report_trouble("store", seen.store_error, Event.POLL_FAILED, None)
+    def _report(self, seen: Observation, *, asked_store: bool) -> None:
+        if asked_store:
+            self._report_trouble("store", seen.store_error, Event.POLL_FAILED, None)
         self._report_trouble("server", seen.server_error, Event.SERVER_UNREACHABLE, Event.SERVER_ANSWERS)
         for model, error in seen.broken.items():
             self._say_failed(error, model=model)
         for model, view in seen.models.items():
             self._report_strange(model, view)
+            self._report_store(model, view)
         summary = {
             model: {str(version): verdict.role.value for version, verdict in _of_interest(view)}
             for model, view in seen.models.items()
         }
-        facts = (summary, seen.store_error is None)
-        if seen.store_error is None and facts != self._last_summary:
-            get_logger().info(Event.POLL_FINISHED, models=summary, **_listing_facts(seen))
-        elif seen.store_error is None:
-            get_logger().debug(Event.POLL_FINISHED, models=summary, **_listing_facts(seen))
+        offered = {model: len(view.offered) for model, view in seen.models.items()}
+        facts = (summary, offered, seen.store_error is None)
+        say = get_logger().info if facts != self._last_summary else get_logger().debug
+        if seen.store_error is None:
+            say(Event.POLL_FINISHED, models=summary, in_store=offered, **_listing_facts(seen))
         self._last_summary = facts
 
     def _report_trouble(
         self, who: str, error: StoreError | ServerError | None, event: Event, over: Event | None
     ) -> None:
+        before = self._last_trouble.pop(who, None)
+        if error is None or error.reason is not before:
+            self._repeats.over((who, before))
         if error is None:
-            if self._repeats.over(who) and over:
+            if before is not None and over:
                 get_logger().info(over)
             return
-        repeats = self._repeats.count(who)
+        self._last_trouble[who] = error.reason
+        repeats = self._repeats.count((who, error.reason))
         if repeats is not None:
             get_logger().warning(
                 event, reason=error.reason, because=str(error), repeats=repeats, facts=error.facts
@@ -181,6 +189,34 @@ class Agent:
         if names:
             because = "not put there by servesync: left alone, but the server loads whatever has such a name"
             log.warning(Event.VERSION_FOREIGN, names=names, because=because)
+
+    def _report_store(self, model: Model, view: ModelView) -> None:
+        """Warn once when the store no longer has what is served, or has something else under its number."""
+        log = get_logger().bind(model=model)
+        owned = sorted(v for v, item in view.inventory.versions.items() if item.identity)
+        empty = ("empty", model)
+        if view.facts.offered == {} and owned:
+            if empty not in self._said:
+                because = (
+                    "the store lists no version of this model; that removes nothing, what is there stays"
+                )
+                log.warning(Event.STORE_EMPTY, because=because, on_shelf=owned)
+            self._said.add(empty)
+        elif view.facts.offered:
+            self._said.discard(empty)
+        for version in owned:
+            ours, theirs = view.inventory.versions[version].identity, (view.facts.offered or {}).get(version)
+            changed = ("changed", model, version, theirs)
+            if theirs is not None and theirs != ours and changed not in self._said:
+                self._said.add(changed)
+                because = "versions are immutable: the one on the shelf stays; publish under a new number"
+                log.warning(
+                    Event.VERSION_CHANGED_IN_STORE,
+                    version=version,
+                    because=because,
+                    on_shelf=ours,
+                    in_store=theirs,
+                )
 
     def _say_failed(self, error: SyncError, **facts: str) -> None:
         repeats = self._repeats.count((error.reason, str(error)))

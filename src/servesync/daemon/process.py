@@ -16,11 +16,11 @@ from servesync import __version__, disk
 from servesync.daemon.loop import Loop
 from servesync.daemon.triggers import Wake
 from servesync.install import Lock, Workspace
-from servesync.logs import Event, get_logger
+from servesync.logs import Event, drain, get_logger
 from servesync.settings import Settings
 
 WATCHED: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})
-GRACE_SECONDS: Final = 9.0
+GRACE_SECONDS: Final = 7.0
 
 
 @contextmanager
@@ -74,6 +74,7 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
             ran_seconds=round(time.monotonic() - started, 3),
         )
         if thread.is_alive():  # a system call that does not return: what it was doing does not count
+            drain(0.5)
             os._exit(0)
         if loop.failure is not None:
             raise loop.failure
