@@ -1,12 +1,13 @@
 """The deciding thread of `run`: clear, look, act, wait; nothing that goes wrong ends it silently."""
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from servesync.daemon.agent import Agent, Outcome
 from servesync.daemon.build import build_agent
-from servesync.daemon.triggers import Triggers, Wake
+from servesync.daemon.triggers import Triggers, Wake, longest_wait
 from servesync.errors import LockHeld, Reason, SettingsError, Stopped, SyncError
 from servesync.install import Lock
 from servesync.logs import Event, configure, get_logger
@@ -35,6 +36,7 @@ class Loop:
         self._wake = wake
         self._triggers = Triggers(wake, path)
         self._waits = 0
+        self._poll_at = 0.0
         self._rejected = ""
         self.failure: SyncError | None = None
 
@@ -45,9 +47,12 @@ class Loop:
             self._wake.poll()
             while not self._wake.stop.is_set():
                 poll, reload = self._wake.clear()
+                poll = poll or time.monotonic() >= self._poll_at
                 if reload:
                     agent = self._reload(agent)
                     poll = True
+                if poll:
+                    self._poll_at = time.monotonic() + longest_wait(self._settings.poll)
                 outcome = self._guarded(lambda agent=agent, poll=poll: agent.cycle(ask_store=poll))  # type: ignore[misc]
                 self._wake.wait(self._pause(outcome))
         except Stopped:
@@ -80,21 +85,21 @@ class Loop:
             get_logger().exception(Event.INTERNAL_ERROR, reason=Reason.INTERNAL_ERROR)
             return None
 
-    def _pause(self, outcome: Outcome | None) -> float | None:
-        """Return how long to sleep unless woken; None: until woken."""
+    def _pause(self, outcome: Outcome | None) -> float:
+        """Return how long to sleep unless woken; the poll never depends on the wall clock alone."""
         if outcome is None:
             return AFTER_A_BUG_SECONDS
         if outcome.acted:
             self._waits = 0
             return 0.0
-        due = [outcome.retry_seconds, outcome.settling_seconds]
+        due = [outcome.retry_seconds, outcome.settling_seconds, self._poll_at - time.monotonic()]
         if not outcome.server_answers:
             due.append(SERVER_AGAIN_SECONDS)
         if outcome.waiting:
             due.append(min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(self._waits, 8)))
             self._waits += 1
         known = [max(0.05, seconds) for seconds in due if seconds is not None]
-        return min(known, default=None)
+        return min(known)
 
     def _reload(self, agent: Agent) -> Agent:
         """Take over changed settings, or keep the old ones and say why."""

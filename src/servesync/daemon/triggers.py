@@ -17,6 +17,19 @@ from servesync.settings import Poll
 CHANGES: Final = frozenset({"created", "deleted", "modified", "moved"})
 
 
+def jitter_of(poll: Poll) -> float:
+    """Return the jitter in seconds: never more than half of the interval, or a poll could never come."""
+    return min(poll.jitter_seconds, poll.interval_seconds / 2)
+
+
+def longest_wait(poll: Poll) -> float:
+    """Return after how many seconds the store is listed even if the timer has not said so.
+
+    The timer goes by the wall clock; one that is set back would stop it for that long.
+    """
+    return poll.interval_seconds + 2 * jitter_of(poll) + 1.0
+
+
 class Wake:
     """The one thing that the deciding thread waits on, and why it was woken."""
 
@@ -95,7 +108,7 @@ class Triggers:
             self._wake.poll,
             "interval",
             seconds=poll.interval_seconds,
-            jitter=poll.jitter_seconds,
+            jitter=jitter_of(poll),
             id="poll",
             replace_existing=True,
             max_instances=1,
@@ -119,6 +132,7 @@ class Triggers:
         except OSError as error:
             text = f"changes of files are noticed at the next poll only: {error}"
             get_logger().warning(Event.WATCH_UNAVAILABLE, because=text)
+            watcher.unschedule_all()  # ends what was started of it
             return
         self._watcher = watcher
 

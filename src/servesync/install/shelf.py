@@ -116,6 +116,7 @@ class Shelf:
         try:
             disk.rename_noreplace(staged, target)
         except FileExistsError as error:
+            records.drop(self._records, release.version)  # the intention would claim what is there as ours
             text = f"{target} appeared while version {release.version} was being prepared; left alone"
             raise DiskError(Reason.VERSION_THERE, text) from error
         return self._finish(release.version, record)
