@@ -4,8 +4,9 @@ A reason is a promise: its text never changes, `docs/reasons.md` has one heading
 be built on it. A step raises one of the classes below; only the executor decides what follows.
 """
 
+import traceback
 from enum import StrEnum
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 Fact: TypeAlias = str | int | float | bool | list[str] | None
 
@@ -87,12 +88,7 @@ class Reason(StrEnum):
 
 
 class SyncError(Exception):
-    """What happened (`str(error)`), why (`reason`), and the facts, ready for a log line.
-
-    `retry` says whether the same call may work later without anybody changing the release.
-    """
-
-    retry: ClassVar[bool] = True
+    """What happened (`str(error)`), why (`reason`), and the facts, ready for a log line."""
 
     def __init__(self, reason: Reason, what: str, **facts: Fact) -> None:
         super().__init__(what)
@@ -102,8 +98,6 @@ class SyncError(Exception):
 
 class SettingsError(SyncError):
     """The operator must change the settings or the command line (exit code 2)."""
-
-    retry = False
 
 
 class StoreError(SyncError):
@@ -116,8 +110,6 @@ class TransferError(SyncError):
 
 class ReleaseRefused(SyncError):
     """The release itself is bad: it is not fetched again until its identity changes."""
-
-    retry = False
 
 
 class DiskError(SyncError):
@@ -137,3 +129,9 @@ class Stopped(SyncError):
 
     def __init__(self) -> None:
         super().__init__(Reason.STOPPED, "stopped on request")
+
+
+def bug(error: Exception) -> SyncError:
+    """Return what nobody expected as an error that can be logged, with the way to where it happened."""
+    text = f"a bug in servesync, please report it: {type(error).__name__}: {error}"
+    return SyncError(Reason.INTERNAL_ERROR, text, traceback=traceback.format_exception(error)[-8:])

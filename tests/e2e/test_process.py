@@ -84,11 +84,17 @@ def test_settings_are_reloaded_or_kept(box: AgentBox, bucket: Bucket, tree: dict
         assert "poll.intervall: unknown key" in box.events("settings_rejected")[0]["because"]
         assert process.poll() is None
 
+        process.send_signal(signal.SIGHUP)
+        box.until(lambda: len(box.events("settings_rejected")) > 1, "SIGHUP is answered each time")
+
         box.overrides = {}
         box.models.append({"name": "other"})
         box.write_settings()
         box.until(lambda: box.events("settings_reloaded"), "settings_reloaded, noticed without a signal")
         assert box.events("settings_reloaded")[0]["changed"] == ["models"]
+        process.send_signal(signal.SIGHUP)
+        box.until(lambda: len(box.events("settings_reloaded")) > 1, "SIGHUP without a change is answered")
+        assert box.events("settings_reloaded")[1]["changed"] == []
         box.until((box.models_dir / "other/5").is_dir, "the new model")
         assert box.numbers() == ["1"]
 
@@ -250,6 +256,73 @@ def test_a_foreign_version_is_taken_over_if_it_is_the_same(
     assert versions["3"]["state"] == "foreign"
     assert "version_foreign" in versions["3"]["why"]
     assert list((box.shelf / "3").iterdir()) == []
+
+
+def test_a_name_that_the_server_takes_for_a_number_is_never_doubled(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """`0000001` and a file `2` are versions to the server: theirs are not fetched, and plan says why."""
+    (box.shelf / "0000001").mkdir(parents=True)
+    (box.shelf / "2").write_text("a file")
+    box.models = [{"name": "m", "versions": {"all": True}}]
+    for version in (1, 2, 3):
+        bucket.put(f"prod/m/{version}.tar.gz", small_archive(tree, version))
+
+    done = box.call("sync")
+
+    assert done.returncode == 0, done.stderr
+    assert box.numbers() == ["0000001", "2", "3"]
+    assert done.stdout.count('"event": "version_fetched"') == 1
+    versions = box.plan()["models"]["m"]["versions"]
+    assert "0000001" in versions["1"]["why"]
+    assert "move it away" in versions["2"]["why"]
+
+
+def test_a_refusal_ends_with_what_caused_it(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """A limit is raised, a foreign directory is moved away: the release is tried again."""
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    box.overrides = {"limits": {"disk_reserve_bytes": 0, "max_members": 2}}
+    assert box.call("sync").returncode == 3
+    assert "archive_too_many_members" in box.plan()["models"]["m"]["versions"]["1"]["why"]
+
+    box.overrides = {}
+    (box.shelf / "1").mkdir()
+    assert box.call("sync").returncode == 3
+    assert box.plan()["models"]["m"]["versions"]["1"]["state"] == "foreign"
+
+    (box.shelf / "1").rmdir()
+    assert box.call("sync").returncode == 0
+    assert digests_on_disk(box.shelf / "1") == digests(tree)
+
+
+def test_a_half_uploaded_directory_is_taken_only_by_a_later_listing(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """The poll comes once an hour: the settling asks the store by itself, and a change starts it anew."""
+    box.overrides = {"poll": {"interval_seconds": 3600}, "store": {"settle_seconds": 2}}
+    names = sorted(tree)
+    for name in names[:-1]:
+        bucket.put(f"prod/m/7/{name}", tree[name])
+    assert "saved_model.pb" in names[:-1]
+    with box.running():
+        box.until(lambda: box.events("poll_finished"), "the first listing")
+        bucket.put(f"prod/m/7/{names[-1]}", tree[names[-1]])
+        box.until(lambda: box.numbers() == ["7"], "version 7")
+
+    assert digests_on_disk(box.shelf / "7") == digests(tree)
+
+
+def test_sync_does_not_wait_for_a_directory_that_nobody_wants(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """An older one that settles for an hour changes nothing about the newest."""
+    box.overrides = {"store": {"settle_seconds": 3600}}
+    for name, data in tree.items():
+        bucket.put(f"prod/m/1/{name}", data)
+    bucket.put("prod/m/2.tar.gz", small_archive(tree, 2))
+
+    assert box.call("sync", "--timeout", "30").returncode == 0
+    assert box.numbers() == ["2"]
 
 
 def test_the_log_is_json_and_may_be_closed(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:

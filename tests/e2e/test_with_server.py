@@ -50,6 +50,10 @@ class Scene:
             tree["saved_model.pb"] = tree["saved_model.pb"].replace(b"AddV2", b"AddV9")
         self.bucket.put(f"prod/m/{version}.tar.gz", tar_gz_of(tree, f"{version:07}"))
 
+    def tree(self, version: int) -> dict[str, bytes]:
+        """Return the files of one of the two models."""
+        return dict(self._models[version])
+
     def client(self) -> Client:
         """Return a client that asks fifty times a second."""
         return Client(self.server.url, "m", INPUTS)
@@ -133,3 +137,38 @@ def test_sync_waits_for_an_answering_server_and_not_for_a_silent_one(scene: Scen
     assert answering.returncode == 0, answering.stderr
     assert "version_available" in answering.stdout
     assert scene.box.numbers() == ["2"]
+
+
+def test_sync_brings_every_wanted_version_before_the_server_starts(scene: Scene) -> None:
+    """As init container, whatever policy the server will have."""
+    scene.box.models = [{"name": "m", "versions": {"latest": 2}}]
+    for version in (1, 2, 3):
+        scene.publish(version)
+    done = scene.box.call("sync")
+    assert done.returncode == 0, done.stderr
+    assert scene.box.numbers() == ["2", "3"]
+
+    scene.box.overrides["serving"]["version_policy"] = "latest"
+    scene.publish(4)
+    done = scene.box.call("sync")
+    assert done.returncode == 0, done.stderr
+    assert "4" in scene.box.numbers()
+
+
+def test_a_server_that_ignores_the_model_is_named_and_not_waited_for_in_vain(scene: Scene) -> None:
+    """It answers, but its configuration has no such model: after the time for a load, that is said."""
+    scene.box.models = [{"name": "other"}]
+    scene.box.overrides["serving"]["load_timeout_seconds"] = 2
+    scene.bucket.put("prod/other/1.tar.gz", tar_gz_of(scene.tree(1), "1"))
+    for name, data in scene.tree(1).items():
+        path = scene.box.shelf / "1" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    scene.server.start()
+    scene.server.wait_ready(120)
+
+    done = scene.box.call("sync", "--timeout", "60")
+
+    assert done.returncode == 0, done.stderr
+    assert '"event": "version_not_loaded"' in done.stdout
+    assert '"because": "nothing left to do"' in done.stdout

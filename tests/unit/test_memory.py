@@ -1,7 +1,7 @@
 """What the agent remembers between looks, in made-up time."""
 
 from servesync.daemon.memory import Attempts, Repeats, ServerMemory
-from servesync.errors import Reason, TransferError
+from servesync.errors import Reason, StoreError, TransferError
 from servesync.plan.facts import Served, ServerState
 from servesync.plan.versions import Model, Version
 
@@ -31,6 +31,30 @@ def test_a_failure_holds_one_identity_until_its_pause_is_over() -> None:
     assert attempts.next_due(103.0) == 2.0
 
 
+def test_a_failure_passes_until_it_has_come_five_times() -> None:
+    """Then the next good version is due; another version's failure changes nothing about it."""
+    attempts = Attempts()
+    passing = []
+    for number in range(6):
+        attempts.failed((M, V), "id", ERROR, number * 1000.0)
+        passing.append(attempts.holds(M, {V: "id"}, number * 1000.0)[V].passing)
+
+    assert passing == [True, True, True, True, False, False]
+
+
+def test_a_failing_store_gives_the_whole_model_a_moment() -> None:
+    """The next version would meet the same; other models are not concerned."""
+    attempts = Attempts()
+    down = StoreError(Reason.STORE_UNREACHABLE, "refused")
+    attempts.failed((M, V), "id", down, 0.0)
+    other = Version(2)
+
+    assert set(attempts.holds(M, {V: "id", other: "x"}, 4.0)) == {V, other}
+    assert attempts.holds(M, {other: "x"}, 4.0)[other].passing
+    assert attempts.holds(M, {other: "x"}, 5.5) == {}
+    assert attempts.holds(Model("n"), {other: "x"}, 1.0) == {}
+
+
 def test_time_counts_only_between_two_answers() -> None:
     """A server that is down makes no version late."""
     memory = ServerMemory()
@@ -50,6 +74,53 @@ def test_a_suspended_agent_makes_no_version_late() -> None:
     memory.saw(M, {V: LOADING}, 3600.0)
 
     assert memory.waited_for(M) == {V: 10.0}
+
+
+def test_time_counts_for_a_version_that_the_server_does_not_list() -> None:
+    """It may not be configured for the model at all; a version that is up waits for nothing."""
+    memory = ServerMemory()
+    memory.saw(M, {}, 0.0, [V])
+    memory.saw(M, {}, 4.0, [V])
+    assert memory.waited_for(M) == {V: 4.0}
+
+    memory.saw(M, {V: Served(ServerState.AVAILABLE)}, 5.0, [V])
+    assert memory.waited_for(M) == {}
+
+
+def test_a_silence_is_measured_until_the_next_answer() -> None:
+    """By it the agent tells a server that starts from one that is gone."""
+    memory = ServerMemory()
+    memory.saw(M, None, 10.0)
+    memory.saw(M, None, 70.0)
+    assert memory.silent_seconds(M, 80.0) == 70.0
+
+    memory.saw(M, {}, 90.0)
+    assert memory.silent_seconds(M, 95.0) == 0.0
+
+
+def test_a_failure_that_stays_the_same_for_a_minute_counts() -> None:
+    """The server does not try a number again that it never saw missing."""
+    memory = ServerMemory()
+    memory.installed((M, V), FAILED)
+    for second in range(0, 60, 6):
+        found = memory.saw(M, {V: FAILED}, float(second), [V])
+        assert found
+        assert not found[V].failed
+
+    found = memory.saw(M, {V: FAILED}, 61.0, [V])
+    assert found
+    assert found[V].failed
+
+
+def test_a_number_that_was_taken_off_rests() -> None:
+    """The server must miss it at a scan; then it may come again."""
+    memory = ServerMemory()
+    memory.taken_off((M, V), 100.0)
+
+    assert set(memory.resting(M, 104.0)) == {V}
+    assert memory.next_due(104.0) == 1.0
+    assert memory.resting(M, 105.5) == {}
+    assert memory.next_due(105.5) is None
 
 
 def test_an_old_failure_is_stale_until_the_server_says_something_new() -> None:

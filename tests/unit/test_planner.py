@@ -51,6 +51,8 @@ class Case:
     asked: bool = True
     told: ServerPolicy = ServerPolicy.ALL
     waited: dict[int, float] = field(default_factory=dict)
+    starting: bool = True
+    passing: set[int] = field(default_factory=set)
 
 
 def facts_of(case: Case) -> Facts:
@@ -65,7 +67,8 @@ def facts_of(case: Case) -> Facts:
         model=Model("m"),
         policy=case.policy,
         offered=None if case.store is None else {Version(n): "id" for n in case.store},
-        held={Version(n): Hold(Reason.ARCHIVE_CORRUPT, "bad") for n in case.held},
+        held={Version(n): Hold(Reason.ARCHIVE_CORRUPT, "bad") for n in case.held}
+        | {Version(n): Hold(Reason.TRANSFER_BROKEN, "reset", passing=True) for n in case.passing},
         shelf={Version(n): kinds[kind] for n, kind in case.shelf.items()},
         server=Server(
             asked=case.asked,
@@ -73,6 +76,7 @@ def facts_of(case: Case) -> Facts:
             versions=None if case.server is None else {Version(n): s for n, s in case.server.items()},
             waited_seconds={Version(n): s for n, s in case.waited.items()},
             load_timeout_seconds=600,
+            may_be_starting=case.starting,
         ),
     )
 
@@ -180,6 +184,69 @@ CASES = [
         waited={2: 999},
     ),
     Case(
+        "not yet late, and not listed: a newer one waits",
+        Latest(1),
+        {3},
+        {1: "c", 2: "g"},
+        {1: UP},
+        [(Wait, 2)],
+        waited={2: 599},
+    ),
+    Case(
+        "late and not listed: it holds up nothing",
+        Latest(1),
+        {3},
+        {1: "c", 2: "g"},
+        {1: UP},
+        [(Wait, 2), (Install, 3)],
+        waited={2: 601},
+    ),
+    Case(
+        "ended in good order and late: neither refused nor in the way",
+        Latest(1),
+        {3},
+        {1: "c", 2: "g"},
+        {1: UP, 2: ENDED},
+        [(Wait, 2), (Install, 3)],
+        waited={2: 601},
+    ),
+    Case(
+        "a passing failure: the newest is waited for, no older one is brought",
+        Latest(1),
+        {1, 2, 3},
+        {1: "c"},
+        {1: UP},
+        [],
+        passing={3},
+    ),
+    Case(
+        "a passing failure and nothing there: the next good one comes",
+        Latest(1),
+        {1, 2, 3},
+        {},
+        {},
+        [(Install, 2)],
+        passing={3},
+    ),
+    Case(
+        "refused, but the server would unload another one with it",
+        Latest(1),
+        {1, 2},
+        {2: "g"},
+        {1: UP, 2: FAILED},
+        [],
+        told=ServerPolicy.LATEST,
+    ),
+    Case(
+        "and a newer one comes all the same",
+        Latest(1),
+        {3},
+        {2: "g"},
+        {1: UP, 2: FAILED},
+        [(Install, 3)],
+        told=ServerPolicy.LATEST,
+    ),
+    Case(
         "late, but the server is down", Latest(1), {2}, {1: "c", 2: "g"}, None, [(Wait, 2)], waited={2: 999}
     ),
     Case(
@@ -198,7 +265,40 @@ CASES = [
         {1: UP, 2: UP},
         [(Confirm, 2), (Install, 3)],
     ),
-    Case("server down: one unconfirmed at a time", Latest(2), {1, 2}, {2: "g"}, None, [(Wait, 2)]),
+    Case(
+        "server down: the second wanted one comes, too",
+        Latest(2),
+        {1, 2},
+        {2: "g"},
+        None,
+        [(Wait, 2), (Install, 1)],
+    ),
+    Case(
+        "server down for long: a newer one comes once",
+        Latest(1),
+        {2},
+        {1: "g"},
+        None,
+        [(Wait, 1), (Install, 2)],
+    ),
+    Case(
+        "server down for very long: they do not pile up",
+        Latest(1),
+        {3},
+        {1: "g", 2: "g"},
+        None,
+        [(Wait, 1), (Wait, 2)],
+    ),
+    Case(
+        "a server of policy latest that is down for good",
+        Latest(1),
+        {2},
+        {1: "c"},
+        None,
+        [(Install, 2)],
+        told=ServerPolicy.LATEST,
+        starting=False,
+    ),
     Case("server down, old confirmed: bring the new", Latest(1), {2}, {1: "c"}, None, [(Install, 2)]),
     Case(
         "a starting server of policy latest is left alone",
@@ -337,6 +437,27 @@ def test_a_missing_pin_is_named() -> None:
     assert found.verdicts[Version(7)].role is Role.MISSING
 
 
+@pytest.mark.parametrize(
+    ("case", "in_place"),
+    [
+        (Case("nothing", Latest(1), {1}, {}, {}, []), False),
+        (Case("it is there", Latest(1), {1}, {1: "g"}, None, []), True),
+        (Case("one of two", Latest(2), {1, 2}, {2: "g"}, None, []), False),
+        (Case("damaged", Latest(1), {1}, {1: "d"}, {}, []), False),
+        (Case("one passes, one is there", Latest(1), {1, 2}, {1: "g"}, {}, [], passing={2}), True),
+        (Case("one passes, none is there", Latest(1), {2}, {}, {}, [], passing={2}), False),
+        (Case("one passes, one is missing", Latest(3), {1, 2, 3}, {1: "g"}, {}, [], passing={3}), False),
+        (Case("damaged and its repair passes", Latest(1), {1}, {1: "d"}, {}, [], passing={1}), False),
+        (Case("a pin nobody has", Pin(versions(1, 7)), {1}, {1: "g"}, {}, []), False),
+        (Case("all pins", Pin(versions(1)), {1, 2}, {1: "g"}, {}, []), True),
+    ],
+    ids=lambda value: value.name if isinstance(value, Case) else "",
+)
+def test_in_place(case: Case, *, in_place: bool) -> None:
+    """What `sync` ends with 0 for: all that is wanted, as far as it can be had; every single pin."""
+    assert plan(facts_of(case)).in_place is in_place
+
+
 def any_case() -> st.SearchStrategy[Case]:
     """Situations of every kind, likely or not."""
     numbers = st.integers(0, 6)
@@ -360,6 +481,8 @@ def any_case() -> st.SearchStrategy[Case]:
         asked=st.booleans(),
         told=st.sampled_from(ServerPolicy),
         waited=st.dictionaries(numbers, st.floats(0, 1000)),
+        starting=st.booleans(),
+        passing=st.sets(numbers, max_size=2),
     )
 
 
@@ -393,7 +516,7 @@ def test_a_quarantine_hits_only_what_never_served(case: Case) -> None:
 
 @given(any_case())
 def test_at_most_one_version_arrives_and_only_from_the_store(case: Case) -> None:
-    """What is brought is offered and not held; nothing is brought while the server judges another."""
+    """What is brought is offered and not held; nothing is brought while a server judges another."""
     actions = plan(facts_of(case)).actions
     brought = [action for action in actions if isinstance(action, Install | Repair)]
 
@@ -401,7 +524,9 @@ def test_at_most_one_version_arrives_and_only_from_the_store(case: Case) -> None
     for action in brought:
         assert action.version in (case.store or ())
         assert action.version not in case.held
-        assert not any(isinstance(other, Wait) for other in actions)
+        assert action.version not in case.passing
+        waits = [other for other in actions if isinstance(other, Wait)]
+        assert case.server is None or all(wait.overdue for wait in waits)
 
 
 @given(any_case())

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from servesync.errors import DiskError, Reason
-from servesync.install import Shelf, Workspace, hash_tree
+from servesync.errors import DiskError, Reason, ReleaseRefused
+from servesync.install import Refusals, Shelf, Workspace, hash_tree
 from servesync.plan.facts import Condition
-from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
+from servesync.plan.versions import Content, FileFact, Layout, Model, Release, StoredObject, Version
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 M = Model("m")
@@ -65,6 +65,45 @@ def test_an_occupied_number_is_left_alone(workspace: Workspace) -> None:
 
     assert caught.value.reason is Reason.VERSION_THERE
     assert list((workspace.shelf(M) / "3").iterdir()) == []
+    assert condition(Shelf(workspace, M), 3) is Condition.FOREIGN
+
+
+def test_a_version_that_no_record_can_hold_is_refused(workspace: Workspace) -> None:
+    """Otherwise it would count as foreign at the next look, and be fetched again and again."""
+    files = (FileFact(f"assets/{'x' * 200}/{number}", 1, "0" * 64) for number in range(60_000))
+    with workspace.attempt() as tree, pytest.raises(ReleaseRefused) as caught:
+        Shelf(workspace, M).publish(tree, release(3), Content.of(files), 7, NOW)
+
+    assert caught.value.reason is Reason.RELEASE_TOO_BIG
+    assert list(workspace.shelf(M).iterdir()) == []
+
+
+def test_an_attempt_that_leaves_something_behind_is_cleared_up_by_the_next(workspace: Workspace) -> None:
+    """What cannot be removed is no reason to call the attempt a failure."""
+    (workspace.staging / "left").mkdir()
+    with workspace.attempt():
+        assert len(list(workspace.staging.iterdir())) == 1
+
+
+def test_a_refusal_holds_for_one_judge(workspace: Workspace) -> None:
+    """Other limits may come to another verdict; the model server's verdict does not depend on ours."""
+    offered = {Version(1): release(1), Version(2): release(2)}
+    strict = Refusals(workspace.refusals(M), "strict")
+    strict.remember(Version(1), "id-1", Reason.ARCHIVE_RATIO, "too dense", NOW)
+    strict.remember(Version(2), "id-1", Reason.SERVER_REFUSED, "DATA_LOSS", NOW)
+
+    assert set(strict.holds(offered, set())) == {1, 2}
+    assert set(Refusals(workspace.refusals(M), "lenient").holds(offered, set())) == {2}
+    assert strict.holds({Version(1): release(1, "id-2")}, set()) == {}
+
+
+def test_a_refusal_for_a_foreign_directory_ends_with_it(workspace: Workspace) -> None:
+    """Somebody moved it away, as the refusal asked for."""
+    refusals = Refusals(workspace.refusals(M), "judge")
+    refusals.remember(Version(1), "id-1", Reason.VERSION_FOREIGN, "other bytes", NOW)
+
+    assert set(refusals.holds({Version(1): release(1)}, {Version(1)})) == {1}
+    assert refusals.holds({Version(1): release(1)}, set()) == {}
 
 
 def test_an_inventory_changes_nothing(workspace: Workspace) -> None:

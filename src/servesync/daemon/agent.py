@@ -8,7 +8,7 @@ from servesync import disk
 from servesync.daemon.executor import Executor
 from servesync.daemon.memory import Repeats
 from servesync.daemon.observe import ModelView, Observation, Observer
-from servesync.errors import ServerError, StoreError, SyncError
+from servesync.errors import Reason, ServerError, StoreError, SyncError
 from servesync.install import Lock, Shelf
 from servesync.logs import Event, get_logger
 from servesync.plan.facts import Action, Condition, Install, ModelPlan, Repair, Role, Verdict, Wait
@@ -21,7 +21,7 @@ class Outcome:
 
     acted: bool
     waiting: bool
-    """The server (if it answers) is about to say more about a version."""
+    """The server (if it answers) is about to say more about a version, and is not overdue."""
     server_answers: bool
     settling_seconds: float | None
     retry_seconds: float | None
@@ -60,6 +60,12 @@ class Agent:
         for problem in problems:
             self._say_failed(disk.describe(problem, "removing what an earlier run left"))
 
+    def close(self) -> None:
+        """Close all connections to store and server."""
+        self.observer.store.close()
+        if self.observer.server is not None:
+            self.observer.server.close()
+
     def cycle(self, *, ask_store: bool) -> Outcome:
         """Do what can be done now; of the versions to bring, one.
 
@@ -69,6 +75,8 @@ class Agent:
         """
         self._lock.check()
         self._ensure_shelves()
+        if ask_store:
+            self._executor.empty_trash()
         seen = self.observer.look(ask_store=ask_store)
         self._report(seen, asked_store=ask_store)
         acted = False
@@ -117,10 +125,14 @@ class Agent:
         return Outcome(
             acted=acted,
             waiting=seen.server_error is None
-            and any(isinstance(action, Wait) for plan in plans.values() for action in plan.actions),
+            and any(
+                isinstance(action, Wait) and not action.overdue
+                for plan in plans.values()
+                for action in plan.actions
+            ),
             server_answers=seen.server_error is None,
             settling_seconds=seen.settling_seconds,
-            retry_seconds=self.observer.attempts.next_due(time.monotonic()),
+            retry_seconds=self._retry_seconds(),
             plans=plans,
             store_failed=seen.store_error is not None,
             missing=tuple(
@@ -129,6 +141,11 @@ class Agent:
                 if settings.required and not (model in plans and plans[model].in_place)
             ),
         )
+
+    def _retry_seconds(self) -> float | None:
+        now = time.monotonic()
+        due = (self.observer.attempts.next_due(now), self.observer.server_memory.next_due(now))
+        return min((seconds for seconds in due if seconds is not None), default=None)
 
     # -- what the log says --------------------------------------------------------------------------
 
@@ -182,7 +199,10 @@ class Agent:
         log = get_logger().bind(model=model)
         for version in by_condition[Condition.DAMAGED]:
             log.error(
-                Event.VERSION_DAMAGED, version=version, because="its files are not those that were installed"
+                Event.VERSION_DAMAGED,
+                version=version,
+                reason=Reason.VERSION_DAMAGED,
+                because="its files are not those that were installed",
             )
         names = [str(version) for version in by_condition[Condition.FOREIGN]]
         names += [ascii(name) for name in view.inventory.strange]
@@ -204,6 +224,9 @@ class Agent:
             self._said.add(empty)
         elif view.facts.offered:
             self._said.discard(empty)
+        for action in view.plan.actions:
+            if isinstance(action, Wait) and action.overdue:
+                self._say_overdue(model, action)
         for version in owned:
             ours, theirs = view.inventory.versions[version].identity, (view.facts.offered or {}).get(version)
             changed = ("changed", model, version, theirs)
@@ -217,6 +240,13 @@ class Agent:
                     on_shelf=ours,
                     in_store=theirs,
                 )
+
+    def _say_overdue(self, model: Model, action: Wait) -> None:
+        overdue = ("overdue", model, action.version)
+        if overdue not in self._said:
+            self._said.add(overdue)
+            log = get_logger().bind(model=model, version=action.version)
+            log.warning(Event.VERSION_NOT_LOADED, because=action.because)
 
     def _say_failed(self, error: SyncError, **facts: str) -> None:
         repeats = self._repeats.count((error.reason, str(error)))

@@ -15,7 +15,9 @@ from servesync.settings import Settings
 from servesync.store import S3Store
 
 
-def build_observer(settings: Settings, should_stop: Callable[[], bool] = lambda: False) -> Observer:
+def build_observer(
+    settings: Settings, should_stop: Callable[[], bool] = lambda: False, *, one_pass: bool = True
+) -> Observer:
     """Return eyes that look at the store, shelf and server of `settings`."""
     url = settings.serving.rest_url
     return Observer(
@@ -24,14 +26,20 @@ def build_observer(settings: Settings, should_stop: Callable[[], bool] = lambda:
         server=ModelServer(url) if url else None,
         workspace=Workspace(settings.serving.models_dir),
         check=_checker(should_stop),
+        one_pass=one_pass,
     )
 
 
 def build_agent(
-    settings: Settings, lock: Lock, should_stop: Callable[[], bool], reporter: Reporter | None = None
+    settings: Settings,
+    lock: Lock,
+    should_stop: Callable[[], bool],
+    reporter: Reporter | None = None,
+    *,
+    one_pass: bool,
 ) -> Agent:
     """Return an agent that works under `settings` for as long as the caller holds `lock`."""
-    observer = build_observer(settings, should_stop)
+    observer = build_observer(settings, should_stop, one_pass=one_pass)
     repeats = Repeats()
     executor = Executor(
         observer=observer,

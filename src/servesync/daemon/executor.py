@@ -15,9 +15,9 @@ from servesync import disk
 from servesync.daemon.memory import Repeats
 from servesync.daemon.observe import ModelView, Observer
 from servesync.daemon.progress import Report, Reporter
-from servesync.errors import DiskError, Reason, ReleaseRefused, Stopped, SyncError
+from servesync.errors import DiskError, Reason, ReleaseRefused, Stopped, SyncError, bug
 from servesync.fetch import stream
-from servesync.install import Record, Refusals, Shelf
+from servesync.install import Record, Shelf
 from servesync.logs import Event, get_logger
 from servesync.plan.facts import Action, Condition, Confirm, Install, Prune, Quarantine, Repair, Wait
 from servesync.plan.lifecycle import State, advance
@@ -26,7 +26,8 @@ from servesync.prune import take_off
 from servesync.unpack import Unpacked, unpack_archive, unpack_objects
 from servesync.verify import verify_structure, verify_tensors
 
-SPACE_CHECK_BYTES: Final = 64 << 20
+SLICE_BYTES: Final = 256 << 10
+"""How much of an object is unpacked between two looks at the free space and at a request to stop."""
 
 
 @dataclass
@@ -56,6 +57,8 @@ class Executor:
                 self._failed(view, action, disk.describe(error, doing))
             except SyncError as error:
                 self._failed(view, action, error)
+            except Exception as error:  # noqa: BLE001 (a bug with one version must not hold up the others)
+                self._failed(view, action, bug(error))
             else:
                 return not isinstance(action, Wait)
         return False
@@ -107,7 +110,8 @@ class Executor:
         served = (view.facts.server.versions or {}).get(action.version)
         self.observer.server_memory.installed((view.plan.model, action.version), served)
         self.observer.attempts.succeeded((view.plan.model, action.version))
-        self._refusals(view.plan.model).forget(action.version)
+        self.repeats.over_with(view.plan.model, action.version)
+        self.observer.refusals(view.plan.model).forget(action.version)
         get_logger().info(
             Event.VERSION_RESTORED if restored else Event.VERSION_INSTALLED,
             because=action.because,
@@ -139,14 +143,14 @@ class Executor:
         self, parts: Iterator[tuple[StoredObject, memoryview]], report: Report
     ) -> Iterator[tuple[StoredObject, memoryview]]:
         """Pass the pieces on, reporting progress, and keeping `limits.disk_reserve_bytes` free."""
-        done = checked = 0
-        for item, piece in parts:
-            yield item, piece
-            done += len(piece)
-            report(done)
-            self.check()
-            if done - checked >= SPACE_CHECK_BYTES:
-                checked = done
+        done = 0
+        for item, part in parts:
+            for start in range(0, max(1, len(part)), SLICE_BYTES):
+                piece = part[start : start + SLICE_BYTES]
+                yield item, piece
+                done += len(piece)
+                report(done)
+                self.check()
                 self._check_free(0)
 
     def _check_space(self, release: Release) -> None:
@@ -210,7 +214,8 @@ class Executor:
         """Remember first, then take off: a crash in between leaves a version that is refused again."""
         model, version = view.plan.model, action.version
         identity = view.inventory.versions[version].identity
-        self._refusals(model).remember(version, identity, action.reason, action.because, datetime.now(UTC))
+        refusals = self.observer.refusals(model)
+        refusals.remember(version, identity, action.reason, action.because, datetime.now(UTC))
         self._take_off(shelf, model, version)
         advance(State.INSTALLED, State.QUARANTINED)
         get_logger().error(Event.VERSION_QUARANTINED, reason=action.reason, because=action.because)
@@ -219,7 +224,23 @@ class Executor:
         workspace = self.observer.workspace
         take_off(shelf.path / str(version), workspace.trash_name(model, version))
         shelf.forget(version)
-        disk.empty_dir(workspace.trash)
+        self.observer.server_memory.taken_off((model, version), time.monotonic())
+        self.empty_trash()
+
+    def empty_trash(self) -> None:
+        """Remove what has left the shelf; what resists is named, and removed at a later poll."""
+        for problem in disk.empty_dir(self.observer.workspace.trash):
+            error = disk.describe(problem, "removing what has left the shelf")
+            repeats = self.repeats.count(("trash", error.reason))
+            if repeats is not None:
+                get_logger().warning(
+                    Event.ACTION_FAILED,
+                    reason=error.reason,
+                    because=str(error),
+                    action="empty_trash",
+                    repeats=repeats,
+                    facts=error.facts,
+                )
 
     # -- failures -----------------------------------------------------------------------------------
 
@@ -231,7 +252,8 @@ class Executor:
         if isinstance(error, ReleaseRefused) and release is not None and isinstance(action, Install | Repair):
             try:
                 now = datetime.now(UTC)
-                self._refusals(model).remember(version, release.identity, error.reason, str(error), now)
+                refusals = self.observer.refusals(model)
+                refusals.remember(version, release.identity, error.reason, str(error), now)
             except OSError as problem:
                 facts["refusal_not_recorded"] = str(disk.describe(problem, "recording a refusal"))
                 self.observer.attempts.failed((model, version), release.identity, error, time.monotonic())
@@ -256,6 +278,3 @@ class Executor:
                 repeats=repeats,
                 facts=facts,
             )
-
-    def _refusals(self, model: Model) -> Refusals:
-        return Refusals(self.observer.workspace.refusals(model))

@@ -18,6 +18,7 @@ FIRST_WAIT_SECONDS: Final = 0.25
 LONGEST_WAIT_SECONDS: Final = 2.0
 AFTER_A_BUG_SECONDS: Final = 10.0
 SERVER_AGAIN_SECONDS: Final = 5.0
+SETTLED_AGAIN_SECONDS: Final = 1.0
 
 
 class Loop:
@@ -46,10 +47,10 @@ class Loop:
             agent = self._start(self._settings)
             self._wake.poll()
             while not self._wake.stop.is_set():
-                poll, reload = self._wake.clear()
-                poll = poll or time.monotonic() >= self._poll_at
-                if reload:
-                    agent = self._reload(agent)
+                woken = self._wake.clear()
+                poll = woken.poll or time.monotonic() >= self._poll_at
+                if woken.reload:
+                    agent = self._reload(agent, asked=woken.asked)
                     poll = True
                 if poll:
                     self._poll_at = time.monotonic() + longest_wait(self._settings.poll)
@@ -68,8 +69,12 @@ class Loop:
             self._triggers.stop()
 
     def _start(self, settings: Settings) -> Agent:
-        agent = build_agent(settings, self._lock, self._wake.stop.is_set)
-        agent.prepare()
+        agent = build_agent(settings, self._lock, self._wake.stop.is_set, one_pass=False)
+        try:
+            agent.prepare()
+        except SyncError:
+            agent.close()
+            raise
         observer = agent.observer
         shelves = [observer.workspace.shelf(model) for model in observer.models]
         self._triggers.start(settings.poll, shelves)
@@ -92,7 +97,10 @@ class Loop:
         if outcome.acted:
             self._waits = 0
             return 0.0
-        due = [outcome.retry_seconds, outcome.settling_seconds, self._poll_at - time.monotonic()]
+        if outcome.settling_seconds is not None and not outcome.store_failed:
+            settled_at = time.monotonic() + max(SETTLED_AGAIN_SECONDS, outcome.settling_seconds)
+            self._poll_at = min(self._poll_at, settled_at)
+        due = [outcome.retry_seconds, self._poll_at - time.monotonic()]
         if not outcome.server_answers:
             due.append(SERVER_AGAIN_SECONDS)
         if outcome.waiting:
@@ -101,31 +109,33 @@ class Loop:
         known = [max(0.05, seconds) for seconds in due if seconds is not None]
         return min(known)
 
-    def _reload(self, agent: Agent) -> Agent:
-        """Take over changed settings, or keep the old ones and say why."""
+    def _reload(self, agent: Agent, *, asked: bool) -> Agent:
+        """Take over changed settings, or keep the old ones and say why.
+
+        `asked`: somebody sent SIGHUP and is always answered; a change of the file may turn out to be none.
+        """
         try:
             settings = load_settings(self._path, self._environment)
             self._check_change(settings)
-            if settings == self._settings:
-                return agent
-            configure(settings.log.level, settings.log.format)
-            fresh = self._start(settings)
-        except SettingsError as error:
-            if str(error) != self._rejected:
+            fresh = agent if settings == self._settings else self._start(settings)
+        except SyncError as error:
+            if asked or str(error) != self._rejected:
                 get_logger().error(Event.SETTINGS_REJECTED, reason=error.reason, because=str(error))
             self._rejected = str(error)
             return agent
-        except (SyncError, OSError) as error:
-            get_logger().error(Event.SETTINGS_REJECTED, reason=Reason.DISK_FAILED, because=str(error))
+        self._rejected = ""
+        if fresh is agent:
+            if asked:
+                get_logger().info(Event.SETTINGS_RELOADED, changed=[])
             return agent
+        configure(settings.log.level, settings.log.format)
         changed = [
             name
             for name in type(settings).model_fields
             if getattr(settings, name) != getattr(self._settings, name)
         ]
-        self._settings, self._rejected = settings, ""
-        if agent.observer.server is not None:
-            agent.observer.server.close()
+        self._settings = settings
+        agent.close()
         get_logger().info(Event.SETTINGS_RELOADED, changed=changed)
         return fresh
 

@@ -1,15 +1,19 @@
 """Looks at store, shelf and server and lets the planner decide; changes nothing anywhere."""
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import Final
 
-from servesync import disk
+from servesync import __version__, disk
 from servesync.confirm import ModelServer
 from servesync.daemon.memory import Attempts, ServerMemory
-from servesync.errors import Reason, ServerError, StoreError, SyncError
+from servesync.errors import Reason, ServerError, Stopped, StoreError, SyncError, bug
 from servesync.install import DamageSeen, Inventory, Refusals, Shelf, Workspace
 from servesync.plan.facts import (
+    Condition,
     Everything,
     Facts,
     Hold,
@@ -22,7 +26,8 @@ from servesync.plan.facts import (
     ServerPolicy,
 )
 from servesync.plan.planner import plan
-from servesync.plan.versions import Model, Release, Version
+from servesync.plan.versions import Model, Release, Version, parse_version
+from servesync.plan.view import View, chosen
 from servesync.settings import ModelSettings, Settings
 from servesync.store import Listing, Settling, StorePort
 
@@ -48,7 +53,12 @@ class Observation:
     store_error: StoreError | None
     server_error: ServerError | None
     settling_seconds: float | None
-    """Until the next directory release may count as complete; None if none is settling."""
+    """Until a listing may show that a wanted directory release has settled; None if none is settling."""
+
+
+TAKES_THE_NUMBER: Final = (
+    "was not put there by servesync, and the server takes its name for this version: move it away by hand"
+)
 
 
 def policy_of(settings: ModelSettings) -> Policy:
@@ -63,18 +73,23 @@ def policy_of(settings: ModelSettings) -> Policy:
 
 @dataclass
 class Observer:
-    """The eyes of the agent. The last good listing stays in mind while the store does not answer."""
+    """The eyes of the agent. The last good listing stays in mind while the store does not answer.
+
+    `one_pass`: there is no later look at which a server that starts now would have answered.
+    """
 
     settings: Settings
     store: StorePort
     server: ModelServer | None
     workspace: Workspace
     check: Callable[[], None] = lambda: None
+    one_pass: bool = False
     attempts: Attempts = field(default_factory=Attempts)
     server_memory: ServerMemory = field(default_factory=ServerMemory)
     _damaged: dict[Model, DamageSeen] = field(init=False, default_factory=dict)
     _settling: Settling = field(init=False)
     _listing: Listing | None = field(init=False, default=None)
+    _listed_at: float = field(init=False, default=0.0)
     _store_error: StoreError | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -91,7 +106,7 @@ class Observer:
         if ask_store:
             self._list_store()
         now = time.monotonic()
-        settling = self._settle(now)
+        settling = self._settle()
         views: dict[Model, ModelView] = {}
         broken: dict[Model, SyncError] = {}
         server_error: ServerError | None = None
@@ -100,34 +115,45 @@ class Observer:
             served, error = self._ask_server(model, unreachable=server_error)
             server_error = server_error or error
             try:
-                views[model] = self._view(model, settings, served, settling, now)
+                views[model] = self._view(model, settings, served, settling.get(model, {}), now)
             except OSError as problem:
                 broken[model] = disk.describe(problem, f"reading the shelf of {model}")
+            except Stopped:
+                raise
+            except Exception as problem:  # noqa: BLE001 (a bug with one model must not hold up the others)
+                broken[model] = bug(problem)
         waits = [
-            left
-            for model, held in settling.items()
-            for version, left in held.items()
-            if model in views and version not in views[model].inventory.versions
+            settling[model][version] + self._listed_at - now
+            for model, view in views.items()
+            for version in _awaited(view, settling.get(model, {}).keys())
         ]
         return Observation(
             views, broken, self._listing, self._store_error, server_error, min(waits, default=None)
         )
 
+    def refusals(self, model: Model) -> Refusals:
+        """Return the refused releases of `model`, as far as the present settings would refuse them again."""
+        settings = self.settings
+        judge = f"{__version__} {settings.verify.model_dump_json()} {settings.limits.model_dump_json()}"
+        return Refusals(self.workspace.refusals(model), hashlib.sha256(judge.encode()).hexdigest()[:16])
+
     def _list_store(self) -> None:
         wanted = self.models
+        asked_at = time.monotonic()
         try:
             self._listing = self.store.list(wanted.__contains__)
         except StoreError as error:
             self._store_error = error
         else:
             self._store_error = None
+            self._listed_at = asked_at
 
-    def _settle(self, now: float) -> dict[Model, dict[Version, float]]:
-        """Return the seconds that each settling release still has to stay unchanged."""
+    def _settle(self) -> dict[Model, dict[Version, float]]:
+        """Return the seconds after the last listing that each settling release must stay unchanged."""
         if self._listing is None:
             return {}
         return {
-            model: self._settling.remaining(model, releases, now)
+            model: self._settling.remaining(model, releases, self._listed_at)
             for model, releases in self._listing.releases.items()
         }
 
@@ -144,17 +170,18 @@ class Observer:
                 found = self.server.status(model)
             except ServerError as problem:
                 error = problem
-        return self.server_memory.saw(model, found, time.monotonic()), error
+        return found, error
 
     def _view(
         self,
         model: Model,
         settings: ModelSettings,
         served: Mapping[Version, Served] | None,
-        settling: Mapping[Model, Mapping[Version, float]],
+        settling: Mapping[Version, float],
         now: float,
     ) -> ModelView:
         inventory = Shelf(self.workspace, model, self.check).inventory(self._damaged.setdefault(model, {}))
+        versions = self.server_memory.saw(model, served, time.monotonic(), inventory.versions)
         releases = self._listing.releases.get(model, ()) if self._listing else ()
         offered = {release.version: release for release in releases}
         facts = Facts(
@@ -163,37 +190,53 @@ class Observer:
             offered=None
             if self._listing is None
             else {version: release.identity for version, release in offered.items()},
-            held=self._holds(model, offered, settling.get(model, {}), now),
+            held=self._holds(model, offered, inventory, settling, now),
             shelf=inventory.versions,
             server=Server(
                 asked=self.server is not None,
                 policy=ServerPolicy(self.settings.serving.version_policy),
-                versions=served,
+                versions=versions,
                 waited_seconds=self.server_memory.waited_for(model),
                 load_timeout_seconds=self.settings.serving.load_timeout_seconds,
+                may_be_starting=self._may_be_starting(model, now),
             ),
         )
         return ModelView(settings, inventory, offered, facts, plan(facts))
+
+    def _may_be_starting(self, model: Model, now: float) -> bool:
+        if self.one_pass:
+            return False
+        return self.server_memory.silent_seconds(model, now) < self.settings.serving.load_timeout_seconds
 
     def _holds(
         self,
         model: Model,
         offered: Mapping[Version, Release],
+        inventory: Inventory,
         settling: Mapping[Version, float],
         now: float,
     ) -> dict[Version, Hold]:
+        """Return why versions are not to be fetched now; what is said last counts."""
         holds = {
             version: Hold(
                 Reason.RELEASE_INCOMPLETE,
                 "a directory without a manifest; it counts as complete when it has not changed for "
-                f"{self.settings.store.settle_seconds:g} s ({left:.0f} s left)",
+                f"{self.settings.store.settle_seconds:g} s (at the last listing, {left:.0f} s were left)",
             )
             for version, left in settling.items()
-            if left > 0
         }
         identities = {version: release.identity for version, release in offered.items()}
         holds |= self.attempts.holds(model, identities, now)
-        holds |= Refusals(self.workspace.refusals(model)).holds(offered)
+        holds |= self.server_memory.resting(model, now)
+        foreign = {v for v, item in inventory.versions.items() if item.condition is Condition.FOREIGN}
+        holds |= self.refusals(model).holds(offered, foreign)
+        holds |= {
+            version: Hold(
+                Reason.VERSION_FOREIGN, f"{str(self.workspace.shelf(model) / name)!a} {TAKES_THE_NUMBER}"
+            )
+            for name in inventory.strange
+            if (version := parse_version(name.strip(" \t\n\v\f\r").removeprefix("+"))) is not None
+        }
         if self._listing is not None:
             holds |= {
                 version: Hold(error.reason, str(error))
@@ -201,3 +244,9 @@ class Observer:
                 if name == model
             }
         return holds
+
+
+def _awaited(view: ModelView, settling: AbstractSet[Version]) -> frozenset[Version]:
+    """Return the settling versions that policy would bring if they were complete."""
+    present = View(view.facts).candidates
+    return chosen(view.facts.policy, present | settling) & settling - view.inventory.versions.keys()

@@ -41,16 +41,21 @@ class _Limit:
     def reached(self) -> bool:
         return bool(self.signal) or time.monotonic() > self._deadline
 
-    def because(self) -> str:
+    def because(self, outcome: Outcome | None) -> str:
         if self.signal:
             return self.signal
-        return "--timeout" if self.reached() else "nothing left to do"
+        if self.reached():
+            return "--timeout"
+        if outcome and (outcome.store_failed or outcome.retry_seconds is not None):
+            return "not all could be done; what failed may work at the next call"
+        return "nothing left to do"
 
 
 def sync_once(settings: Settings, timeout_seconds: float) -> Result:
     """Bring the shelf to what is wanted, wait until an answering server has judged it, and prune.
 
-    A server that does not answer is not waited for: in an init container it has not been started yet.
+    A server that does not answer is not waited for: in an init container it has not been started yet. What
+    failed is not tried again: whoever calls does that.
 
     Raises:
         LockHeld: another agent has the models directory.
@@ -60,7 +65,7 @@ def sync_once(settings: Settings, timeout_seconds: float) -> Result:
     old = {number: signal.signal(number, limit.catch) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with claimed(settings) as lock:
-            agent = build_agent(settings, lock, limit.reached)
+            agent = build_agent(settings, lock, limit.reached, one_pass=True)
             agent.prepare()
             outcome = _work(agent, limit)
     finally:
@@ -68,8 +73,9 @@ def sync_once(settings: Settings, timeout_seconds: float) -> Result:
             signal.signal(number, handler)
     missing = outcome.missing if outcome else tuple(agent.observer.models)
     plans = outcome.plans if outcome else {}
-    get_logger().info(Event.AGENT_STOPPED, because=limit.because(), missing=list(missing))
-    return Result(missing, plans, limit.because())
+    because = limit.because(outcome)
+    get_logger().info(Event.AGENT_STOPPED, because=because, missing=list(missing))
+    return Result(missing, plans, because)
 
 
 def _work(agent: Agent, limit: _Limit) -> Outcome | None:
@@ -82,6 +88,10 @@ def _work(agent: Agent, limit: _Limit) -> Outcome | None:
             if ask_store:
                 next_poll = time.monotonic() + agent.observer.settings.poll.interval_seconds
             outcome = agent.cycle(ask_store=ask_store)
+            if outcome.settling_seconds is not None:
+                next_poll = min(
+                    next_poll, time.monotonic() + max(LOOK_AGAIN_SECONDS, outcome.settling_seconds)
+                )
             if not outcome.acted and not outcome.waiting and outcome.settling_seconds is None:
                 break
             if not outcome.acted:

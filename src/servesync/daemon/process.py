@@ -65,7 +65,7 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
         thread.start()
         name = _serve_signals(thread, wake)
         wake.end()
-        thread.join(GRACE_SECONDS)
+        _await_end(thread)
         get_logger().info(
             Event.AGENT_STOPPED,
             because=name,
@@ -88,17 +88,19 @@ def _serve_signals(thread: threading.Thread, wake: Wake) -> str:
             continue
         match info.si_signo:
             case signal.SIGHUP:
-                wake.reload()
+                wake.reload(asked=True)
             case signal.SIGUSR1:
                 wake.poll()
             case number:
-                _next_one_kills()
                 return signal.Signals(number).name
     return "the deciding thread ended"
 
 
-def _next_one_kills() -> None:
-    """Let a second SIGTERM or SIGINT end the process at once."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+def _await_end(thread: threading.Thread) -> None:
+    """Wait until the deciding thread has ended, for as long as a stop may take, or until a second signal."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    while thread.is_alive() and time.monotonic() < deadline:
+        thread.join(0.05)
+        info = signal.sigtimedwait({signal.SIGTERM, signal.SIGINT}, 0)
+        if info is not None:
+            return

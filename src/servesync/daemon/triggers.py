@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -30,6 +30,22 @@ def longest_wait(poll: Poll) -> float:
     return poll.interval_seconds + 2 * jitter_of(poll) + 1.0
 
 
+class Woken(NamedTuple):
+    """Why the deciding thread was woken: list the store, read the settings; `asked`: by an operator."""
+
+    poll: bool
+    reload: bool
+    asked: bool
+
+
+def _taken(event: threading.Event) -> bool:
+    """Return whether an event was set, and clear it if so."""
+    was_set = event.is_set()
+    if was_set:
+        event.clear()
+    return was_set
+
+
 class Wake:
     """The one thing that the deciding thread waits on, and why it was woken."""
 
@@ -37,6 +53,7 @@ class Wake:
         self._event = threading.Event()
         self._poll = threading.Event()
         self._reload = threading.Event()
+        self._asked = threading.Event()
         self.stop = threading.Event()
 
     def poll(self) -> None:
@@ -44,8 +61,10 @@ class Wake:
         self._poll.set()
         self._event.set()
 
-    def reload(self) -> None:
-        """Read the settings anew."""
+    def reload(self, *, asked: bool = False) -> None:
+        """Read the settings anew; `asked`: because an operator said so."""
+        if asked:
+            self._asked.set()
         self._reload.set()
         self._event.set()
 
@@ -58,15 +77,10 @@ class Wake:
         self.stop.set()
         self._event.set()
 
-    def clear(self) -> tuple[bool, bool]:
-        """Forget the past, before looking at the present; return (poll asked for, reload asked for)."""
+    def clear(self) -> "Woken":
+        """Forget the past, before looking at the present; return what was asked for."""
         self._event.clear()
-        asked = self._poll.is_set(), self._reload.is_set()
-        if asked[0]:
-            self._poll.clear()
-        if asked[1]:
-            self._reload.clear()
-        return asked
+        return Woken(_taken(self._poll), _taken(self._reload), _taken(self._asked))
 
     def wait(self, seconds: float | None) -> None:
         """Sleep until woken, at most `seconds`."""

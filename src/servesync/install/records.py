@@ -14,7 +14,9 @@ from servesync import disk
 from servesync.install.content import Stamp
 from servesync.plan.versions import Content, FileFact, Version, parse_canonical
 
-MAX_RECORD_BYTES = 16 << 20
+MAX_RECORD_BYTES = 64 << 20
+MAX_NEW_RECORD_BYTES = 16 << 20
+"""Far below what is read again: a record grows by the stamps once its version is on the shelf."""
 
 
 class _Stored(BaseModel):
@@ -62,6 +64,7 @@ class Refusal(_Stored):
 
     reason: str
     text: str
+    judge: str = ""
 
 
 def files_of(content: Content) -> tuple[RecordedFile, ...]:

@@ -1,8 +1,14 @@
-"""What was refused, and why: one durable record a version, valid for one identity of its release."""
+"""What was refused, and why: one durable record a version, valid for one identity of its release.
+
+A refusal by servesync's own proofs also holds for one judge only: other limits, another level or another
+release of servesync may come to another verdict. One by the model server holds for whoever asks.
+"""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from servesync.errors import Reason
 from servesync.install import records
@@ -10,25 +16,36 @@ from servesync.install.records import Refusal
 from servesync.plan.facts import Hold
 from servesync.plan.versions import Release, Version
 
+OF_THE_SERVER: Final = frozenset({Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIMEOUT})
+
 
 class Refusals:
     """The refused releases of one model."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, judge: str) -> None:
         self._folder = folder
+        self._judge = judge
 
-    def holds(self, offered: Mapping[Version, Release]) -> dict[Version, Hold]:
-        """Return a hold for every offered release that was refused under the identity it still has."""
+    def holds(self, offered: Mapping[Version, Release], foreign: AbstractSet[Version]) -> dict[Version, Hold]:
+        """Return a hold for every offered release that was refused under the identity it still has.
+
+        `foreign`: the numbers on the shelf that are not ours; a release that was refused because of one is
+        free again when it is gone.
+        """
         found = records.read_all(self._folder, Refusal)
         return {
             version: Hold(_reason(refusal), f"{refusal.text} (refused {refusal.at})")
             for version, refusal in found.items()
-            if version in offered and offered[version].identity == refusal.identity
+            if version in offered
+            and offered[version].identity == refusal.identity
+            and (refusal.reason in OF_THE_SERVER or refusal.judge == self._judge)
+            and (refusal.reason != Reason.VERSION_FOREIGN or version in foreign)
         }
 
     def remember(self, version: Version, identity: str, reason: Reason, text: str, now: datetime) -> None:
         """Refuse a release until its identity changes, also after a restart."""
-        refusal = Refusal(identity=identity, at=now.isoformat(timespec="seconds"), reason=reason, text=text)
+        at = now.isoformat(timespec="seconds")
+        refusal = Refusal(identity=identity, at=at, reason=reason, text=text, judge=self._judge)
         records.write(self._folder, version, refusal)
 
     def forget(self, version: Version) -> None:

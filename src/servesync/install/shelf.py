@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from servesync import disk
-from servesync.errors import DiskError, Reason
+from servesync.errors import DiskError, Reason, ReleaseRefused
 from servesync.install import records
 from servesync.install.content import Stamp, hash_tree, stamps
 from servesync.install.records import Record
@@ -108,6 +108,7 @@ class Shelf:
 
         Raises:
             DiskError: `VERSION_THERE`: the number is on the shelf; nothing was changed there.
+            ReleaseRefused: `RELEASE_TOO_BIG`: it has more files than a record can hold; nothing was changed.
             OSError: the disk refused; before the rename the shelf is untouched, after it the version is
                 complete though perhaps not yet durable.
         """
@@ -166,8 +167,14 @@ class Shelf:
     def _stage(
         self, staged: Path, release: Release, content: Content, tensor_bytes: int, now: datetime
     ) -> Record:
-        disk.sync_tree(staged, self._check)
         record = self._record(release, content, tensor_bytes, now)
+        if len(record.model_dump_json()) > records.MAX_NEW_RECORD_BYTES:
+            text = (
+                f"{len(content.files)} files are more than servesync can keep a record of: pack the model's "
+                "assets into fewer files, or with shorter names"
+            )
+            raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text, files=len(content.files))
+        disk.sync_tree(staged, self._check)
         records.write(self._records, release.version, record)
         return record
 

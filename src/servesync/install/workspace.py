@@ -1,5 +1,6 @@
 """The workspace `<models_dir>/.servesync/`: hidden from the server, on the same filesystem as the shelf."""
 
+import contextlib
 import errno
 import os
 import uuid
@@ -99,7 +100,11 @@ class Workspace:
 
     @contextmanager
     def attempt(self) -> Iterator[Path]:
-        """Lend an empty directory below staging; it is removed with all that is left in it."""
+        """Lend an empty directory below staging; it is removed with all that is left in it.
+
+        What cannot be removed changes nothing about how the attempt ended: the next one removes it.
+        """
+        disk.empty_dir(self.staging)
         folder = self.staging / uuid.uuid4().hex
         folder.mkdir(mode=0o700)
         tree = folder / "tree"
@@ -108,7 +113,8 @@ class Workspace:
         try:
             yield tree
         finally:
-            disk.remove_tree(folder)
+            with contextlib.suppress(OSError):
+                disk.remove_tree(folder)
 
     def trash_name(self, model: Model, version: Version) -> Path:
         """Return a fresh name in the trash for a version that leaves the shelf."""

@@ -39,10 +39,14 @@ class ServerPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Why an offered version is not to be fetched now; `text` is for people."""
+    """Why an offered version is not to be fetched now; `text` is for people.
+
+    `passing`: it is likely to go by itself soon, so the version is still wanted rather than an older one.
+    """
 
     reason: Reason
     text: str
+    passing: bool = False
 
 
 class Condition(StrEnum):
@@ -96,8 +100,8 @@ class Server:
     """What the model server was told and what it answers for one model.
 
     `asked` False: there is no server to ask, and installation is the end. `versions` None: it did not
-    answer. `waited_seconds`: how long an answering server has been seen with a version that is not
-    available yet.
+    answer; `may_be_starting` then tells whether it may be about to. `waited_seconds`: how long an answering
+    server has been seen with a version that is not available, or not even listed.
     """
 
     asked: bool = True
@@ -105,6 +109,7 @@ class Server:
     versions: Mapping[Version, Served] | None = None
     waited_seconds: Mapping[Version, float] = field(default_factory=dict)
     load_timeout_seconds: float = 600.0
+    may_be_starting: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +170,14 @@ class Prune:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Do nothing yet: the server is about to say more about this version."""
+    """Do nothing yet: the server is about to say more about this version.
+
+    `overdue`: it has had all the time that it was given, so nothing else is held up by it any more.
+    """
 
     version: Version
     because: str
+    overdue: bool = False
 
 
 Action = Install | Repair | Confirm | Quarantine | Prune | Wait
@@ -206,6 +215,7 @@ class ModelPlan:
     actions: tuple[Action, ...]
     verdicts: Mapping[Version, Verdict]
     in_place: bool
-    """Every wanted version (at least one) is complete on the shelf."""
+    """Every wanted version (at least one) is complete on the shelf, but for those that a passing failure
+    holds up while others are there; of pinned versions, every one."""
     served: bool
     """The server serves (or there is no server to ask) every version that it should."""

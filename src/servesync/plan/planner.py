@@ -3,7 +3,9 @@
 The rules, in the order in which they are asked:
 
 1. What the server serves for the first time is confirmed; what it refused leaves the shelf.
-2. One unconfirmed version at a time: while the server is about to judge one, nothing else is installed.
+2. One unconfirmed version at a time: while an answering server is about to judge one, nothing else is
+   installed. A server that is silent, or that ignores a version, does not keep wanted ones away, but no
+   more than two that are neither wanted nor confirmed pile up meanwhile.
 3. A damaged version that is wanted is repaired; a wanted one that is missing is installed, highest first.
 4. Only when every wanted version is in place and served does the lowest unwanted one leave.
 
@@ -41,7 +43,7 @@ def plan(facts: Facts) -> ModelPlan:
         wanted=view.wanted,
         actions=actions,
         verdicts=verdicts(view, actions),
-        in_place=bool(view.wanted) and view.wanted <= view.good.keys(),
+        in_place=view.in_place,
         served=bool(view.wanted) and all(view.is_served(version) for version in view.wanted),
     )
 
@@ -50,10 +52,19 @@ def _actions(view: View) -> Iterator[Action]:
     yield from _judgements(view)
     doubtful = [version for version in view.in_doubt() if not _refusal(view, version)]
     for version in doubtful:
-        yield Wait(version, _waiting_for(view, version))
-    if not doubtful:
+        yield Wait(version, _waiting_for(view, version), overdue=view.is_overdue(version))
+    if not doubtful or _may_others_come(view, doubtful):
         yield from _arrivals(view)
+    if not doubtful:
         yield from _departures(view)
+
+
+def _may_others_come(view: View, doubtful: list[Version]) -> bool:
+    """Whether waiting for a judgement on `doubtful` must not keep other versions away."""
+    if not view.is_silent and not all(view.is_overdue(version) for version in doubtful):
+        return False
+    piled_up = [v for v in view.unwanted & view.good.keys() if not view.good[v].confirmed]
+    return len(piled_up) <= 1
 
 
 def _judgements(view: View) -> Iterator[Action]:
@@ -61,10 +72,18 @@ def _judgements(view: View) -> Iterator[Action]:
         if item.confirmed or not view.is_expected(version):
             continue
         refusal = _refusal(view, version)
-        if refusal:
+        if refusal and not _empties_the_shelf(view, version):
             yield refusal
         elif view.is_served(version):
             yield Confirm(version, "the server says AVAILABLE")
+
+
+def _empties_the_shelf(view: View, version: Version) -> bool:
+    """Whether taking a version off would make the server unload another one, which it still serves."""
+    others = [served for number, served in (view.server.versions or {}).items() if number != version]
+    return view.facts.shelf.keys() == {version} and any(
+        served.state is ServerState.AVAILABLE for served in others
+    )
 
 
 def _refusal(view: View, version: Version) -> Quarantine | None:
@@ -80,7 +99,8 @@ def _refusal(view: View, version: Version) -> Quarantine | None:
         text = f"the server ended it with {served.error_code}: {served.message}{_way_back(view)}"
         return Quarantine(version, text, Reason.SERVER_REFUSED)
     waited = view.server.waited_seconds.get(version, 0.0)
-    if served.state is not ServerState.AVAILABLE and waited >= view.server.load_timeout_seconds:
+    ended = served.state in {ServerState.AVAILABLE, ServerState.END}
+    if not ended and waited >= view.server.load_timeout_seconds:
         text = (
             f"still {served.state.value} after {waited:.0f} s (serving.load_timeout_seconds is "
             f"{view.server.load_timeout_seconds:.0f}){_way_back(view)}"
@@ -99,11 +119,16 @@ def _waiting_for(view: View, version: Version) -> str:
     if view.server.versions is None:
         return (
             "on the shelf; the server does not answer yet (if it ends at every start, this version may be "
-            "why, and its log says so: then move the directory away by hand and publish a higher number)"
+            "why, and its log says so: then publish a higher number, and move this directory away by hand)"
         )
     served = view.says(version)
+    if served is None and view.is_overdue(version):
+        return (
+            f"on the shelf; the server has answered for {view.server.waited_seconds[version]:.0f} s without "
+            "listing it: is it configured for this model, and does it scan this directory?"
+        )
     if served is None:
-        return "on the shelf; the server has not seen it yet (does it scan this directory?)"
+        return "on the shelf; the server has not seen it yet"
     return f"on the shelf; the server says {served.state.value}"
 
 
@@ -112,15 +137,10 @@ def _arrivals(view: View) -> Iterator[Action]:
 
     None while a server with policy latest may be starting: it would drop its first load and exit.
     """
-    starting = (
-        view.server.asked
-        and view.server.versions is None
-        and view.server.policy is ServerPolicy.LATEST
-        and bool(view.facts.shelf)
-    )
-    if starting:
+    may_exit = view.server.policy is ServerPolicy.LATEST and view.server.may_be_starting
+    if view.is_silent and may_exit and view.facts.shelf:
         return
-    fetchable = (view.offered.keys() - view.facts.held.keys()) & view.wanted
+    fetchable = view.fetchable & view.wanted
     damaged = {
         version
         for version in fetchable & (view.owned.keys() - view.good.keys())
@@ -145,7 +165,7 @@ def _departures(view: View) -> Iterator[Action]:
     """Yield the lowest unwanted version once all that is wanted is in place and served."""
     if view.facts.offered is None or view.pins_missing or not view.wanted or not view.unwanted:
         return
-    if view.server.asked and view.server.versions is None:
+    if view.is_silent:
         return
     leaving = {version for version in view.unwanted if not _is_loading(view, version)}
     if not leaving or not all(view.is_served(version) for version in view.wanted):

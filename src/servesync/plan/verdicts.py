@@ -47,15 +47,7 @@ def _verdict(view: View, version: Version, action: Action | None) -> Verdict:
 
 
 def _verdict_on_shelf(view: View, version: Version) -> Verdict:
-    offered = view.offered.get(version)
-    note = ""
-    if offered is not None and offered != view.good[version].identity:
-        note = (
-            "; the store now offers something else under this number: "
-            "versions are immutable, publish it under a new one"
-        )
-    elif offered is None and view.facts.offered is not None:
-        note = "; the store no longer lists it, which removes nothing"
+    note = _store_note(view, version)
     if version not in view.wanted:
         return Verdict(Role.KEPT, f"not wanted ({view.policy}), kept until {_kept_until(view)}{note}")
     return _verdict_of_server(view, version, note)
@@ -114,7 +106,8 @@ def _verdict_on_strange(view: View, version: Version) -> Verdict:
         )
     if version in view.offered and view.offered[version] != view.owned[version].identity:
         text = (
-            "damaged on the shelf, and the store now offers something else under this number: publish it anew"
+            "damaged on the shelf, and the store now offers something else under this number: "
+            "publish it under a new one"
         )
         return Verdict(Role.HELD, text + why)
     if version in view.offered:

@@ -8,12 +8,24 @@ from servesync.plan.facts import (
     Facts,
     Latest,
     Pin,
+    Policy,
     Served,
     ServerPolicy,
     ServerState,
     Shelved,
 )
 from servesync.plan.versions import Version
+
+
+def chosen(policy: Policy, candidates: frozenset[Version]) -> frozenset[Version]:
+    """Return those of the candidates that a policy asks for."""
+    match policy:
+        case Latest(count):
+            return frozenset(sorted(candidates, reverse=True)[:count])
+        case Pin(versions):
+            return versions & candidates
+        case Everything():
+            return candidates
 
 
 class View:
@@ -27,18 +39,25 @@ class View:
             version: item for version, item in facts.shelf.items() if item.condition is not Condition.FOREIGN
         }
         self.good = {v: item for v, item in self.owned.items() if item.condition is Condition.GOOD}
-        self.candidates = frozenset((self.offered.keys() - facts.held.keys()) | self.owned.keys())
-        self.wanted = self._wanted()
+        self.fetchable = self.offered.keys() - facts.held.keys()
+        self.late = frozenset(
+            version
+            for version, hold in facts.held.items()
+            if hold.passing and self.good and version in self.offered and version not in self.owned
+        )
+        """Offered versions that a passing failure holds up: waited for if something good is there."""
+        self.candidates = frozenset(self.fetchable | self.late | self.owned.keys())
+        self.wanted = chosen(facts.policy, self.candidates)
         self.unwanted = self.owned.keys() - self.wanted
 
-    def _wanted(self) -> frozenset[Version]:
-        match self.facts.policy:
-            case Latest(count):
-                return frozenset(sorted(self.candidates, reverse=True)[:count])
-            case Pin(versions):
-                return versions & self.candidates
-            case Everything():
-                return self.candidates
+    @property
+    def in_place(self) -> bool:
+        """Whether all that policy wants is complete on the shelf, as far as it can be had now."""
+        if isinstance(self.facts.policy, Pin):
+            return not self.pins_missing
+        return (
+            bool(self.good.keys() & self.wanted or self.late) and self.wanted - self.late <= self.good.keys()
+        )
 
     @property
     def pins_missing(self) -> frozenset[Version]:
@@ -64,6 +83,18 @@ class View:
             return True
         served = self.says(version)
         return served is not None and served.state is ServerState.AVAILABLE
+
+    def is_overdue(self, version: Version) -> bool:
+        """Whether an answering server has had its time for a version, and neither loads nor refuses it."""
+        served = self.says(version)
+        silent = self.server.versions is not None and (served is None or served.state is ServerState.END)
+        waited = self.server.waited_seconds.get(version, 0.0)
+        return silent and waited >= self.server.load_timeout_seconds
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether there is a server to ask, and it does not answer."""
+        return self.server.asked and self.server.versions is None
 
     def in_doubt(self) -> list[Version]:
         """The versions on the shelf that the server has still to judge, lowest first."""

@@ -125,20 +125,27 @@ def _identity(items: Iterable[StoredObject]) -> str:
 
 
 class Settling:
-    """Tells since when each directory release has not changed, by the caller's monotonic clock."""
+    """Tells since when each directory release has not changed, by the caller's monotonic clock.
+
+    Only listings count: a release has settled when one that is late enough still shows the same.
+    """
 
     def __init__(self, settle_seconds: float) -> None:
         self._settle_seconds = settle_seconds
         self._since: dict[Model, dict[Version, tuple[str, float]]] = {}
 
-    def remaining(self, model: Model, releases: Iterable[Release], now: float) -> dict[Version, float]:
-        """Return the seconds that each release of `model` must still stay as it is; archives need none."""
+    def remaining(self, model: Model, releases: Iterable[Release], listed_at: float) -> dict[Version, float]:
+        """Return the seconds after `listed_at` for which each release must still stay as it is.
+
+        Archives need none. `listed_at` is when the listing was asked for that shows `releases`.
+        """
         known = self._since.get(model, {})
         seen: dict[Version, tuple[str, float]] = {}
         for release in releases:
             if release.layout is Layout.DIRECTORY:
-                identity, since = known.get(release.version, ("", now))
-                seen[release.version] = (release.identity, since if identity == release.identity else now)
+                identity, since = known.get(release.version, ("", listed_at))
+                same = identity == release.identity
+                seen[release.version] = (release.identity, since if same else listed_at)
         self._since[model] = seen
-        left = {version: since + self._settle_seconds - now for version, (_, since) in seen.items()}
+        left = {version: since + self._settle_seconds - listed_at for version, (_, since) in seen.items()}
         return {version: seconds for version, seconds in left.items() if seconds > 0}
