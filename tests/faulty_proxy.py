@@ -246,6 +246,14 @@ def drip(exchange: Exchange) -> None:
         time.sleep(0.02)
 
 
+def drip_the_head(exchange: Exchange) -> None:
+    """A header that never ends, a byte now and then."""
+    exchange.send(b"HTTP/1.1 200 OK\r\nX-Long: ")
+    while not exchange.stopping:
+        exchange.send(b"x")
+        time.sleep(0.02)
+
+
 def endless(exchange: Exchange) -> None:
     """The whole body, and then more, for ever."""
     answer = exchange.forward()

@@ -136,9 +136,14 @@ def verify(
     level: Annotated[
         Literal["structure", "checksum"], typer.Option(help="How much is proven; see verify.level.")
     ] = "checksum",
+    config: Annotated[
+        Path | None,
+        typer.Option("-c", "--config", help="A settings file, whose limits then count.", dir_okay=False),
+    ] = None,
 ) -> None:
     """Prove a directory or an archive on disk as the agent would before installing it."""
-    proof = prove(path, level)
+    limits = load_settings(config, environment_overrides()).limits if config else None
+    proof = prove(path, level, limits)
     typer.echo(f"{path}: good ({proof})")
 
 

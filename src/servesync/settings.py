@@ -146,6 +146,9 @@ class Serving(Section):
         plain = not (parts.query or parts.fragment or parts.username or parts.password)
         if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
             raise ValueError("must be http://HOST:PORT of the server's REST interface, or null")
+        address = _address(parts.hostname)
+        if address is not None and (address.is_link_local or address.is_unspecified):
+            raise ValueError("must not be a link-local address (metadata services live there)")
         return value.rstrip("/")
 
 

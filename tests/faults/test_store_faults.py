@@ -220,6 +220,7 @@ def test_a_store_that_ignores_ranges_is_refused(bucket: Bucket, proxy: FaultyPro
 
 
 BAD_LISTINGS = {
+    "a head that never ends": (faults.drip_the_head, Reason.STORE_UNREACHABLE),
     "captive portal": (faults.says(200, faults.PORTAL, "text/html"), Reason.STORE_BAD_ANSWER),
     "captive portal in XHTML": (faults.says(200, faults.PORTAL_XHTML, "text/html"), Reason.STORE_BAD_ANSWER),
     "empty": (faults.says(200, b""), Reason.STORE_BAD_ANSWER),

@@ -1,6 +1,8 @@
 """Reading what a model server says: its own answers count, everything else is `unknown`, never a verdict."""
 
+import contextlib
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,3 +116,27 @@ def test_no_answer_is_unreachable() -> None:
         server.status(M)
 
     assert caught.value.reason is Reason.SERVER_UNREACHABLE
+
+
+def test_an_answer_that_never_ends_is_no_answer() -> None:
+    """A byte now and then passes every time-out on silence; the head drips, so no body is ever seen."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    end = threading.Event()
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            while not end.wait(0.05):
+                connection.sendall(b"x")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with listener, ModelServer(url, wall_seconds=0.3) as server, pytest.raises(ServerError) as caught:
+        server.status(M)
+    end.set()
+    thread.join()
+
+    assert caught.value.reason is Reason.SERVER_UNREACHABLE
+    assert "no whole answer within 0.3 s" in str(caught.value)

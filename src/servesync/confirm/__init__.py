@@ -7,22 +7,23 @@ from typing import Final, Self
 
 import httpx
 
+from servesync.deadline import Deadline, TookTooLong
 from servesync.errors import Reason, ServerError
 from servesync.plan.facts import Served, ServerState
 from servesync.plan.versions import Model, Version, parse_canonical
 
 MAX_ANSWER_BYTES: Final = 4 << 20
 TIMEOUT: Final = httpx.Timeout(5.0, connect=2.0)
+WALL_SECONDS: Final = 10.0
 
 
 class ModelServer:
-    """The REST interface of the server beside this agent."""
+    """The REST interface of the server beside this agent; no answer may take longer than `wall_seconds`."""
 
-    def __init__(self, rest_url: str) -> None:
+    def __init__(self, rest_url: str, wall_seconds: float = WALL_SECONDS) -> None:
         self._url = rest_url
-        self._client = httpx.Client(
-            timeout=TIMEOUT, trust_env=False, headers={"Accept-Encoding": "identity"}, follow_redirects=False
-        )
+        self._deadline = Deadline(wall_seconds, "servesync-asks-server")
+        self._client = _client()
 
     def __enter__(self) -> Self:
         """Return the server, whose connections are closed on leaving."""
@@ -43,18 +44,32 @@ class ModelServer:
             ServerError: no answer, or one that is not a status. This says nothing about any version.
         """
         url = f"{self._url}/v1/models/{model}"
+        client = self._client
         try:
-            with self._client.stream("GET", url) as answer:
-                body = _bounded(answer)
-        except httpx.HTTPError as error:
+            status, body = self._deadline.call(lambda: _get(client, url))
+        except (httpx.HTTPError, TookTooLong) as error:
+            if isinstance(error, TookTooLong):  # closing breaks the connection that the request hangs in
+                client.close()
+                self._client = _client()
             cause = str(error) or type(error).__name__
             text = f"the model server at {self._url} does not answer ({cause}); is it running?"
             raise ServerError(Reason.SERVER_UNREACHABLE, text, url=url) from error
-        if answer.status_code == httpx.codes.NOT_FOUND and _is_not_found(body):
+        if status == httpx.codes.NOT_FOUND and _is_not_found(body):
             return {}
-        if answer.status_code != httpx.codes.OK:
-            raise _bad_answer(url, f"HTTP {answer.status_code}")
+        if status != httpx.codes.OK:
+            raise _bad_answer(url, f"HTTP {status}")
         return _parse(url, body)
+
+
+def _client() -> httpx.Client:
+    return httpx.Client(
+        timeout=TIMEOUT, trust_env=False, headers={"Accept-Encoding": "identity"}, follow_redirects=False
+    )
+
+
+def _get(client: httpx.Client, url: str) -> tuple[int, bytes]:
+    with client.stream("GET", url) as answer:
+        return answer.status_code, _bounded(answer)
 
 
 def _bounded(answer: httpx.Response) -> bytes:

@@ -22,6 +22,7 @@ from botocore.httpsession import URLLib3Session
 from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 
+from servesync.deadline import Deadline, TookTooLong
 from servesync.settings import Fetch, Store
 from servesync.store.bounds import Bounds
 
@@ -49,6 +50,7 @@ class Clients:
 
     listing: "S3Client"
     reading: "S3Client"
+    http: URLLib3Session
     credentials: Credentials | None = field(repr=False)
 
 
@@ -78,7 +80,7 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds) -> Clients:
         return made
 
     credentials = Credentials(frozen.access_key, frozen.secret_key, frozen.token) if frozen else None
-    return Clients(client(bounds.list_attempts), client(1), credentials)
+    return Clients(client(bounds.list_attempts), client(1), http, credentials)
 
 
 def _config(store: Store, attempts: int) -> Config:
@@ -96,12 +98,14 @@ def _config(store: Store, attempts: int) -> Config:
 
 def _sender(http: URLLib3Session, bounds: Bounds) -> Callable[..., AWSResponse]:
     """Return the handler of `before-send` that sends, and reads what is no object."""
+    deadline = Deadline(bounds.answer_seconds, "servesync-lists")
 
     def send(request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
         if event_name.endswith(".HeadBucket"):  # botocore's own: see `_no_bucket`
             return _no_bucket(request)
         request.stream_output = True
-        answer = http.send(request)
+        is_listing = event_name.endswith(".ListObjectsV2")  # reads are watched by the stream that they feed
+        answer = _within(deadline, http, request) if is_listing else http.send(request)
         if event_name.endswith(".GetObject") and answer.status_code < 300:  # noqa: PLR2004 (success)
             return _with_needed_headers(answer)
         try:
@@ -118,6 +122,14 @@ def _sender(http: URLLib3Session, bounds: Bounds) -> Callable[..., AWSResponse]:
         return AWSResponse(request.url, answer.status_code, headers, _Body(body))
 
     return send
+
+
+def _within(deadline: Deadline, http: URLLib3Session, request: AWSPreparedRequest) -> AWSResponse:
+    """Send a request whose answer's head must be there in time: a head that drips is never silent."""
+    try:
+        return deadline.call(lambda: http.send(request))
+    except TookTooLong as error:
+        raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
 
 
 def _no_bucket(request: AWSPreparedRequest) -> AWSResponse:

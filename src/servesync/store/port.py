@@ -17,6 +17,9 @@ class StorePort(Protocol):
             StoreError: the store did not answer with a complete listing.
         """
 
+    def close(self) -> None:
+        """Close all connections."""
+
     def read(
         self,
         item: StoredObject,

@@ -171,6 +171,13 @@ class S3Store:
         if _read_some(doing, raw, 1, done):
             raise bad_answer(doing, "more bytes than were asked for")
 
+    def close(self) -> None:
+        """Close all connections; a later call opens new ones."""
+        with self._lock:
+            clients, self._clients = self._clients, None
+        if clients is not None:
+            clients.http.close()
+
     # -- the clients ----------------------------------------------------------------------------------
 
     def _ask(self, doing: str, operation: Operation, call: Callable[[Clients], _T]) -> _T:
