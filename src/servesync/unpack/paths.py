@@ -1,19 +1,13 @@
 """Which names a version may hold, and that no two of them are, or on some filesystem become, the same."""
 
-import re
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from servesync.errors import Reason, ReleaseRefused
+from servesync.plan.paths import MAX_DEPTH, MAX_NAME_BYTES, MAX_PATH_BYTES, NAME_RULE, is_plain_name
 from servesync.settings import Limits
 from servesync.unpack.refusal import shown, too_many_members
 
 Parts: TypeAlias = tuple[str, ...]
-
-MAX_NAME_BYTES: Final = 255
-MAX_PATH_BYTES: Final = 1024
-MAX_DEPTH: Final = 16
-
-_NAME: Final = re.compile(r"[A-Za-z0-9._+=@-](?:[A-Za-z0-9._+=@ -]*[A-Za-z0-9_+=@-])?", re.ASCII)
 
 
 def parse_path(path: bytes, *, is_directory: bool) -> Parts:
@@ -41,7 +35,7 @@ def parse_path(path: bytes, *, is_directory: bool) -> Parts:
 
 
 def _check_name(path: bytes, name: str) -> None:
-    if name.startswith("._") and _NAME.fullmatch(name):
+    if name.startswith("._") and is_plain_name(name):
         raise ReleaseRefused(
             Reason.ARCHIVE_LAYOUT,
             f"{shown(path)} is a file that macOS adds about another one; pack with"
@@ -50,12 +44,8 @@ def _check_name(path: bytes, name: str) -> None:
         )
     if len(name) > MAX_NAME_BYTES:
         raise _refused(path, f"has a name longer than {MAX_NAME_BYTES} bytes")
-    if not _NAME.fullmatch(name) or name == ".":
-        raise _refused(
-            path,
-            "is not a relative path of plain names (A-Z a-z 0-9 . _ + = @ - and inner spaces,"
-            " no dot or space at the end)",
-        )
+    if not is_plain_name(name):
+        raise _refused(path, f"is not a relative path of plain names ({NAME_RULE})")
 
 
 def _refused(path: bytes, why: str) -> ReleaseRefused:

@@ -1,0 +1,198 @@
+"""The manifest: what is written is read back, and whatever else claims to be one is refused."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servesync import manifest
+from servesync.errors import Reason, ReleaseRefused
+from servesync.manifest import Archive, File, Manifest, Part, Piece, Totals
+from servesync.plan.versions import Content, FileFact, Model, Version
+
+DIGEST = hashlib.sha256(b"x").hexdigest()
+SCHEMA_FILE = Path(__file__).parents[2] / "docs/manifest.schema.json"
+
+
+def example() -> Manifest:
+    """A small release: one file in two frames, and an empty one."""
+    return Manifest(
+        model="m",
+        version=7,
+        created="2026-01-02T03:04:05Z",
+        archive=Archive(
+            key="7.tar.zst",
+            format="tar.zst",
+            size=30,
+            sha256=DIGEST,
+            parts=(
+                Part(offset=0, size=10, sha256=DIGEST, content=()),
+                Part(offset=10, size=15, sha256=DIGEST, content=(Piece(path="a/b", offset=0, size=4),)),
+                Part(offset=25, size=5, sha256=DIGEST, content=(Piece(path="a/b", offset=4, size=2),)),
+            ),
+        ),
+        files=(File(path="a/b", size=6, sha256=DIGEST), File(path="a/c", size=0, sha256=DIGEST)),
+        totals=Totals(files=2, bytes=6, tensors=1, tensor_bytes=6),
+        labels={"git.commit": "0123abc", "by": "training run 7"},
+    )
+
+
+def changed(*path: str | int, to: object) -> bytes:
+    """Return the example with one value replaced; `...` removes it."""
+    found: Any = json.loads(manifest.dump(example()))
+    place = found
+    for name in path[:-1]:
+        place = place[name]
+    if to is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = to
+    return json.dumps(found).encode()
+
+
+def refusal(data: bytes) -> str:
+    """Return the text with which `data` is refused."""
+    with pytest.raises(ReleaseRefused) as caught:
+        manifest.parse(data)
+    assert caught.value.reason is Reason.MANIFEST_INVALID
+    return str(caught.value)
+
+
+def test_what_is_written_is_read_back() -> None:
+    """Canonical: the same manifest always gives the same bytes."""
+    data = manifest.dump(example())
+
+    assert manifest.parse(data) == example()
+    assert manifest.dump(manifest.parse(data)) == data
+    assert data.isascii()
+    assert data.endswith(b"}\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [
+        (changed("schema", to="servesync.manifest/2"), "schema"),
+        (changed("schema", to=...), "schema"),
+        (changed("model", to="../m"), "model"),
+        (changed("model", to=".m"), "model"),
+        (changed("version", to="7"), "version"),
+        (changed("version", to=True), "version"),
+        (changed("version", to=-1), "version"),
+        (changed("version", to=2**63), "version"),
+        (changed("created", to="yesterday"), "created"),
+        (changed("more", to=1), "more"),
+        (changed("archive", "key", to="x/7.tar.zst"), "archive.key"),
+        (changed("archive", "format", to="zip"), "archive.format"),
+        (changed("archive", "size", to=31), "archive"),
+        (changed("archive", "parts", to=[]), "archive.parts"),
+        (changed("archive", "parts", 1, "offset", to=11), "parts.1"),
+        (changed("archive", "parts", 1, "size", to=0), "archive.parts.1.size"),
+        (changed("archive", "parts", 1, "size", to=1 << 40), "archive.parts.1.size"),
+        (changed("archive", "parts", 1, "sha256", to="A" * 64), "archive.parts.1.sha256"),
+        (changed("archive", "parts", 1, "content", to=...), "archive.parts"),
+        (changed("archive", "parts", 1, "content", 0, "path", to="a/x"), "a/x"),
+        (changed("archive", "parts", 1, "content", 0, "size", to=3), "a/b"),
+        (changed("archive", "parts", 2, "content", to=[]), "archive.parts"),
+        (changed("files", 0, "path", to="/a/b"), "files.0.path"),
+        (changed("files", 0, "path", to="a/../b"), "files.0.path"),
+        (changed("files", 0, "path", to="a//b"), "files.0.path"),
+        (changed("files", 0, "path", to="a/\x00"), "files.0.path"),
+        (changed("files", 0, "path", to="a/\ud800"), "files.0.path"),
+        (changed("files", 1, "path", to="A/B"), "files"),
+        (changed("files", 1, "path", to="a/b/c"), "files"),
+        (changed("files", 0, "path", to="z"), "files"),
+        (changed("files", to=[]), "files"),
+        (changed("totals", "files", to=3), "totals"),
+        (changed("totals", "bytes", to=7), "totals"),
+        (changed("labels", "new\nline", to="x"), "labels"),
+        (changed("labels", "by", to="a\x1b[2J"), "labels.by"),
+        (changed("labels", "by", to="x" * 257), "labels.by"),
+        (changed("labels", to={f"l{n}": "" for n in range(65)}), "labels"),
+        (b"", "Expecting"),
+        (b"[]", "schema"),
+        (b"null", "schema"),
+        (b"\xff", "UTF-8"),
+        (b"\xef\xbb\xbf{}", "BOM"),
+        (b"[" * 100_000, "nested"),
+        (b'{"a":' * 9, "nested"),
+        (b'{"schema":1,"schema":1}', "twice"),
+        (b'{"version": 1.0}', "1.0"),
+        (b'{"version": NaN}', "NaN"),
+        (b'{"version": 1e999}', "1e999"),
+        (b'{"version": ' + b"9" * 5000 + b"}", "digits"),
+        (b" " * (manifest.MAX_MANIFEST_BYTES + 1), "bytes"),
+    ],
+)
+def test_whatever_is_not_right_in_every_respect_is_refused(data: bytes, place: str) -> None:
+    """The text names the place."""
+    assert place in refusal(data)
+
+
+@given(st.data())
+def test_no_flipped_bit_raises_anything_else(data: st.DataObject) -> None:
+    """It is refused, or it is another manifest, which then does not fit the archive."""
+    good = manifest.dump(example())
+    place = data.draw(st.integers(0, len(good) - 1))
+    bad = bytearray(good)
+    bad[place] ^= 1 << data.draw(st.integers(0, 7))
+    try:
+        found = manifest.parse(bytes(bad))
+    except ReleaseRefused as error:
+        refused_because = error.reason
+    else:
+        refused_because = Reason.MANIFEST_INVALID
+        assert found != example()
+    assert refused_because is Reason.MANIFEST_INVALID
+
+
+@given(st.binary(max_size=300) | st.text(max_size=300).map(lambda text: text.encode(errors="replace")))
+def test_nonsense_is_refused(data: bytes) -> None:
+    """Never another error, whatever comes."""
+    refusal(data)
+
+
+def test_a_manifest_is_for_one_archive() -> None:
+    """Every difference is named at once."""
+    manifest.check_identity(example(), Model("m"), Version(7), "7.tar.zst", 30)
+
+    with pytest.raises(ReleaseRefused) as caught:
+        manifest.check_identity(example(), Model("n"), Version(8), "8.tar.zst", 31)
+
+    assert caught.value.reason is Reason.MANIFEST_MISMATCH
+    assert all(what in str(caught.value) for what in ("model", "version", "archive", "size"))
+
+
+def test_the_files_are_compared_in_both_directions() -> None:
+    """Missing, extra and changed are named at once."""
+    same = [FileFact(file.path, file.size, file.sha256) for file in example().files]
+    manifest.compare(example(), Content.of(same))
+
+    other = [FileFact("a/c", 1, DIGEST), FileFact("a/d", 0, DIGEST)]
+    with pytest.raises(ReleaseRefused) as caught:
+        manifest.compare(example(), Content.of(other))
+
+    assert caught.value.reason is Reason.CONTENT_DIFFERS
+    assert "missing: 'a/b'; extra: 'a/d'; changed: 'a/c'" in str(caught.value)
+
+
+def test_too_large_a_manifest_is_refused_before_it_is_published() -> None:
+    """The publisher is told what to do."""
+    files = tuple(File(path=f"{'x' * 200}/{number:06}", size=0, sha256=DIGEST) for number in range(20_000))
+    totals = Totals(files=len(files), bytes=0, tensors=0, tensor_bytes=0)
+    parts = (Part(offset=0, size=30, sha256=DIGEST),)
+    archive = example().archive.model_copy(update={"parts": parts})
+    large = example().model_copy(update={"files": files, "totals": totals, "archive": archive})
+
+    with pytest.raises(ReleaseRefused) as caught:
+        manifest.dump(large)
+
+    assert caught.value.reason is Reason.RELEASE_TOO_BIG
+
+
+def test_the_published_schema_is_the_one_of_the_code() -> None:
+    """`python -m servesync.manifest > docs/manifest.schema.json` writes it anew."""
+    assert json.loads(SCHEMA_FILE.read_text()) == manifest.json_schema()
