@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from servesync import disk
-from servesync.install import Shelf, Workspace, hash_tree
-from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
+from servesync.install import Proven, Shelf, Workspace, hash_tree
+from servesync.plan.versions import Layout, Model, ProvenBy, Release, StoredObject, Version
 from servesync.prune import take_off
 
 MODEL = Model("m")
@@ -58,7 +58,8 @@ def publish(models_dir: Path, number: int) -> None:
             path = tree / name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)
-        Shelf(workspace, MODEL).publish(tree, release, hash_tree(tree), 0, datetime.now(UTC))
+        proven = Proven(hash_tree(tree), 0, ProvenBy.NOTHING, datetime.now(UTC))
+        Shelf(workspace, MODEL).publish(tree, release, proven)
     print("installed", flush=True)  # noqa: T201
 
 

@@ -50,6 +50,7 @@ class Store(Section):
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")] | None = None
     expected_bucket_owner: Annotated[str, Field(pattern=r"^[0-9]{12}$")] | None = None
     key_pattern: str = "{model}/{version}"
+    require_manifest: bool = False
     settle_seconds: Annotated[float, Field(ge=0, le=86_400)] = 60.0
 
     @field_validator("url")

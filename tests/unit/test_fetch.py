@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servesync.errors import Reason, Stopped, StoreError, SyncError, TransferError
+from servesync.errors import Reason, ReleaseRefused, Stopped, StoreError, SyncError, TransferError
 from servesync.fetch import Read, Retries, stream
-from servesync.plan.versions import StoredObject
+from servesync.plan.versions import Proof, StoredObject
 from servesync.settings import Fetch
 
 KIB = 1024
@@ -257,3 +257,72 @@ def test_a_rate_limit_cuts_parts_and_spreads_them() -> None:
     assert collect(remote.objects, remote.read, limited) == remote.data
 
     assert max(length for _, _, length in remote.reads) <= 512 * KIB
+
+
+def proofs_of(data: bytes, sizes: Sequence[int]) -> list[Proof]:
+    """Cut `data` into ranges of these sizes, again and again, with their digests."""
+    found = []
+    offset = number = 0
+    while offset < len(data):
+        piece = data[offset : offset + sizes[number % len(sizes)]]
+        found.append(Proof(offset, len(piece), hashlib.sha256(piece).hexdigest()))
+        offset += len(piece)
+        number += 1
+    return found
+
+
+@given(
+    size=st.integers(1, 900 * KIB),
+    cuts=st.lists(st.integers(1, 300 * KIB), min_size=1, max_size=4),
+    connections=st.integers(1, 8),
+)
+@settings(max_examples=40, deadline=None)
+def test_proven_parts_give_the_same_bytes(size: int, cuts: list[int], connections: int) -> None:
+    """Small ranges are read together, large ones alone, and no read ends within one."""
+    remote = Remote({"a": size})
+    proofs = proofs_of(remote.data["a"], [max(cut, size // 200) for cut in cuts])
+    fetch = Fetch(connections=connections, part_bytes=64 * KIB, memory_bytes=1024 * KIB)
+    found = bytearray()
+    with stream(remote.objects, remote.read, fetch, never, AT_ONCE, proofs) as parts:
+        for _, piece in parts:
+            found += piece
+
+    assert bytes(found) == remote.data["a"]
+    assert {offset for _, offset, _ in remote.reads} <= {proof.offset for proof in proofs}
+    largest = max(64 * KIB, *(proof.size for proof in proofs))
+    assert all(length <= largest for _, _, length in remote.reads)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_part_that_differs_is_read_twice_and_never_handed_on(times: int) -> None:
+    """A bit that turned on the way is read again; one that is in the store refuses the release."""
+    remote = Remote({"a": 400 * KIB})
+    proofs = proofs_of(remote.data["a"], [50 * KIB])
+    right = remote.read
+    bad: list[int] = []
+
+    def read(
+        item: StoredObject, offset: int, length: int, buffer: memoryview, stop: Callable[[], bool]
+    ) -> None:
+        right(item, offset, length, buffer, stop)
+        if offset <= 120 * KIB < offset + length and len(bad) < times:
+            bad.append(offset)
+            buffer[120 * KIB - offset] ^= 1
+
+    found = bytearray()
+
+    def take_all() -> None:
+        with stream(remote.objects, read, SMALL, never, AT_ONCE, proofs) as parts:
+            for _, piece in parts:
+                found.extend(piece)
+
+    if times == 1:
+        take_all()
+        assert bytes(found) == remote.data["a"]
+        return
+    with pytest.raises(ReleaseRefused) as caught:
+        take_all()
+
+    assert caught.value.reason is Reason.PART_DIFFERS
+    assert "bytes 102400 to 153600" in str(caught.value)
+    assert remote.data["a"].startswith(bytes(found))

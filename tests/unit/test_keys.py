@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servesync.errors import Reason
-from servesync.plan.versions import Layout, Model, parse_canonical, parse_model
-from servesync.store.keys import KeyPattern, ParsedKey
+from servesync.plan.versions import Model, parse_canonical, parse_model
+from servesync.store.keys import KeyKind, KeyPattern, ParsedKey
 from servesync.store.listing import Grouping, Listing, Settling
 
 M = Model("m")
@@ -19,8 +19,8 @@ M = Model("m")
         ("{model}/{version}", "m/1.tar.gz", ("m", 1, "archive", "")),
         ("{model}/{version}", "m/0000001.tgz", ("m", 1, "archive", "")),
         ("{model}/{version}", "m/9223372036854775807.tar", ("m", 2**63 - 1, "archive", "")),
-        ("{model}/{version}", "m/1/saved_model.pb", ("m", 1, "directory", "saved_model.pb")),
-        ("{model}/{version}", "m/1/variables/variables.index", ("m", 1, "directory", "variables/variables.index")),
+        ("{model}/{version}", "m/1/saved_model.pb", ("m", 1, "member", "saved_model.pb")),
+        ("{model}/{version}", "m/1/variables/variables.index", ("m", 1, "member", "variables/variables.index")),
         ("{model}/modelv{version}", "m/modelv3.tar.zst", ("m", 3, "archive", "")),
         ("exports/{model}-v{version}", "exports/my-model-v12.tar.gz", ("my-model", 12, "archive", "")),
         ("{version}/{model}", "7/m.tar.gz", ("m", 7, "archive", "")),
@@ -48,7 +48,7 @@ def test_what_a_key_says(pattern: str, key: str, expected: tuple[str, int, str, 
     """Only canonical names count; everything else is no release."""
     found = KeyPattern(pattern).parse(key)
 
-    as_tuple = None if found is None else (found.model, found.version, found.layout.value, found.path)
+    as_tuple = None if found is None else (found.model, found.version, found.kind.value, found.path)
     assert as_tuple == expected
 
 
@@ -56,7 +56,7 @@ def test_a_key_is_one_value() -> None:
     """Equal keys parse to equal values."""
     parse = KeyPattern("{model}/{version}").parse
 
-    assert parse("m/01.tar") == parse("m/1.tar") == ParsedKey(M, 1, Layout.ARCHIVE)  # type: ignore[arg-type]
+    assert parse("m/01.tar") == parse("m/1.tar") == ParsedKey(M, 1, KeyKind.ARCHIVE)  # type: ignore[arg-type]
 
 
 def group(*keys: str, max_members: int = 100) -> Listing:

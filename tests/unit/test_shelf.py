@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from servesync.errors import DiskError, Reason, ReleaseRefused
-from servesync.install import Refusals, Shelf, Workspace, hash_tree
+from servesync.install import Proven, Refusals, Shelf, Workspace, hash_tree
 from servesync.plan.facts import Condition
-from servesync.plan.versions import Content, FileFact, Layout, Model, Release, StoredObject, Version
+from servesync.plan.versions import Content, FileFact, Layout, Model, ProvenBy, Release, StoredObject, Version
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 M = Model("m")
@@ -31,6 +31,11 @@ def release(number: int, identity: str = "id-1") -> Release:
     return Release(M, Version(number), Layout.ARCHIVE, (item,), identity)
 
 
+def proven(tree: Path) -> Proven:
+    """What is known of a tree after it was fetched and verified."""
+    return Proven(hash_tree(tree), 7, ProvenBy.NOTHING, NOW)
+
+
 def put(workspace: Workspace, number: int, text: str = "graph") -> Shelf:
     """Publish a small tree as version `number`."""
     shelf = Shelf(workspace, M)
@@ -38,7 +43,7 @@ def put(workspace: Workspace, number: int, text: str = "graph") -> Shelf:
         (tree / "saved_model.pb").write_text(text)
         (tree / "variables").mkdir()
         (tree / "variables/variables.index").write_text("index")
-        shelf.publish(tree, release(number), hash_tree(tree), 7, NOW)
+        shelf.publish(tree, release(number), proven(tree))
     return shelf
 
 
@@ -72,7 +77,7 @@ def test_a_version_that_no_record_can_hold_is_refused(workspace: Workspace) -> N
     """Otherwise it would count as foreign at the next look, and be fetched again and again."""
     files = (FileFact(f"assets/{'x' * 200}/{number}", 1, "0" * 64) for number in range(60_000))
     with workspace.attempt() as tree, pytest.raises(ReleaseRefused) as caught:
-        Shelf(workspace, M).publish(tree, release(3), Content.of(files), 7, NOW)
+        Shelf(workspace, M).publish(tree, release(3), Proven(Content.of(files), 7, ProvenBy.NOTHING, NOW))
 
     assert caught.value.reason is Reason.RELEASE_TOO_BIG
     assert list(workspace.shelf(M).iterdir()) == []
@@ -212,9 +217,9 @@ def test_the_same_bytes_are_adopted_and_others_are_not(workspace: Workspace) -> 
         (tree / "saved_model.pb").write_text("other")
         other = hash_tree(tree)
 
-    assert shelf.adopt(release(4), other, 0, NOW) is None
+    assert shelf.adopt(release(4), Proven(other, 0, ProvenBy.NOTHING, NOW)) is None
     assert condition(shelf, 4) is Condition.FOREIGN
-    assert shelf.adopt(release(4), same, 0, NOW) is not None
+    assert shelf.adopt(release(4), Proven(same, 0, ProvenBy.NOTHING, NOW)) is not None
     assert condition(shelf, 4) is Condition.GOOD
 
 
@@ -224,7 +229,7 @@ def test_a_repair_swaps_in_one_step(workspace: Workspace) -> None:
     (shelf.path / "1/saved_model.pb").write_text("broken")
     with workspace.attempt() as tree:
         (tree / "saved_model.pb").write_text("graph")
-        shelf.replace(tree, release(1), hash_tree(tree), 0, NOW)
+        shelf.replace(tree, release(1), proven(tree))
         assert (tree / "saved_model.pb").read_text() == "broken"
 
     assert (shelf.path / "1/saved_model.pb").read_text() == "graph"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from servesync.confirm import ModelServer
 from servesync.daemon.agent import Agent
+from servesync.daemon.bring import Bringer
 from servesync.daemon.executor import Executor
 from servesync.daemon.memory import Repeats
 from servesync.daemon.observe import Observer
@@ -41,13 +42,8 @@ def build_agent(
     """Return an agent that works under `settings` for as long as the caller holds `lock`."""
     observer = build_observer(settings, should_stop, one_pass=one_pass)
     repeats = Repeats()
-    executor = Executor(
-        observer=observer,
-        check=observer.check,
-        should_stop=should_stop,
-        reporter=reporter or for_stream(sys.stderr),
-        repeats=repeats,
-    )
+    bringer = Bringer(observer, observer.check, should_stop, reporter or for_stream(sys.stderr))
+    executor = Executor(observer, bringer, observer.check, repeats)
     return Agent(observer, executor, lock, repeats)
 
 

@@ -1,33 +1,23 @@
 """Carries out one action of the planner: the thin layer where the steps meet, and the one that logs."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby
-from operator import itemgetter
-from pathlib import Path
-from typing import Final
 
 from structlog.contextvars import bound_contextvars
 
 from servesync import disk
+from servesync.daemon.bring import Bringer, Staged
 from servesync.daemon.memory import Repeats
 from servesync.daemon.observe import ModelView, Observer
-from servesync.daemon.progress import Report, Reporter
-from servesync.errors import DiskError, Reason, ReleaseRefused, Stopped, SyncError, bug
-from servesync.fetch import stream
-from servesync.install import Record, Shelf
+from servesync.errors import Reason, ReleaseRefused, Stopped, SyncError, bug
+from servesync.install import Proven, Record, Shelf
 from servesync.logs import Event, get_logger
 from servesync.plan.facts import Action, Condition, Confirm, Install, Prune, Quarantine, Repair, Wait
 from servesync.plan.lifecycle import State, advance
-from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
+from servesync.plan.versions import Model, Version
 from servesync.prune import take_off
-from servesync.unpack import Unpacked, unpack_archive, unpack_objects
-from servesync.verify import verify_structure, verify_tensors
-
-SLICE_BYTES: Final = 256 << 10
-"""How much of an object is unpacked between two looks at the free space and at a request to stop."""
 
 
 @dataclass
@@ -35,9 +25,8 @@ class Executor:
     """Turns actions into steps. `check` raises `Stopped` when the agent is to stop."""
 
     observer: Observer
+    bringer: Bringer
     check: Callable[[], None]
-    should_stop: Callable[[], bool]
-    reporter: Reporter
     repeats: Repeats
 
     def execute(self, view: ModelView, action: Action) -> bool:
@@ -85,27 +74,12 @@ class Executor:
 
     def _bring(self, view: ModelView, action: Install | Repair, shelf: Shelf) -> None:
         release = view.offered[action.version]
-        self._check_space(release)
         started = time.monotonic()
         doing = f"bringing {release.model} {release.version}"
         with self.observer.workspace.attempt() as tree, disk.described(doing):
-            state = State.WANTED
-            unpacked = self._fetch(release, tree)
-            state = advance(state, State.FETCHED)
-            seconds = time.monotonic() - started
-            get_logger().info(
-                Event.VERSION_FETCHED,
-                stored_bytes=release.stored_bytes,
-                unpacked_bytes=unpacked.content.total_bytes,
-                files=len(unpacked.content.files),
-                seconds=round(seconds, 3),
-                mb_per_second=round(release.stored_bytes / 1e6 / max(seconds, 1e-3), 1),
-                proof="unproven",
-            )
-            tensor_bytes = self._verify(unpacked)
-            state = advance(state, State.VERIFIED)
-            record = self._install(view, action, shelf, unpacked, tensor_bytes)
-            advance(state, State.INSTALLED)
+            staged = self.bringer.bring(release, tree)
+            record = self._install(view, action, shelf, staged)
+            advance(State.VERIFIED, State.INSTALLED)
         restored = isinstance(action, Repair) or action.version in view.inventory.orphaned
         served = (view.facts.server.versions or {}).get(action.version)
         self.observer.server_memory.installed((view.plan.model, action.version), served)
@@ -119,87 +93,16 @@ class Executor:
             seconds=round(time.monotonic() - started, 3),
         )
 
-    def _fetch(self, release: Release, tree: Path) -> Unpacked:
-        """Bring the release's bytes into `tree` in one pass; no archive ever lies on the disk."""
-        settings = self.observer.settings
-        with (
-            self.reporter(release) as report,
-            stream(release.objects, self.observer.store.read, settings.fetch, self.should_stop) as parts,
-        ):
-            watched = self._watched(parts, report)
-            if release.layout is Layout.ARCHIVE:
-                return unpack_archive(
-                    (piece for _, piece in watched),
-                    tree,
-                    release.version,
-                    settings.limits,
-                    archive_bytes=release.stored_bytes,
-                )
-            each = groupby(watched, key=itemgetter(0))
-            objects = ((item, (piece for _, piece in group)) for item, group in each)
-            return unpack_objects(objects, tree, settings.limits)
-
-    def _watched(
-        self, parts: Iterator[tuple[StoredObject, memoryview]], report: Report
-    ) -> Iterator[tuple[StoredObject, memoryview]]:
-        """Pass the pieces on, reporting progress, and keeping `limits.disk_reserve_bytes` free."""
-        done = 0
-        for item, part in parts:
-            for start in range(0, max(1, len(part)), SLICE_BYTES):
-                piece = part[start : start + SLICE_BYTES]
-                yield item, piece
-                done += len(piece)
-                report(done)
-                self.check()
-                self._check_free(0)
-
-    def _check_space(self, release: Release) -> None:
-        limit = self.observer.settings.limits.max_archive_bytes
-        if release.stored_bytes > limit:
-            text = (
-                f"{release.objects[0].key!a}: {release.stored_bytes} bytes in the store, more than "
-                f"limits.max_archive_bytes ({limit}); raise the limit if this size is right"
-            )
-            raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text, stored_bytes=release.stored_bytes)
-        self._check_free(release.stored_bytes)
-
-    def _check_free(self, needed: int) -> None:
-        reserve = self.observer.settings.limits.disk_reserve_bytes
-        free = disk.free_bytes(self.observer.workspace.staging)
-        if free - needed < reserve:
-            text = (
-                f"{free} bytes free under {self.observer.workspace.models_dir}, but {needed} are needed now "
-                f"and limits.disk_reserve_bytes ({reserve}) must stay free: make space"
-            )
-            raise DiskError(Reason.DISK_FULL, text, free_bytes=free, needed_bytes=needed + reserve)
-
-    def _verify(self, unpacked: Unpacked) -> int:
-        """Prove the tree as far as settings ask; return the bytes of its tensors."""
-        started = time.monotonic()
-        level = self.observer.settings.verify.level
-        found = verify_structure(unpacked.root)
-        checked = verify_tensors(unpacked.root, check=self.check).tensors if level == "checksum" else 0
-        get_logger().info(
-            Event.VERSION_VERIFIED,
-            verify_level=level,
-            tensors=found.tensors,
-            tensors_checked=checked,
-            tensor_bytes=found.tensor_bytes,
-            seconds=round(time.monotonic() - started, 3),
-        )
-        return found.tensor_bytes
-
-    def _install(
-        self, view: ModelView, action: Install | Repair, shelf: Shelf, unpacked: Unpacked, tensor_bytes: int
-    ) -> Record:
+    def _install(self, view: ModelView, action: Install | Repair, shelf: Shelf, staged: Staged) -> Record:
         release = view.offered[action.version]
-        now = datetime.now(UTC)
+        tree, content = staged.unpacked.root, staged.unpacked.content
+        proven = Proven(content, staged.tensor_bytes, staged.proven_by, datetime.now(UTC))
         if isinstance(action, Repair):
-            return shelf.replace(unpacked.root, release, unpacked.content, tensor_bytes, now)
+            return shelf.replace(tree, release, proven)
         present = view.inventory.versions.get(action.version)
         if present is None or present.condition is not Condition.FOREIGN:
-            return shelf.publish(unpacked.root, release, unpacked.content, tensor_bytes, now)
-        adopted = shelf.adopt(release, unpacked.content, tensor_bytes, now)
+            return shelf.publish(tree, release, proven)
+        adopted = shelf.adopt(release, proven)
         if adopted is None:
             text = (
                 f"{shelf.path / str(action.version)} was not put there by servesync and holds other bytes "
@@ -253,10 +156,10 @@ class Executor:
             try:
                 now = datetime.now(UTC)
                 refusals = self.observer.refusals(model)
-                refusals.remember(version, release.identity, error.reason, str(error), now)
+                refusals.remember(version, release.offer, error.reason, str(error), now)
             except OSError as problem:
                 facts["refusal_not_recorded"] = str(disk.describe(problem, "recording a refusal"))
-                self.observer.attempts.failed((model, version), release.identity, error, time.monotonic())
+                self.observer.attempts.failed((model, version), release.offer, error, time.monotonic())
             get_logger().error(
                 Event.VERSION_REFUSED,
                 reason=error.reason,
@@ -265,7 +168,7 @@ class Executor:
                 facts=facts,
             )
             return
-        identity = release.identity if release else ""
+        identity = release.offer if release else ""
         pause = self.observer.attempts.failed((model, version), identity, error, time.monotonic())
         repeats = self.repeats.count((model, version, error.reason))
         if repeats is not None:

@@ -225,7 +225,16 @@ class Observer:
             )
             for version, left in settling.items()
         }
-        identities = {version: release.identity for version, release in offered.items()}
+        identities = {version: release.offer for version, release in offered.items()}
+        if self.settings.store.require_manifest:
+            text = (
+                "it has no manifest, and store.require_manifest asks for one; `servesync manifest` makes it"
+            )
+            holds |= {
+                version: Hold(Reason.RELEASE_UNPROVEN, text)
+                for version, release in offered.items()
+                if release.manifest is None
+            }
         holds |= self.attempts.holds(model, identities, now)
         holds |= self.server_memory.resting(model, now)
         foreign = {v for v, item in inventory.versions.items() if item.condition is Condition.FOREIGN}

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from servesync.plan.versions import StoredObject
+from servesync.plan.versions import Proof, StoredObject
 from servesync.settings import Fetch
 
 SMALLEST_PART_BYTES: Final = 64 * 1024
@@ -14,11 +14,12 @@ PARTS_A_SECOND: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One ranged read. `length` 0: an empty object, for which nothing is asked."""
+    """One ranged read, and what proves it. `length` 0: an empty object, for which nothing is asked."""
 
     item: StoredObject
     offset: int
     length: int
+    proofs: tuple[Proof, ...] = ()
 
 
 def part_bytes(settings: Fetch) -> int:
@@ -36,6 +37,23 @@ def cut(objects: Sequence[StoredObject], size: int) -> Iterator[Part]:
             yield Part(item, 0, 0)
         for offset in range(0, item.size, size):
             yield Part(item, offset, min(size, item.size - offset))
+
+
+def cut_by_proofs(item: StoredObject, proofs: Sequence[Proof], size: int) -> Iterator[Part]:
+    """Yield parts that each hold whole ranges with a proof, together at most `size` bytes if they can.
+
+    `proofs` cover the object in order, without a gap.
+    """
+    together: list[Proof] = []
+    length = 0
+    for proof in proofs:
+        if together and length + proof.size > size:
+            yield Part(item, together[0].offset, length, tuple(together))
+            together, length = [], 0
+        together.append(proof)
+        length += proof.size
+    if together:
+        yield Part(item, together[0].offset, length, tuple(together))
 
 
 class RateLimit:

@@ -4,6 +4,7 @@ Every worker takes the next part and a free buffer in one step under one lock, s
 consumer waits for always has a buffer, and no more than `memory_bytes` are ever held.
 """
 
+import hashlib
 import math
 import random
 import threading
@@ -13,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from servesync.errors import Reason, Stopped, SyncError, TransferError
-from servesync.fetch.parts import Part, RateLimit, cut, part_bytes
-from servesync.plan.versions import StoredObject
+from servesync.errors import Reason, ReleaseRefused, Stopped, SyncError, TransferError
+from servesync.fetch.parts import Part, RateLimit, cut, cut_by_proofs, part_bytes
+from servesync.plan.versions import Proof, StoredObject
 from servesync.settings import Fetch
 
 LOOK_FOR_STOP_SECONDS: Final = 0.2
@@ -27,6 +28,7 @@ AGAIN: Final = frozenset(
         Reason.STORE_FAILED,
         Reason.TRANSFER_BROKEN,
         Reason.TRANSFER_TOO_SLOW,
+        Reason.TRANSFER_DIFFERS,
     }
 )
 
@@ -77,22 +79,46 @@ def stream(
     settings: Fetch,
     should_stop: Callable[[], bool],
     retries: Retries | None = None,
+    proofs: Sequence[Proof] = (),
 ) -> Iterator[Iterator[tuple[StoredObject, memoryview]]]:
     """Lend an iterator over the bytes of `objects`, in order, as `(object, piece)`.
+
+    `proofs`: if there are any, they cover the only object, in order and without a gap; nothing is handed on
+    before its range is proven. The largest of them may make a buffer larger than `memory_bytes`.
 
     A piece is valid until the next one is asked for. An empty object gives one empty piece. Leaving the
     context ends all workers; one that hangs in the network is left behind for its own time-out to end.
 
     Raises (from the iterator):
         Stopped: `should_stop` said so.
+        ReleaseRefused: `PART_DIFFERS`: bytes that were read twice are not those of the proof.
         SyncError: a part could not be read, after all its retries; the first error counts.
     """
-    run = _Run(objects, read, settings, should_stop, retries or Retries())
+    run = _Run(objects, read, settings, should_stop, retries or Retries(), proofs)
     try:
         run.start()
         yield run.pieces()
     finally:
         run.end()
+
+
+def _prove(part: Part, buffer: memoryview, *, again: bool) -> None:
+    """Compare what was read with its proofs; a difference may have come about on the way, once.
+
+    Raises:
+        TransferError: `TRANSFER_DIFFERS`: it is worth to read the part again.
+        ReleaseRefused: `PART_DIFFERS`: it has been read `again`, with the same result.
+    """
+    for proof in part.proofs:
+        start = proof.offset - part.offset
+        if hashlib.sha256(buffer[start : start + proof.size]).hexdigest() == proof.sha256:
+            continue
+        where = f"{part.item.key!a}: bytes {proof.offset} to {proof.offset + proof.size}"
+        if not again:
+            text = f"{where} arrived other than the manifest says; read again"
+            raise TransferError(Reason.TRANSFER_DIFFERS, text)
+        text = f"{where} are not those that the manifest names, read twice: publish under a new number"
+        raise ReleaseRefused(Reason.PART_DIFFERS, text, key=part.item.key, offset=proof.offset)
 
 
 class _Run:
@@ -103,14 +129,17 @@ class _Run:
         settings: Fetch,
         should_stop: Callable[[], bool],
         retries: Retries,
+        proofs: Sequence[Proof],
     ) -> None:
-        size = part_bytes(settings)
+        size = max(part_bytes(settings), max((proof.size for proof in proofs), default=0))
         total = sum(item.size for item in objects)
-        count = max(1, min(settings.memory_bytes // size, -(-total // size) + len(objects)))
+        needed = -(-total // size) + len(objects) if not proofs else len(proofs)
+        count = max(1, min(settings.memory_bytes // size, needed))
         self._read = read
         self._should_stop = should_stop
         self._retries = retries
-        self._parts = enumerate(cut(objects, size))
+        parts = cut_by_proofs(objects[0], proofs, size) if proofs else cut(objects, size)
+        self._parts = enumerate(parts)
         self._rate = RateLimit(settings.max_bytes_per_second)
         self._changed = threading.Condition()
         self._free = [memoryview(bytearray(min(size, max(total, 1)))) for _ in range(count)]
@@ -217,15 +246,18 @@ class _Run:
 
     def _fetch(self, number: int, part: Part, buffer: memoryview) -> None:
         attempt = 0
+        differed = False
         patience = self._retries.attempt_seconds(part.length)
         while part.length:
             attempt += 1
             self._give_up_at[number] = time.monotonic() + patience
             try:
                 self._read(part.item, part.offset, part.length, buffer[: part.length], self._is_over)
+                _prove(part, buffer, again=differed)
             except SyncError as error:
                 if error.reason not in AGAIN or attempt >= self._retries.attempts:
                     raise
+                differed = differed or error.reason is Reason.TRANSFER_DIFFERS
                 del self._give_up_at[number]
                 self._sleep(self._retries.pause(attempt))
             else:

@@ -4,7 +4,17 @@ from servesync.install.content import hash_tree
 from servesync.install.lock import Lock
 from servesync.install.records import Record
 from servesync.install.refusals import Refusals
-from servesync.install.shelf import DamageSeen, Inventory, Shelf
+from servesync.install.shelf import DamageSeen, Inventory, Proven, Shelf
 from servesync.install.workspace import Workspace
 
-__all__ = ["DamageSeen", "Inventory", "Lock", "Record", "Refusals", "Shelf", "Workspace", "hash_tree"]
+__all__ = [
+    "DamageSeen",
+    "Inventory",
+    "Lock",
+    "Proven",
+    "Record",
+    "Refusals",
+    "Shelf",
+    "Workspace",
+    "hash_tree",
+]

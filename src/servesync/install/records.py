@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from servesync import disk
 from servesync.install.content import Stamp
-from servesync.plan.versions import Content, FileFact, Version, parse_canonical
+from servesync.plan.versions import Content, FileFact, ProvenBy, Version, parse_canonical
 
 MAX_RECORD_BYTES = 64 << 20
 MAX_NEW_RECORD_BYTES = 16 << 20
@@ -52,6 +52,7 @@ class Record(_Stored):
     stamps: Mapping[str, Stamp] = {}
     confirmed: bool = False
     tensor_bytes: int = 0
+    proven_by: ProvenBy = ProvenBy.NOTHING
 
     @property
     def content(self) -> Content:

@@ -1,4 +1,4 @@
-"""What was refused, and why: one durable record a version, valid for one identity of its release.
+"""What was refused, and why: one durable record a version, valid for one offer of its release.
 
 A refusal by servesync's own proofs also holds for one judge only: other limits, another level or another
 release of servesync may come to another verdict. One by the model server holds for whoever asks.
@@ -27,7 +27,7 @@ class Refusals:
         self._judge = judge
 
     def holds(self, offered: Mapping[Version, Release], foreign: AbstractSet[Version]) -> dict[Version, Hold]:
-        """Return a hold for every offered release that was refused under the identity it still has.
+        """Return a hold for every offered release that was refused and has not changed since.
 
         `foreign`: the numbers on the shelf that are not ours; a release that was refused because of one is
         free again when it is gone.
@@ -37,13 +37,20 @@ class Refusals:
             version: Hold(_reason(refusal), f"{refusal.text} (refused {refusal.at})")
             for version, refusal in found.items()
             if version in offered
-            and offered[version].identity == refusal.identity
-            and (refusal.reason in OF_THE_SERVER or refusal.judge == self._judge)
+            and self._still_holds(refusal, offered[version])
             and (refusal.reason != Reason.VERSION_FOREIGN or version in foreign)
         }
 
+    def _still_holds(self, refusal: Refusal, release: Release) -> bool:
+        if refusal.reason in OF_THE_SERVER:  # it judged the bytes, whoever brought them
+            return refusal.identity == release.identity
+        return refusal.identity == release.offer and refusal.judge == self._judge
+
     def remember(self, version: Version, identity: str, reason: Reason, text: str, now: datetime) -> None:
-        """Refuse a release until its identity changes, also after a restart."""
+        """Refuse a release until it changes, also after a restart.
+
+        `identity`: its `offer`; for a refusal by the server the identity of the bytes.
+        """
         at = now.isoformat(timespec="seconds")
         refusal = Refusal(identity=identity, at=at, reason=reason, text=text, judge=self._judge)
         records.write(self._folder, version, refusal)

@@ -16,7 +16,15 @@ from servesync.install.content import Stamp, hash_tree, stamps
 from servesync.install.records import Record
 from servesync.install.workspace import Workspace
 from servesync.plan.facts import Condition, Shelved
-from servesync.plan.versions import Content, Model, Release, Version, parse_canonical, server_sees_version
+from servesync.plan.versions import (
+    Content,
+    Model,
+    ProvenBy,
+    Release,
+    Version,
+    parse_canonical,
+    server_sees_version,
+)
 
 DamageSeen = dict[Version, Mapping[str, Stamp]]
 """The stamps under which a version was last found to be damaged."""
@@ -35,6 +43,16 @@ class Inventory:
     strange: tuple[str, ...] = ()
     refreshed: Mapping[Version, Record] = field(default_factory=dict)
     orphaned: Mapping[Version, Record] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What is known of a staged tree: its files, the bytes of its tensors, what proves it, and since when."""
+
+    content: Content
+    tensor_bytes: int
+    by: ProvenBy
+    at: datetime
 
 
 class Shelf:
@@ -79,12 +97,12 @@ class Shelf:
             return Shelved(Condition.FOREIGN), None
         folder = self.path / str(version)
         found = stamps(folder)
-        good = Shelved(Condition.GOOD, record.confirmed, record.identity)
+        good = Shelved(Condition.GOOD, record.confirmed, record.identity, record.proven_by)
         if record.state == "installed" and found == record.stamps:
             return good, None
         if seen.get(version) == found or hash_tree(folder, self._check) != record.content:
             seen[version] = found
-            return Shelved(Condition.DAMAGED, record.confirmed, record.identity), None
+            return Shelved(Condition.DAMAGED, record.confirmed, record.identity, record.proven_by), None
         return good, record.model_copy(update={"state": "installed", "stamps": found})
 
     def settle(self, inventory: Inventory) -> None:
@@ -97,9 +115,7 @@ class Shelf:
         """Drop the record of a version that is off the shelf for good."""
         records.drop(self._records, version)
 
-    def publish(
-        self, staged: Path, release: Release, content: Content, tensor_bytes: int, now: datetime
-    ) -> Record:
+    def publish(self, staged: Path, release: Release, proven: Proven) -> Record:
         """Make a verified tree visible as one version, or leave the shelf as it was.
 
         The order: files and directories durable, intention recorded, rename without replacing, parent
@@ -112,7 +128,7 @@ class Shelf:
             OSError: the disk refused; before the rename the shelf is untouched, after it the version is
                 complete though perhaps not yet durable.
         """
-        record = self._stage(staged, release, content, tensor_bytes, now)
+        record = self._stage(staged, release, proven)
         target = self.path / str(release.version)
         try:
             disk.rename_noreplace(staged, target)
@@ -122,15 +138,13 @@ class Shelf:
             raise DiskError(Reason.VERSION_THERE, text) from error
         return self._finish(release.version, record)
 
-    def replace(
-        self, staged: Path, release: Release, content: Content, tensor_bytes: int, now: datetime
-    ) -> Record:
+    def replace(self, staged: Path, release: Release, proven: Proven) -> Record:
         """Swap a damaged version for a verified tree of the same number; the name is never absent.
 
         Afterwards `staged` holds the damaged tree, for the caller to remove. If the damaged one has been
         removed meanwhile, the tree takes its place. Raises as `publish` does.
         """
-        record = self._stage(staged, release, content, tensor_bytes, now)
+        record = self._stage(staged, release, proven)
         target = self.path / str(release.version)
         try:
             disk.exchange(staged, target)
@@ -138,16 +152,16 @@ class Shelf:
             disk.rename_noreplace(staged, target)
         return self._finish(release.version, record)
 
-    def adopt(self, release: Release, content: Content, tensor_bytes: int, now: datetime) -> Record | None:
+    def adopt(self, release: Release, proven: Proven) -> Record | None:
         """Take over a version that somebody else put on the shelf, if it is the store's to the byte.
 
         Returns None, and changes nothing, if the content differs.
         """
         folder = self.path / str(release.version)
-        if hash_tree(folder, self._check) != content:
+        if hash_tree(folder, self._check) != proven.content:
             return None
         disk.sync_tree(folder, self._check)
-        return self._finish(release.version, self._record(release, content, tensor_bytes, now))
+        return self._finish(release.version, _record(release, proven))
 
     def confirm(self, version: Version) -> None:
         """Record that the server has served these bytes."""
@@ -155,25 +169,14 @@ class Shelf:
         if record is not None:
             records.write(self._records, version, record.model_copy(update={"confirmed": True}))
 
-    def _record(self, release: Release, content: Content, tensor_bytes: int, now: datetime) -> Record:
-        return Record(
-            identity=release.identity,
-            at=now.isoformat(),
-            state="installing",
-            files=records.files_of(content),
-            tensor_bytes=tensor_bytes,
-        )
-
-    def _stage(
-        self, staged: Path, release: Release, content: Content, tensor_bytes: int, now: datetime
-    ) -> Record:
-        record = self._record(release, content, tensor_bytes, now)
+    def _stage(self, staged: Path, release: Release, proven: Proven) -> Record:
+        record = _record(release, proven)
         if len(record.model_dump_json()) > records.MAX_NEW_RECORD_BYTES:
             text = (
-                f"{len(content.files)} files are more than servesync can keep a record of: pack the model's "
-                "assets into fewer files, or with shorter names"
+                f"{len(proven.content.files)} files are more than servesync can keep a record of: pack the "
+                "model's assets into fewer files, or with shorter names"
             )
-            raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text, files=len(content.files))
+            raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text, files=len(proven.content.files))
         disk.sync_tree(staged, self._check)
         records.write(self._records, release.version, record)
         return record
@@ -185,3 +188,14 @@ class Shelf:
         )
         records.write(self._records, version, done)
         return done
+
+
+def _record(release: Release, proven: Proven) -> Record:
+    return Record(
+        identity=release.identity,
+        at=proven.at.isoformat(),
+        state="installing",
+        files=records.files_of(proven.content),
+        tensor_bytes=proven.tensor_bytes,
+        proven_by=proven.by,
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from servesync.errors import Reason
-from servesync.plan.versions import Model, Version
+from servesync.plan.versions import Model, ProvenBy, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class Shelved:
     condition: Condition
     confirmed: bool = False
     identity: str = ""
+    proven_by: ProvenBy = ProvenBy.NOTHING
 
 
 class ServerState(StrEnum):

@@ -1,5 +1,7 @@
 """Why every version is where it is, in the words that `servesync plan` shows."""
 
+from typing import Final
+
 from servesync.plan.facts import (
     Action,
     Condition,
@@ -14,8 +16,14 @@ from servesync.plan.facts import (
     Verdict,
     Wait,
 )
-from servesync.plan.versions import Version
+from servesync.plan.versions import ProvenBy, Version
 from servesync.plan.view import View
+
+_PROOFS: Final = {
+    ProvenBy.MANIFEST: "proven by its manifest",
+    ProvenBy.STORE_CHECKSUM: "proven by the store's checksum",
+    ProvenBy.NOTHING: "unproven (neither a manifest nor a checksum of the store)",
+}
 
 
 def verdicts(view: View, actions: tuple[Action, ...]) -> dict[Version, Verdict]:
@@ -47,7 +55,7 @@ def _verdict(view: View, version: Version, action: Action | None) -> Verdict:
 
 
 def _verdict_on_shelf(view: View, version: Version) -> Verdict:
-    note = _store_note(view, version)
+    note = f"; {_PROOFS[view.good[version].proven_by]}{_store_note(view, version)}"
     if version not in view.wanted:
         return Verdict(Role.KEPT, f"not wanted ({view.policy}), kept until {_kept_until(view)}{note}")
     return _verdict_of_server(view, version, note)

@@ -68,7 +68,8 @@ class StoredObject:
 class Release:
     """What the store offers for one version.
 
-    `identity` changes exactly when the bytes may have changed: a refusal holds for one identity only.
+    `identity` changes exactly when the bytes of the version may have changed. A manifest proves these bytes,
+    and does not change them.
     """
 
     model: Model
@@ -76,11 +77,38 @@ class Release:
     layout: Layout
     objects: tuple[StoredObject, ...]
     identity: str
+    manifest: StoredObject | None = None
+
+    @property
+    def offer(self) -> str:
+        """What a refusal holds for: the same bytes with the same manifest, or with none."""
+        if self.manifest is None:
+            return self.identity
+        manifest = self.manifest
+        text = f"{self.identity}\0{manifest.key}\0{manifest.size}\0{manifest.etag}"
+        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
     @property
     def stored_bytes(self) -> int:
         """Bytes to fetch."""
         return sum(item.size for item in self.objects)
+
+
+class ProvenBy(StrEnum):
+    """What shows that the bytes of a version are those that were published, besides the archive itself."""
+
+    MANIFEST = "manifest"
+    STORE_CHECKSUM = "store_checksum"
+    NOTHING = "unproven"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The SHA-256 (64 lower-case hex digits) of one range of an object, in bytes."""
+
+    offset: int
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -2,24 +2,35 @@
 
 import re
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
-from servesync.plan.versions import Layout, Model, Version, parse_model, parse_version
+from servesync.plan.versions import Model, Version, parse_model, parse_version
 
 ARCHIVE_ENDINGS: Final = (".tar.gz", ".tgz", ".tar.zst", ".tar")
 _MODEL: Final = r"(?P<model>[A-Za-z0-9_-][A-Za-z0-9._-]{0,99})"
 _VERSION: Final = r"(?P<version>[0-9]{1,40})"
-_REST: Final = "(?P<archive>" + "|".join(re.escape(ending) for ending in ARCHIVE_ENDINGS) + r")|/(?P<path>.*)"
+MANIFEST_ENDING: Final = ".manifest.json"
+_ARCHIVE: Final = "(?P<archive>" + "|".join(re.escape(ending) for ending in ARCHIVE_ENDINGS) + ")"
+_REST: Final = rf"{_ARCHIVE}|(?P<manifest>{re.escape(MANIFEST_ENDING)})|/(?P<path>.*)"
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedKey:
-    """What a key says: a version's archive, or one file (`path`) of a version's directory."""
+    """What a key says: a version's archive, its manifest, or one file (`path`) of a version's directory."""
 
     model: Model
     version: Version
-    layout: Layout
+    kind: "KeyKind"
     path: str = ""
+
+
+class KeyKind(Enum):
+    """What an object is to its version."""
+
+    ARCHIVE = "archive"
+    MANIFEST = "manifest"
+    MEMBER = "member"
 
 
 class KeyPattern:
@@ -38,5 +49,13 @@ class KeyPattern:
         if model is None or version is None:
             return None
         if match["archive"]:
-            return ParsedKey(model, version, Layout.ARCHIVE)
-        return ParsedKey(model, version, Layout.DIRECTORY, match["path"])
+            return ParsedKey(model, version, KeyKind.ARCHIVE)
+        if match["manifest"]:
+            return ParsedKey(model, version, KeyKind.MANIFEST)
+        return ParsedKey(model, version, KeyKind.MEMBER, match["path"])
+
+
+def manifest_key(archive_key: str) -> str:
+    """Return the key of the manifest that belongs to an archive: the same stem, another ending."""
+    ending = next(ending for ending in ARCHIVE_ENDINGS if archive_key.endswith(ending))
+    return archive_key.removesuffix(ending) + MANIFEST_ENDING

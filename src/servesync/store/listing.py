@@ -7,7 +7,7 @@ from typing import Final
 
 from servesync.errors import Reason, ReleaseRefused, SyncError
 from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
-from servesync.store.keys import KeyPattern
+from servesync.store.keys import KeyKind, KeyPattern, manifest_key
 
 EXAMPLES: Final = 5
 SHOWN_CHARACTERS: Final = 80
@@ -31,6 +31,7 @@ class Listing:
 @dataclass(slots=True)
 class _Found:
     archives: dict[str, StoredObject] = field(default_factory=dict)
+    manifests: dict[str, StoredObject] = field(default_factory=dict)
     members: dict[str, StoredObject] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
 
@@ -66,16 +67,18 @@ class Grouping:
             return True
         where = (parsed.model, parsed.version)
         found = self._found.setdefault(where, _Found())
-        known = len(found.archives) + len(found.members)
-        if parsed.layout is Layout.ARCHIVE:
+        known = len(found.archives) + len(found.manifests) + len(found.members)
+        if parsed.kind is KeyKind.ARCHIVE:
             found.archives[key] = StoredObject(key, size, etag)
+        elif parsed.kind is KeyKind.MANIFEST:
+            found.manifests[key] = StoredObject(key, size, etag)
         else:
             found.folders.add(key.removesuffix(parsed.path))
             if len(found.members) >= self._max_members:
                 self._too_many.add(where)
                 return True
             found.members[key] = StoredObject(key, size, etag, parsed.path)
-        return len(found.archives) + len(found.members) > known
+        return len(found.archives) + len(found.manifests) + len(found.members) > known
 
     def _ignore(self, key: str) -> None:
         self._ignored += 1
@@ -107,7 +110,13 @@ class Grouping:
             raise ReleaseRefused(Reason.RELEASE_AMBIGUOUS, text)
         if found.archives:
             (archive,) = found.archives.values()
-            return Release(model, version, Layout.ARCHIVE, (archive,), _identity([archive]))
+            manifest = _manifest_of(archive, found.manifests)
+            return Release(model, version, Layout.ARCHIVE, (archive,), _identity([archive]), manifest)
+        if found.manifests:
+            text = (
+                f"{min(found.manifests)!a} belongs to an archive that is not there: publish the archive again"
+            )
+            raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
         if (model, version) in self._too_many:
             text = f"{sources[0]!a} holds more than limits.max_members ({self._max_members}) files"
             raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text)
@@ -116,6 +125,16 @@ class Grouping:
             raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
         members = tuple(sorted(found.members.values(), key=lambda item: item.path))
         return Release(model, version, Layout.DIRECTORY, members, _identity(members))
+
+
+def _manifest_of(archive: StoredObject, manifests: Mapping[str, StoredObject]) -> StoredObject | None:
+    """Return the manifest of an archive; one of another name would leave open which archive it means."""
+    expected = manifest_key(archive.key)
+    others = sorted(manifests.keys() - {expected})
+    if others:
+        text = f"{others[0]!a} is not named after the archive {archive.key!a}: it must be {expected!a}"
+        raise ReleaseRefused(Reason.RELEASE_AMBIGUOUS, text)
+    return manifests.get(expected)
 
 
 def _identity(items: Iterable[StoredObject]) -> str:

@@ -1,10 +1,23 @@
 """What the agent needs of a store; tests have one in memory."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from servesync.plan.versions import Model, StoredObject
+from servesync.store.checksums import ObjectChecksum
 from servesync.store.listing import Listing
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFacts:
+    """What the store knows of one object besides its bytes.
+
+    `manifest_to_come`: whoever uploaded it says that a manifest belongs to it, and uploads that last.
+    """
+
+    checksum: ObjectChecksum | None
+    manifest_to_come: bool
 
 
 class StorePort(Protocol):
@@ -16,6 +29,9 @@ class StorePort(Protocol):
         Raises:
             StoreError: the store did not answer with a complete listing.
         """
+
+    def describe(self, item: StoredObject) -> ObjectFacts:
+        """Return what the store knows of an object that was listed. Raises as `read` does."""
 
     def close(self) -> None:
         """Close all connections."""

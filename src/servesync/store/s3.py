@@ -13,15 +13,19 @@ from servesync.errors import Reason, Stopped, StoreError, TransferError
 from servesync.plan.versions import Model, StoredObject
 from servesync.settings import Fetch, Limits, Store
 from servesync.store.bounds import Bounds, SpeedFloor
+from servesync.store.checksums import checksum_of
 from servesync.store.client import BLOCK_BYTES, Clients, connect
 from servesync.store.errors_s3 import Operation, bad_answer, translated
 from servesync.store.keys import KeyPattern
 from servesync.store.listing import Grouping, Listing
+from servesync.store.port import ObjectFacts
 
 if TYPE_CHECKING:
     from urllib3.response import HTTPResponse
 
 MAX_PAGES: Final = 10_000
+MANIFEST_TO_COME: Final = "servesync-manifest"
+"""The metadata key of an archive whose manifest is uploaded after it."""
 _RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.ASCII)
 _T = TypeVar("_T")
 
@@ -129,6 +133,30 @@ class S3Store:
             self._read(clients, item, offset, buffer[:length], should_stop)
 
         self._ask(f"reading {item.key!a:.200}", Operation.READ, call)
+
+    def describe(self, item: StoredObject) -> ObjectFacts:
+        """Return what the store knows of an object that was listed; one request.
+
+        Raises:
+            TransferError: the object is another one now, or gone.
+            StoreError: the store refused or did not answer.
+        """
+        doing = f"looking at {item.key!a:.200}"
+
+        def call(clients: Clients) -> Mapping[str, Any]:
+            return clients.listing.head_object(
+                Bucket=self._store.bucket,
+                Key=item.key,
+                IfMatch=item.etag,
+                ChecksumMode="ENABLED",
+                **self._owner,
+            )
+
+        answer = self._ask(doing, Operation.READ, call)
+        if answer.get("ETag", "").strip('"') != item.etag.strip('"'):
+            text = f"{doing}: it was replaced after the listing; the next poll sees the new one"
+            raise TransferError(Reason.OBJECT_CHANGED, text)
+        return ObjectFacts(checksum_of(answer), MANIFEST_TO_COME in answer.get("Metadata", {}))
 
     def _read(
         self,

@@ -1,0 +1,228 @@
+"""Brings one release into staging: fetched, unpacked, proven, in one pass; nothing on the shelf changes."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Final
+
+from servesync import disk, manifest
+from servesync.daemon.observe import Observer
+from servesync.daemon.progress import Report, Reporter
+from servesync.errors import DiskError, Reason, ReleaseRefused
+from servesync.fetch import stream
+from servesync.logs import Event, get_logger
+from servesync.manifest import Manifest
+from servesync.plan.lifecycle import State, advance
+from servesync.plan.versions import Layout, Proof, ProvenBy, Release, StoredObject
+from servesync.store import Running
+from servesync.unpack import Unpacked, unpack_archive, unpack_objects
+from servesync.verify import verify_structure, verify_tensors
+
+SLICE_BYTES: Final = 256 << 10
+"""How much of an object is unpacked between two looks at the free space and at a request to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A version in staging that may be installed."""
+
+    unpacked: Unpacked
+    tensor_bytes: int
+    proven_by: ProvenBy
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """What there is to prove the stored bytes with, known before the first of them."""
+
+    manifest: Manifest | None = None
+    checksum: Running | None = None
+
+    @property
+    def proofs(self) -> Sequence[Proof]:
+        return self.manifest.archive.proofs if self.manifest else ()
+
+    @property
+    def proven_by(self) -> ProvenBy:
+        if self.manifest:
+            return ProvenBy.MANIFEST
+        return ProvenBy.STORE_CHECKSUM if self.checksum else ProvenBy.NOTHING
+
+
+@dataclass
+class Bringer:
+    """Fetches and proves. `check` raises `Stopped` when the agent is to stop."""
+
+    observer: Observer
+    check: Callable[[], None]
+    should_stop: Callable[[], bool]
+    reporter: Reporter
+
+    def bring(self, release: Release, tree: Path) -> Staged:
+        """Bring a release into the empty directory `tree`, as far proven as settings ask.
+
+        Raises:
+            ReleaseRefused: it is not what it should be. `tree` must be discarded, as after every error.
+            StoreError, TransferError: the store did not give its bytes.
+            DiskError: there is not enough space.
+            OSError: the disk refused.
+        """
+        self._check_stored_size(release)
+        started = time.monotonic()
+        evidence = self._evidence(release)
+        self._check_free(self._needed_bytes(release, evidence.manifest))
+        unpacked = self._fetch(release, tree, evidence)
+        if evidence.manifest:
+            manifest.compare(evidence.manifest, unpacked.content)
+        if evidence.checksum:
+            evidence.checksum.check(release.objects[0].key)
+        state = advance(State.WANTED, State.FETCHED)
+        seconds = time.monotonic() - started
+        get_logger().info(
+            Event.VERSION_FETCHED,
+            stored_bytes=release.stored_bytes,
+            unpacked_bytes=unpacked.content.total_bytes,
+            files=len(unpacked.content.files),
+            seconds=round(seconds, 3),
+            mb_per_second=round(release.stored_bytes / 1e6 / max(seconds, 1e-3), 1),
+            proof=evidence.proven_by,
+        )
+        tensor_bytes = self._verify(unpacked)
+        advance(state, State.VERIFIED)
+        return Staged(unpacked, tensor_bytes, evidence.proven_by)
+
+    # -- what proves the bytes ------------------------------------------------------------------------
+
+    def _evidence(self, release: Release) -> _Evidence:
+        if release.manifest is not None:
+            return _Evidence(manifest=self._manifest(release, release.manifest))
+        if release.layout is Layout.DIRECTORY:
+            return _Evidence()
+        (archive,) = release.objects
+        facts = self.observer.store.describe(archive)
+        if facts.manifest_to_come:
+            text = (
+                f"{archive.key!a} was published with a manifest, which is not there (yet): if it stays away, "
+                "run `servesync publish` again"
+            )
+            raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
+        return _Evidence(checksum=facts.checksum.start() if facts.checksum else None)
+
+    def _manifest(self, release: Release, item: StoredObject) -> Manifest:
+        if item.size > manifest.MAX_MANIFEST_BYTES:
+            text = (
+                f"{item.key!a} has {item.size} bytes, over {manifest.MAX_MANIFEST_BYTES}: it is no manifest"
+            )
+            raise ReleaseRefused(Reason.MANIFEST_INVALID, text)
+        data = bytearray(item.size)
+        with stream(
+            [item], self.observer.store.read, self.observer.settings.fetch, self.should_stop
+        ) as parts:
+            done = 0
+            for _, piece in parts:
+                data[done : done + len(piece)] = piece
+                done += len(piece)
+        found = manifest.parse(bytes(data))
+        (archive,) = release.objects
+        name = archive.key.rpartition("/")[2]
+        manifest.check_identity(found, release.model, release.version, name, archive.size)
+        return found
+
+    # -- fetching -------------------------------------------------------------------------------------
+
+    def _fetch(self, release: Release, tree: Path, evidence: _Evidence) -> Unpacked:
+        """Bring the release's bytes into `tree` in one pass; no archive ever lies on the disk."""
+        settings = self.observer.settings
+        with (
+            self.reporter(release) as report,
+            stream(
+                release.objects,
+                self.observer.store.read,
+                settings.fetch,
+                self.should_stop,
+                proofs=evidence.proofs,
+            ) as parts,
+        ):
+            watched = self._watched(parts, report, evidence.checksum)
+            if release.layout is Layout.ARCHIVE:
+                return unpack_archive(
+                    (piece for _, piece in watched),
+                    tree,
+                    release.version,
+                    settings.limits,
+                    archive_bytes=release.stored_bytes,
+                )
+            each = groupby(watched, key=itemgetter(0))
+            objects = ((item, (piece for _, piece in group)) for item, group in each)
+            return unpack_objects(objects, tree, settings.limits)
+
+    def _watched(
+        self, parts: Iterator[tuple[StoredObject, memoryview]], report: Report, checksum: Running | None
+    ) -> Iterator[tuple[StoredObject, memoryview]]:
+        """Pass the bytes on in slices, reporting progress, and keeping `limits.disk_reserve_bytes` free."""
+        done = 0
+        for item, part in parts:
+            if checksum:
+                checksum.update(part)
+            for start in range(0, max(1, len(part)), SLICE_BYTES):
+                piece = part[start : start + SLICE_BYTES]
+                yield item, piece
+                done += len(piece)
+                report(done)
+                self.check()
+                self._check_free(0)
+
+    # -- limits ---------------------------------------------------------------------------------------
+
+    def _check_stored_size(self, release: Release) -> None:
+        limit = self.observer.settings.limits.max_archive_bytes
+        if release.stored_bytes > limit:
+            text = (
+                f"{release.objects[0].key!a}: {release.stored_bytes} bytes in the store, more than "
+                f"limits.max_archive_bytes ({limit}); raise the limit if this size is right"
+            )
+            raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text, stored_bytes=release.stored_bytes)
+
+    def _needed_bytes(self, release: Release, found: Manifest | None) -> int:
+        """Return the bytes that unpacking takes, if a manifest tells; else the least that it can be."""
+        limit = self.observer.settings.limits.max_unpacked_bytes
+        if found is None:
+            return release.stored_bytes
+        if found.totals.bytes > limit:
+            text = (
+                f"{release.model} {release.version} unpacks to {found.totals.bytes} bytes, more than "
+                f"limits.max_unpacked_bytes ({limit}); raise the limit if this size is right"
+            )
+            raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text, unpacked_bytes=found.totals.bytes)
+        return found.totals.bytes
+
+    def _check_free(self, needed: int) -> None:
+        reserve = self.observer.settings.limits.disk_reserve_bytes
+        free = disk.free_bytes(self.observer.workspace.staging)
+        if free - needed < reserve:
+            text = (
+                f"{free} bytes free under {self.observer.workspace.models_dir}, but {needed} are needed now "
+                f"and limits.disk_reserve_bytes ({reserve}) must stay free: make space"
+            )
+            raise DiskError(Reason.DISK_FULL, text, free_bytes=free, needed_bytes=needed + reserve)
+
+    # -- proving the version --------------------------------------------------------------------------
+
+    def _verify(self, unpacked: Unpacked) -> int:
+        """Prove the tree as far as settings ask; return the bytes of its tensors."""
+        started = time.monotonic()
+        level = self.observer.settings.verify.level
+        found = verify_structure(unpacked.root)
+        checked = verify_tensors(unpacked.root, check=self.check).tensors if level == "checksum" else 0
+        get_logger().info(
+            Event.VERSION_VERIFIED,
+            verify_level=level,
+            tensors=found.tensors,
+            tensors_checked=checked,
+            tensor_bytes=found.tensor_bytes,
+            seconds=round(time.monotonic() - started, 3),
+        )
+        return found.tensor_bytes
