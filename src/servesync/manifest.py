@@ -7,12 +7,20 @@ understood in full proves nothing. `docs/manifest.schema.json` is the schema for
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from servesync.errors import Reason, ReleaseRefused
+from servesync.errors import Reason, ReleaseRefused, SettingsError
 from servesync.plan.paths import is_plain_name, is_plain_path
 from servesync.plan.versions import MAX_VERSION, Content, FileFact, Model, Proof, Version, parse_model
 
@@ -32,6 +40,11 @@ _LABEL_VALUE: Final = r"^[^\x00-\x1f\x7f]{0,256}$"
 
 Bytes = Annotated[int, Field(ge=0, le=MAX_VERSION)]
 Sha256 = Annotated[str, Field(pattern=_SHA256)]
+Labels = Annotated[
+    dict[Annotated[str, Field(pattern=_LABEL_NAME)], Annotated[str, Field(pattern=_LABEL_VALUE)]],
+    Field(max_length=MAX_LABELS),
+]
+_LABELS: Final[TypeAdapter[dict[str, str]]] = TypeAdapter(Labels)
 
 
 class _Strict(BaseModel):
@@ -126,10 +139,7 @@ class Manifest(_Strict):
     archive: Archive
     files: Annotated[tuple[File, ...], Field(min_length=1, max_length=MAX_ITEMS)]
     totals: Totals
-    labels: Annotated[
-        dict[Annotated[str, Field(pattern=_LABEL_NAME)], Annotated[str, Field(pattern=_LABEL_VALUE)]],
-        Field(max_length=MAX_LABELS),
-    ] = {}
+    labels: Labels = {}
 
     @field_validator("model")
     @classmethod
@@ -290,6 +300,19 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a manifest; it says less than `parse` checks."""
     schema = Manifest.model_json_schema(by_alias=True, mode="validation")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Make sure that labels can stand in a manifest.
+
+    Raises:
+        SettingsError: they cannot; the text names the first that is wrong.
+    """
+    try:
+        _LABELS.validate_python(dict(labels))
+    except ValidationError as error:
+        text = f"labels: {_place(error)} (at most {MAX_LABELS}; names of A-Z a-z 0-9 . _ / -)"
+        raise SettingsError(Reason.SETTINGS_INVALID, text) from error
 
 
 def check_identity(manifest: Manifest, model: Model, version: Version, key: str, size: int) -> None:

@@ -1,0 +1,6 @@
+"""From a version's directory to the archive that is published: one pass, and always the same bytes."""
+
+from servesync.pack.cuts import Extent
+from servesync.pack.packing import Format, Packed, Ranges, describe, pack_tree
+
+__all__ = ["Extent", "Format", "Packed", "Ranges", "describe", "pack_tree"]

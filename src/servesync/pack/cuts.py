@@ -1,0 +1,62 @@
+"""Where the data of a file is cut into frames.
+
+The cuts depend on what a file holds, not on where it lies: a tensor that has not changed since the last
+version is cut in the same way again, and gives the same frame, wherever it has moved to.
+"""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+LARGE_BYTES: Final = 4 << 20
+ENOUGH_BYTES: Final = 1 << 20
+MOST_BYTES: Final = 8 << 20
+ONE_IN: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where one tensor lies in a file, in bytes."""
+
+    name: str
+    offset: int
+    size: int
+
+
+def cuts(size: int, extents: Sequence[Extent]) -> Iterator[int]:
+    """Yield the sizes of the frames of a file of `size` bytes, each at most `MOST_BYTES`.
+
+    `extents`: its tensors in the order of their offsets, without overlap; whatever they leave out counts as a
+    tensor without a name. A tensor of more than 4 MiB is cut every 4 MiB from its own beginning. Smaller ones
+    go together: a frame that has 1 MiB ends after the next tensor whose name hashes to 0 modulo 4.
+    """
+    together = 0
+    for name, length in _covering(size, extents):
+        large = length > LARGE_BYTES
+        if together and (large or together + length > MOST_BYTES):
+            yield together
+            together = 0
+        if large:
+            yield from (min(LARGE_BYTES, length - start) for start in range(0, length, LARGE_BYTES))
+            continue
+        together += length
+        if together >= ENOUGH_BYTES and zlib.crc32(name.encode(errors="surrogatepass")) % ONE_IN == 0:
+            yield together
+            together = 0
+    if together:
+        yield together
+
+
+def _covering(size: int, extents: Sequence[Extent]) -> Iterator[tuple[str, int]]:
+    """Yield name and length of each tensor, and of what lies between."""
+    end = 0
+    for extent in extents:
+        if extent.offset < end or extent.offset + extent.size > size:
+            continue  # not what an index says: then its bytes have no name
+        if extent.offset > end:
+            yield "", extent.offset - end
+        yield extent.name, extent.size
+        end = extent.offset + extent.size
+    if end < size:
+        yield "", size - end

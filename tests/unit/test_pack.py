@@ -1,0 +1,273 @@
+"""Packing: the same tree gives the same bytes, all can unpack them, and what did not change is shared."""
+
+import hashlib
+import io
+import os
+import random
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servesync.errors import Reason, ReleaseRefused
+from servesync.manifest import Part
+from servesync.pack import Extent, Format, Packed, describe, pack_tree
+from servesync.pack.cuts import MOST_BYTES, cuts
+from servesync.plan.versions import FileFact, Version
+from unpack_box import UnpackBox
+
+KIB, MIB = 1 << 10, 1 << 20
+SHARD = "variables/variables.data-00000-of-00001"
+
+
+def write(root: Path, tree: Mapping[str, bytes]) -> Path:
+    """Write files below `root`."""
+    for name, data in tree.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root
+
+
+def pack(
+    root: Path, extents: Mapping[str, Sequence[Extent]] | None = None, archive_format: Format = "tar.zst"
+) -> tuple[bytes, Packed]:
+    """Pack version 7 into memory."""
+    out = io.BytesIO()
+
+    def take(data: bytes) -> None:
+        out.write(data)
+
+    packed = pack_tree(root, Version(7), take, extents or {}, archive_format=archive_format)
+    return out.getvalue(), packed
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> dict[str, bytes]:
+    """A version with small files, an empty one, a large one that shrinks, and one that does not."""
+    noise = random.Random(1).randbytes(9 * MIB + 17)
+    return {
+        "saved_model.pb": b"graph" * 1000,
+        "fingerprint.pb": b"f",
+        "assets/empty.txt": b"",
+        "assets/words.txt": b"word\n" * MIB,
+        "variables/variables.index": b"index",
+        SHARD: noise,
+        f"assets/{'long name ' * 10}x/{'y' * 90}": b"a path that needs a pax header",
+    }
+
+
+@pytest.mark.parametrize("archive_format", ["tar.zst", "tar.gz"])
+def test_the_same_tree_gives_the_same_bytes(
+    archive_format: Format, tmp_path: Path, tree: dict[str, bytes]
+) -> None:
+    """Times, modes and the order in which files were written do not count."""
+    first = write(tmp_path / "one", tree)
+    second = write(tmp_path / "two", dict(reversed(tree.items())))
+    for path in second.rglob("*"):
+        path.chmod(0o700)
+        os.utime(path, (1, 2))
+
+    data, packed = pack(first, archive_format=archive_format)
+    again, packed_again = pack(second, archive_format=archive_format)
+
+    assert data == again
+    assert packed == packed_again
+    assert packed.sha256 == hashlib.sha256(data).hexdigest()
+    assert packed.size == len(data)
+
+
+@pytest.mark.parametrize("archive_format", ["tar.zst", "tar.gz"])
+def test_our_own_unpacker_gives_the_tree_back(
+    archive_format: Format, tmp_path: Path, tree: dict[str, bytes]
+) -> None:
+    """With the digests that packing has stated."""
+    data, packed = pack(write(tmp_path / "tree", tree), archive_format=archive_format)
+    box = UnpackBox(tmp_path / "box")
+
+    unpacked = box.unpack(data, version=7)
+
+    assert unpacked.content.files == tuple(FileFact(f.path, f.size, f.sha256) for f in packed.files)
+    assert {file.path for file in packed.files} == set(tree)
+
+
+@pytest.mark.parametrize("archive_format", ["tar.zst", "tar.gz"])
+def test_everybody_can_unpack_it(archive_format: Format, tmp_path: Path, tree: dict[str, bytes]) -> None:
+    """GNU tar and zstd's own test."""
+    if shutil.which("tar") is None or shutil.which("zstd") is None:
+        pytest.skip("no tar or no zstd here")
+    data, _ = pack(write(tmp_path / "tree", tree), archive_format=archive_format)
+    archive = tmp_path / f"7.{archive_format}"
+    archive.write_bytes(data)
+    out = tmp_path / "out"
+    out.mkdir()
+    flag = "--zstd" if archive_format == "tar.zst" else "--gzip"
+
+    subprocess.run(["tar", flag, "-xf", archive, "-C", out], check=True)
+
+    found = {str(p.relative_to(out / "7")): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert found == tree
+    assert {oct(path.stat().st_mode & 0o777) for path in out.rglob("*") if path.is_file()} == {"0o644"}
+    if archive_format == "tar.zst":
+        subprocess.run(["zstd", "-q", "-t", archive], check=True)
+
+
+def test_every_part_is_proven_and_stands_alone(tmp_path: Path, tree: dict[str, bytes]) -> None:
+    """Each frame has its digest, and decompressed alone it holds the pieces of files that it says."""
+    data, packed = pack(write(tmp_path / "tree", tree))
+    covered: dict[str, bytes] = {}
+    for part in packed.parts:
+        frame = data[part.offset : part.offset + part.size]
+        assert hashlib.sha256(frame).hexdigest() == part.sha256
+        content = zstandard.ZstdDecompressor().decompress(frame)
+        position = 0
+        for piece in part.content or ():
+            expected = tree[piece.path][piece.offset : piece.offset + piece.size]
+            position = content.index(expected, position) + piece.size
+            covered[piece.path] = covered.get(piece.path, b"") + expected
+
+    assert covered == {path: content for path, content in tree.items() if content}
+    assert sum(part.size for part in packed.parts) == len(data)
+
+
+def test_noise_is_stored_and_text_is_compressed(tmp_path: Path) -> None:
+    """Incompressible data costs a few bytes a frame; the rest shrinks."""
+    noise = random.Random(2).randbytes(4 * MIB)
+    stored, _ = pack(write(tmp_path / "noise", {"saved_model.pb": noise}))
+    shrunk, _ = pack(write(tmp_path / "text", {"saved_model.pb": b"text " * MIB}))
+
+    assert len(stored) < len(noise) + 16 * KIB
+    assert len(shrunk) < 64 * KIB
+
+
+def bundle(changed: int, *, inserted: bool) -> tuple[bytes, list[Extent]]:
+    """Sixty tensors of all sizes; the last `changed` bytes differ, and one more may come in between."""
+    sizes = [random.Random(n).choice([64, 4 * KIB, 300 * KIB, 700 * KIB, 5 * MIB]) for n in range(60)]
+    named = [
+        (f"layer_{n:02}/kernel", random.Random(1000 + n).randbytes(size)) for n, size in enumerate(sizes)
+    ]
+    if inserted:
+        named.insert(31, ("layer_30b/bias", b"new" * 1000))
+    data = bytearray(b"".join(tensor for _, tensor in named))
+    for place in range(len(data) - changed, len(data)):
+        data[place] ^= 0xFF
+    extents = []
+    offset = 0
+    for name, tensor in named:
+        extents.append(Extent(name, offset, len(tensor)))
+        offset += len(tensor)
+    return bytes(data), extents
+
+
+def shared(old: Sequence[Part], new: Sequence[Part]) -> float:
+    """Return the share of the new parts that the old version has, too."""
+    known = {part.sha256 for part in old}
+    return sum(part.sha256 in known for part in new) / len(new)
+
+
+@pytest.mark.parametrize(("percent", "inserted"), [(5, False), (0, True)])
+def test_a_retrained_head_shares_its_frames(percent: int, *, inserted: bool, tmp_path: Path) -> None:
+    """5 % of the bytes changed, or half of them moved behind a new tensor: 90 % of the frames are known."""
+    old, old_extents = bundle(0, inserted=False)
+    new, new_extents = bundle(len(old) * percent // 100, inserted=inserted)
+    _, before = pack(write(tmp_path / "old", {SHARD: old}), {SHARD: old_extents})
+    _, after = pack(write(tmp_path / "new", {SHARD: new}), {SHARD: new_extents})
+
+    assert shared(before.parts, after.parts) >= 0.9
+    assert len(before.parts) > 30
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=3), st.integers(0, 20 * MIB)), max_size=30),
+    st.integers(0, 3 * MIB),
+)
+def test_cuts_cover_a_file_whatever_its_tensors(tensors: list[tuple[str, int]], rest: int) -> None:
+    """In order, without a gap, and never too large."""
+    extents = []
+    offset = 0
+    for name, size in tensors:
+        extents.append(Extent(name, offset, size))
+        offset += size
+
+    sizes = list(cuts(offset + rest, extents))
+
+    assert sum(sizes) == offset + rest
+    assert all(0 < size <= MOST_BYTES for size in sizes)
+
+
+def test_an_index_that_lies_only_moves_the_cuts() -> None:
+    """Extents that overlap or reach beyond the file are no reason to lose a byte."""
+    wrong = [Extent("a", 5, 10), Extent("b", 7, 3), Extent("c", 90, 20), Extent("d", 20, 30)]
+
+    assert sum(cuts(100, wrong)) == 100
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "name", "long"])
+def test_what_a_version_may_not_hold_is_refused(kind: str, tmp_path: Path) -> None:
+    """The path is named."""
+    root = write(tmp_path / "tree", {"saved_model.pb": b"graph"})
+    if kind == "link":
+        (root / "odd").symlink_to("/etc/passwd")
+    elif kind == "fifo":
+        os.mkfifo(root / "odd")
+    elif kind == "name":
+        (root / "odd\nname").write_text("x")
+    else:
+        write(root, {"/".join(["odd"] * 20): b"x"})
+
+    with pytest.raises(ReleaseRefused, match="odd") as caught:
+        pack(root)
+
+    assert caught.value.reason is Reason.PACK_REFUSED
+
+
+@pytest.mark.parametrize("growth", [-1, 1])
+def test_a_file_that_is_still_written_is_refused(growth: int, tmp_path: Path) -> None:
+    """Otherwise half of it would be published with a right checksum."""
+    root = write(tmp_path / "tree", {"a": b"x" * 3 * MIB, "b": b"y" * 3 * MIB})
+    calls = []
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            with (root / "a").open("r+b") as file:
+                file.truncate(3 * MIB + growth)
+
+    with pytest.raises(ReleaseRefused, match="still written") as caught:
+        pack_tree(root, Version(7), lambda _: None, {}, check=check)
+
+    assert caught.value.reason is Reason.PACK_REFUSED
+
+
+def test_an_archive_of_others_is_described_in_ranges(tmp_path: Path) -> None:
+    """Ranges of 8 MiB, whatever the chunks were."""
+    data = random.Random(3).randbytes(20 * MIB)
+
+    size, sha256, parts = describe(data[start : start + 999_999] for start in range(0, len(data), 999_999))
+
+    assert (size, sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert [(part.offset, part.size) for part in parts] == [
+        (0, 8 * MIB),
+        (8 * MIB, 8 * MIB),
+        (16 * MIB, 4 * MIB),
+    ]
+    assert all(
+        part.sha256 == hashlib.sha256(data[part.offset : part.offset + part.size]).hexdigest()
+        for part in parts
+    )
+
+
+def test_the_tar_has_no_trace_of_the_machine(tmp_path: Path, tree: dict[str, bytes]) -> None:
+    """No owner, no time, the version as its folder."""
+    data, _ = pack(write(tmp_path / "tree", tree), archive_format="tar.gz")
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        members = tar.getmembers()
+
+    assert {(m.uid, m.gid, m.uname, m.gname, m.mtime) for m in members} == {(0, 0, "", "", 0)}
+    assert all(member.name == "7" or member.name.startswith("7/") for member in members)
