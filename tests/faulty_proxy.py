@@ -43,6 +43,9 @@ class Exchange:
         self._handler = handler
         self._proxy = proxy
         self.headers = dict(handler.headers.items())
+        self.method = handler.command
+        self.path = handler.path
+        self._body = handler.rfile.read(int(self.headers.get("Content-Length", "0")))
         self.is_listing = "list-type" in parse_qs(urlsplit(handler.path).query)
 
     @property
@@ -59,7 +62,7 @@ class Exchange:
             )
             for name, value in self.headers.items():
                 store.putheader(name, value)
-            store.endheaders()
+            store.endheaders(self._body or None)
             got = store.getresponse()
             body = got.read()
             headers = {name.lower(): value for name, value in got.getheaders()}
@@ -139,8 +142,7 @@ class FaultyProxy:
             def do_GET(self) -> None:
                 proxy.handle(Exchange(self, proxy))
 
-            def do_HEAD(self) -> None:
-                proxy.handle(Exchange(self, proxy))
+            do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 (the names that it looks for)
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 pass

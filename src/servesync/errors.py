@@ -41,6 +41,7 @@ class Reason(StrEnum):
     MANIFEST_MISMATCH = "manifest_mismatch"
     CONTENT_DIFFERS = "content_differs"
     RELEASE_UNPROVEN = "release_unproven"
+    PACK_REFUSED = "pack_refused"
     RELEASE_EXISTS = "release_exists"
     PART_DIFFERS = "part_differs"
     OBJECT_CHECKSUM = "object_checksum"

@@ -2,24 +2,20 @@
 
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from servesync import __version__
+from servesync.cli import publish, show
 from servesync.daemon.build import build_observer
-from servesync.daemon.observe import ModelView, Observation
 from servesync.daemon.once import sync_once
 from servesync.daemon.process import run_daemon
 from servesync.daemon.prove import prove
 from servesync.errors import LockHeld, SettingsError, SyncError
 from servesync.logs import configure, drain
-from servesync.plan.facts import Role
 from servesync.settings import Settings
 from servesync.settings_file import environment_overrides, load_settings
 
@@ -123,9 +119,9 @@ def plan(
     """Show what sync would do, and why for every version; changes nothing."""
     seen = build_observer(load_settings(config, environment_overrides())).look(ask_store=True)
     if as_json:
-        typer.echo(json.dumps(_as_json(seen), indent=2))
+        typer.echo(json.dumps(show.as_json(seen), indent=2))
     else:
-        _show(seen, Console())
+        show.show(seen, Console())
     if seen.store_error:
         raise typer.Exit(UNEXPECTED)
 
@@ -147,95 +143,13 @@ def verify(
     typer.echo(f"{path}: good ({proof})")
 
 
+app.command("publish")(publish.publish)
+app.command("manifest")(publish.manifest)
+
+
 @app.command()
 def demo() -> None:
     """Show the whole journey on this machine: a real S3 server, real models, and a model server."""
     from servesync.demo.journey import run_demo  # noqa: PLC0415 (its parts come with the extra `demo`)
 
     raise typer.Exit(run_demo())
-
-
-# -- how a plan is shown ------------------------------------------------------------------------------
-
-_STYLES: Final = {
-    Role.SERVING: "green",
-    Role.TO_INSTALL: "cyan",
-    Role.TO_REPAIR: "cyan",
-    Role.WAITING: "yellow",
-    Role.TO_PRUNE: "magenta",
-    Role.HELD: "red",
-    Role.FOREIGN: "red",
-    Role.MISSING: "red",
-}
-
-
-def _show(seen: Observation, console: Console) -> None:
-    for trouble in (seen.store_error, seen.server_error, *seen.broken.values()):
-        if trouble is not None:
-            console.print(f"[red]{trouble.reason.value}[/red]: {escape(str(trouble))}")
-    for model, view in seen.models.items():
-        table = Table(title=f"{model}", title_justify="left", show_edge=False, pad_edge=False)
-        for column in ("version", "state", "why"):
-            table.add_column(column, overflow="fold")
-        for version, verdict in sorted(view.plan.verdicts.items(), reverse=True):
-            style = _STYLES.get(verdict.role, "")
-            state = f"[{style}]{verdict.role.value}[/]" if style else verdict.role.value
-            table.add_row(str(version), state, escape(verdict.why))
-        for name in view.inventory.strange:
-            table.add_row(
-                ascii(name), "[red]foreign[/]", "the server takes this name for a version; move it away"
-            )
-        console.print(table)
-        console.print(_next_step(view))
-    listing = seen.listing
-    if listing is not None and listing.ignored_keys:
-        examples = ", ".join(listing.ignored_examples)
-        console.print(
-            f"{listing.ignored_keys} keys are no release of these models by store.key_pattern, "
-            f"for example: {escape(examples)}"
-        )
-
-
-def _next_step(view: ModelView) -> str:
-    if not view.plan.verdicts:
-        store = "the store was not listed" if view.facts.offered is None else "no version in the store"
-        return f"{store}, and none is on the shelf\n"
-    steps = [
-        f"{type(action).__name__.lower()} {action.version}: {escape(action.because)}"
-        for action in view.plan.actions
-    ]
-    return ("next: " + "; ".join(steps) if steps else "nothing to do") + "\n"
-
-
-def _as_json(seen: Observation) -> Mapping[str, Any]:
-    return {
-        "store_error": _error_json(seen.store_error),
-        "server_error": _error_json(seen.server_error),
-        "ignored_keys": seen.listing.ignored_keys if seen.listing else None,
-        "models": {
-            model: {
-                "wanted": sorted(view.plan.wanted),
-                "in_place": view.plan.in_place,
-                "served": view.plan.served,
-                "actions": [
-                    {
-                        "action": type(action).__name__.lower(),
-                        "version": action.version,
-                        "because": action.because,
-                    }
-                    for action in view.plan.actions
-                ],
-                "versions": {
-                    str(version): {"state": verdict.role.value, "why": verdict.why}
-                    for version, verdict in view.plan.verdicts.items()
-                },
-                "strange": list(view.inventory.strange),
-            }
-            for model, view in seen.models.items()
-        },
-        "broken": {model: _error_json(error) for model, error in seen.broken.items()},
-    }
-
-
-def _error_json(error: SyncError | None) -> Mapping[str, str] | None:
-    return None if error is None else {"reason": error.reason.value, "text": str(error)}

@@ -2,8 +2,23 @@
 
 from servesync.store.bounds import Bounds
 from servesync.store.checksums import Running
+from servesync.store.keys import KeyPattern, manifest_key
 from servesync.store.listing import Listing, Settling
 from servesync.store.port import StorePort
-from servesync.store.s3 import S3Store
+from servesync.store.s3 import MANIFEST_TO_COME, S3Store
+from servesync.store.writer import About, AlreadyThere, S3Writer
 
-__all__ = ["Bounds", "Listing", "Running", "S3Store", "Settling", "StorePort"]
+__all__ = [
+    "MANIFEST_TO_COME",
+    "About",
+    "AlreadyThere",
+    "Bounds",
+    "KeyPattern",
+    "Listing",
+    "Running",
+    "S3Store",
+    "S3Writer",
+    "Settling",
+    "StorePort",
+    "manifest_key",
+]

@@ -106,15 +106,20 @@ MAX_DETAIL_CHARACTERS: Final = 300
 
 
 class Operation(Enum):
-    """The two things that are asked of S3, by the names that botocore has for them."""
+    """What is asked of S3, by the names that botocore has for it; only the publisher writes."""
 
     LIST = "ListObjectsV2"
     READ = "GetObject"
+    WRITE = "PutObject"
 
     @property
     def permission(self) -> str:
         """What a policy must allow."""
-        return "s3:ListBucket" if self is Operation.LIST else "s3:GetObject (and kms:Decrypt, if encrypted)"
+        return {
+            Operation.LIST: "s3:ListBucket",
+            Operation.READ: "s3:GetObject (and kms:Decrypt, if encrypted)",
+            Operation.WRITE: "s3:PutObject and s3:AbortMultipartUpload (and kms:GenerateDataKey)",
+        }[self]
 
 
 @contextmanager

@@ -37,8 +37,13 @@ class KeyPattern:
     """A compiled `store.key_pattern`; keys are given without the store's prefix."""
 
     def __init__(self, pattern: str) -> None:
+        self._text = pattern
         stem = re.escape(pattern).replace(r"\{model\}", _MODEL).replace(r"\{version\}", _VERSION)
         self._stem = re.compile(f"{stem}(?:{_REST})", re.ASCII | re.DOTALL)
+
+    def stem(self, model: Model, version: Version) -> str:
+        """Return the key of a version without its ending."""
+        return self._text.replace("{model}", model).replace("{version}", str(version))
 
     def parse(self, key: str) -> ParsedKey | None:
         """Return what `key` says, or None if it is no part of a release."""

@@ -89,6 +89,20 @@ def read_index(root: Path) -> Bundle | None:
         raise ReleaseRefused(Reason.VARIABLES_INDEX_CORRUPT, text) from error
 
 
+def bundle_extents(root: Path) -> dict[str, list[tuple[str, int, int]]]:
+    """Return name, offset and size (bytes) of every tensor in each data file, by the file's path, in order.
+
+    Raises:
+        ReleaseRefused: `VARIABLES_INDEX_CORRUPT`.
+    """
+    found: dict[str, list[tuple[str, int, int]]] = {}
+    bundle = read_index(root)
+    for tensor in bundle.tensors if bundle else ():
+        path = f"variables/{shard_name(tensor.shard, bundle.shards if bundle else 0)}"
+        found.setdefault(path, []).append((tensor.name, tensor.offset, tensor.size))
+    return found
+
+
 def _has_shards(root: Path) -> bool:
     folder = root / "variables"
     return folder.is_dir() and any(_SHARD.fullmatch(path.name) for path in folder.iterdir())

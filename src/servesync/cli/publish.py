@@ -1,0 +1,200 @@
+"""The commands that write into the store: `publish` and `manifest`."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from servesync import disk
+from servesync.errors import Reason, SettingsError
+from servesync.manifest import dump
+from servesync.publishing import (
+    Published,
+    Request,
+    manifest_of_file,
+    manifest_of_object,
+    publish_tree,
+    store_at,
+)
+from servesync.settings import Store
+from servesync.settings_file import environment_overrides, load_settings
+from servesync.store import KeyPattern
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="Take the store from an agent's settings file."),
+]
+StoreUrl = Annotated[
+    str | None, typer.Option("--store", metavar="URL", help="s3://BUCKET/PREFIX of the store.")
+]
+Endpoint = Annotated[
+    str | None,
+    typer.Option("--endpoint-url", metavar="URL", help="Where the store is, if not at AWS."),
+]
+Region = Annotated[str | None, typer.Option(help="The bucket's region.")]
+Pattern = Annotated[str, typer.Option("--key-pattern", help="How keys name versions; see store.key_pattern.")]
+Labels = Annotated[
+    list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="Put into the manifest; repeatable.")
+]
+Level = Annotated[Literal["structure", "checksum"], typer.Option(help="How much is proven: verify.level.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write.")]
+
+
+def publish(  # noqa: PLR0913 (each is an option)
+    directory: Annotated[Path, typer.Argument(help="The version's directory, which holds saved_model.pb.")],
+    *,
+    model: Annotated[str, typer.Option("--model", help="The model's name.")],
+    version: Annotated[int, typer.Option("--version", min=0, help="The version's number, a new one.")],
+    config: ConfigFile = None,
+    store: StoreUrl = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    key_pattern: Pattern = "{model}/{version}",
+    label: Labels = None,
+    level: Level = "checksum",
+    archive_format: Annotated[
+        Literal["tar.zst", "tar.gz"], typer.Option("--format", help="tar.gz for other tools' sake.")
+    ] = "tar.zst",
+    dry_run: DryRun = False,
+) -> None:
+    """Verify, pack and upload a version: immutable, the archive first, its manifest last."""
+    where = _store(config, store, endpoint_url, region, key_pattern)
+    request = Request(
+        model=model,
+        version=version,
+        labels=_labels(label),
+        level=level,
+        archive_format=archive_format,
+        dry_run=dry_run,
+    )
+    with (
+        _ended_by_signals(),
+        _bar(f"{model} {version}", request) as shown,
+        disk.described(f"reading {directory}"),
+    ):
+        done = publish_tree(directory, where, shown)
+    _tell(where, done)
+
+
+def manifest(  # noqa: PLR0913 (each is an option)
+    archive: Annotated[str, typer.Argument(help="An archive's file, or its s3://BUCKET/KEY.")],
+    *,
+    model: Annotated[str | None, typer.Option("--model", help="For a file: the model's name.")] = None,
+    version: Annotated[int | None, typer.Option("--version", min=0, help="For a file: its version.")] = None,
+    config: ConfigFile = None,
+    store: StoreUrl = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    key_pattern: Pattern = "{model}/{version}",
+    label: Labels = None,
+    level: Level = "checksum",
+    dry_run: DryRun = False,
+) -> None:
+    """Make a manifest for an archive that exists: printed for a file, put beside an object of the store."""
+    labels = _labels(label)
+    if not archive.startswith("s3://"):
+        if model is None or version is None:
+            raise SettingsError(
+                Reason.SETTINGS_INVALID, "a file does not say its --model and --version: give both"
+            )
+        with disk.described(f"reading {archive}"):
+            request = Request(model, version, labels, level)
+            sys.stdout.buffer.write(dump(manifest_of_file(Path(archive), request)))
+        return
+    where = _store(config, store, endpoint_url, region, key_pattern)
+    key = archive.removeprefix(f"s3://{where.bucket}/{where.prefix}")
+    parsed = KeyPattern(where.key_pattern).parse(key)
+    if parsed is None:
+        text = f"{archive!a} is no archive below {where.url} by the key pattern {where.key_pattern!a}"
+        raise SettingsError(Reason.SETTINGS_INVALID, text)
+    request = Request(parsed.model, parsed.version, labels, level, dry_run=dry_run)
+    with (
+        _ended_by_signals(),
+        _bar(f"{parsed.model} {parsed.version}", request) as shown,
+        disk.described(f"unpacking {archive}"),
+    ):
+        done = manifest_of_object(where, shown)
+    _tell(where, done)
+
+
+def _store(
+    config: Path | None, url: str | None, endpoint_url: str | None, region: str | None, key_pattern: str
+) -> Store:
+    if (config is None) == (url is None):
+        text = "say where the store is: either --store s3://BUCKET/PREFIX or -c with an agent's settings file"
+        raise SettingsError(Reason.SETTINGS_INVALID, text)
+    if config is not None:
+        return load_settings(config, environment_overrides()).store
+    return store_at(url=url, endpoint_url=endpoint_url, region=region, key_pattern=key_pattern)
+
+
+def _labels(given: list[str] | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for label in given or ():
+        name, equals, value = label.partition("=")
+        if not equals or name in found:
+            text = f"--label {label!a}: must be NAME=VALUE, each name once"
+            raise SettingsError(Reason.SETTINGS_INVALID, text)
+        found[name] = value
+    return found
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the command as Ctrl-C does: what was sent is removed again."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    old = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _bar(title: str, request: Request) -> Iterator[Request]:
+    """Lend the request with a progress bar, if standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield request
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+
+        def progress(done_bytes: int, total_bytes: int) -> None:
+            bar.update(task, completed=done_bytes, total=total_bytes)
+
+        yield replace(request, progress=progress)
+
+
+def _tell(store: Store, done: Published) -> None:
+    found, archive = done.manifest, done.manifest.archive
+    size = f"{archive.size / 1e6:.1f} MB"
+    counts = f"{found.totals.files} files, {found.totals.tensors} tensors, {len(archive.parts)} parts"
+    typer.echo(f"{found.model} {found.version}: {done.outcome}")
+    typer.echo(f"  s3://{store.bucket}/{done.key} ({size}, sha256 {archive.sha256})")
+    typer.echo(f"  s3://{store.bucket}/{done.manifest_key} ({counts})")

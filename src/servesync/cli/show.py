@@ -1,0 +1,97 @@
+"""How a plan is shown: as tables for people, as one JSON object for programs."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from servesync.daemon.observe import ModelView, Observation
+from servesync.errors import SyncError
+from servesync.plan.facts import Role
+
+_STYLES: Final = {
+    Role.SERVING: "green",
+    Role.TO_INSTALL: "cyan",
+    Role.TO_REPAIR: "cyan",
+    Role.WAITING: "yellow",
+    Role.TO_PRUNE: "magenta",
+    Role.HELD: "red",
+    Role.FOREIGN: "red",
+    Role.MISSING: "red",
+}
+
+
+def show(seen: Observation, console: Console) -> None:
+    """Print one table a model, and what comes next."""
+    for trouble in (seen.store_error, seen.server_error, *seen.broken.values()):
+        if trouble is not None:
+            console.print(f"[red]{trouble.reason.value}[/red]: {escape(str(trouble))}")
+    for model, view in seen.models.items():
+        table = Table(title=f"{model}", title_justify="left", show_edge=False, pad_edge=False)
+        for column in ("version", "state", "why"):
+            table.add_column(column, overflow="fold")
+        for version, verdict in sorted(view.plan.verdicts.items(), reverse=True):
+            style = _STYLES.get(verdict.role, "")
+            state = f"[{style}]{verdict.role.value}[/]" if style else verdict.role.value
+            table.add_row(str(version), state, escape(verdict.why))
+        for name in view.inventory.strange:
+            table.add_row(
+                ascii(name), "[red]foreign[/]", "the server takes this name for a version; move it away"
+            )
+        console.print(table)
+        console.print(_next_step(view))
+    listing = seen.listing
+    if listing is not None and listing.ignored_keys:
+        examples = ", ".join(listing.ignored_examples)
+        console.print(
+            f"{listing.ignored_keys} keys are no release of these models by store.key_pattern, "
+            f"for example: {escape(examples)}"
+        )
+
+
+def _next_step(view: ModelView) -> str:
+    if not view.plan.verdicts:
+        store = "the store was not listed" if view.facts.offered is None else "no version in the store"
+        return f"{store}, and none is on the shelf\n"
+    steps = [
+        f"{type(action).__name__.lower()} {action.version}: {escape(action.because)}"
+        for action in view.plan.actions
+    ]
+    return ("next: " + "; ".join(steps) if steps else "nothing to do") + "\n"
+
+
+def as_json(seen: Observation) -> Mapping[str, Any]:
+    """Return what `plan --json` prints."""
+    return {
+        "store_error": _error_json(seen.store_error),
+        "server_error": _error_json(seen.server_error),
+        "ignored_keys": seen.listing.ignored_keys if seen.listing else None,
+        "models": {
+            model: {
+                "wanted": sorted(view.plan.wanted),
+                "in_place": view.plan.in_place,
+                "served": view.plan.served,
+                "actions": [
+                    {
+                        "action": type(action).__name__.lower(),
+                        "version": action.version,
+                        "because": action.because,
+                    }
+                    for action in view.plan.actions
+                ],
+                "versions": {
+                    str(version): {"state": verdict.role.value, "why": verdict.why}
+                    for version, verdict in view.plan.verdicts.items()
+                },
+                "strange": list(view.inventory.strange),
+            }
+            for model, view in seen.models.items()
+        },
+        "broken": {model: _error_json(error) for model, error in seen.broken.items()},
+    }
+
+
+def _error_json(error: SyncError | None) -> Mapping[str, str] | None:
+    return None if error is None else {"reason": error.reason.value, "text": str(error)}

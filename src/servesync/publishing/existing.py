@@ -1,0 +1,120 @@
+"""Manifests for archives that exist already: their parts are plain ranges of bytes."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from servesync import manifest
+from servesync.errors import Reason, ReleaseRefused, SettingsError
+from servesync.fetch import stream
+from servesync.manifest import Archive, File, Manifest
+from servesync.pack import Ranges
+from servesync.plan.versions import Model, Release, Version
+from servesync.publishing.request import (
+    MANIFEST_TYPE,
+    Published,
+    Request,
+    checked,
+    exists,
+    make_manifest,
+    prove,
+)
+from servesync.settings import Fetch, Limits, Store
+from servesync.store import About, AlreadyThere, S3Store, S3Writer, manifest_key
+from servesync.unpack import unpack_archive
+
+READ_BYTES = 1 << 20
+KINDS = {".tar.zst": "tar.zst", ".tar.gz": "tar.gz", ".tgz": "tar.gz", ".tar": "tar"}
+
+
+def manifest_of_file(path: Path, request: Request) -> Manifest:
+    """Return a manifest for an archive on this machine, which is unpacked for a moment and proven.
+
+    Raises:
+        ReleaseRefused: the archive would not be installed.
+        SettingsError: there is no archive, or it has a name that says no format.
+        OSError: it cannot be read, or unpacked below the temporary directory.
+    """
+    if not path.is_file():
+        raise SettingsError(Reason.SETTINGS_INVALID, f"{path}: no such file; give an archive, or s3://...")
+
+    def chunks() -> Iterator[bytes]:
+        with path.open("rb") as file:
+            while piece := file.read(READ_BYTES):
+                yield piece
+
+    return _manifest_of(path.name, path.stat().st_size, chunks(), request)
+
+
+def manifest_of_object(store: Store, request: Request) -> Published:
+    """Write a manifest beside an archive that lies in the store without one.
+
+    Raises:
+        ReleaseRefused: the archive would not be installed, there is none under this number, or it has a
+            manifest already.
+        StoreError, TransferError: the store refused or did not answer.
+        OSError: it cannot be unpacked below the temporary directory.
+    """
+    model, version = checked(request)
+    reader = S3Store(store, Fetch(), Limits())
+    try:
+        release = _archive_in(reader, store, model, version)
+        (archive,) = release.objects
+        with stream(release.objects, reader.read, Fetch(), lambda: False) as parts:
+            name = archive.key.rpartition("/")[2]
+            found = _manifest_of(name, archive.size, (piece for _, piece in parts), request)
+    finally:
+        reader.close()
+    key = manifest_key(archive.key)
+    if request.dry_run:
+        return Published("not written (dry run)", archive.key, key, found)
+    with S3Writer(store) as writer:
+        try:
+            writer.put_new(key, manifest.dump(found), About(MANIFEST_TYPE))
+        except AlreadyThere:
+            raise exists(model, version, "it has a manifest") from None
+    return Published("published", archive.key, key, found)
+
+
+def _archive_in(reader: S3Store, store: Store, model: Model, version: Version) -> Release:
+    listing = reader.list(lambda name: name == model)
+    problem = listing.problems.get((model, version))
+    if problem is not None:
+        raise problem
+    for release in listing.releases.get(model, ()):
+        if release.version == version and release.manifest is not None:
+            raise exists(model, version, "it has a manifest")
+        if release.version == version and len(release.objects) == 1 and not release.objects[0].path:
+            return release
+    raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, f"{store.url} has no archive of {model} {version}")
+
+
+def _manifest_of(name: str, size: int, chunks: Iterable[bytes | memoryview], request: Request) -> Manifest:
+    """Unpack and prove an archive in one pass over `chunks`, and describe it."""
+    kind = next((kind for ending, kind in KINDS.items() if name.endswith(ending)), None)
+    if kind is None:
+        text = f"{name!a}: the name of an archive must end in one of {', '.join(KINDS)}"
+        raise SettingsError(Reason.SETTINGS_INVALID, text)
+    model, version = checked(request)
+    ranges = Ranges()
+
+    def watched() -> Iterator[bytes | memoryview]:
+        done = 0
+        for chunk in chunks:
+            request.check()
+            ranges.add(chunk)
+            yield chunk
+            done += len(chunk)
+            request.progress(done, size)
+
+    with tempfile.TemporaryDirectory(prefix="servesync-manifest-") as folder:
+        tree = Path(folder, "tree")
+        tree.mkdir()
+        unpacked = unpack_archive(watched(), tree, version, Limits(), archive_bytes=size)
+        facts = prove(unpacked.root, request)
+    _, sha256, parts = ranges.finish()
+    archive = Archive.model_validate(
+        {"key": name, "format": kind, "size": size, "sha256": sha256, "parts": parts}
+    )
+    files = tuple(File(path=file.path, size=file.size, sha256=file.sha256) for file in unpacked.content.files)
+    return make_manifest(model, version, archive, files, facts, request.labels)

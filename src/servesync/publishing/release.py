@@ -1,0 +1,202 @@
+"""Publishes a version: proven, packed and uploaded in one pass, the archive first, its manifest last.
+
+A version is immutable. Publishing the same content again is a success that writes nothing; other content
+under the same number is refused. An agent takes the archive only once its manifest is there.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from servesync import manifest
+from servesync.errors import Reason, SettingsError
+from servesync.fetch import stream
+from servesync.manifest import Archive, Manifest
+from servesync.pack import Extent, Packed, describe, pack_tree
+from servesync.plan.versions import Model, Release, StoredObject, Version
+from servesync.publishing.request import (
+    MANIFEST_TYPE,
+    Outcome,
+    Published,
+    Request,
+    checked,
+    exists,
+    make_manifest,
+    prove,
+)
+from servesync.settings import Fetch, Limits, Store
+from servesync.store import MANIFEST_TO_COME, About, AlreadyThere, KeyPattern, S3Store, S3Writer, manifest_key
+from servesync.verify import ModelFacts, bundle_extents
+
+ARCHIVE_TYPES: Final[Mapping[str, str]] = {"tar.zst": "application/zstd", "tar.gz": "application/gzip"}
+
+
+def publish_tree(root: Path, store: Store, request: Request) -> Published:
+    """Publish the SavedModel in `root` as one version.
+
+    Interrupted at any point, it leaves nothing that an agent would take, and running it again completes it.
+
+    Raises:
+        SettingsError: there is no directory, or model, version or labels are not acceptable.
+        ReleaseRefused: the SavedModel is not sound, or something else is in the store under this number.
+        StoreError, TransferError: the store refused or did not answer.
+        OSError: a file cannot be read.
+    """
+    model, version = checked(request)
+    if not root.is_dir():
+        text = f"{root}: no such directory; give the version's directory, which holds saved_model.pb"
+        raise SettingsError(Reason.SETTINGS_INVALID, text)
+    facts = prove(root, request)
+    with S3Writer(store) as writer:
+        return _Publication(root, model, version, facts, store, request, writer).run()
+
+
+@dataclass
+class _Publication:
+    """One version on its way into the store."""
+
+    root: Path
+    model: Model
+    version: Version
+    facts: ModelFacts
+    store: Store
+    request: Request
+    writer: S3Writer
+
+    def run(self) -> Published:
+        there = self._there()
+        if there is None and not self.request.dry_run:
+            with suppress(AlreadyThere):
+                return self._write_all()
+            there = self._there()  # somebody else was faster
+        if there is None:
+            return self._published("not written (dry run)", self._packed(lambda _: None))
+        packed = self._packed(lambda _: None)
+        if there.manifest is not None:
+            return self._compare(there, there.manifest, packed)
+        self._check_same_archive(there, packed)
+        if self.request.dry_run:
+            return self._published("not written (dry run)", packed)
+        return self._write_manifest(packed)
+
+    @property
+    def _stem(self) -> str:
+        return self.store.prefix + KeyPattern(self.store.key_pattern).stem(self.model, self.version)
+
+    @property
+    def _key(self) -> str:
+        return f"{self._stem}.{self.request.archive_format}"
+
+    def _there(self) -> Release | None:
+        """Return what the store has under this number.
+
+        Raises:
+            ReleaseRefused: `RELEASE_EXISTS`: it is no archive of this name.
+        """
+        reader = S3Store(self.store, Fetch(), Limits())
+        listing = reader.list(lambda model: model == self.model)
+        reader.close()
+        problem = listing.problems.get((self.model, self.version))
+        if problem is not None:
+            raise exists(self.model, self.version, str(problem))
+        for release in listing.releases.get(self.model, ()):
+            if release.version == self.version:
+                if release.objects[0].key != self._key:
+                    raise exists(self.model, self.version, f"there is {release.objects[0].key!a}")
+                return release
+        return None
+
+    def _write_all(self) -> Published:
+        about = About(
+            ARCHIVE_TYPES[self.request.archive_format],
+            {MANIFEST_TO_COME: manifest_key(self._key).rpartition("/")[2]},
+        )
+        with self.writer.upload_new(self._key, about) as write:
+            packed = self._packed(write)
+            manifest.dump(self._manifest(packed))  # too large a manifest must be known before
+        return self._write_manifest(packed)
+
+    def _packed(self, out: Callable[[bytes], None]) -> Packed:
+        total = sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file())
+        done = 0
+
+        def write(data: bytes) -> None:
+            nonlocal done
+            out(data)
+            done += len(data)
+            self.request.progress(done, total)
+
+        return pack_tree(
+            self.root,
+            self.version,
+            write,
+            extents_of(self.root),
+            archive_format=self.request.archive_format,
+            check=self.request.check,
+        )
+
+    def _manifest(self, packed: Packed) -> Manifest:
+        archive = Archive(
+            key=self._key.rpartition("/")[2],
+            format=self.request.archive_format,
+            size=packed.size,
+            sha256=packed.sha256,
+            parts=packed.parts,
+        )
+        return make_manifest(self.model, self.version, archive, packed.files, self.facts, self.request.labels)
+
+    def _write_manifest(self, packed: Packed) -> Published:
+        data = manifest.dump(self._manifest(packed))
+        try:
+            self.writer.put_new(manifest_key(self._key), data, About(MANIFEST_TYPE))
+        except AlreadyThere:
+            there = self._there()
+            if there is None or there.manifest is None:
+                raise exists(self.model, self.version, "its manifest came and went meanwhile") from None
+            return self._compare(there, there.manifest, packed)
+        return self._published("published", packed)
+
+    def _compare(self, there: Release, item: StoredObject, packed: Packed) -> Published:
+        """Return the version that is there already, if it has the same files."""
+        found = manifest.parse(_read(self.store, item))
+        (archive,) = there.objects
+        name = archive.key.rpartition("/")[2]
+        manifest.check_identity(found, self.model, self.version, name, archive.size)
+        if found.content != self._manifest(packed).content:
+            raise exists(self.model, self.version, f"it was published on {found.created} with other files")
+        return Published("already there", archive.key, item.key, found)
+
+    def _check_same_archive(self, there: Release, packed: Packed) -> None:
+        """Make sure that an archive without manifest is the one that an interrupted run has left."""
+        (archive,) = there.objects
+        same = archive.size == packed.size
+        if same:
+            reader = S3Store(self.store, Fetch(), Limits())
+            with stream(there.objects, reader.read, Fetch(), lambda: False) as parts:
+                _, sha256, _ = describe(piece for _, piece in parts)
+            reader.close()
+            same = sha256 == packed.sha256
+        if not same:
+            raise exists(self.model, self.version, f"{archive.key!a} is another archive, without a manifest")
+
+    def _published(self, outcome: Outcome, packed: Packed) -> Published:
+        return Published(outcome, self._key, manifest_key(self._key), self._manifest(packed))
+
+
+def _read(store: Store, item: StoredObject) -> bytes:
+    reader = S3Store(store, Fetch(), Limits())
+    try:
+        with stream([item], reader.read, Fetch(), lambda: False) as parts:
+            return b"".join(bytes(piece) for _, piece in parts)
+    finally:
+        reader.close()
+
+
+def extents_of(root: Path) -> dict[str, list[Extent]]:
+    """Return where the tensors lie in each data file of a sound SavedModel."""
+    return {
+        path: [Extent(name, offset, size) for name, offset, size in found]
+        for path, found in bundle_extents(root).items()
+    }

@@ -1,0 +1,130 @@
+"""What is asked of the publisher, and what comes of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+from pydantic import ValidationError
+
+from servesync.errors import Reason, ReleaseRefused, SettingsError
+from servesync.manifest import Archive, File, Manifest, Totals, check_labels
+from servesync.pack import Format
+from servesync.plan.versions import MAX_VERSION, Model, Version, parse_model
+from servesync.settings import Store
+from servesync.verify import ModelFacts, verify_structure, verify_tensors
+
+Outcome = Literal["published", "already there", "not written (dry run)"]
+MANIFEST_TYPE: Final = "application/json"
+
+
+class Progress(Protocol):
+    """Takes how many bytes of how many are done."""
+
+    def __call__(self, done_bytes: int, total_bytes: int, /) -> None:
+        """Report; called often."""
+
+
+def _silent(_done: int, _total: int) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to publish, under which name."""
+
+    model: str
+    version: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+    level: Literal["structure", "checksum"] = "checksum"
+    archive_format: Format = "tar.zst"
+    dry_run: bool = False
+    check: Callable[[], None] = lambda: None
+    progress: Progress = _silent
+
+
+def checked(request: Request) -> tuple[Model, Version]:
+    """Return model and version of a request.
+
+    Raises:
+        SettingsError: they, or the labels, are not acceptable.
+    """
+    model = parse_model(request.model)
+    if model is None:
+        text = f"{request.model!a} is no model's name: 1 to 100 of A-Z a-z 0-9 . _ -, not starting with a dot"
+        raise SettingsError(Reason.SETTINGS_INVALID, text)
+    if not 0 <= request.version <= MAX_VERSION:
+        text = f"{request.version} is no version: a number from 0 to {MAX_VERSION}"
+        raise SettingsError(Reason.SETTINGS_INVALID, text)
+    check_labels(request.labels)
+    return model, Version(request.version)
+
+
+def prove(root: Path, request: Request) -> ModelFacts:
+    """Prove the SavedModel in `root` as far as the request asks.
+
+    Raises:
+        ReleaseRefused: it is not sound.
+        OSError: a file cannot be read.
+    """
+    facts = verify_structure(root)
+    if request.level == "checksum":
+        verify_tensors(root, check=request.check)
+    return facts
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What is in the store now: keys, and the archive's bytes and SHA-256."""
+
+    outcome: Outcome
+    key: str
+    manifest_key: str
+    manifest: Manifest
+
+
+def exists(model: Model, version: Version, what: str) -> ReleaseRefused:
+    """Return the error for a number that is taken."""
+    text = f"{model} {version} is in the store already ({what}); versions are immutable: publish a new number"
+    return ReleaseRefused(Reason.RELEASE_EXISTS, text)
+
+
+def make_manifest(
+    model: Model,
+    version: Version,
+    archive: Archive,
+    files: tuple[File, ...],
+    facts: ModelFacts,
+    labels: Mapping[str, str],
+) -> Manifest:
+    """Return the manifest of an archive whose files have been proven, created now."""
+    return Manifest(
+        model=model,
+        version=version,
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        archive=archive,
+        files=files,
+        totals=Totals(
+            files=len(files),
+            bytes=sum(file.size for file in files),
+            tensors=facts.tensors,
+            tensor_bytes=facts.tensor_bytes,
+        ),
+        labels=dict(labels),
+    )
+
+
+def store_at(**fields: str | None) -> Store:
+    """Return a store from the fields of the settings' section `store`.
+
+    Raises:
+        SettingsError: one of them is not acceptable.
+    """
+    try:
+        return Store.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(name) for name in first["loc"]) or "endpoint_url"
+        text = f"the store's {where}: {first['msg']}"
+        raise SettingsError(Reason.SETTINGS_INVALID, text) from error

@@ -1,0 +1,366 @@
+"""Publishing against a real S3 server: immutable, the manifest last, and nothing half-done that counts."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import servesync
+from agent_box import AgentBox, digests, digests_on_disk
+from big_models import files_of, small_archive
+from faulty_proxy import Exchange, FaultyProxy, s3_error
+from fixtures_store import Bucket
+from servesync import manifest
+from servesync.errors import Reason, ReleaseRefused, SettingsError, SyncError
+
+SHARD = "variables/variables.data-00000-of-00001"
+
+
+@pytest.fixture
+def model(real_models: Path) -> Path:
+    """A sound SavedModel."""
+    return real_models / "plain_module"
+
+
+@pytest.fixture
+def publish(bucket: Bucket, model: Path) -> Callable[..., Any]:
+    """`servesync.publish` into the test's bucket."""
+
+    def call(directory: Path = model, version: int = 1, **more: Any) -> Any:
+        where = {"store": f"s3://{bucket.name}/prod", "endpoint_url": bucket.server.endpoint_url}
+        return servesync.publish(directory, model="m", version=version, region="us-east-1", **where | more)
+
+    return call
+
+
+def keys(bucket: Bucket) -> list[str]:
+    """Return the keys of all objects."""
+    return [item["Key"] for item in bucket.client.list_objects_v2(Bucket=bucket.name).get("Contents", [])]
+
+
+def body(bucket: Bucket, key: str) -> bytes:
+    """Return an object's bytes."""
+    return bucket.client.get_object(Bucket=bucket.name, Key=key)["Body"].read()
+
+
+def heavy(model: Path, folder: Path, megabytes: int = 40) -> Path:
+    """Copy a model and make it large, so that it is uploaded in parts."""
+    for name, data in files_of(model).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    (folder / "assets").mkdir(exist_ok=True)
+    (folder / "assets/weights.bin").write_bytes(os.urandom(megabytes << 20))
+    return folder
+
+
+@pytest.mark.parametrize("archive_format", ["tar.zst", "tar.gz"])
+def test_what_is_published_is_installed_and_proven(
+    archive_format: str, publish: Callable[..., Any], bucket: Bucket, box: AgentBox, model: Path
+) -> None:
+    """The whole way: published, fetched by parts that are proven, compared with the manifest, installed."""
+    done = publish(archive_format=archive_format, labels={"git": "abc"})
+
+    assert done.outcome == "published"
+    assert keys(bucket) == ["prod/m/1.manifest.json", f"prod/m/1.{archive_format}"]
+    stored = manifest.parse(body(bucket, "prod/m/1.manifest.json"))
+    assert stored == done.manifest
+    assert stored.labels == {"git": "abc"}
+    box.overrides = {"store": {"require_manifest": True}}
+    run = box.call("sync")
+    assert run.returncode == 0, run.stderr
+    assert '"proof": "manifest"' in run.stdout
+    assert digests_on_disk(box.shelf / "1") == digests(files_of(model))
+    assert "proven by its manifest" in box.plan()["models"]["m"]["versions"]["1"]["why"]
+
+
+def test_a_version_is_immutable(publish: Callable[..., Any], bucket: Bucket, real_models: Path) -> None:
+    """The same again is a success that writes nothing; other content is refused, in every format."""
+    publish()
+    before = {key: body(bucket, key) for key in keys(bucket)}
+
+    assert publish(labels={"other": "label"}).outcome == "already there"
+    for more in ({"directory": real_models / "keras_export"}, {"archive_format": "tar.gz"}):
+        with pytest.raises(ReleaseRefused, match="immutable") as caught:
+            publish(**more)
+        assert caught.value.reason is Reason.RELEASE_EXISTS
+
+    assert {key: body(bucket, key) for key in keys(bucket)} == before
+
+
+def test_bare_archives_and_directories_are_in_the_way(
+    publish: Callable[..., Any], bucket: Bucket, model: Path
+) -> None:
+    """Whatever has the number has it: nothing is put beside it."""
+    bucket.put("prod/m/0000001.tar.gz", small_archive(files_of(model), 1))
+    bucket.put("prod/m/2/saved_model.pb", b"x")
+    for version in (1, 2):
+        with pytest.raises(ReleaseRefused) as caught:
+            publish(version=version)
+        assert caught.value.reason is Reason.RELEASE_EXISTS
+
+    assert len(keys(bucket)) == 2
+
+
+def test_a_dry_run_writes_nothing(publish: Callable[..., Any], bucket: Bucket) -> None:
+    """But does all the rest, and says what there would be."""
+    done = publish(dry_run=True)
+
+    assert done.outcome == "not written (dry run)"
+    assert keys(bucket) == []
+    assert done.manifest.archive.sha256 == publish().manifest.archive.sha256
+
+
+@pytest.mark.parametrize("damage", ["tensor", "index", "graph", "shard"])
+def test_a_damaged_model_is_not_published(
+    damage: str, publish: Callable[..., Any], bucket: Bucket, model: Path, tmp_path: Path
+) -> None:
+    """What an agent would refuse never gets into the store."""
+    folder = heavy(model, tmp_path / "bad", megabytes=0)
+    name = {"tensor": SHARD, "index": "variables/variables.index", "graph": "saved_model.pb"}.get(damage)
+    if name is None:
+        (folder / SHARD).unlink()
+    else:
+        data = bytearray((folder / name).read_bytes())
+        data[len(data) // 2] ^= 0x10
+        (folder / name).write_bytes(data[:-1] if damage == "graph" else data)
+
+    with pytest.raises(ReleaseRefused):
+        publish(folder)
+
+    assert keys(bucket) == []
+
+
+def test_bad_arguments_are_named(publish: Callable[..., Any], bucket: Bucket, tmp_path: Path) -> None:
+    """Before anything is read or sent."""
+    for more in (
+        {"directory": tmp_path / "none"},
+        {"version": -1},
+        {"labels": {"new\nline": "x"}},
+        {"labels": {"x": "y" * 300}},
+        {"store": "https://somewhere"},
+        {"endpoint_url": "http://example.com"},
+    ):
+        with pytest.raises(SettingsError):
+            publish(**more)
+
+    assert keys(bucket) == []
+
+
+def test_a_large_version_goes_in_parts(
+    publish: Callable[..., Any], bucket: Bucket, model: Path, tmp_path: Path, box: AgentBox
+) -> None:
+    """The store keeps a checksum of the whole, the archive says that a manifest belongs to it."""
+    folder = heavy(model, tmp_path / "large")
+    publish(folder)
+
+    head = bucket.client.head_object(Bucket=bucket.name, Key="prod/m/1.tar.zst", ChecksumMode="ENABLED")
+    assert head["ChecksumType"] == "FULL_OBJECT"
+    assert head["Metadata"] == {"servesync-manifest": "1.manifest.json"}
+    assert box.call("sync").returncode == 0
+    assert digests_on_disk(box.shelf / "1") == digests(files_of(folder))
+
+
+def uploads(bucket: Bucket) -> list[str]:
+    """Return the keys of uploads that were begun and not ended."""
+    found = bucket.client.list_multipart_uploads(Bucket=bucket.name).get("Uploads", [])
+    return [upload["Key"] for upload in found]
+
+
+@pytest.mark.parametrize("step", ["create", "part", "complete", "manifest"])
+def test_a_failure_at_any_step_leaves_nothing_that_counts(
+    step: str, publish: Callable[..., Any], bucket: Bucket, model: Path, tmp_path: Path, box: AgentBox
+) -> None:
+    """No agent takes anything, no part is left behind, and the next call completes it."""
+    folder = heavy(model, tmp_path / "large")
+    marks = {
+        "create": ("POST", "uploads"),
+        "part": ("PUT", "partNumber=2"),
+        "complete": ("POST", "uploadId="),
+        "manifest": ("PUT", "manifest.json"),
+    }
+
+    def fault(exchange: Exchange) -> None:
+        method, mark = marks[step]
+        if exchange.method == method and mark in exchange.path:
+            s3_error(403, "AccessDenied")(exchange)
+        else:
+            exchange.answer(exchange.forward())
+
+    with FaultyProxy(bucket.server.port) as proxy:
+        proxy.fault = fault
+        with pytest.raises(SyncError):
+            publish(folder, endpoint_url=proxy.endpoint_url)
+
+    assert uploads(bucket) == []
+    assert "prod/m/1.manifest.json" not in keys(bucket)
+    assert box.call("sync").returncode == 3
+    assert box.numbers() == []
+
+    assert publish(folder).outcome == "published"
+    assert box.call("sync").returncode == 0
+    assert digests_on_disk(box.shelf / "1") == digests(files_of(folder))
+
+
+def command(bucket: Bucket, *arguments: str) -> list[str]:
+    """Return a command line of servesync for the test's store."""
+    where = ["--store", f"s3://{bucket.name}/prod", "--endpoint-url", bucket.server.endpoint_url]
+    return [sys.executable, "-m", "servesync", *arguments, *where, "--region", "us-east-1"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_killed_publisher_leaves_nothing_that_counts(
+    number: int, bucket: Bucket, model: Path, tmp_path: Path, box: AgentBox
+) -> None:
+    """SIGTERM and Ctrl-C also remove the parts; after `kill -9` they are invisible; the next run succeeds."""
+    folder = heavy(model, tmp_path / "large", megabytes=150)
+    line = command(bucket, "publish", str(folder), "--model", "m", "--version", "1")
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not uploads(bucket) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.wait(30) != 0
+
+    assert keys(bucket) == []
+    if number != signal.SIGKILL:
+        assert uploads(bucket) == []
+    assert box.call("sync").returncode == 3
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "published" in done.stdout
+    assert box.call("sync").returncode == 0
+
+
+def test_two_publishers_at_once_make_one_version(bucket: Bucket, model: Path, tmp_path: Path) -> None:
+    """One wins; the other, with the same content, succeeds too, or says that somebody else was at it."""
+    folder = heavy(model, tmp_path / "large")
+    line = command(bucket, "publish", str(folder), "--model", "m", "--version", "1")
+    both = [subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]
+    texts = [process.communicate(timeout=120) for process in both]
+
+    assert [process.returncode for process in both] == [0, 0], texts
+    assert keys(bucket) == ["prod/m/1.manifest.json", "prod/m/1.tar.zst"]
+
+
+def test_a_manifest_for_an_archive_that_exists(
+    bucket: Bucket, model: Path, tmp_path: Path, box: AgentBox
+) -> None:
+    """For an object it is put beside it; what was installed before stays as it is, unfetched."""
+    tree = files_of(model)
+    bucket.put("prod/m/0000003.tar.gz", small_archive(tree, 3))
+    assert box.call("sync").returncode == 0
+    url = f"s3://{bucket.name}/prod/m/0000003.tar.gz"
+
+    done = subprocess.run(command(bucket, "manifest", url), capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert "prod/m/0000003.manifest.json" in keys(bucket)
+    again = box.call("sync")
+    assert '"event": "version_fetched"' not in again.stdout
+    box.overrides = {"store": {"require_manifest": True}}
+    for path in (box.shelf / "3").rglob("*"):
+        if path.name == "saved_model.pb":
+            path.write_bytes(b"damaged")
+    repaired = box.call("sync")
+    assert '"proof": "manifest"' in repaired.stdout
+    assert digests_on_disk(box.shelf / "3") == digests(tree)
+    twice = subprocess.run(command(bucket, "manifest", url), capture_output=True, text=True, check=False)
+    assert "release_exists" in twice.stderr
+
+
+def test_a_manifest_for_a_file_is_printed(model: Path, tmp_path: Path) -> None:
+    """With the archive's own parts and files."""
+    archive = tmp_path / "modelv4.tar.gz"
+    archive.write_bytes(small_archive(files_of(model), 4))
+    line = [sys.executable, "-m", "servesync", "manifest", str(archive), "--model", "m", "--version", "4"]
+
+    done = subprocess.run(line, capture_output=True, check=True)
+
+    found = manifest.parse(done.stdout)
+    assert found.archive.key == "modelv4.tar.gz"
+    assert {file.path for file in found.files} == set(files_of(model))
+    assert subprocess.run(line[:-2], capture_output=True, check=False).returncode == 2
+
+
+def test_without_a_manifest_there_are_two_ways(bucket: Bucket, model: Path, box: AgentBox) -> None:
+    """`require_manifest` refuses; otherwise the store's own checksum counts, or nothing but the archive's."""
+    archive = small_archive(files_of(model), 1)
+    bucket.put("prod/m/1.tar.gz", archive, ChecksumAlgorithm="CRC32")
+    box.overrides = {"store": {"require_manifest": True}}
+    assert box.call("sync").returncode == 3
+    assert "release_unproven" in box.plan()["models"]["m"]["versions"]["1"]["why"]
+
+    box.overrides = {}
+    assert '"proof": "store_checksum"' in box.call("sync").stdout
+    assert "proven by the store's checksum" in box.plan()["models"]["m"]["versions"]["1"]["why"]
+
+
+def _edited(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
+    found = json.loads(data)
+    change(found)
+    return json.dumps(found).encode()
+
+
+def _move_digest(found: dict[str, Any]) -> None:
+    found["files"][0]["sha256"] = "0" * 64
+
+
+def _forget_file(found: dict[str, Any]) -> None:
+    lost = found["files"].pop()
+    found["totals"]["files"] -= 1
+    found["totals"]["bytes"] -= lost["size"]
+    for part in found["archive"]["parts"]:
+        part["content"] = [piece for piece in part["content"] if piece["path"] != lost["path"]]
+
+
+def _other_model(found: dict[str, Any]) -> None:
+    found["model"] = "n"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_move_digest, "content_differs"),
+        (_forget_file, "content_differs"),
+        (_other_model, "manifest_mismatch"),
+        (lambda found: found.pop("archive"), "manifest_invalid"),
+        (lambda found: found["archive"]["parts"][0].update(sha256="0" * 64), "part_differs"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_refuses_the_version(
+    change: Callable[[dict[str, Any]], None],
+    reason: str,
+    publish: Callable[..., Any],
+    bucket: Bucket,
+    box: AgentBox,
+) -> None:
+    """Nothing is installed, and the right manifest makes it good again."""
+    publish()
+    good = body(bucket, "prod/m/1.manifest.json")
+    bucket.put("prod/m/1.manifest.json", _edited(good, change))
+
+    assert f'"reason": "{reason}"' in box.call("sync").stdout
+    assert box.numbers() == []
+
+    bucket.put("prod/m/1.manifest.json", good)
+    assert box.call("sync").returncode == 0
+    assert box.numbers() == ["1"]
+
+
+def test_the_archive_is_an_ordinary_one(publish: Callable[..., Any], bucket: Bucket, model: Path) -> None:
+    """Whoever has no servesync unpacks it all the same."""
+    publish(archive_format="tar.gz")
+    with tarfile.open(fileobj=io.BytesIO(body(bucket, "prod/m/1.tar.gz"))) as tar:
+        names = {member.name for member in tar.getmembers() if member.isfile()}
+
+    assert names == {f"1/{name}" for name in files_of(model)}
