@@ -73,6 +73,7 @@ class Reason(StrEnum):
     VARIABLES_SHARD_MISSING = "variables_shard_missing"
     VARIABLES_SHARD_SIZE = "variables_shard_size"
     TENSOR_CHECKSUM = "tensor_checksum"
+    UNSAFE_OPERATIONS = "unsafe_operations"
 
     DISK_FULL = "disk_full"
     DISK_INODES = "disk_inodes"

@@ -1,6 +1,18 @@
 """Proves that a directory is a SavedModel that the server will load; never imports TensorFlow."""
 
+from servesync.verify.operations import OperationsReport, check_operations, find_operations
 from servesync.verify.structure import ModelFacts, bundle_extents, verify_structure
 from servesync.verify.tensors import TensorProof, verify_tensors
+from servesync.verify.walk import Finding
 
-__all__ = ["ModelFacts", "TensorProof", "bundle_extents", "verify_structure", "verify_tensors"]
+__all__ = [
+    "Finding",
+    "ModelFacts",
+    "OperationsReport",
+    "TensorProof",
+    "bundle_extents",
+    "check_operations",
+    "find_operations",
+    "verify_structure",
+    "verify_tensors",
+]

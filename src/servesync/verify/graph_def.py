@@ -1,0 +1,221 @@
+"""What a serialized GraphDef holds: its nodes by name, its functions, and what a node refers to.
+
+Field numbers: tensorflow/core/framework/{graph,function,op_def,node_def}.proto. Nothing
+here calls itself: however deep the input is nested, the stack is not. All reading goes through one `Reader`,
+which stops at a bound.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Final
+
+from servesync.verify.attributes import Attribute, read_entry, references, text_of
+from servesync.verify.bounded import Reader, TooMuch
+from servesync.verify.wire import Malformed
+
+MAX_DEPTH: Final = 16
+MAX_PARTS: Final = 500_000
+SMALLEST_GRAPH_BYTES: Final = 8
+LIST_FIELDS: Final = frozenset({5, 6})
+"""Of an argument: `number_attr` and `type_list_attr`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One NodeDef; `attributes` are its AttrValues by name, serialized."""
+
+    name: bytes
+    operation: bytes
+    inputs: tuple[bytes, ...]
+    attributes: tuple[Attribute, ...]
+
+    @property
+    def data_inputs(self) -> list[bytes]:
+        """The inputs that are tensors, in order."""
+        return [name for name in self.inputs if not name.startswith(b"^")]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a function says before its body; `arguments` is empty where one of them is a list."""
+
+    name: bytes
+    arguments: tuple[bytes, ...]
+    implements: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One GraphDef: the graph of the model, or one that lies serialized inside of another."""
+
+    number: int
+    place: str
+    parent: "Scope | None"
+    depth: int
+    nodes: dict[bytes, memoryview] = field(default_factory=dict)
+    functions: dict[bytes, list[memoryview]] = field(default_factory=dict)
+    gradients: dict[bytes, list[bytes]] = field(default_factory=dict)
+    alternatives: dict[bytes, list[bytes]] = field(default_factory=dict)
+    """Functions by their `api_implements`: the optimizer may put one in the place of another."""
+
+    def owner(self, function: bytes) -> "Scope | None":
+        """Return the nearest scope that defines a function; None if there is none."""
+        scope: Scope | None = self
+        while scope is not None and function not in scope.functions:
+            scope = scope.parent
+        return scope
+
+
+def read_scope(
+    reader: Reader,
+    messages: Iterable[memoryview],
+    number: int = 0,
+    place: str = "",
+    parent: Scope | None = None,
+) -> Scope:
+    """Return one GraphDef, given in one or more pieces as Protocol Buffers allow.
+
+    Raises:
+        Malformed: it is none, or one that TensorFlow refuses: nodes without a name or with the same name.
+        TooMuch: it is too large, or nested too deep.
+    """
+    depth = parent.depth + 1 if parent else 0
+    if depth > MAX_DEPTH:
+        raise TooMuch(f"graphs inside of graphs, more than {MAX_DEPTH} deep")
+    scope = Scope(number, place, parent, depth)
+    for message in messages:
+        for item in reader.fields(message):
+            match item.number:
+                case 1:
+                    _add_node(reader, scope, item.message())
+                case 2:
+                    _add_library(reader, scope, item.message())
+                case _:
+                    pass
+    return scope
+
+
+def nested_scope(reader: Reader, data: memoryview, number: int, place: str, parent: Scope) -> Scope | None:
+    """Return the GraphDef that the bytes are as a whole, down to each attribute; None if they are none.
+
+    Raises:
+        TooMuch: it is too large, or nested too deep.
+    """
+    if len(data) < SMALLEST_GRAPH_BYTES:
+        return None
+    try:
+        scope = read_scope(reader, [data], number, place, parent)
+        bodies = [body for bodies in scope.functions.values() for body in bodies]
+        for body in bodies:
+            read_header(reader, body)
+        inner = (node for body in bodies for node in body_nodes(reader, body))
+        for node in chain(scope.nodes.values(), inner):
+            for _ in references(reader, read_node(reader, node).attributes):
+                pass
+    except TooMuch:
+        raise
+    except Malformed:
+        return None
+    return scope if scope.nodes else None
+
+
+def _add_node(reader: Reader, scope: Scope, data: memoryview) -> None:
+    name = operation = b""
+    for item in reader.fields(data):
+        if item.number == 1:
+            name = bytes(item.message())
+        elif item.number == 2:  # noqa: PLR2004
+            operation = bytes(item.message())
+    if not name or not operation:
+        raise Malformed("a node without a name or an operation")
+    if name in scope.nodes:
+        raise Malformed(f"two nodes are called {name[:200].decode(errors='backslashreplace')!a}")
+    reader.keep()
+    scope.nodes[name] = data
+
+
+def _add_library(reader: Reader, scope: Scope, library: memoryview) -> None:
+    for item in reader.fields(library):
+        if item.number == 1:
+            header = read_header(reader, item.message())
+            reader.keep()
+            scope.functions.setdefault(header.name, []).append(item.data)
+            if header.implements:
+                scope.alternatives.setdefault(header.implements, []).append(header.name)
+        elif item.number == 2:  # noqa: PLR2004
+            names = {part.number: bytes(part.message()) for part in reader.fields(item.message())}
+            reader.keep()
+            scope.gradients.setdefault(names.get(1, b""), []).append(names.get(2, b""))
+
+
+def read_header(reader: Reader, function: memoryview) -> Header:
+    """Return what a FunctionDef says before its body.
+
+    Raises:
+        Malformed: it is none.
+    """
+    name = implements = b""
+    arguments: list[bytes] = []
+    for item in reader.fields(function):
+        if item.number == 1:
+            more, new = _signature(reader, item.message())
+            arguments += more
+            name = new or name
+        elif item.number == 5:  # noqa: PLR2004
+            for key, value in read_entry(reader, item.message()):
+                if key == b"api_implements":
+                    implements = text_of(reader, value)
+    return Header(name, () if b"" in arguments else tuple(arguments), implements)
+
+
+def _signature(reader: Reader, definition: memoryview) -> tuple[list[bytes], bytes]:
+    """Return the arguments of an OpDef, an empty name for each that is a list, and its name."""
+    name = b""
+    arguments = []
+    for item in reader.fields(definition):
+        if item.number == 1:
+            name = bytes(item.message())
+        elif item.number == 2:  # noqa: PLR2004
+            parts = {part.number: part for part in reader.fields(item.message())}
+            is_one = 1 in parts and LIST_FIELDS.isdisjoint(parts)
+            arguments.append(bytes(parts[1].message()) if is_one else b"")
+    return arguments, name
+
+
+def body_nodes(reader: Reader, function: memoryview) -> Iterator[memoryview]:
+    """Yield the nodes of a function, serialized.
+
+    Raises:
+        Malformed: it is no FunctionDef.
+    """
+    for item in reader.fields(function):
+        if item.number == 3:  # noqa: PLR2004
+            yield item.message()
+
+
+def read_node(reader: Reader, data: memoryview) -> Node:
+    """Return one NodeDef.
+
+    Raises:
+        Malformed: it is none.
+        TooMuch: it has too many parts.
+    """
+    name = operation = b""
+    inputs = []
+    attributes: list[Attribute] = []
+    for item in reader.fields(data):
+        match item.number:
+            case 1:
+                name = bytes(item.message())
+            case 2:
+                operation = bytes(item.message())
+            case 3:
+                inputs.append(bytes(item.message()))
+            case 5:
+                attributes += read_entry(reader, item.message())
+            case _:
+                pass
+        if len(inputs) + len(attributes) > MAX_PARTS:
+            raise TooMuch(f"a node with more than {MAX_PARTS} inputs and attributes")
+    return Node(name, operation, tuple(inputs), tuple(attributes))

@@ -1,0 +1,141 @@
+"""Where the server enters a graph: signatures, init op and saver of the meta graph with the tag `serve`.
+
+Field numbers: tensorflow/core/protobuf/{saved_model,meta_graph,saver}.proto.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from servesync.verify.bounded import Reader
+from servesync.verify.wire import Field
+
+INIT_SIGNATURE: Final = "__saved_model_init_op"
+INIT_COLLECTIONS: Final = frozenset({b"legacy_init_op", b"saved_model_main_op"})
+TAGS: Final = [b"serve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entrances:
+    """The names of tensors and nodes at which the server begins, as they stand in the meta graph."""
+
+    graphs: list[memoryview] = field(default_factory=list)
+    signatures: dict[str, list[bytes]] = field(default_factory=dict)
+    init: list[bytes] = field(default_factory=list)
+    saver: list[bytes] = field(default_factory=list)
+    assets: set[bytes] = field(default_factory=set)
+    """Tensors that the server sets to a path below `assets/` while it runs the init op or the saver."""
+
+
+def read_entrances(reader: Reader, saved_model: memoryview) -> Entrances | None:
+    """Return those of the first meta graph with exactly the tag `serve`; None if there is none.
+
+    Raises:
+        Malformed: the bytes are no SavedModel.
+    """
+    for item in reader.fields(saved_model):
+        if item.number == 2 and _tags(reader, item.message()) == TAGS:  # noqa: PLR2004
+            return _entrances(reader, item.message())
+    return None
+
+
+def _tags(reader: Reader, meta_graph: memoryview) -> list[bytes]:
+    tags = set()
+    for info in _all(reader, meta_graph, 1):
+        tags |= {bytes(tag.message()) for tag in _all(reader, info.message(), 4)}
+    return sorted(tags)
+
+
+def _entrances(reader: Reader, meta_graph: memoryview) -> Entrances:
+    found = Entrances()
+    outside: set[bytes] = set()
+    for item in reader.fields(meta_graph):
+        match item.number:
+            case 2:
+                found.graphs.append(item.message())
+            case 3:
+                found.saver.extend(_texts(reader, item.message(), {1, 2, 3}))
+            case 4:
+                found.init.extend(_init_collection(reader, item.message()))
+            case 5:
+                _add_signature(reader, found, item.message())
+            case 6:
+                name, is_inside = _asset(reader, item.message())
+                (found.assets if is_inside else outside).add(name)
+            case _:
+                pass
+    found.assets.difference_update(outside)
+    return found
+
+
+def _add_signature(reader: Reader, found: Entrances, entry: memoryview) -> None:
+    name = ""
+    tensors: list[bytes] = []
+    for item in reader.fields(entry):
+        if item.number == 1:
+            name = item.text()
+        elif item.number == 2:  # noqa: PLR2004
+            for output in _all(reader, item.message(), 2):
+                for info in _all(reader, output.message(), 2):
+                    tensors += _tensor_names(reader, info.message())
+    if name == INIT_SIGNATURE:
+        found.init.extend(tensors)
+    else:
+        found.signatures.setdefault(name, []).extend(tensors)
+
+
+def _tensor_names(reader: Reader, info: memoryview) -> list[bytes]:
+    """Return the tensors of a TensorInfo: one, the three of a sparse one, or those of a composite."""
+    names = []
+    pending = [info]
+    while pending:
+        for item in reader.fields(pending.pop()):
+            match item.number:
+                case 1:
+                    reader.keep()
+                    names.append(bytes(item.message()))
+                case 4:
+                    names += _texts(reader, item.message(), {1, 2, 3})
+                case 5:
+                    pending += [part.message() for part in _all(reader, item.message(), 2)]
+                case _:
+                    pass
+    return names
+
+
+def _init_collection(reader: Reader, entry: memoryview) -> list[bytes]:
+    key = b""
+    names: list[bytes] = []
+    for item in reader.fields(entry):
+        if item.number == 1:
+            key = bytes(item.message())
+        elif item.number == 2:  # noqa: PLR2004
+            for nodes in _all(reader, item.message(), 1):
+                names += _texts(reader, nodes.message(), {1})
+    return names if key in INIT_COLLECTIONS else []
+
+
+def _asset(reader: Reader, asset: memoryview) -> tuple[bytes, bool]:
+    """Return the tensor of an AssetFileDef, and whether its file can only lie below `assets/`."""
+    name = path = b""
+    for item in reader.fields(asset):
+        if item.number == 1:
+            for text in _texts(reader, item.message(), {1}):
+                name = text
+        elif item.number == 2:  # noqa: PLR2004
+            path = bytes(item.message())
+    return name if b":" in name else name + b":0", bool(path) and b".." not in path.split(b"/")
+
+
+def _all(reader: Reader, data: memoryview, number: int) -> Iterator[Field]:
+    return (item for item in reader.fields(data) if item.number == number)
+
+
+def _texts(reader: Reader, data: memoryview, numbers: set[int]) -> list[bytes]:
+    """Return the strings of some fields, each of which will stay in memory."""
+    texts = []
+    for item in reader.fields(data):
+        if item.number in numbers:
+            reader.keep()
+            texts.append(bytes(item.message()))
+    return texts

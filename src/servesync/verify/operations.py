@@ -1,0 +1,122 @@
+"""What a graph may do besides computing, read from `saved_model.pb` without TensorFlow.
+
+This is a tripwire, not a sandbox (`docs/operations.md`): it finds the known operations of TensorFlow that
+read or write files, run code or talk to other machines. Custom operations, which a server has only if it
+loads a library of its own, cannot be told and are not reported.
+"""
+
+from dataclasses import dataclass
+from heapq import nsmallest
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from servesync.errors import Reason, ReleaseRefused
+from servesync.verify.bounded import Reader
+from servesync.verify.graph_def import read_scope
+from servesync.verify.meta_graph import Entrances, read_entrances
+from servesync.verify.saved_model import opened
+from servesync.verify.structure import AGAIN
+from servesync.verify.walk import Finding, Seen, Walk
+from servesync.verify.wire import Malformed
+
+MAX_FINDINGS: Final = 100
+SHOWN_FINDINGS: Final = 5
+
+Policy: TypeAlias = Literal["allow", "warn", "refuse"]
+
+
+@dataclass(frozen=True, slots=True)
+class OperationsReport:
+    """What was found: `reachable` counts nodes, `findings` are sorted and at most 100 of `total`."""
+
+    reachable: int
+    findings: tuple[Finding, ...]
+    total: int
+
+
+def find_operations(root: Path) -> OperationsReport:
+    """Return what the server may run of the SavedModel in `root` that reaches out of the graph.
+
+    The server may run what leads to an output of a signature, to the init op or to the saver, in the first
+    meta graph with exactly the tag `serve`. The saver's own reading and writing of checkpoints is left out,
+    as are vocabularies that the init op reads from the model's assets. Custom operations, those that are not
+    TensorFlow's own, are left out too: their names say nothing. An empty report is no proof of safety.
+
+    Raises:
+        ReleaseRefused: `SAVED_MODEL_MISSING`; `SAVED_MODEL_CORRUPT`, also for a graph that is larger or
+            nested deeper than any real one; `SAVED_MODEL_NO_SERVE_TAG`.
+        OSError: the file cannot be read.
+    """
+    path = root / "saved_model.pb"
+    if not path.is_file():
+        raise ReleaseRefused(Reason.SAVED_MODEL_MISSING, f"there is no saved_model.pb; {AGAIN}")
+    report, damage = _read(path)
+    if damage:
+        raise ReleaseRefused(Reason.SAVED_MODEL_CORRUPT, f"saved_model.pb is damaged: {damage}; {AGAIN}")
+    if report is None:
+        text = f"no graph in saved_model.pb has exactly the tag 'serve'; {AGAIN}"
+        raise ReleaseRefused(Reason.SAVED_MODEL_NO_SERVE_TAG, text)
+    return report
+
+
+def check_operations(report: OperationsReport, policy: Policy) -> None:
+    """Refuse a release whose graph may do more than compute; `warn` and `allow` refuse nothing.
+
+    Raises:
+        ReleaseRefused: `UNSAFE_OPERATIONS`, if the policy is `refuse` and anything was found.
+    """
+    if policy != "refuse" or not report.total:
+        return
+    shown = "; ".join(_sentence(finding) for finding in report.findings[:SHOWN_FINDINGS])
+    more = report.total - min(len(report.findings), SHOWN_FINDINGS)
+    others = f"; and {more} more" if more else ""
+    text = (
+        f"the graph may do more than compute: {shown}{others}; ask who published it why, and export the "
+        f"model without these operations under a new number"
+    )
+    raise ReleaseRefused(Reason.UNSAFE_OPERATIONS, text, operations=_names(report))
+
+
+def _read(path: Path) -> tuple[OperationsReport | None, str]:
+    """Return the report, and what is wrong with the file.
+
+    An exception must not leave the `with`: its frames would hold the mapped file open.
+    """
+    try:
+        with opened(path) as data:
+            try:
+                return _report(data), ""
+            except Malformed as error:
+                return None, str(error)
+    except Malformed as error:
+        return None, str(error)
+
+
+def _report(data: memoryview) -> OperationsReport | None:
+    reader = Reader()
+    entrances = read_entrances(reader, data)
+    if entrances is None:
+        return None
+    seen = Seen(reader)
+    _walk(seen, entrances)
+    kept = tuple(nsmallest(MAX_FINDINGS, seen.findings))
+    return OperationsReport(seen.reachable, kept, len(seen.findings))
+
+
+def _walk(seen: Seen, entrances: Entrances) -> None:
+    """Walk once for each kind of entrance: what is harmless differs between them."""
+    scope = read_scope(seen.reader, entrances.graphs)
+    Walk(seen, scope, entrances.assets, is_saver=False).run("init op", entrances.init)
+    Walk(seen, scope, entrances.assets, is_saver=True).run("saver", entrances.saver)
+    signatures = Walk(seen, scope, (), is_saver=False)
+    for name, tensors in sorted(entrances.signatures.items()):
+        signatures.run(f"signature {ascii(name[:200])[1:-1]}", tensors)
+
+
+def _names(report: OperationsReport) -> list[str]:
+    return sorted({finding.operation for finding in report.findings})
+
+
+def _sentence(finding: Finding) -> str:
+    what = f"{finding.operation} ({finding.danger})"
+    return f"{what} in node {finding.node} of {finding.place}, reached from {finding.root}"
