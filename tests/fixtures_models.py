@@ -22,10 +22,20 @@ KINDS = [
 @pytest.fixture(scope="session")
 def real_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one SavedModel for each of KINDS."""
+    return written_by("make_models.py", tmp_path_factory.mktemp("real_models"))
+
+
+@pytest.fixture(scope="session")
+def unsafe_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one SavedModel for each kind of `make_unsafe_models.py`."""
+    return written_by("make_unsafe_models.py", tmp_path_factory.mktemp("unsafe_models"))
+
+
+def written_by(script_name: str, out: Path) -> Path:
+    """Run a script that writes models into a folder, and return the folder."""
     if importlib.util.find_spec("tensorflow") is None:
         pytest.skip("no tensorflow here")
-    out = tmp_path_factory.mktemp("real_models")
-    script = Path(__file__).with_name("make_models.py")
+    script = Path(__file__).with_name(script_name)
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, str(script), str(out)],

@@ -1,11 +1,13 @@
 """Proves that a directory is a SavedModel that the server will load; never imports TensorFlow."""
 
+from servesync.verify.dangers import Danger
 from servesync.verify.operations import OperationsReport, check_operations, find_operations
 from servesync.verify.structure import ModelFacts, bundle_extents, verify_structure
 from servesync.verify.tensors import TensorProof, verify_tensors
 from servesync.verify.walk import Finding
 
 __all__ = [
+    "Danger",
     "Finding",
     "ModelFacts",
     "OperationsReport",

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from servesync.verify.assets import full_name
 from servesync.verify.bounded import Reader
 from servesync.verify.wire import Field
 
 INIT_SIGNATURE: Final = "__saved_model_init_op"
+ASSETS_COLLECTION: Final = b"saved_model_assets"
+"""Where TensorFlow 1 keeps what later releases keep in a field of its own."""
 INIT_COLLECTIONS: Final = frozenset({b"legacy_init_op", b"saved_model_main_op"})
 TAGS: Final = [b"serve"]
 
@@ -48,7 +51,8 @@ def _tags(reader: Reader, meta_graph: memoryview) -> list[bytes]:
 
 def _entrances(reader: Reader, meta_graph: memoryview) -> Entrances:
     found = Entrances()
-    outside: set[bytes] = set()
+    files: list[memoryview] = []
+    old_files: list[memoryview] = []
     for item in reader.fields(meta_graph):
         match item.number:
             case 2:
@@ -56,16 +60,26 @@ def _entrances(reader: Reader, meta_graph: memoryview) -> Entrances:
             case 3:
                 found.saver.extend(_texts(reader, item.message(), {1, 2, 3}))
             case 4:
-                found.init.extend(_init_collection(reader, item.message()))
+                old_files += _add_collection(reader, found, item.message())
             case 5:
                 _add_signature(reader, found, item.message())
             case 6:
-                name, is_inside = _asset(reader, item.message())
-                (found.assets if is_inside else outside).add(name)
+                reader.keep()
+                files.append(item.message())
             case _:
                 pass
-    found.assets.difference_update(outside)
+    found.assets.update(_assets(reader, files or old_files))
     return found
+
+
+def _assets(reader: Reader, files: list[memoryview]) -> set[bytes]:
+    """Return the tensors of some AssetFileDefs whose files can only lie below `assets/`."""
+    inside: set[bytes] = set()
+    outside: set[bytes] = set()
+    for file in files:
+        name, is_inside = _asset(reader, file)
+        (inside if is_inside else outside).add(name)
+    return inside - outside
 
 
 def _add_signature(reader: Reader, found: Entrances, entry: memoryview) -> None:
@@ -103,16 +117,39 @@ def _tensor_names(reader: Reader, info: memoryview) -> list[bytes]:
     return names
 
 
-def _init_collection(reader: Reader, entry: memoryview) -> list[bytes]:
+def _add_collection(reader: Reader, found: Entrances, entry: memoryview) -> list[memoryview]:
+    """Add the nodes of a collection of init ops; return the messages of one of assets."""
     key = b""
-    names: list[bytes] = []
+    pieces = []
     for item in reader.fields(entry):
         if item.number == 1:
             key = bytes(item.message())
         elif item.number == 2:  # noqa: PLR2004
-            for nodes in _all(reader, item.message(), 1):
-                names += _texts(reader, nodes.message(), {1})
-    return names if key in INIT_COLLECTIONS else []
+            pieces.append(item.message())
+    if key in INIT_COLLECTIONS:
+        found.init.extend(_collected_nodes(reader, pieces))
+    return _collected_messages(reader, pieces) if key == ASSETS_COLLECTION else []
+
+
+def _collected_nodes(reader: Reader, collection: list[memoryview]) -> list[bytes]:
+    """Return the names in a collection of nodes."""
+    names = []
+    for piece in collection:
+        for nodes in _all(reader, piece, 1):
+            names += _texts(reader, nodes.message(), {1})
+    return names
+
+
+def _collected_messages(reader: Reader, collection: list[memoryview]) -> list[memoryview]:
+    """Return the messages in a collection of `google.protobuf.Any`."""
+    messages = []
+    for piece in collection:
+        for many in _all(reader, piece, 5):
+            for one in _all(reader, many.message(), 1):
+                for value in _all(reader, one.message(), 2):
+                    reader.keep()
+                    messages.append(value.message())
+    return messages
 
 
 def _asset(reader: Reader, asset: memoryview) -> tuple[bytes, bool]:
@@ -124,7 +161,7 @@ def _asset(reader: Reader, asset: memoryview) -> tuple[bytes, bool]:
                 name = text
         elif item.number == 2:  # noqa: PLR2004
             path = bytes(item.message())
-    return name if b":" in name else name + b":0", bool(path) and b".." not in path.split(b"/")
+    return full_name(name), bool(path) and b".." not in path.split(b"/")
 
 
 def _all(reader: Reader, data: memoryview, number: int) -> Iterator[Field]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from servesync.errors import Reason, ReleaseRefused
+from servesync.verify.assets import asset_tensors
 from servesync.verify.bounded import Reader
 from servesync.verify.graph_def import read_scope
 from servesync.verify.meta_graph import Entrances, read_entrances
@@ -106,8 +107,9 @@ def _report(data: memoryview) -> OperationsReport | None:
 def _walk(seen: Seen, entrances: Entrances) -> None:
     """Walk once for each kind of entrance: what is harmless differs between them."""
     scope = read_scope(seen.reader, entrances.graphs)
-    Walk(seen, scope, entrances.assets, is_saver=False).run("init op", entrances.init)
-    Walk(seen, scope, entrances.assets, is_saver=True).run("saver", entrances.saver)
+    assets = asset_tensors(seen.reader, scope, entrances.assets)
+    Walk(seen, scope, assets, is_saver=False).run("init op", entrances.init)
+    Walk(seen, scope, assets, is_saver=True).run("saver", entrances.saver)
     signatures = Walk(seen, scope, (), is_saver=False)
     for name, tensors in sorted(entrances.signatures.items()):
         signatures.run(f"signature {ascii(name[:200])[1:-1]}", tensors)
@@ -119,4 +121,4 @@ def _names(report: OperationsReport) -> list[str]:
 
 def _sentence(finding: Finding) -> str:
     what = f"{finding.operation} ({finding.danger})"
-    return f"{what} in node {finding.node} of {finding.place}, reached from {finding.root}"
+    return f"{what} in node {finding.node} of {finding.place[:300]}, reached from {finding.root}"

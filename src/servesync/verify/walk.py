@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
+from servesync.verify.assets import full_name
 from servesync.verify.attributes import references, text_of
 from servesync.verify.bounded import Reader
 from servesync.verify.dangers import ASSET_OPERATIONS, DANGERS, HARMLESS_IF, SAVER_OPERATIONS, Danger
@@ -66,6 +67,7 @@ class _Frame:
     scope: Scope
     place: str
     assets: set[bytes]
+    is_function: bool
 
 
 _Call = tuple[Scope, bytes, frozenset[int]]
@@ -128,7 +130,9 @@ class Walk:
         for tensor in node.inputs:
             self._reach(scope, tensor)
         is_main = scope is self._scope
-        self._look_at(node, _Frame(scope, scope.place or "graph", self._assets if is_main else set()))
+        self._look_at(
+            node, _Frame(scope, scope.place or "graph", self._assets if is_main else set(), is_function=False)
+        )
 
     def _enter(self, scope: Scope, function: bytes, assets: frozenset[int]) -> None:
         count = 0
@@ -136,7 +140,7 @@ class Walk:
         for body in scope.functions[function]:
             header = read_header(self._reader, body)
             named = {name for index, name in enumerate(header.arguments) if index in assets}
-            frame = _Frame(scope, f"{place}function {_shown(function)}", named)
+            frame = _Frame(scope, f"{place}function {_shown(function)}", named, is_function=True)
             for data in body_nodes(self._reader, body):
                 count += 1
                 self._look_at(read_node(self._reader, data), frame)
@@ -216,9 +220,9 @@ class Walk:
 
 def _tensor(name: bytes, frame: _Frame) -> bytes:
     """Return the name of an input in full; those in functions have other forms, and stand in full."""
-    if b":" in name or frame.place != "graph":
+    if frame.is_function:
         return name
-    return name + b":0"
+    return full_name(name)
 
 
 def _shown(name: bytes) -> str:
