@@ -4,9 +4,13 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+import graph_bytes as gb
+from servesync.verify import OperationsReport, find_operations
 
 KINDS = [
     "plain_module",
@@ -17,6 +21,20 @@ KINDS = [
     "partitioned",
     "many_types",
 ]
+
+
+Examine = Callable[..., OperationsReport]
+
+
+@pytest.fixture
+def examine(tmp_path: Path) -> Examine:
+    """Write a model of these parts (a GraphDef, and fields of its meta graph), and report on it."""
+
+    def report(graph_def: bytes, *more: bytes, tag: str = "serve") -> OperationsReport:
+        (tmp_path / "saved_model.pb").write_bytes(gb.saved_model(graph_def, *more, tag=tag))
+        return find_operations(tmp_path)
+
+    return report
 
 
 @pytest.fixture(scope="session")

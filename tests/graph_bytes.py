@@ -124,3 +124,13 @@ def asset(tensor: str, path: str) -> bytes:
 def saved_model(graph_def: bytes, *more: bytes, tag: str = "serve") -> bytes:
     """Return a SavedModel with one meta graph."""
     return number(1, 1) + data(2, data(1, data(4, tag)) + data(2, graph_def) + b"".join(more))
+
+
+def served(nodes: Iterable[bytes], functions: Iterable[bytes] = ()) -> tuple[bytes, bytes]:
+    """Return a graph, and a signature whose output is the node `out`."""
+    return graph(nodes, functions), signature("serving_default", "out:0")
+
+
+READ = node("read", "ReadFile", ["name"])
+CALL_F = node("out", "PartitionedCall", ["in"], {"f": func("f")})
+"""The output of a graph: calls the function `f`."""

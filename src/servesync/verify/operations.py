@@ -51,9 +51,12 @@ def find_operations(root: Path) -> OperationsReport:
     path = root / "saved_model.pb"
     if not path.is_file():
         raise ReleaseRefused(Reason.SAVED_MODEL_MISSING, f"there is no saved_model.pb; {AGAIN}")
-    report, damage = _read(path)
-    if damage:
-        raise ReleaseRefused(Reason.SAVED_MODEL_CORRUPT, f"saved_model.pb is damaged: {damage}; {AGAIN}")
+    try:
+        with opened(path) as data:
+            report = _report(data)
+    except Malformed as error:
+        text = f"saved_model.pb is damaged: {error}; {AGAIN}"
+        raise ReleaseRefused(Reason.SAVED_MODEL_CORRUPT, text) from error
     if report is None:
         text = f"no graph in saved_model.pb has exactly the tag 'serve'; {AGAIN}"
         raise ReleaseRefused(Reason.SAVED_MODEL_NO_SERVE_TAG, text)
@@ -76,21 +79,6 @@ def check_operations(report: OperationsReport, policy: Policy) -> None:
         f"model without these operations under a new number"
     )
     raise ReleaseRefused(Reason.UNSAFE_OPERATIONS, text, operations=_names(report))
-
-
-def _read(path: Path) -> tuple[OperationsReport | None, str]:
-    """Return the report, and what is wrong with the file.
-
-    An exception must not leave the `with`: its frames would hold the mapped file open.
-    """
-    try:
-        with opened(path) as data:
-            try:
-                return _report(data), ""
-            except Malformed as error:
-                return None, str(error)
-    except Malformed as error:
-        return None, str(error)
 
 
 def _report(data: memoryview) -> OperationsReport | None:

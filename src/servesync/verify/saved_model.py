@@ -6,7 +6,7 @@ core/framework/{graph,function,node_def}.proto. Constants and attributes are ski
 
 import mmap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -45,12 +45,15 @@ def opened(path: Path) -> Iterator[memoryview]:
     if size <= IN_MEMORY_BYTES:
         yield memoryview(path.read_bytes())
         return
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        view = memoryview(mapped)
-        try:
-            yield view
-        finally:
-            view.release()
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    view = memoryview(mapped)
+    try:
+        yield view
+    finally:
+        view.release()
+        with suppress(BufferError):  # the frames of an error hold pieces: it is unmapped when they go
+            mapped.close()
 
 
 def read_graphs(data: memoryview) -> list[Graph]:
