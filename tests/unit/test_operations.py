@@ -80,6 +80,16 @@ def test_functions_that_call_one_another_end(examine: Examine) -> None:
     assert report.reachable == 4
 
 
+def test_nodes_that_lead_to_one_another_end(examine: Examine) -> None:
+    """A while loop of TensorFlow 1 is a loop of nodes."""
+    merge = gb.node("out", "Merge", ["read", "next"])
+
+    report = examine(*gb.served([merge, gb.node("next", "NextIteration", ["out"]), gb.READ]))
+
+    assert summary(report) == [("ReadFile", "graph")]
+    assert report.reachable == 3
+
+
 def test_a_gradient_is_followed_if_one_is_asked_for(examine: Examine) -> None:
     """The gradient of a function runs only through SymbolicGradient."""
     functions = [
@@ -127,6 +137,14 @@ def test_a_graph_in_a_string_is_read(wrapped: Callable[[bytes], bytes], examine:
 
     assert summary(report) == [("ReadFile", "function f"), ("WriteFile", "graph > graph in node out")]
     assert report.reachable == 4
+
+
+def test_a_graph_behind_much_that_means_nothing(examine: Examine) -> None:
+    """A field that no GraphDef has does not hide the rest."""
+    inner = gb.data(15, b"x" * 70_000) + gb.graph([gb.READ])
+    holder = gb.node("out", "Const", [], {"value": gb.text(inner)})
+
+    assert summary(examine(*gb.served([holder]))) == [("ReadFile", "graph > graph in node out")]
 
 
 def test_a_graph_with_its_own_functions(examine: Examine) -> None:
