@@ -193,6 +193,7 @@ class Verify(Section):
     """How much is proven before a version is installed."""
 
     level: Literal["structure", "checksum"] = "checksum"
+    unsafe_ops: Literal["warn", "refuse", "allow"] = "warn"
 
 
 class Log(Section):

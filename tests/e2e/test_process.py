@@ -325,6 +325,22 @@ def test_sync_does_not_wait_for_a_directory_that_nobody_wants(
     assert box.numbers() == ["2"]
 
 
+@pytest.mark.parametrize("policy", ["warn", "refuse", "allow"])
+def test_a_graph_that_reads_files_is_named(
+    policy: str, box: AgentBox, bucket: Bucket, unsafe_models: Path
+) -> None:
+    """Installed with a warning, refused, or taken without a word, as the settings say."""
+    bucket.put("prod/m/1.tar.gz", small_archive(files_of(unsafe_models / "read_file"), 1))
+    box.overrides = {"verify": {"unsafe_ops": policy}}
+
+    done = box.call("sync")
+
+    assert box.numbers() == ([] if policy == "refuse" else ["1"])
+    assert ("ReadFile" in done.stdout) == (policy != "allow")
+    assert ('"event": "unsafe_operations"' in done.stdout) == (policy == "warn")
+    assert ('"reason": "unsafe_operations"' in done.stdout) == (policy == "refuse")
+
+
 def test_the_log_is_json_and_may_be_closed(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
     """A log pipe that breaks does not end the agent."""
     import subprocess  # noqa: PLC0415

@@ -19,10 +19,12 @@ from servesync.plan.lifecycle import State, advance
 from servesync.plan.versions import Layout, Proof, ProvenBy, Release, StoredObject
 from servesync.store import Running
 from servesync.unpack import Unpacked, unpack_archive, unpack_objects
-from servesync.verify import verify_structure, verify_tensors
+from servesync.verify import check_operations, find_operations, in_words, verify_structure, verify_tensors
 
 SLICE_BYTES: Final = 256 << 10
 """How much of an object is unpacked between two looks at the free space and at a request to stop."""
+
+SHOWN_FINDINGS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +218,7 @@ class Bringer:
         started = time.monotonic()
         level = self.observer.settings.verify.level
         found = verify_structure(unpacked.root)
+        self._check_operations(unpacked.root)
         checked = verify_tensors(unpacked.root, check=self.check).tensors if level == "checksum" else 0
         get_logger().info(
             Event.VERSION_VERIFIED,
@@ -226,3 +229,18 @@ class Bringer:
             seconds=round(time.monotonic() - started, 3),
         )
         return found.tensor_bytes
+
+    def _check_operations(self, root: Path) -> None:
+        """Say what the graph may do besides computing, and refuse it if settings ask for that."""
+        policy = self.observer.settings.verify.unsafe_ops
+        if policy == "allow":
+            return
+        report = find_operations(root)
+        check_operations(report, policy)
+        if report.total:
+            get_logger().warning(
+                Event.UNSAFE_OPERATIONS,
+                because="reachable in the graph; verify.unsafe_ops: refuse would keep such a version out",
+                operations=report.total,
+                examples=[in_words(finding) for finding in report.findings[:SHOWN_FINDINGS]],
+            )

@@ -9,7 +9,7 @@ from servesync import disk
 from servesync.errors import Reason, SettingsError
 from servesync.settings import Limits
 from servesync.unpack import unpack_archive
-from servesync.verify import verify_structure, verify_tensors
+from servesync.verify import find_operations, in_words, verify_structure, verify_tensors
 
 READ_BYTES: Final = 1 << 20
 
@@ -43,6 +43,10 @@ def prove(path: Path, level: str, limits: Limits | None = None) -> str:
 def _prove_tree(root: Path, level: str) -> str:
     found = verify_structure(root)
     text = f"structure: {found.tensors} tensors in {found.shards} shards, {found.tensor_bytes} bytes"
+    report = find_operations(root)
+    if report.total:
+        first = in_words(report.findings[0])
+        text += f"; {report.total} operations that reach out of the graph, first {first}"
     if level == "structure":
         return text
     return f"{text}; checksum: {verify_tensors(root).tensors} tensors match their CRC32C"

@@ -44,6 +44,12 @@ class Finding:
     """`signature NAME`, `init op` or `saver`: the first that leads to it."""
 
 
+def in_words(finding: Finding) -> str:
+    """Return a finding on one line, with foreign names escaped and cut."""
+    where = f"node {finding.node!a:.100} in {finding.place!a:.100}"
+    return f"{finding.operation} ({finding.danger.value}): {where}, reached from {finding.root!a:.100}"
+
+
 @dataclass(slots=True)
 class Seen:
     """What the walks of one graph have met together."""
