@@ -55,6 +55,8 @@ class Event(StrEnum):
     WATCH_UNAVAILABLE = "watch_unavailable"
     STORE_EMPTY = "store_empty"
     VERSION_CHANGED_IN_STORE = "version_changed_in_store"
+    VERSION_SCRUBBED = "version_scrubbed"
+    VERSION_DOUBTED = "version_doubted"
     UNSAFE_OPERATIONS = "unsafe_operations"
     VERSION_NOT_LOADED = "version_not_loaded"
     LOG_LINES_DROPPED = "log_lines_dropped"

@@ -1,5 +1,6 @@
 """The settings of one agent: one YAML file, checked once, frozen, with the unit in every name."""
 
+import datetime as dt
 import ipaddress
 import re
 import socket
@@ -14,6 +15,7 @@ from servesync.plan.versions import MAX_VERSION, parse_model
 
 MIB = 1 << 20
 GIB = 1 << 30
+_TIME = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 
 
 class Section(BaseModel):
@@ -196,6 +198,28 @@ class Verify(Section):
     unsafe_ops: Literal["warn", "refuse", "allow"] = "warn"
 
 
+class Scrub(Section):
+    """How often versions on the shelf are read again from the disk, how fast, and at which time of day."""
+
+    interval_hours: Annotated[float, Field(ge=0.001, le=8784)] | None = 168.0
+    max_bytes_per_second: Annotated[int, Field(ge=MIB)] = 50 * MIB
+    between_utc: str | None = None
+
+    @field_validator("between_utc")
+    @classmethod
+    def _check_between(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(f"{_TIME}-{_TIME}", value, re.ASCII):
+            raise ValueError("must be HH:MM-HH:MM (UTC), or null for any time")
+        return value
+
+    def is_time(self, now: dt.time) -> bool:
+        """Tell whether versions may be read at this time of day; `22:00-04:00` goes over midnight."""
+        if self.between_utc is None:
+            return True
+        begin, end = map(dt.time.fromisoformat, self.between_utc.split("-"))
+        return begin <= now < end if begin <= end else now >= begin or now < end
+
+
 class Log(Section):
     """What is written to standard output."""
 
@@ -213,6 +237,7 @@ class Settings(Section):
     verify: Verify = Verify()
     limits: Limits = Limits()
     fetch: Fetch = Fetch()
+    scrub: Scrub = Scrub()
     log: Log = Log()
 
     @model_validator(mode="after")

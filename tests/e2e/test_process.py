@@ -1,6 +1,7 @@
 """The process as its operator knows it: signals, exit codes, the lock, edits by hand."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -201,6 +202,40 @@ def test_a_damaged_version_is_swapped_and_never_absent(
     assert absent == []
     assert box.events("version_damaged")
     assert digests_on_disk(box.shelf / "1") == digests(tree)
+
+
+def test_bytes_that_the_disk_has_forgotten_are_found_and_repaired(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """No time stamp tells of it: the scrub reads the disk, and the version is swapped for a good one."""
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    bucket.put("prod/m/2.tar.gz", small_archive(tree, 2))
+    box.models = [{"name": "m", "versions": {"all": True}}]
+    assert box.call("sync").returncode == 0
+    file = box.shelf / "1/saved_model.pb"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    forge_stamp(box.workspace / "records/m/1.json", file)
+    assert box.plan()["models"]["m"]["versions"]["1"]["state"] == "serving"
+
+    box.overrides = {"scrub": {"interval_hours": 0.001}}
+    time.sleep(3.7)
+    with box.running():
+        box.until(lambda: box.events("version_restored"), "version_restored")
+        box.until(lambda: box.events("version_scrubbed"), "the other version, found good")
+
+    assert box.events("version_doubted")[0]["version"] == 1
+    assert digests_on_disk(box.shelf / "1") == digests(tree)
+
+
+def forge_stamp(record: Path, file: Path) -> None:
+    """Make a record believe that a file is as it was: the state in which a disk leaves what it forgets."""
+    found = json.loads(record.read_text())
+    status = file.stat()
+    stamp = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    found["stamps"][file.name] = stamp
+    record.write_text(json.dumps(found))
 
 
 def test_a_directory_is_taken_once_it_has_settled(

@@ -8,6 +8,7 @@ from servesync import disk
 from servesync.daemon.executor import Executor
 from servesync.daemon.memory import Repeats
 from servesync.daemon.observe import ModelView, Observation, Observer
+from servesync.daemon.scrub import Scrubber
 from servesync.errors import Reason, ServerError, StoreError, SyncError
 from servesync.install import Lock, Shelf
 from servesync.logs import Event, get_logger
@@ -34,11 +35,19 @@ class Outcome:
 class Agent:
     """Everything that one agent at work is made of; the lock is held by the caller."""
 
-    def __init__(self, observer: Observer, executor: Executor, lock: Lock, repeats: Repeats) -> None:
+    def __init__(
+        self,
+        observer: Observer,
+        executor: Executor,
+        lock: Lock,
+        repeats: Repeats,
+        scrubber: Scrubber | None = None,
+    ) -> None:
         self.observer = observer
         self._executor = executor
         self._lock = lock
         self._repeats = repeats
+        self._scrubber = scrubber
         self._last_brought: dict[Model, float] = {}
         self._known_strange: dict[Model, tuple[object, ...]] = {}
         self._last_summary: object = None
@@ -61,7 +70,9 @@ class Agent:
             self._say_failed(disk.describe(problem, "removing what an earlier run left"))
 
     def close(self) -> None:
-        """Close all connections to store and server."""
+        """Close all connections to store and server, and end what goes on beside the deciding thread."""
+        if self._scrubber is not None:
+            self._scrubber.close()
         self.observer.store.close()
         if self.observer.server is not None:
             self.observer.server.close()
@@ -77,6 +88,7 @@ class Agent:
         self._ensure_shelves()
         if ask_store:
             self._executor.empty_trash()
+        self._scrub()
         seen = self.observer.look(ask_store=ask_store)
         self._report(seen, asked_store=ask_store)
         acted = False
@@ -110,6 +122,14 @@ class Agent:
                 disk.make_dir(self.observer.workspace.shelf(model), 0o755)
             except OSError as error:
                 self._say_failed(disk.describe(error, f"making the base path of {model}"))
+
+    def _scrub(self) -> None:
+        """Go on with the slow reading of what is on the shelf."""
+        if self._scrubber is not None:
+            try:
+                self._scrubber.turn(Shelf(self.observer.workspace, model) for model in self.observer.models)
+            except OSError as error:
+                self._say_failed(disk.describe(error, "reading what is on the shelf again"))
 
     def _settle(self, view: ModelView) -> None:
         shelf = Shelf(self.observer.workspace, view.plan.model)

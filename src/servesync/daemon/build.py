@@ -10,6 +10,7 @@ from servesync.daemon.executor import Executor
 from servesync.daemon.memory import Repeats
 from servesync.daemon.observe import Observer
 from servesync.daemon.progress import Reporter, for_stream
+from servesync.daemon.scrub import Scrubber
 from servesync.errors import Stopped
 from servesync.install import Lock, Workspace
 from servesync.settings import Settings
@@ -37,14 +38,18 @@ def build_agent(
     should_stop: Callable[[], bool],
     reporter: Reporter | None = None,
     *,
-    one_pass: bool,
+    wake: Callable[[], None] | None = None,
 ) -> Agent:
-    """Return an agent that works under `settings` for as long as the caller holds `lock`."""
-    observer = build_observer(settings, should_stop, one_pass=one_pass)
+    """Return an agent that works under `settings` for as long as the caller holds `lock`.
+
+    `wake` makes a running agent look again; None for one pass, in which nothing goes on beside it.
+    """
+    observer = build_observer(settings, should_stop, one_pass=wake is None)
     repeats = Repeats()
     bringer = Bringer(observer, observer.check, should_stop, reporter or for_stream(sys.stderr))
     executor = Executor(observer, bringer, observer.check, repeats)
-    return Agent(observer, executor, lock, repeats)
+    scrubber = Scrubber(settings.scrub, wake) if wake else None
+    return Agent(observer, executor, lock, repeats, scrubber)
 
 
 def _checker(should_stop: Callable[[], bool]) -> Callable[[], None]:

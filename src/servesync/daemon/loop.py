@@ -69,7 +69,7 @@ class Loop:
             self._triggers.stop()
 
     def _start(self, settings: Settings) -> Agent:
-        agent = build_agent(settings, self._lock, self._wake.stop.is_set, one_pass=False)
+        agent = build_agent(settings, self._lock, self._wake.stop.is_set, wake=self._wake.look)
         try:
             agent.prepare()
         except SyncError:

@@ -65,7 +65,7 @@ def sync_once(settings: Settings, timeout_seconds: float) -> Result:
     old = {number: signal.signal(number, limit.catch) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with claimed(settings) as lock:
-            agent = build_agent(settings, lock, limit.reached, one_pass=True)
+            agent = build_agent(settings, lock, limit.reached)
             agent.prepare()
             outcome = _work(agent, limit)
     finally:

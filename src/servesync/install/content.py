@@ -38,9 +38,10 @@ def _stamp(found: os.stat_result) -> Stamp:
     return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def hash_tree(root: Path, check: Callable[[], None] = lambda: None) -> Content:
+def hash_tree(root: Path, check: Callable[[], None] = lambda: None, *, from_disk: bool = False) -> Content:
     """Read every file below `root` and return its content; `check` is called every MiB and may raise.
 
+    `from_disk`: what lies on the disk counts, not what the page cache holds of it, and nothing is left there.
     What is no regular file (a symbolic link, a pipe) is listed with a digest that equals none.
 
     Raises:
@@ -53,7 +54,11 @@ def hash_tree(root: Path, check: Callable[[], None] = lambda: None) -> Content:
             continue
         handle = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
+            if from_disk:
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
             facts.append(_hash(handle, path, check))
+            if from_disk:
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(handle)
     return Content.of(facts)

@@ -4,6 +4,7 @@ The server takes every entry whose name parses as a number for a version, so a n
 by an atomic rename of a complete, proven, durable directory.
 """
 
+import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -100,10 +101,19 @@ class Shelf:
         good = Shelved(Condition.GOOD, record.confirmed, record.identity, record.proven_by)
         if record.state == "installed" and found == record.stamps:
             return good, None
-        if seen.get(version) == found or hash_tree(folder, self._check) != record.content:
+        if seen.get(version) == found or not self._is_right(folder, record):
             seen[version] = found
             return Shelved(Condition.DAMAGED, record.confirmed, record.identity, record.proven_by), None
         return good, record.model_copy(update={"state": "installed", "stamps": found})
+
+    def _is_right(self, folder: Path, record: Record) -> bool:
+        """Whether a version's files are as they were proven; what the disk cannot read is not."""
+        try:
+            return hash_tree(folder, self._check) == record.content
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return False
+            raise
 
     def settle(self, inventory: Inventory) -> None:
         """Write down what an inventory found: adopted versions, and touched ones whose content is right."""
@@ -163,11 +173,26 @@ class Shelf:
         disk.sync_tree(folder, self._check)
         return self._finish(release.version, _record(release, proven))
 
-    def confirm(self, version: Version) -> None:
-        """Record that the server has served these bytes."""
+    def records(self) -> Mapping[Version, Record]:
+        """Return the record of every version that servesync put there, or is about to."""
+        return records.read_all(self._records, Record)
+
+    def scrubbed(self, version: Version, now: datetime) -> None:
+        """Record that the bytes on the disk were found to be right."""
+        self._update(version, scrubbed_at=now.isoformat())
+
+    def doubt(self, version: Version, now: datetime) -> None:
+        """Make the next inventory read a version whole, whatever its stamps say."""
+        self._update(version, state="installing", scrubbed_at=now.isoformat())
+
+    def _update(self, version: Version, **changes: str | bool) -> None:
         record = records.read_all(self._records, Record).get(version)
         if record is not None:
-            records.write(self._records, version, record.model_copy(update={"confirmed": True}))
+            records.write(self._records, version, record.model_copy(update=changes))
+
+    def confirm(self, version: Version) -> None:
+        """Record that the server has served these bytes."""
+        self._update(version, confirmed=True)
 
     def _stage(self, staged: Path, release: Release, proven: Proven) -> Record:
         record = _record(release, proven)
