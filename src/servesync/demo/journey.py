@@ -66,6 +66,8 @@ class Journey:
         self._step = 0
         self._models_dir = folder / "models"
         self._agent_log = folder / "agent.log"
+        self._settings_file = folder / "servesync.yaml"
+        self._credentials: dict[str, str] = {}
 
     def tell(self) -> None:
         """Go the whole way.
@@ -81,7 +83,7 @@ class Journey:
             self._start_agent(stack, seaweed)
             server = self._start_server(stack)
             self._first_prediction(server)
-            self._second_version(seaweed, server, exported[1])
+            self._second_version(server, exported[1])
             self._stop_agent(stack)
 
     def _start_store(self, stack: ExitStack) -> Seaweed:
@@ -124,16 +126,40 @@ class Journey:
         self._tell(f"$ {' '.join(command)}")
         self._tell(f"uploaded {(work / archive).stat().st_size:,} bytes to s3://{BUCKET}/{key}")
 
+    def _publish_with_manifest(self, exported: Path, number: int) -> None:
+        """Publish as servesync does it: verified, packed, uploaded, the manifest last."""
+        arguments = ["--model", MODEL, "--version", str(number)]
+        command = [
+            sys.executable,
+            "-m",
+            "servesync",
+            "publish",
+            str(exported),
+            "-c",
+            str(self._settings_file),
+        ]
+        done = subprocess.run(
+            [*command, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | self._credentials,
+        )
+        if done.returncode:
+            raise DemoFailed(f"version {number} could not be published:\n{done.stderr[-2000:]}")
+        self._tell(f"$ servesync publish {exported.name}/ -c servesync.yaml {' '.join(arguments)}")
+        for line in done.stdout.splitlines():
+            self._tell(line)
+
     def _start_agent(self, stack: ExitStack, seaweed: Seaweed) -> None:
         self._say("Starting servesync beside the model server")
-        settings = self._folder / "servesync.yaml"
         self._rest_port = ModelServer.free_port()
-        settings.write_text(yaml.safe_dump(self._settings(seaweed), sort_keys=False))
-        environment = {
+        self._settings_file.write_text(yaml.safe_dump(self._settings(seaweed), sort_keys=False))
+        self._credentials = {
             "AWS_ACCESS_KEY_ID": seaweed.access_key,
             "AWS_SECRET_ACCESS_KEY": seaweed.secret_key,
         }
-        stack.enter_context(self._agent(settings, environment))
+        stack.enter_context(self._agent())
         self._until("version 1 on the shelf", lambda: "version_installed" in self._events(1))
         self._tell("$ servesync run -c servesync.yaml")
         self._tell_events("version_fetched", "version_verified", "version_installed")
@@ -157,10 +183,11 @@ class Journey:
         }
 
     @contextmanager
-    def _agent(self, settings: Path, environment: dict[str, str]) -> Iterator[None]:
+    def _agent(self) -> Iterator[None]:
         with self._agent_log.open("wb") as log:
-            command = [sys.executable, "-m", "servesync", "run", "-c", str(settings)]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | environment)
+            command = [sys.executable, "-m", "servesync", "run", "-c", str(self._settings_file)]
+            environment = os.environ | self._credentials
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
             try:
                 yield
             finally:
@@ -188,11 +215,11 @@ class Journey:
             found = ask(http, f"{server.url}/v1/models/{MODEL}:predict", INPUTS)
         self._tell(f"x = {INPUTS} -> y = {describe(found)}, by version 1")
 
-    def _second_version(self, seaweed: Seaweed, server: ModelServer, exported: Path) -> None:
+    def _second_version(self, server: ModelServer, exported: Path) -> None:
         self._say("Publishing version 2 while a client asks fifty times a second")
         with Client(server.url, MODEL, INPUTS) as client:
             self._until("first answers", lambda: client.asked >= FIRST_ANSWERS)
-            self._publish(seaweed, exported, 2)
+            self._publish_with_manifest(exported, 2)
             self._until("version 1 pruned", lambda: "version_pruned" in self._events(1))
             before = client.asked
             self._until("answers by version 2 alone", lambda: client.asked >= before + 25)
