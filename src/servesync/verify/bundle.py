@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from math import prod
 from typing import Final
 
+from servesync.verify.slices import MAX_DIMENSIONS, Extent, Partitioned, Shape, check_slices, read_slice
 from servesync.verify.table import entries
 from servesync.verify.wire import Malformed, fields
 
 MAX_SHARDS: Final = 100_000
-MAX_TENSORS: Final = 5_000_000
+MAX_TENSORS: Final = 1_000_000
+MAX_SLICES: Final = 1_000_000
+SLICE_MARK: Final = b"\x00"
+"""The first byte of a slice's key, and of no tensor's name."""
+
 STRING, RESOURCE, VARIANT = 7, 20, 21
 ELEMENT_BYTES: Final = {
     1: 4, 2: 8, 3: 4, 4: 1, 5: 2, 6: 1, 8: 8, 9: 8, 10: 1, 11: 1, 12: 1, 13: 4, 14: 2, 15: 2, 16: 2,
@@ -55,6 +60,20 @@ class Bundle:
         return sum(tensor.size for tensor in self.tensors)
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What one entry says, before it is known whether it can be so."""
+
+    key: bytes
+    dtype: int
+    shape: Shape
+    shard: int
+    offset: int
+    size: int
+    crc32c: int
+    slices: tuple[tuple[Extent, ...], ...]
+
+
 def shard_name(shard: int, shards: int) -> str:
     """Return the file name of one shard."""
     return f"variables.data-{shard:05}-of-{shards:05}"
@@ -64,20 +83,32 @@ def read_bundle(data: memoryview) -> Bundle:
     """Return the index in `data`.
 
     Raises:
-        Malformed: it contradicts its format or itself: checksums, bounds, overlaps, gaps.
+        Malformed: it contradicts its format or itself: checksums, bounds, overlaps, gaps, slices that are
+            missing or are not the whole tensor.
     """
     listed = entries(data)
     key, header = next(listed, (None, b""))
     if key != b"":
         raise Malformed("no header")
     shards = _shards(memoryview(header))
-    tensors = []
+    tensors: list[Tensor] = []
+    partitioned: list[Partitioned] = []
+    slices: dict[bytes, tuple[int, Shape]] = {}
+    named = 0
     for number, (name, value) in enumerate(listed):
         if number >= MAX_TENSORS:
             raise Malformed(f"more than {MAX_TENSORS} tensors")
-        tensor = _tensor(name, memoryview(value), shards)
-        if tensor is not None:
-            tensors.append(tensor)
+        entry = _entry(name, memoryview(value))
+        if entry.slices:
+            named += len(entry.slices)
+            if named > MAX_SLICES:
+                raise Malformed(f"more than {MAX_SLICES} slices")
+            partitioned.append(Partitioned(name, entry.dtype, entry.shape, entry.slices))
+            continue
+        tensors.append(_tensor(entry, shards))
+        if name.startswith(SLICE_MARK):
+            slices[name] = entry.dtype, entry.shape
+    check_slices(partitioned, slices)
     tensors.sort(key=lambda tensor: (tensor.shard, tensor.offset, tensor.size))
     _check_extents(tensors)
     return Bundle(shards, tuple(tensors))
@@ -97,31 +128,38 @@ def _shards(header: memoryview) -> int:
     return shards
 
 
-def _tensor(key: bytes, entry: memoryview, shards: int) -> Tensor | None:
-    """Return one entry; None for a partitioned tensor, whose slices are entries of their own."""
+def _entry(key: bytes, data: memoryview) -> _Entry:
+    """Return one BundleEntryProto."""
     numbers = dict.fromkeys((1, 3, 4, 5, 6), 0)
-    elements = 1
-    sliced = False
-    for field in fields(entry):
+    shape: Shape = ()
+    slices = []
+    for field in fields(data):
         if field.number in numbers:
             numbers[field.number] = field.signed
         elif field.number == 2:  # noqa: PLR2004
-            elements = prod(_dimensions(field.message()))
+            shape = _shape(field.message())
         elif field.number == 7:  # noqa: PLR2004
-            sliced = True
-    if sliced:
-        return None
+            slices.append(read_slice(field.message()))
+            if len(slices) > MAX_SLICES:
+                raise Malformed(f"more than {MAX_SLICES} slices")
     dtype, shard, offset, size, crc = (numbers[number] for number in (1, 3, 4, 5, 6))
-    name = key.decode(errors="backslashreplace")
-    if not (0 <= shard < shards and offset >= 0 and size >= 0):
+    return _Entry(key, dtype, shape, shard, offset, size, crc, tuple(slices))
+
+
+def _tensor(entry: _Entry, shards: int) -> Tensor:
+    """Return the tensor that an entry without slices is."""
+    name = entry.key.decode(errors="backslashreplace")
+    if not (0 <= entry.shard < shards and entry.offset >= 0 and entry.size >= 0):
         raise Malformed(f"{name[:200]!a} lies outside of every shard")
-    width = ELEMENT_BYTES.get(dtype)
-    if width is not None and width * elements != size:
-        raise Malformed(f"{name[:200]!a} has {elements} elements of {width} bytes, but {size} bytes")
-    return Tensor(name, dtype, elements, shard, offset, size, crc)
+    width = ELEMENT_BYTES.get(entry.dtype)
+    elements = prod(entry.shape)
+    if width is not None and width * elements != entry.size:
+        text = f"{name[:200]!a} has {elements} elements of {width} bytes, but {entry.size} bytes"
+        raise Malformed(text)
+    return Tensor(name, entry.dtype, elements, entry.shard, entry.offset, entry.size, entry.crc32c)
 
 
-def _dimensions(shape: memoryview) -> list[int]:
+def _shape(shape: memoryview) -> Shape:
     """Return the sizes of a TensorShapeProto."""
     sizes = []
     for field in fields(shape):
@@ -130,7 +168,9 @@ def _dimensions(shape: memoryview) -> list[int]:
             if size < 0:
                 raise Malformed("a stored tensor with an unknown dimension")
             sizes.append(size)
-    return sizes
+            if len(sizes) > MAX_DIMENSIONS:
+                raise Malformed(f"a tensor of more than {MAX_DIMENSIONS} dimensions")
+    return tuple(sizes)
 
 
 def _check_extents(tensors: list[Tensor]) -> None:

@@ -19,6 +19,9 @@ MAGIC: Final = 0xDB4775248B80FB57
 TRAILER_BYTES: Final = 5
 MAX_BLOCK_BYTES: Final = 16 << 20
 MAX_KEY_BYTES: Final = 64 << 10
+MAX_KEYS_BYTES: Final = 256 << 20
+"""Of all keys together: a key may share most of its bytes with the one before it, in a byte or two."""
+
 PLAIN, SNAPPY = 0, 1
 _MASK: Final = 0xA282EAD8
 
@@ -46,22 +49,53 @@ def entries(data: memoryview) -> Iterator[tuple[bytes, bytes]]:
     if any(footer[position:-8]):
         raise Malformed("the footer's padding is not empty")
     body = data[:-FOOTER_BYTES]
-    _block(body, meta_offset, meta_size)
-    last = None
-    expected = 0
-    for _, handle in _pairs(_block(body, offset, size)):
-        view = memoryview(handle)
-        block_offset, behind = varint(view, 0)
-        block_size, behind = varint(view, behind)
-        if behind != len(view) or block_offset != expected:
-            raise Malformed(f"a gap or an overlap before the block at byte {block_offset}")
-        expected = block_offset + block_size + TRAILER_BYTES
-        for key, value in _pairs(_block(body, block_offset, block_size)):
-            if last is not None and key <= last:
-                raise Malformed(f"the key {key[:80]!a} is out of order")
-            last = key
+    for _ in _pairs(_block(body, meta_offset, meta_size)):
+        raise Malformed("a meta block, which TensorFlow never writes")
+    order = _Order()
+    end = 0
+    for separator, block, behind in _data_blocks(body, _block(body, offset, size)):
+        end = behind
+        for key, value in _pairs(block):
+            order.check(key)
             yield key, value
-    _check_tail(expected, (meta_offset, meta_size), (offset, size), len(body))
+        order.close(separator)
+    _check_tail(end, (meta_offset, meta_size), (offset, size), len(body))
+
+
+class _Order:
+    """The order of all keys, across blocks; without it the server's search would miss some."""
+
+    def __init__(self) -> None:
+        self._last: bytes | None = None
+        self._bytes = 0
+
+    def check(self, key: bytes) -> None:
+        """Take the next key of a block."""
+        if self._last is not None and key <= self._last:
+            raise Malformed(f"the key {key[:80]!a} is out of order")
+        self._last = key
+        self._bytes += len(key)
+        if self._bytes > MAX_KEYS_BYTES:
+            raise Malformed(f"more than {MAX_KEYS_BYTES} bytes of keys")
+
+    def close(self, separator: bytes) -> None:
+        """Take the key by which the index block finds the block that ends here."""
+        if self._last is None or separator < self._last:
+            raise Malformed(f"the key {separator[:80]!a} of a block is not behind its last key")
+        self._last = separator
+
+
+def _data_blocks(body: memoryview, index: bytes) -> Iterator[tuple[bytes, bytes, int]]:
+    """Yield each data block: the key that the index gives it, its content, and where it ends."""
+    expected = 0
+    for separator, handle in _pairs(index):
+        view = memoryview(handle)
+        offset, behind = varint(view, 0)
+        size, behind = varint(view, behind)
+        if behind != len(view) or offset != expected:
+            raise Malformed(f"a gap or an overlap before the block at byte {offset}")
+        expected = offset + size + TRAILER_BYTES
+        yield separator, _block(body, offset, size), expected
 
 
 def _check_tail(data_end: int, meta: tuple[int, int], index: tuple[int, int], end: int) -> None:
@@ -99,14 +133,21 @@ def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     view = memoryview(block)
     if len(view) < 4:  # noqa: PLR2004 (the restart count)
         raise Malformed("a block without restarts")
-    (restarts,) = struct.unpack("<I", view[-4:])
-    end = len(view) - 4 * (restarts + 1)
+    (count,) = struct.unpack("<I", view[-4:])
+    end = len(view) - 4 * (count + 1)
     if end < 0:
         raise Malformed("a block with more restarts than bytes")
+    restarts = struct.iter_unpack("<I", view[end:-4])
+    (restart,) = next(restarts, (None,))
+    if restart != 0:
+        raise Malformed("a block whose first restart is not its beginning")
     position = 0
     key = b""
     while position < end:
+        begin = position
         shared, position = varint(view, position)
+        if begin == restart and not shared:
+            (restart,) = next(restarts, (None,))
         rest, position = varint(view, position)
         length, position = varint(view, position)
         if shared > len(key) or shared + rest > MAX_KEY_BYTES or position + rest + length > end:
@@ -115,3 +156,5 @@ def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         position += rest
         yield key, bytes(view[position : position + length])
         position += length
+    if restart is not None and end:
+        raise Malformed(f"a restart at byte {restart} that is no entry of its own")
