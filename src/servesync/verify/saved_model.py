@@ -9,14 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from servesync.verify.wire import Malformed, fields
 
 IN_MEMORY_BYTES: Final = 64 << 20
 MAX_BYTES: Final = (1 << 31) - 1
+MAX_GRAPHS: Final = 1_000
+MAX_NAMES: Final = 100_000
+"""Of tags, of signatures and of assets each: what is kept of a graph, whatever its size."""
+
 SERVE: Final = frozenset({"serve"})
 VARIABLE_OPS: Final = frozenset({b"VarHandleOp", b"VariableV2", b"Variable", b"AutoReloadVariable"})
+
+_Kept = TypeVar("_Kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +66,19 @@ def read_graphs(data: memoryview) -> list[Graph]:
     """Return the meta graphs of a serialized SavedModel.
 
     Raises:
-        Malformed: the bytes are no SavedModel.
+        Malformed: the bytes are no SavedModel, or one of absurdly many graphs or names.
     """
-    return [_graph(field.message()) for field in fields(data) if field.number == 2]  # noqa: PLR2004
+    graphs: list[Graph] = []
+    for field in fields(data):
+        if field.number == 2:  # noqa: PLR2004
+            _keep(graphs, _graph(field.message()), MAX_GRAPHS, "graphs")
+    return graphs
+
+
+def _keep(kept: list[_Kept], item: _Kept, most: int, what: str) -> None:
+    if len(kept) >= most:
+        raise Malformed(f"more than {most} {what}")
+    kept.append(item)
 
 
 def _graph(data: memoryview) -> Graph:
@@ -75,26 +91,35 @@ def _graph(data: memoryview) -> Graph:
         match field.number:
             case 1:
                 more, version = _info(field.message())
-                tags += more
+                tags = more
             case 2:
-                has_variables = has_variables or _has_variables(field.message())
+                has_variables |= _has_variables(field.message())
             case 3:
                 restores = any(item.number == 3 and item.data for item in fields(field.message()))  # noqa: PLR2004
             case 5:
-                signatures += [item.text() for item in fields(field.message()) if item.number == 1]
+                _keep(signatures, _text(field.message(), 1), MAX_NAMES, "signatures")
             case 6:
-                assets += [item.text() for item in fields(field.message()) if item.number == 2]  # noqa: PLR2004
+                _keep(assets, _text(field.message(), 2), MAX_NAMES, "assets")
             case _:
                 pass
     return Graph(frozenset(tags), version, tuple(sorted(signatures)), restores, has_variables, tuple(assets))
 
 
+def _text(data: memoryview, number: int) -> str:
+    """Return the string field `number` of a message; empty where it is not there, as the format has it."""
+    text = ""
+    for field in fields(data):
+        if field.number == number:
+            text = field.text()
+    return text
+
+
 def _info(data: memoryview) -> tuple[list[str], str]:
-    tags = []
+    tags: list[str] = []
     version = ""
     for field in fields(data):
         if field.number == 4:  # noqa: PLR2004
-            tags.append(field.text())
+            _keep(tags, field.text(), MAX_NAMES, "tags")
         elif field.number == 5:  # noqa: PLR2004
             version = field.text()
     return tags, version
@@ -109,8 +134,15 @@ def _has_variables(graph_def: memoryview) -> bool:
         elif field.number == 2:  # noqa: PLR2004 (the function library)
             for function in fields(field.message()):
                 if function.number == 1:
-                    nodes = [item for item in fields(function.message()) if item.number == 3]  # noqa: PLR2004
-                    found |= any([_is_variable(node.message()) for node in nodes])  # noqa: C419 (read all)
+                    found |= _makes_variable(function.message())
+    return found
+
+
+def _makes_variable(function: memoryview) -> bool:
+    found = False
+    for field in fields(function):
+        if field.number == 3:  # noqa: PLR2004
+            found |= _is_variable(field.message())
     return found
 
 

@@ -7,8 +7,10 @@ Variants: for each element its length (u64 in the checksum), its bytes, and a ru
 """
 
 import os
+import re
 import struct
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,10 +21,12 @@ from servesync.errors import Reason, ReleaseRefused
 from servesync.verify.bundle import STRING, VARIANT, Tensor, shard_name
 from servesync.verify.structure import AGAIN, read_index
 from servesync.verify.table import masked
-from servesync.verify.wire import Malformed, varint
+from servesync.verify.wire import MAX_VARINT_BYTES, Malformed, varint
 
 READ_BYTES: Final = 1 << 20
 U32_END: Final = 1 << 32
+_VARINTS: Final = re.compile(rb"([\x00-\x7f]+)|((?:[\x80-\xff][\x00-\x7f])+)|[\x80-\xff]{2,9}[\x00-\x7f]")
+"""A run of varints of one byte each, a run of such of two, or one longer varint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,13 @@ def verify_tensors(root: Path, check: Callable[[], None] = lambda: None) -> Tens
     bundle = read_index(root)
     if bundle is None:
         return TensorProof(0, 0)
-    for shard in range(bundle.shards):
+    by_shard = defaultdict(list)
+    for tensor in bundle.tensors:
+        by_shard[tensor.shard].append(tensor)
+    for shard, mine in by_shard.items():
         name = f"variables/{shard_name(shard, bundle.shards)}"
         handle = os.open(root / name, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            mine = [tensor for tensor in bundle.tensors if tensor.shard == shard]
             wrong = [tensor for tensor in mine if not _is_right(handle, tensor, check)]
         finally:
             os.close(handle)
@@ -109,21 +115,67 @@ class _Reader:
         piece = os.pread(self._handle, size, self._position)
         if size > self.left or len(piece) != size:
             raise Malformed("the range ends early")
-        self._position += size
-        self.left -= size
+        self._skip(size)
         return piece
 
     def varint(self) -> int:
         """Return the next varint."""
-        window = os.pread(self._handle, min(10, self.left), self._position)
+        window = self._peek(MAX_VARINT_BYTES)
         value, used = varint(memoryview(window), 0)
-        self._position += used
-        self.left -= used
+        self._skip(used)
         return value
 
+    def varints(self, count: int) -> Iterator[list[int]]:
+        """Yield the next `count` varints in batches, none of them empty.
 
-def _length(value: int) -> bytes:
-    return struct.pack("<I", value) if value < U32_END else struct.pack("<Q", value)
+        Raises:
+            Malformed: one of them does not end.
+        """
+        while count:
+            self._check()
+            batch, used = _varints(self._peek(READ_BYTES), count)
+            if not batch:
+                raise Malformed("a length that does not end")
+            self._skip(used)
+            count -= len(batch)
+            yield batch
+
+    def _peek(self, most: int) -> bytes:
+        return os.pread(self._handle, min(most, self.left), self._position)
+
+    def _skip(self, size: int) -> None:
+        self._position += size
+        self.left -= size
+
+
+def _varints(window: bytes, most: int) -> tuple[list[int], int]:
+    """Return up to `most` varints from the beginning of `window`, and how many bytes they take."""
+    values: list[int] = []
+    used = 0
+    for found in _VARINTS.finditer(window):
+        if found.start() != used or len(values) == most:
+            break
+        ones, twos = found[1], found[2]
+        if ones:
+            batch: Sequence[int] = ones[: most - len(values)]
+            used += len(batch)
+        elif twos:
+            twos = twos[: 2 * (most - len(values))]
+            batch = [low & 0x7F | high << 7 for low, high in zip(twos[::2], twos[1::2], strict=True)]
+            used += len(twos)
+        else:
+            value, size = varint(memoryview(found[0]), 0)
+            batch = (value,)
+            used += size
+        values += batch
+    return values, used
+
+
+def _lengths(values: list[int]) -> bytes:
+    """Return lengths as the checksum takes them: u32 each, u64 from 2^32 on."""
+    if max(values) < U32_END:
+        return struct.pack(f"<{len(values)}I", *values)
+    return b"".join(struct.pack("<I" if value < U32_END else "<Q", value) for value in values)
 
 
 def _crc_of_strings(reader: _Reader, elements: int) -> int:
@@ -131,10 +183,9 @@ def _crc_of_strings(reader: _Reader, elements: int) -> int:
         raise Malformed("more strings than bytes")
     crc = 0
     total = 0
-    for _ in range(elements):
-        length = reader.varint()
-        total += length
-        crc = google_crc32c.extend(crc, _length(length))
+    for batch in reader.varints(elements):
+        total += sum(batch)
+        crc = google_crc32c.extend(crc, _lengths(batch))
     stored = reader.take(4)
     if struct.unpack("<I", stored)[0] != masked(crc):
         raise Malformed("the checksum of the lengths is wrong")
