@@ -20,6 +20,11 @@ KINDS = [
     "without_variables",
     "partitioned",
     "many_types",
+    "more_types",
+    "long_strings",
+    "stateless_module",
+    "reference_variables",
+    "partitioned_twice",
 ]
 
 

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -128,6 +129,99 @@ def many_types(out: Path) -> None:
     tf.saved_model.save(model, str(out), signatures={"serving_default": model.serve})
 
 
+def more_types(out: Path) -> None:
+    """Types that are rarely saved: four bits, eight-bit floats, unsigned and wide ones."""
+
+    class Types(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            kinds = [
+                tf.dtypes.experimental.int4,
+                tf.dtypes.experimental.uint4,
+                tf.uint16,
+                tf.uint32,
+                tf.uint64,
+                tf.complex128,
+                tf.dtypes.experimental.float8_e5m2,
+                tf.dtypes.experimental.float8_e4m3fn,
+            ]
+            values = np.array([1, 0, 3])
+            self.all = [tf.Variable(values.astype(kind.as_numpy_dtype)) for kind in kinds]
+            self.truth = tf.Variable([[True, False], [False, True]])
+            self.empty_strings = tf.Variable(tf.zeros([0], tf.string))
+            self.empty_bools = tf.Variable(tf.zeros([3, 0, 2], tf.bool))
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])  # type: ignore[untyped-decorator]
+        def serve(self, x: Any) -> Any:
+            return {"y": x + 1}
+
+    model = Types()
+    tf.saved_model.save(model, str(out), signatures={"serving_default": model.serve})
+
+
+def long_strings(out: Path) -> None:
+    """Strings whose lengths take one, two, three and four bytes."""
+
+    class Strings(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            sizes = [0, 1, 127, 128, 16_383, 16_384, 70_000, 2_100_000, 3]
+            self.texts = tf.Variable([bytes([65 + i]) * size for i, size in enumerate(sizes)])
+            self.scalar = tf.Variable(b"x" * 65_537)
+            self.after = tf.Variable([1.5, 2.5])
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])  # type: ignore[untyped-decorator]
+        def serve(self, x: Any) -> Any:
+            return {"y": x + tf.size(self.texts)}
+
+    model = Strings()
+    tf.saved_model.save(model, str(out), signatures={"serving_default": model.serve})
+
+
+def stateless_module(out: Path) -> None:
+    """A tf.Module without variables: it has a saver all the same, and a checkpoint of the object graph."""
+
+    class Twice(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])  # type: ignore[untyped-decorator]
+        def serve(self, x: Any) -> Any:
+            return {"y": 2 * x}
+
+    model = Twice()
+    tf.saved_model.save(model, str(out), signatures={"serving_default": model.serve})
+
+
+def reference_variables(out: Path) -> None:
+    """Variables of the first TensorFlow's kind, which are no resources."""
+    v1 = tf.compat.v1
+    with v1.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None], name="x")
+        scale = v1.get_variable("scale", initializer=2.0, use_resource=False)
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(out), {"x": x}, {"y": x * scale})
+
+
+def partitioned_twice(out: Path) -> None:
+    """Variables cut along another axis, and one with a name that sorts badly."""
+    v1 = tf.compat.v1
+    with v1.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 3], name="x")
+        wide = v1.get_variable(
+            "wide",
+            [3, 300],
+            initializer=v1.random_normal_initializer(seed=5),
+            partitioner=v1.fixed_size_partitioner(4, axis=1),
+        )
+        long = v1.get_variable(
+            "a/b-c.d/long",
+            [20_000],
+            initializer=v1.zeros_initializer(),
+            partitioner=v1.fixed_size_partitioner(7),
+        )
+        y = tf.matmul(x, tf.convert_to_tensor(wide)) + tf.reduce_sum(tf.convert_to_tensor(long))
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(out), {"x": x}, {"y": y})
+
+
 KINDS = [
     plain_module,
     keras_export,
@@ -136,6 +230,11 @@ KINDS = [
     without_variables,
     partitioned,
     many_types,
+    more_types,
+    long_strings,
+    stateless_module,
+    reference_variables,
+    partitioned_twice,
 ]
 
 
