@@ -92,9 +92,8 @@ def check_slices(tensors: list[Partitioned], stored: Mapping[bytes, tuple[int, S
             _add_corners(corners, [box[dimension] for dimension in cut], 1)
         _add_corners(corners, [(0, tensor.shape[dimension]) for dimension in cut], -1)
         if any(corners.values()):
-            raise Malformed(
-                f"the slices of {tensor.key[:200]!a} are not its shape {tensor.shape}, each part once"
-            )
+            shape = str(tensor.shape)[:200]
+            raise Malformed(f"the slices of {tensor.key[:200]!a} do not cover its shape {shape} exactly once")
     if extra := stored.keys() - wanted:
         raise Malformed(f"{len(extra)} slices belong to no tensor, one is {min(extra)[:200]!a}")
 
@@ -102,9 +101,8 @@ def check_slices(tensors: list[Partitioned], stored: Mapping[bytes, tuple[int, S
 def _box(tensor: Partitioned, extents: tuple[Extent, ...]) -> list[Extent]:
     """Return the extents with real lengths."""
     if len(extents) != len(tensor.shape):
-        raise Malformed(
-            f"a slice of {tensor.key[:200]!a} has {len(extents)} dimensions, not {len(tensor.shape)}"
-        )
+        counts = f"{len(extents)} dimensions, not {len(tensor.shape)}"
+        raise Malformed(f"a slice of {tensor.key[:200]!a} has {counts}")
     box = [
         (0, size) if extent == WHOLE else extent for extent, size in zip(extents, tensor.shape, strict=True)
     ]

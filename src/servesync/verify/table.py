@@ -119,7 +119,7 @@ def _block(body: memoryview, offset: int, size: int) -> bytes:
         return stored[:-1]
     if kind != SNAPPY:
         raise Malformed(f"the block at byte {offset} has the unknown compression {kind}")
-    length, _ = varint(memoryview(stored), 0)
+    length, _ = varint(memoryview(stored[:-1]), 0)
     if length > MAX_BLOCK_BYTES:
         raise Malformed(f"the block at byte {offset} unpacks to {length} bytes")
     try:
