@@ -373,6 +373,16 @@ def test_a_compressed_block_that_is_none(block: bytes, text: str) -> None:
         read_bundle(memoryview(sealed([block, w.block([])], kind=b"\x01")))
 
 
+def test_a_number_that_goes_on_into_the_padding() -> None:
+    """The footer's last number could be written in more bytes than it needs, and mean the same."""
+    table = bytearray(sealed([ENTRIES, w.block([])]))
+    last = max(at for at in range(len(table) - 48, len(table) - 8) if table[at])
+    table[last] |= 0x80
+
+    with pytest.raises(Malformed, match="padding"):
+        read_bundle(memoryview(table))
+
+
 def test_an_unknown_compression() -> None:
     """Only none and Snappy exist."""
     with pytest.raises(Malformed, match="unknown compression 2"):
@@ -381,8 +391,10 @@ def test_an_unknown_compression() -> None:
 
 def test_keys_that_share_nearly_everything() -> None:
     """A few bytes an entry could otherwise claim gigabytes of names."""
-    name = b"x" * 60_000
-    pairs = [HEADER, *((name + struct.pack(">I", number), b"") for number in range(4_600))]
+    size = 60_000
+    first = w.varint(0) + w.varint(size) + w.varint(0) + b"x" * size
+    more = [w.varint(size) + w.varint(4) + w.varint(0) + struct.pack(">I", n) for n in range(1_200)]
+    block = ENTRIES[:-8] + first + b"".join(more) + struct.pack("<II", 0, 1)
 
     with pytest.raises(Malformed, match="bytes of keys"):
-        read_bundle(memoryview(w.table(pairs, block_bytes=8 << 20)))
+        read_bundle(memoryview(sealed([block, w.block([])])))

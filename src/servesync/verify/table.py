@@ -19,7 +19,7 @@ MAGIC: Final = 0xDB4775248B80FB57
 TRAILER_BYTES: Final = 5
 MAX_BLOCK_BYTES: Final = 16 << 20
 MAX_KEY_BYTES: Final = 64 << 10
-MAX_KEYS_BYTES: Final = 256 << 20
+MAX_KEYS_BYTES: Final = 64 << 20
 """Of all keys together: a key may share most of its bytes with the one before it, in a byte or two."""
 
 PLAIN, SNAPPY = 0, 1
@@ -37,29 +37,40 @@ def entries(data: memoryview) -> Iterator[tuple[bytes, bytes]]:
     Raises:
         Malformed: a checksum, a bound, or the order is wrong.
     """
-    if len(data) < FOOTER_BYTES:
-        raise Malformed(f"{len(data)} bytes are too few for a table")
-    footer = data[-FOOTER_BYTES:]
-    if struct.unpack("<Q", footer[-8:])[0] != MAGIC:
-        raise Malformed("the footer has no magic number: cut short, or no index")
-    meta_offset, position = varint(footer, 0)
-    meta_size, position = varint(footer, position)
-    offset, position = varint(footer, position)
-    size, position = varint(footer, position)
-    if any(footer[position:-8]):
-        raise Malformed("the footer's padding is not empty")
+    meta, index = _handles(data)
     body = data[:-FOOTER_BYTES]
-    for _ in _pairs(_block(body, meta_offset, meta_size)):
+    for _ in _pairs(_block(body, *meta)):
         raise Malformed("a meta block, which TensorFlow never writes")
     order = _Order()
     end = 0
-    for separator, block, behind in _data_blocks(body, _block(body, offset, size)):
+    for separator, block, behind in _data_blocks(body, _block(body, *index)):
         end = behind
         for key, value in _pairs(block):
             order.check(key)
             yield key, value
         order.close(separator)
-    _check_tail(end, (meta_offset, meta_size), (offset, size), len(body))
+    _check_tail(end, meta, index, len(body))
+
+
+def _handles(data: memoryview) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return where the footer says that the meta block and the index block are: offset and size of each."""
+    if len(data) < FOOTER_BYTES:
+        raise Malformed(f"{len(data)} bytes are too few for a table")
+    footer = data[-FOOTER_BYTES:]
+    if struct.unpack("<Q", footer[-8:])[0] != MAGIC:
+        raise Malformed("the footer has no magic number: cut short, or no index")
+    numbers = []
+    position = 0
+    for _ in range(4):
+        value, behind = varint(footer, position)
+        if behind - position > 1 and not footer[behind - 1]:
+            raise Malformed("a number in the footer goes on into its padding")
+        numbers.append(value)
+        position = behind
+    if any(footer[position:-8]):
+        raise Malformed("the footer's padding is not empty")
+    meta_offset, meta_size, offset, size = numbers
+    return (meta_offset, meta_size), (offset, size)
 
 
 class _Order:
