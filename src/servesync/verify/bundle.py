@@ -15,7 +15,7 @@ from servesync.verify.wire import Malformed, fields
 
 MAX_SHARDS: Final = 100_000
 MAX_TENSORS: Final = 1_000_000
-MAX_SLICES: Final = 1_000_000
+MAX_SLICES: Final = 100_000
 SLICE_MARK: Final = b"\x00"
 """The first byte of a slice's key, and of no tensor's name."""
 
