@@ -3,9 +3,11 @@
 Format: tensorflow/core/util/tensor_bundle/tensor_bundle.cc (bundle), tensorflow/core/lib/io/format.h (table).
 """
 
+import random
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Final
@@ -16,7 +18,7 @@ import google_crc32c
 from servesync.verify.bundle import shard_name
 from servesync.verify.table import MAGIC, masked
 
-STRING: Final = 7
+FLOAT, STRING = 1, 7
 WIDTHS: Final = {1: 4, 2: 8, 3: 4, 4: 1, 9: 8, 10: 1, 14: 2, 18: 16}
 """Bytes of one element by DataType: float, double, int32, uint8, int64, bool, bfloat16, complex128."""
 
@@ -106,6 +108,29 @@ def write(folder: Path, values: Sequence[Value], shards: int = 1, partitioned: S
     (folder / "variables/variables.index").write_bytes(index([*entries, *partitioned], shards))
     for number in range(shards):
         (folder / "variables" / shard_name(number, shards)).write_bytes(data.get(number, b""))
+
+
+def write_model(root: Path, mebibytes: int, *, texts: int = 0) -> None:
+    """Write a SavedModel of `mebibytes` of random bytes in tensors of 16 MiB, and of so many short strings.
+
+    Its graph says only that it is for serving; one tensor at a time is in memory.
+    """
+    dice = random.Random(1)
+    entries = []
+    values = [strings(b"texts", [dice.randbytes(dice.randint(3, 20)) for _ in range(texts)])]
+    big = (
+        plain(b"weights/%05d" % number, FLOAT, (4 << 20,), dice.randbytes(16 << 20))
+        for number in range(-(-mebibytes // 16))
+    )
+    (root / "variables").mkdir(parents=True)
+    with (root / "variables" / shard_name(0, 1)).open("wb") as file:
+        for value in chain(values if texts else [], big):
+            size = len(value.data)
+            entries.append(Entry(value.key, value.dtype, value.shape, 0, file.tell(), size, value.crc))
+            file.write(value.data)
+    (root / "variables/variables.index").write_bytes(index(entries))
+    graph = bytes_field(1, bytes_field(4, b"serve"))
+    (root / "saved_model.pb").write_bytes(number_field(1, 1) + bytes_field(2, graph))
 
 
 def table(pairs: Sequence[tuple[bytes, bytes]], *, block_bytes: int = 4096, snappy: bool = False) -> bytes:
