@@ -1,10 +1,12 @@
 """The manifest of a release: what its archive consists of, and what the version consists of, to the byte.
 
-JSON, at most 4 MiB, in canonical form: keys sorted, no white space, ASCII, a line feed at the end. It is
-written after the archive, so it is also the mark that the release is complete. Read strictly: what is not
-understood in full proves nothing. `docs/manifest.schema.json` is the schema for other tools.
+JSON, at most 4 MiB, in canonical form: keys sorted, no white space, ASCII, a line feed at the end. `digest`
+is the SHA-256 of that form without `digest` itself. It is written after the archive, so it is also the mark
+that the release is complete. Read strictly: what is not understood in full proves nothing.
+`docs/manifest.schema.json` is the schema for other tools.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -217,10 +219,16 @@ def parse(data: bytes) -> Manifest:
         raise _invalid(str(error)[:200]) from error
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise _invalid(f"its schema is not {SCHEMA!a}")
+    digest = found.pop("digest", None)
     try:
-        return Manifest.model_validate(_tuples(found))
+        manifest = Manifest.model_validate(_tuples(found))
     except ValidationError as error:
         raise _invalid(_place(error)) from error
+    if digest != hashlib.sha256(_canonical(found)).hexdigest():
+        raise _invalid("digest: it is not that of the rest")
+    if dump(manifest) != data:
+        raise _invalid("it is not in canonical form")
+    return manifest
 
 
 def _invalid(what: str) -> ReleaseRefused:
@@ -284,8 +292,7 @@ def dump(manifest: Manifest) -> bytes:
     Raises:
         ReleaseRefused: `RELEASE_TOO_BIG`: it would be larger than a manifest may be.
     """
-    plain = manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
-    data = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
+    data = seal(manifest.model_dump(mode="json", by_alias=True, exclude_none=True))
     if len(data) > MAX_MANIFEST_BYTES:
         text = (
             f"{manifest.model} {manifest.version}: {len(manifest.files)} files in "
@@ -296,9 +303,22 @@ def dump(manifest: Manifest) -> bytes:
     return data
 
 
+def seal(plain: Mapping[str, Any]) -> bytes:
+    """Return the canonical form of a manifest's JSON, with its digest."""
+    digest = hashlib.sha256(_canonical(plain)).hexdigest()
+    return _canonical({**plain, "digest": digest})
+
+
+def _canonical(plain: Mapping[str, Any]) -> bytes:
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a manifest; it says less than `parse` checks."""
     schema = Manifest.model_json_schema(by_alias=True, mode="validation")
+    description = "SHA-256 of the canonical form (keys sorted, compact, ASCII, line feed) without this key"
+    schema["properties"]["digest"] = {"description": description, "pattern": _SHA256, "type": "string"}
+    schema["required"] = sorted({*schema["required"], "schema", "digest"})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
 
 

@@ -308,7 +308,8 @@ def test_without_a_manifest_there_are_two_ways(bucket: Bucket, model: Path, box:
 def _edited(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
     found = json.loads(data)
     change(found)
-    return json.dumps(found).encode()
+    found.pop("digest")
+    return manifest.seal(found)
 
 
 def _move_digest(found: dict[str, Any]) -> None:

@@ -1,0 +1,27 @@
+"""What TensorFlow saves anew after a head was trained on: most frames of the archive are the old ones."""
+
+from pathlib import Path
+
+import pytest
+
+from fixtures_models import written_by
+from servesync.pack import pack_tree
+from servesync.plan.versions import Version
+from servesync.publishing import extents_of
+
+
+def digests_of_frames(model: Path, number: int) -> list[str]:
+    """Pack a version and return the digest of every frame."""
+    packed = pack_tree(model, Version(number), lambda _: None, extents_of(model))
+    return [part.sha256 for part in packed.parts]
+
+
+def test_nine_frames_of_ten_are_shared(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Two tensors of forty changed (5 %): at least 90 % of the new frames are known from the old version."""
+    out = written_by("make_retrained.py", tmp_path_factory.mktemp("retrained"))
+
+    old = set(digests_of_frames(out / "1", 1))
+    new = digests_of_frames(out / "2", 2)
+
+    share = sum(digest in old for digest in new) / len(new)
+    assert share >= 0.9, f"{share:.3f} of {len(new)} frames"
