@@ -6,12 +6,13 @@ from typing import Any
 
 import tensorflow as tf
 
-LAYERS = 38
-WIDTH = 640
+LAYERS = 57
+HEADS = 3
+WIDTH = 512
 
 
 class Tower(tf.Module):  # type: ignore[misc]
-    """Many layers of some 1.6 MB, and a head of two."""
+    """Many layers of 1 MiB, and a head of three."""
 
     def __init__(self, extra: int) -> None:
         super().__init__()
@@ -21,7 +22,7 @@ class Tower(tf.Module):  # type: ignore[misc]
         ]
         self.head = [
             tf.Variable(tf.random.stateless_normal([WIDTH, WIDTH], seed=[2 + extra, n]), name=f"head_{n}")
-            for n in range(2)
+            for n in range(HEADS)
         ]
 
     @tf.function(input_signature=[tf.TensorSpec([None, WIDTH], tf.float32)])  # type: ignore[untyped-decorator]

@@ -17,7 +17,7 @@ def digests_of_frames(model: Path, number: int) -> list[str]:
 
 
 def test_nine_frames_of_ten_are_shared(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Two tensors of forty changed (5 %): at least 90 % of the new frames are known from the old version."""
+    """Three tensors of sixty changed (5 %): at least 90 % of the new frames are in the old version."""
     out = written_by("make_retrained.py", tmp_path_factory.mktemp("retrained"))
 
     old = set(digests_of_frames(out / "1", 1))

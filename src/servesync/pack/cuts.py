@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-LARGE_BYTES: Final = 4 << 20
+CUT_BYTES: Final = 4 << 20
 ENOUGH_BYTES: Final = 1 << 20
 MOST_BYTES: Final = 8 << 20
 ONE_IN: Final = 4
@@ -28,17 +28,18 @@ def cuts(size: int, extents: Sequence[Extent]) -> Iterator[int]:
     """Yield the sizes of the frames of a file of `size` bytes, each at most `MOST_BYTES`.
 
     `extents`: its tensors in the order of their offsets, without overlap; whatever they leave out counts as a
-    tensor without a name. A tensor of more than 4 MiB is cut every 4 MiB from its own beginning. Smaller ones
-    go together: a frame that has 1 MiB ends after the next tensor whose name hashes to 0 modulo 4.
+    tensor without a name. A tensor of 1 MiB and more has frames of its own, cut every 4 MiB from where it
+    begins. Smaller ones go together: a frame that has 1 MiB ends after the next tensor whose name hashes to 0
+    modulo 4.
     """
     together = 0
     for name, length in _covering(size, extents):
-        large = length > LARGE_BYTES
+        large = length >= ENOUGH_BYTES
         if together and (large or together + length > MOST_BYTES):
             yield together
             together = 0
         if large:
-            yield from (min(LARGE_BYTES, length - start) for start in range(0, length, LARGE_BYTES))
+            yield from (min(CUT_BYTES, length - start) for start in range(0, length, CUT_BYTES))
             continue
         together += length
         if together >= ENOUGH_BYTES and zlib.crc32(name.encode(errors="surrogatepass")) % ONE_IN == 0:
