@@ -75,6 +75,15 @@ class Reason(StrEnum):
     TENSOR_CHECKSUM = "tensor_checksum"
     UNSAFE_OPERATIONS = "unsafe_operations"
 
+    SIGNATURE_DIFFERS = "signature_differs"
+    GOLDEN_INVALID = "golden_invalid"
+    GOLDEN_FAILED = "golden_failed"
+    GOLDEN_DIFFERS = "golden_differs"
+    LOAD_FAILED = "load_failed"
+    LOAD_LIMIT = "load_limit"
+    LOAD_CRASHED = "load_crashed"
+    LOAD_UNAVAILABLE = "load_unavailable"
+
     DISK_FULL = "disk_full"
     DISK_INODES = "disk_inodes"
     DISK_READ_ONLY = "disk_read_only"
@@ -120,6 +129,10 @@ class TransferError(SyncError):
 
 class ReleaseRefused(SyncError):
     """The release itself is bad: it is not fetched again until its identity changes."""
+
+
+class CheckFailed(SyncError):
+    """This machine could not make a proof; says nothing about the release."""
 
 
 class DiskError(SyncError):

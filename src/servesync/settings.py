@@ -6,16 +6,26 @@ import re
 import socket
 from collections import Counter
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, field_validator, model_validator
+from pydantic_core import core_schema
 
 from servesync.plan.versions import MAX_VERSION, parse_model
 
 MIB = 1 << 20
 GIB = 1 << 30
 _TIME = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+
+Level: TypeAlias = Literal["structure", "checksum", "load"]
+Dtype: TypeAlias = Literal[
+    "float32", "float64", "int32", "uint8", "int16", "int8", "string", "complex64", "int64", "bool", "qint8",
+    "quint8", "qint32", "bfloat16", "qint16", "quint16", "uint16", "complex128", "float16", "resource",
+    "variant", "uint32", "uint64", "float8_e5m2", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e4m3b11fnuz",
+    "float8_e5m2fnuz", "int4", "uint4", "int2", "uint2", "float4_e2m1fn", "unknown",
+]  # fmt: skip
+"""TensorFlow's names in the order of DataType (types.proto), from 1; `unknown` is a newer one."""
 
 
 class Section(BaseModel):
@@ -169,12 +179,43 @@ class Versions(Section):
         return self
 
 
+class TensorSpec(Section):
+    """What is known of one input or output of a signature; `null` stands for what is not fixed."""
+
+    dtype: Dtype
+    shape: Annotated[list[Annotated[int, Field(ge=0)] | None], Field(max_length=254)] | None = None
+    encoding: Literal["dense", "sparse", "composite"] = "dense"
+
+
+class Signature(Section):
+    """What one signature takes and gives, by name."""
+
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+
+
+def _as_served_or_declared(value: object, declared: core_schema.ValidatorFunctionWrapHandler) -> object:
+    """Keep the two words that are no table, so that a mistake in a table is named by its place alone."""
+    return value if value in (None, "as_served") else declared(value)
+
+
+SignatureWish = Annotated[
+    Literal["as_served"] | dict[str, Signature] | None,
+    GetPydanticSchema(
+        lambda _, handler: core_schema.no_info_wrap_validator_function(
+            _as_served_or_declared, handler(dict[str, Signature])
+        )
+    ),
+]
+
+
 class ModelSettings(Section):
-    """One model to keep on the shelf."""
+    """One model to keep on the shelf, and the signatures that each version must have."""
 
     name: str
     versions: Versions = Versions(latest=1)
     required: bool = True
+    signatures: SignatureWish = None
 
     @field_validator("name")
     @classmethod
@@ -191,11 +232,23 @@ class Poll(Section):
     jitter_seconds: Annotated[float, Field(ge=0, le=3600)] = 2.0
 
 
+class LoadLimits(Section):
+    """What the process that loads a version on trial may use; reaching one refuses the version."""
+
+    wall_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0
+    cpu_seconds: Annotated[int, Field(ge=1, le=864_000)] = 600
+    address_space_bytes: Annotated[int, Field(ge=4 * GIB, le=1 << 46)] = 64 * GIB
+    memory_bytes: Annotated[int, Field(ge=64 * MIB, le=1 << 44)] | None = None
+    file_size_bytes: Annotated[int, Field(ge=0, le=1 << 40)] = 0
+    threads: Annotated[int, Field(ge=16, le=100_000)] = 2048
+
+
 class Verify(Section):
     """How much is proven before a version is installed."""
 
-    level: Literal["structure", "checksum"] = "checksum"
+    level: Level = "checksum"
     unsafe_ops: Literal["warn", "refuse", "allow"] = "warn"
+    load: LoadLimits = LoadLimits()
 
 
 class Scrub(Section):

@@ -183,7 +183,7 @@ def _keys_beside(place: Place) -> list[str]:
     """Return the keys that are allowed where `place` stands."""
     model: type[BaseModel] = Settings
     for part in place[:-1]:
-        if isinstance(part, int):
+        if isinstance(part, int) or part not in model.model_fields:  # an item of a list, a name in a table
             continue
         inner = [item for item in _models_in(model.model_fields[part].annotation) if item]
         if inner:

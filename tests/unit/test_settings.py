@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from servesync.errors import Reason, SettingsError
-from servesync.settings import Settings
+from servesync.settings import LoadLimits, Settings
 from servesync.settings_file import load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +52,8 @@ def test_the_example_loads_and_shows_every_key() -> None:
         for key, field in keys.items():
             if not field.is_required():
                 assert getattr(getattr(loaded, section), key) == field.default
-    assert sorted(shown["models"][0]) == ["name", "required", "versions"]
+    assert sorted(shown["models"][0]) == ["name", "required", "signatures", "versions"]
+    assert sorted(shown["verify"]["load"]) == sorted(LoadLimits.model_fields)
 
 
 def test_a_short_file_is_enough(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -16,7 +16,7 @@ from servesync.daemon.process import run_daemon
 from servesync.daemon.prove import prove
 from servesync.errors import LockHeld, SettingsError, SyncError
 from servesync.logs import configure, drain
-from servesync.settings import Settings
+from servesync.settings import Level, Settings
 from servesync.settings_file import environment_overrides, load_settings
 
 DONE: Final = 0
@@ -129,9 +129,7 @@ def plan(
 @app.command()
 def verify(
     path: Annotated[Path, typer.Argument(help="A version's directory, or an archive of one.")],
-    level: Annotated[
-        Literal["structure", "checksum"], typer.Option(help="How much is proven; see verify.level.")
-    ] = "checksum",
+    level: Annotated[Level, typer.Option(help="How much is proven; see verify.level.")] = "checksum",
     config: Annotated[
         Path | None,
         typer.Option("-c", "--config", help="A settings file, whose limits then count.", dir_okay=False),

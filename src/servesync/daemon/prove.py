@@ -7,21 +7,29 @@ from typing import Final
 
 from servesync import disk
 from servesync.errors import Reason, SettingsError
-from servesync.settings import Limits
+from servesync.settings import Level, Limits, LoadLimits
 from servesync.unpack import unpack_archive
-from servesync.verify import find_operations, in_words, verify_structure, verify_tensors
+from servesync.verify import (
+    Expectations,
+    find_operations,
+    in_words,
+    load_model,
+    verify_structure,
+    verify_tensors,
+)
 
 READ_BYTES: Final = 1 << 20
 
 
-def prove(path: Path, level: str, limits: Limits | None = None) -> str:
+def prove(path: Path, level: Level, limits: Limits | None = None) -> str:
     """Prove a version's directory, or an archive of one, and return what was found, in words.
 
     An archive is unpacked below the system's temporary directory, which is emptied again.
 
     Raises:
         ReleaseRefused: it would not be installed.
-        SettingsError: there is nothing to prove at `path`.
+        SettingsError: there is nothing to prove at `path`, or the level load needs TensorFlow.
+        CheckFailed: the level load could not be reached on this machine.
         DiskError: it cannot be read, or there is no space to unpack it.
     """
     try:
@@ -40,7 +48,7 @@ def prove(path: Path, level: str, limits: Limits | None = None) -> str:
         raise disk.describe(error, f"verifying {path}") from error
 
 
-def _prove_tree(root: Path, level: str) -> str:
+def _prove_tree(root: Path, level: Level) -> str:
     found = verify_structure(root)
     text = f"structure: {found.tensors} tensors in {found.shards} shards, {found.tensor_bytes} bytes"
     report = find_operations(root)
@@ -49,7 +57,15 @@ def _prove_tree(root: Path, level: str) -> str:
         text += f"; {report.total} operations that reach out of the graph, first {first}"
     if level == "structure":
         return text
-    return f"{text}; checksum: {verify_tensors(root).tensors} tensors match their CRC32C"
+    text = f"{text}; checksum: {verify_tensors(root).tensors} tensors match their CRC32C"
+    if level == "checksum":
+        return text
+    tried = load_model(root, Expectations(), LoadLimits())
+    return (
+        f"{text}; load: TensorFlow {tried.tensorflow_version} loaded it in {tried.seconds:.1f} s with "
+        f"{tried.peak_memory_bytes} bytes of memory, signatures: {', '.join(map(ascii, tried.signatures))}, "
+        f"golden requests answered as expected: {tried.golden_requests}, network: {tried.network}"
+    )
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -1,22 +1,30 @@
 """Proves that a directory is a SavedModel that the server will load; never imports TensorFlow."""
 
 from servesync.verify.dangers import Danger
+from servesync.verify.load import LoadReport, load_model
 from servesync.verify.operations import OperationsReport, Policy, check_operations, find_operations
+from servesync.verify.signatures import Expectations, Signatures, check_signatures, read_signatures
 from servesync.verify.structure import ModelFacts, bundle_extents, verify_structure
 from servesync.verify.tensors import TensorProof, verify_tensors
 from servesync.verify.walk import Finding, in_words
 
 __all__ = [
     "Danger",
+    "Expectations",
     "Finding",
+    "LoadReport",
     "ModelFacts",
     "OperationsReport",
     "Policy",
+    "Signatures",
     "TensorProof",
     "bundle_extents",
     "check_operations",
+    "check_signatures",
     "find_operations",
     "in_words",
+    "load_model",
+    "read_signatures",
     "verify_structure",
     "verify_tensors",
 ]

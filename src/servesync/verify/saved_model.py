@@ -19,6 +19,8 @@ MAX_GRAPHS: Final = 1_000
 MAX_NAMES: Final = 100_000
 """Of tags, of signatures and of assets each: what is kept of a graph, whatever its size."""
 
+MAX_SIGNATURES: Final = 1000
+MAX_SIGNATURE_BYTES: Final = 4 << 20
 SERVE: Final = frozenset({"serve"})
 VARIABLE_OPS: Final = frozenset({b"VarHandleOp", b"VariableV2", b"Variable", b"AutoReloadVariable"})
 
@@ -36,6 +38,8 @@ class Graph:
     """It has a saver: the server restores variables before it serves."""
     has_variables: bool
     assets: tuple[str, ...]
+    signature_entries: tuple[bytes, ...]
+    """Each signature as it is stored: a map entry of its name and its SignatureDef."""
 
 
 @contextmanager
@@ -86,6 +90,7 @@ def _graph(data: memoryview) -> Graph:
     version = ""
     signatures: list[str] = []
     assets: list[str] = []
+    entries: list[bytes] = []
     restores = has_variables = False
     for field in fields(data):
         match field.number:
@@ -97,12 +102,28 @@ def _graph(data: memoryview) -> Graph:
             case 3:
                 restores = any(item.number == 3 and item.data for item in fields(field.message()))  # noqa: PLR2004
             case 5:
+                entries.append(_signature_entry(field.message(), entries))
                 _keep(signatures, _text(field.message(), 1), MAX_NAMES, "signatures")
             case 6:
                 _keep(assets, _text(field.message(), 2), MAX_NAMES, "assets")
             case _:
                 pass
-    return Graph(frozenset(tags), version, tuple(sorted(signatures)), restores, has_variables, tuple(assets))
+    return Graph(
+        tags=frozenset(tags),
+        tensorflow_version=version,
+        signatures=tuple(sorted(signatures)),
+        restores=restores,
+        has_variables=has_variables,
+        assets=tuple(assets),
+        signature_entries=tuple(entries),
+    )
+
+
+def _signature_entry(entry: memoryview, before: list[bytes]) -> bytes:
+    """Return a copy of one signature, as long as all of them together are of sane size."""
+    if len(entry) + sum(map(len, before)) > MAX_SIGNATURE_BYTES or len(before) >= MAX_SIGNATURES:
+        raise Malformed(f"more than {MAX_SIGNATURES} signatures or {MAX_SIGNATURE_BYTES} bytes of them")
+    return bytes(entry)
 
 
 def _text(data: memoryview, number: int) -> str:

@@ -33,7 +33,7 @@ def verify_structure(root: Path) -> ModelFacts:
         ReleaseRefused: the server would not load it, or would load it and then fail every request.
         OSError: a file cannot be read.
     """
-    graph = _serving_graph(root)
+    graph = serving_graph(root)
     bundle = read_index(root)
     if bundle is None:
         if graph.restores or graph.has_variables or _has_shards(root):
@@ -49,7 +49,13 @@ def verify_structure(root: Path) -> ModelFacts:
     )
 
 
-def _serving_graph(root: Path) -> Graph:
+def serving_graph(root: Path) -> Graph:
+    """Return the graph of the SavedModel in `root` that the server loads.
+
+    Raises:
+        ReleaseRefused: there is no such graph, or the file is damaged.
+        OSError: the file cannot be read.
+    """
     path = root / "saved_model.pb"
     if not path.is_file():
         other = next(

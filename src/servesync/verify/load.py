@@ -1,0 +1,235 @@
+"""The level `load`: a version is loaded by TensorFlow on trial, in a process of its own, and asked.
+
+This side never imports TensorFlow and believes nothing that the process says without looking at its form.
+What goes wrong before the process has touched the version is this machine's trouble, not the version's.
+"""
+
+import importlib.util
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+from servesync.errors import CheckFailed, Reason, ReleaseRefused, SettingsError, SyncError
+from servesync.settings import LoadLimits, Signature
+from servesync.verify.answer import Answer, Difference, Started, argument_name, parse_line
+from servesync.verify.golden import GOLDEN, read_golden
+from servesync.verify.signatures import (
+    Expectations,
+    Signatures,
+    check_signatures,
+    differences,
+    read_signatures,
+    refusal,
+)
+from servesync.verify.structure import AGAIN
+from servesync.verify.trial import Ended, run_trial
+
+SHOWN_CHARACTERS: Final = 500
+SHOWN_DIFFERENCES: Final = 3
+OTHERWISE: Final = "or set verify.level: checksum"
+_NO_MEMORY_SIGNS: Final = (b"bad_alloc", b"Cannot allocate memory", b"failed to map segment", b"MemoryError")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What the trial found. `seconds` is all of it; `peak_memory_bytes` is resident, TensorFlow included."""
+
+    signatures: Signatures
+    golden_requests: int
+    tensorflow_version: str
+    network: str
+    """`isolated`, or `not isolated` where the kernel did not allow it."""
+    seconds: float
+    load_seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int
+
+
+def load_model(
+    root: Path, expectations: Expectations, limits: LoadLimits, *, check: Callable[[], None] = lambda: None
+) -> LoadReport:
+    """Load the version in `root` on trial, compare its signatures, and run its golden requests.
+
+    The version's structure should have been proven before. `check` is called about five times a second and
+    may raise: then, and in any other case, no process is left behind. `root` is only read.
+
+    Raises:
+        ReleaseRefused: `SIGNATURE_DIFFERS`, `GOLDEN_INVALID`, `GOLDEN_FAILED`, `GOLDEN_DIFFERS`,
+            `LOAD_FAILED`, `LOAD_CRASHED`, or `LOAD_LIMIT`.
+        SettingsError: `LOAD_UNAVAILABLE`: TensorFlow is not installed.
+        CheckFailed: `LOAD_UNAVAILABLE`: the process did not come as far as to touch the version.
+        OSError: a file cannot be read, or no process can be started.
+    """
+    if importlib.util.find_spec("tensorflow") is None:
+        text = f"verify.level: load needs TensorFlow: install servesync[tensorflow], {OTHERWISE}"
+        raise SettingsError(Reason.LOAD_UNAVAILABLE, text)
+    graph = read_signatures(root)
+    check_signatures(graph, expectations)
+    requests = read_golden(root, graph)
+    ended = run_trial(root, [request.model_dump() for request in requests], limits, check)
+    started, answer = _judge(ended, limits)
+    _check_loaded(graph, answer.signatures)
+    if answer.differences:
+        raise _golden_refusal(answer.differences)
+    return LoadReport(
+        signatures=graph,
+        golden_requests=len(requests),
+        tensorflow_version=started.tensorflow,
+        network=started.network,
+        seconds=ended.seconds,
+        load_seconds=answer.load_seconds,
+        cpu_seconds=answer.cpu_seconds,
+        peak_memory_bytes=answer.peak_memory_bytes,
+    )
+
+
+def _judge(ended: Ended, limits: LoadLimits) -> tuple[Started, Answer]:
+    """Return what the process told if it loaded the version.
+
+    Raises:
+        ReleaseRefused: it did not, and the version is to blame.
+        CheckFailed: it did not get as far as that.
+    """
+    started = parse_line(Started, ended.lines[0]) if ended.lines else None
+    limit = _limit_reached(ended, limits)
+    if started is None:
+        raise _not_started(ended, limit)
+    if limit is not None:
+        raise _at_limit(limit)
+    answer = parse_line(Answer, ended.lines[1]) if len(ended.lines) == 2 else None  # noqa: PLR2004
+    if ended.status != 0 or answer is None:
+        text = (
+            f"TensorFlow crashed while it loaded the version: {_how_it_ended(ended)}; the server would "
+            f"crash, too; {AGAIN}"
+        )
+        raise ReleaseRefused(Reason.LOAD_CRASHED, text, status=ended.status)
+    if answer.outcome != "loaded":
+        raise _failure(answer, limits)
+    return started, answer
+
+
+def _limit_reached(ended: Ended, limits: LoadLimits) -> str | None:
+    """Return the setting whose limit ended the process, with its value; None if none did."""
+    name: str | None = ended.excess if ended.excess != "answer" else None
+    if ended.status == -signal.SIGXCPU:
+        name = "cpu_seconds"
+    elif ended.status == -signal.SIGABRT and any(sign in ended.tail for sign in _NO_MEMORY_SIGNS):
+        name = "address_space_bytes"
+    return None if name is None else _setting(name, limits)
+
+
+def _setting(name: str, limits: LoadLimits) -> str:
+    return f"verify.load.{name} ({getattr(limits, name)})"
+
+
+def _at_limit(setting: str, during: str = "") -> ReleaseRefused:
+    text = f"loading the version on trial reached {setting}{during}; raise the limit if the model needs that"
+    return ReleaseRefused(Reason.LOAD_LIMIT, text, limit=setting)
+
+
+def _not_started(ended: Ended, limit: str | None) -> SyncError:
+    answer = parse_line(Answer, ended.lines[0]) if ended.lines else None
+    if answer is not None:
+        why = f"TensorFlow cannot be imported: {_escaped(answer.message)}"
+    elif limit is not None:
+        why = f"it reached {limit} before TensorFlow was there"
+    else:
+        why = _how_it_ended(ended)
+    text = (
+        f"the process that loads versions on trial did not come up: {why}; the version is not to blame: "
+        f"mend the installation, raise verify.load.*, {OTHERWISE}"
+    )
+    return CheckFailed(Reason.LOAD_UNAVAILABLE, text, status=ended.status)
+
+
+def _how_it_ended(ended: Ended) -> str:
+    if ended.excess == "answer":
+        return "its answer was too long"
+    tail = _escaped(ended.tail[-SHOWN_CHARACTERS:].decode(errors="backslashreplace").strip())
+    if ended.status < 0:
+        how = f"killed by {_signal_name(-ended.status)}"
+    elif ended.status > 0:
+        how = f"exit code {ended.status}"
+    else:
+        how = "no answer that can be understood"
+    return f"{how}; it last printed: {tail or 'nothing'}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _failure(answer: Answer, limits: LoadLimits) -> ReleaseRefused:
+    """Return the refusal for an error that TensorFlow raised."""
+    message = _escaped(answer.message)
+    at_request = f"golden request {answer.request}"
+    if answer.memory:
+        during = f" ({at_request if answer.request else 'load'}: {message})"
+        return _at_limit(_setting("address_space_bytes", limits), during)
+    if answer.outcome == "request_failed":
+        text = f"{GOLDEN}: {at_request}: the model raised {message}; {AGAIN}, or correct the request"
+        return ReleaseRefused(Reason.GOLDEN_FAILED, text, request=answer.request)
+    return ReleaseRefused(Reason.LOAD_FAILED, f"TensorFlow cannot load the version: {message}; {AGAIN}")
+
+
+def _check_loaded(graph: Signatures, loaded: Signatures) -> None:
+    """Make sure that TensorFlow sees the signatures that the file seems to have; sparse ones aside."""
+    plain = {name: _comparable(signature) for name, signature in graph.items() if _is_dense(signature)}
+    seen = {
+        name: _comparable(signature)
+        for name, signature in loaded.items()
+        if name in plain or name not in graph
+    }
+    wrong = [f"loaded: {text}" for text in differences(seen, plain, loosely=True)]
+    wrong += [f"in the file: {text}" for text in differences(plain, seen, loosely=True)]
+    if wrong:
+        raise refusal("TensorFlow loads other signatures than saved_model.pb lists", wrong)
+
+
+def _is_dense(signature: Signature) -> bool:
+    return all(
+        spec.encoding == "dense" for spec in chain(signature.inputs.values(), signature.outputs.values())
+    )
+
+
+def _comparable(signature: Signature) -> Signature:
+    named = {argument_name(name): spec for name, spec in signature.inputs.items()}
+    return signature.model_copy(update={"inputs": named})
+
+
+def _golden_refusal(found: list[Difference]) -> ReleaseRefused:
+    listed = "; ".join(_in_words(item) for item in found[:SHOWN_DIFFERENCES])
+    more = f"; and {len(found) - SHOWN_DIFFERENCES} more outputs" if len(found) > SHOWN_DIFFERENCES else ""
+    text = f"{GOLDEN}: the model does not answer as it should: {listed}{more}; {AGAIN}"
+    first = found[0]
+    return ReleaseRefused(
+        Reason.GOLDEN_DIFFERS,
+        text,
+        request=first.request,
+        output=first.output,
+        difference=first.difference,
+        allowed=first.allowed,
+        outputs=len(found),
+    )
+
+
+def _in_words(item: Difference) -> str:
+    place = "".join(f"[{index}]" for index in item.place)
+    off = "" if item.difference is None else f", off by {item.difference:.6g} where {item.allowed:.6g} may be"
+    more = f" ({item.wrong} elements differ)" if item.wrong > 1 else ""
+    return (
+        f"request {item.request}, output {_escaped(item.output)}{place} is {_escaped(item.found)}, not "
+        f"{_escaped(item.expected)}{off}{more}"
+    )
+
+
+def _escaped(text: str) -> str:
+    """Return foreign text on one line and shortened."""
+    shown = ascii(text)[1:-1]
+    return shown if len(shown) <= SHOWN_CHARACTERS else f"{shown[:SHOWN_CHARACTERS]}..."
