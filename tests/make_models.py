@@ -222,6 +222,38 @@ def partitioned_twice(out: Path) -> None:
         v1.saved_model.simple_save(session, str(out), {"x": x}, {"y": y})
 
 
+def on_request(out: Path) -> None:
+    """A model that does what it is asked for: also to run for ever, to fail, to fill the memory, to write."""
+
+    class OnRequest(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])  # type: ignore[untyped-decorator]
+        def spin(self, times: Any) -> Any:
+            return {"y": tf.while_loop(lambda i: i < times, lambda i: [i + 1], [tf.constant(0, tf.int64)])[0]}
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.string)])  # type: ignore[untyped-decorator]
+        def fail(self, words: Any) -> Any:
+            with tf.control_dependencies([tf.debugging.Assert(words == "good", [words])]):
+                return {"y": tf.identity(words)}
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])  # type: ignore[untyped-decorator]
+        def grow(self, size: Any) -> Any:
+            return {"y": tf.reduce_sum(tf.sort(tf.range(size)))}
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.string)])  # type: ignore[untyped-decorator]
+        def write(self, path: Any) -> Any:
+            with tf.control_dependencies([tf.io.write_file(path, "x")]):
+                return {"y": tf.identity(path)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None]), tf.TensorSpec([None], tf.string)])  # type: ignore[untyped-decorator]
+        def divide(self, x: Any, words: Any) -> Any:
+            return {"y": x / 0.0, "same": words, "sizes": tf.strings.length(words), "is_long": x > 1.0}
+
+    model = OnRequest()
+    functions = [model.spin, model.fail, model.grow, model.write, model.divide]
+    named = dict(zip(["spin", "fail", "grow", "write", "divide"], functions, strict=True))
+    tf.saved_model.save(model, str(out), signatures=named)
+
+
 KINDS = [
     plain_module,
     keras_export,
@@ -235,6 +267,7 @@ KINDS = [
     stateless_module,
     reference_variables,
     partitioned_twice,
+    on_request,
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from servesync.errors import Reason, SettingsError
-from servesync.settings import LoadLimits, Settings
+from servesync.settings import LoadLimits, Settings, Signature, TensorSpec
 from servesync.settings_file import load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +102,11 @@ def test_the_environment_overrides(tmp_path: Path) -> None:
         (GOOD.replace("- name: m", "- {name: m, versions: {pin: []}}"), ["versions.pin"]),
         (GOOD.replace("s3://acme/prod", "https://acme/prod"), ["line 2: store.url", "s3://BUCKET"]),
         (GOOD.replace("s3://acme/prod", "s3://acme//prod"), ["store.url", "empty folder"]),
+        (GOOD.replace("- name: m", "- {name: m, signatures: served}"), ["line 6: models[0].signatures: ", "valid dictionary, not 'served'"]),
+        (GOOD.replace("- name: m", "- {name: m, signatures: {s: {inputs: {x: {dtype: flaot32}}, outputs: {}}}}"), ["line 6: models[0].signatures.s.inputs.x.dtype: ", "'float32'"]),
+        (GOOD.replace("- name: m", "- {name: m, signatures: {s: {inputs: {}, outputs: {}, method: x}}}"), ["models[0].signatures.s.method: unknown key; models[0].signatures.s has inputs, outputs"]),
+        (GOOD + "verify: {load: {wall_seconds: 0}}\n", ["verify.load.wall_seconds", "not 0"]),
+        (GOOD + "verify: {load: {seconds: 1}}\n", ["verify.load.seconds: unknown key; verify.load has wall_seconds"]),
         ("store: [1\n", ["line 2", "not valid YAML"]),
         ("- a\n", ["the file must hold sections"]),
         ("", ["store: this key is missing", "models: this key is missing"]),
@@ -115,6 +120,24 @@ def test_a_mistake_is_named(text: str | bytes, expected: list[str], tmp_path: Pa
     message = mistakes(tmp_path, text)
 
     assert [part for part in expected if part not in message] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("null", None),
+        ("as_served", "as_served"),
+        (
+            "{s: {inputs: {x: {dtype: int8, shape: [null, 2]}}, outputs: {}}}",
+            {"s": Signature(inputs={"x": TensorSpec(dtype="int8", shape=[None, 2])}, outputs={})},
+        ),
+    ],
+)
+def test_expected_signatures(text: str, expected: object, tmp_path: Path) -> None:
+    """None, those now served, or a table."""
+    settings = load(tmp_path, GOOD.replace("- name: m", f"- {{name: m, signatures: {text}}}"))
+
+    assert settings.models[0].signatures == expected
 
 
 def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
