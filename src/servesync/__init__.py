@@ -17,7 +17,7 @@ def publish(  # noqa: PLR0913 (names, like the options of the command)
     model: str,
     version: int,
     labels: Mapping[str, str] | None = None,
-    level: Literal["structure", "checksum"] = "checksum",
+    level: Literal["structure", "checksum", "load"] = "checksum",
     archive_format: Literal["tar.zst", "tar.gz"] = "tar.zst",
     endpoint_url: str | None = None,
     region: str | None = None,

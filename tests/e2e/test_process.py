@@ -376,6 +376,78 @@ def test_a_graph_that_reads_files_is_named(
     assert ('"reason": "unsafe_operations"' in done.stdout) == (policy == "refuse")
 
 
+def with_golden(tree: dict[str, bytes], answer: float) -> dict[str, bytes]:
+    """Return a model of 50 inputs that carries the request for zeros, and what it should answer."""
+    request = {"inputs": {"x": [[0.0] * 50]}, "outputs": {"y": [[answer] * 20]}}
+    golden = {"schema": "servesync.golden/1", "requests": [request]}
+    return tree | {"assets.extra/servesync_golden.json": json.dumps(golden).encode()}
+
+
+def test_a_version_is_tried_before_it_is_installed(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """With `load`, TensorFlow loads it and it answers its golden requests; a wrong answer keeps it out."""
+    bucket.put("prod/m/1.tar.gz", small_archive(with_golden(tree, 0.0), 1))
+    bucket.put("prod/m/2.tar.gz", small_archive(with_golden(tree, 7.0), 2))
+    box.overrides = {"verify": {"level": "load"}}
+
+    done = box.call("sync")
+
+    assert done.returncode == 0, done.stderr
+    assert box.numbers() == ["1"]
+    assert '"golden_requests": 1' in done.stdout
+    assert '"reason": "golden_differs"' in done.stdout
+
+
+def test_signatures_are_those_that_clients_rely_on(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes], real_models: Path
+) -> None:
+    """Named in the settings, or as served now; another wish tries a refused version again."""
+    other = files_of(real_models / "keras_export")
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    bucket.put("prod/m/2.tar.gz", small_archive(other, 2))
+    signature = {
+        "inputs": {"x": {"dtype": "float32", "shape": [None, 50]}},
+        "outputs": {"y": {"dtype": "float32"}},
+    }
+    box.models = [{"name": "m", "signatures": {"serving_default": signature}}]
+
+    named = box.call("sync")
+    assert '"reason": "signature_differs"' in named.stdout
+    assert box.numbers() == ["1"]
+
+    box.models = [{"name": "m", "signatures": "as_served"}]
+    served = box.call("sync")
+    assert '"reason": "signature_differs"' in served.stdout
+    assert "as served now" in served.stdout
+    assert box.numbers() == ["1"]
+
+    box.models = [{"name": "m"}]
+    assert box.call("sync").returncode == 0
+    assert box.numbers() == ["2"]
+
+
+def test_a_machine_without_tensorflow_says_so_at_once(box: AgentBox, tmp_path: Path) -> None:
+    """Exit code 2, and what to install; the other levels do not need it."""
+    import subprocess  # noqa: PLC0415
+
+    hidden = tmp_path / "hidden/sitecustomize.py"
+    hidden.parent.mkdir()
+    hidden.write_text(
+        "import importlib.util as u, functools\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *more: None if name == 'tensorflow' else find(name, *more)\n"
+    )
+    box.overrides = {"verify": {"level": "load"}}
+    environment = box.environment() | {"PYTHONPATH": str(hidden.parent)}
+    done = subprocess.run(
+        box.command("run"), env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert done.returncode == 2
+    assert "servesync[tensorflow]" in done.stderr
+
+
 def test_the_log_is_json_and_may_be_closed(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
     """A log pipe that breaks does not end the agent."""
     import subprocess  # noqa: PLC0415

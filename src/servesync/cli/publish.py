@@ -31,7 +31,7 @@ from servesync.publishing import (
     publish_tree,
     store_at,
 )
-from servesync.settings import Store
+from servesync.settings import Level, Store
 from servesync.settings_file import environment_overrides, load_settings
 from servesync.store import KeyPattern
 
@@ -51,7 +51,7 @@ Pattern = Annotated[str, typer.Option("--key-pattern", help="How keys name versi
 Labels = Annotated[
     list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="Put into the manifest; repeatable.")
 ]
-Level = Annotated[Literal["structure", "checksum"], typer.Option(help="How much is proven: verify.level.")]
+LevelOption = Annotated[Level, typer.Option(help="How much is proven: verify.level.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write.")]
 
 
@@ -66,7 +66,7 @@ def publish(  # noqa: PLR0913 (each is an option)
     region: Region = None,
     key_pattern: Pattern = "{model}/{version}",
     label: Labels = None,
-    level: Level = "checksum",
+    level: LevelOption = "checksum",
     archive_format: Annotated[
         Literal["tar.zst", "tar.gz"], typer.Option("--format", help="tar.gz for other tools' sake.")
     ] = "tar.zst",
@@ -102,7 +102,7 @@ def manifest(  # noqa: PLR0913 (each is an option)
     region: Region = None,
     key_pattern: Pattern = "{model}/{version}",
     label: Labels = None,
-    level: Level = "checksum",
+    level: LevelOption = "checksum",
     dry_run: DryRun = False,
 ) -> None:
     """Make a manifest for an archive that exists: printed for a file, put beside an object of the store."""

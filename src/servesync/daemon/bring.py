@@ -11,7 +11,7 @@ from typing import Final
 from servesync import disk, manifest
 from servesync.daemon.observe import Observer
 from servesync.daemon.progress import Report, Reporter
-from servesync.errors import DiskError, Reason, ReleaseRefused
+from servesync.errors import CheckFailed, DiskError, Reason, ReleaseRefused
 from servesync.fetch import stream
 from servesync.logs import Event, get_logger
 from servesync.manifest import Manifest
@@ -19,7 +19,18 @@ from servesync.plan.lifecycle import State, advance
 from servesync.plan.versions import Layout, Proof, ProvenBy, Release, StoredObject
 from servesync.store import Running
 from servesync.unpack import Unpacked, unpack_archive, unpack_objects
-from servesync.verify import check_operations, find_operations, in_words, verify_structure, verify_tensors
+from servesync.verify import (
+    Expectations,
+    LoadReport,
+    check_operations,
+    check_signatures,
+    find_operations,
+    in_words,
+    load_model,
+    read_signatures,
+    verify_structure,
+    verify_tensors,
+)
 
 SLICE_BYTES: Final = 256 << 10
 """How much of an object is unpacked between two looks at the free space and at a request to stop."""
@@ -92,7 +103,7 @@ class Bringer:
             mb_per_second=round(release.stored_bytes / 1e6 / max(seconds, 1e-3), 1),
             proof=evidence.proven_by,
         )
-        tensor_bytes = self._verify(unpacked)
+        tensor_bytes = self._verify(release, unpacked)
         advance(state, State.VERIFIED)
         return Staged(unpacked, tensor_bytes, evidence.proven_by)
 
@@ -213,22 +224,46 @@ class Bringer:
 
     # -- proving the version --------------------------------------------------------------------------
 
-    def _verify(self, unpacked: Unpacked) -> int:
+    def _verify(self, release: Release, unpacked: Unpacked) -> int:
         """Prove the tree as far as settings ask; return the bytes of its tensors."""
         started = time.monotonic()
-        level = self.observer.settings.verify.level
-        found = verify_structure(unpacked.root)
-        self._check_operations(unpacked.root)
-        checked = verify_tensors(unpacked.root, check=self.check).tensors if level == "checksum" else 0
+        settings = self.observer.settings.verify
+        root = unpacked.root
+        found = verify_structure(root)
+        self._check_operations(root)
+        expected = self._expected(release)
+        check_signatures(read_signatures(root), expected)
+        checked = verify_tensors(root, check=self.check).tensors if settings.level != "structure" else 0
+        trial = (
+            load_model(root, expected, settings.load, check=self.check) if settings.level == "load" else None
+        )
         get_logger().info(
             Event.VERSION_VERIFIED,
-            verify_level=level,
+            verify_level=settings.level,
             tensors=found.tensors,
             tensors_checked=checked,
             tensor_bytes=found.tensor_bytes,
+            **({} if trial is None else _facts_of(trial)),
             seconds=round(time.monotonic() - started, 3),
         )
         return found.tensor_bytes
+
+    def _expected(self, release: Release) -> Expectations:
+        """Return the signatures that clients of the model rely on."""
+        wanted = self.observer.models[release.model].signatures
+        if wanted is None:
+            return Expectations()
+        if wanted != "as_served":
+            return Expectations(signatures=wanted)
+        version = self.observer.served_now(release.model)
+        if version is None:
+            return Expectations()
+        served = self.observer.workspace.shelf(release.model) / str(version)
+        try:
+            return Expectations(same_as_served=read_signatures(served))
+        except ReleaseRefused as error:
+            text = f"the signatures of {served}, which is served now, cannot be read: {error}"
+            raise CheckFailed(Reason.VERSION_DAMAGED, text) from error
 
     def _check_operations(self, root: Path) -> None:
         """Say what the graph may do besides computing, and refuse it if settings ask for that."""
@@ -244,3 +279,13 @@ class Bringer:
                 operations=report.total,
                 examples=[in_words(finding) for finding in report.findings[:SHOWN_FINDINGS]],
             )
+
+
+def _facts_of(trial: LoadReport) -> dict[str, str | int | float]:
+    """Return what the log says of a trial."""
+    return {
+        "load_seconds": round(trial.load_seconds, 3),
+        "golden_requests": trial.golden_requests,
+        "peak_memory_bytes": trial.peak_memory_bytes,
+        "network": trial.network,
+    }

@@ -15,6 +15,7 @@ from servesync.errors import Stopped
 from servesync.install import Lock, Workspace
 from servesync.settings import Settings
 from servesync.store import S3Store
+from servesync.verify import require_tensorflow
 
 
 def build_observer(
@@ -43,7 +44,12 @@ def build_agent(
     """Return an agent that works under `settings` for as long as the caller holds `lock`.
 
     `wake` makes a running agent look again; None for one pass, in which nothing goes on beside it.
+
+    Raises:
+        SettingsError: the settings ask for TensorFlow, which is not installed.
     """
+    if settings.verify.level == "load":
+        require_tensorflow()
     observer = build_observer(settings, should_stop, one_pass=wake is None)
     repeats = Repeats()
     bringer = Bringer(observer, observer.check, should_stop, reporter or for_stream(sys.stderr))

@@ -131,10 +131,30 @@ class Observer:
             views, broken, self._listing, self._store_error, server_error, min(waits, default=None)
         )
 
+    def served_now(self, model: Model) -> Version | None:
+        """Return the highest installed version that the server has confirmed; None if there is none.
+
+        Where there is no server to ask, the highest installed one.
+        """
+        good = [
+            version
+            for version, record in Shelf(self.workspace, model, self.check).records().items()
+            if record.state == "installed" and (record.confirmed or self.server is None)
+        ]
+        return max(good, default=None)
+
     def refusals(self, model: Model) -> Refusals:
         """Return the refused releases of `model`, as far as the present settings would refuse them again."""
-        settings = self.settings
-        judge = f"{__version__} {settings.verify.model_dump_json()} {settings.limits.model_dump_json()}"
+        settings, wish = self.settings, self.models[model].signatures
+        parts = [
+            __version__,
+            settings.verify.model_dump_json(),
+            settings.limits.model_dump_json(),
+            repr(wish),
+        ]
+        if wish == "as_served":
+            parts.append(str(self.served_now(model)))
+        judge = "\n".join(parts)
         return Refusals(self.workspace.refusals(model), hashlib.sha256(judge.encode()).hexdigest()[:16])
 
     def _list_store(self) -> None:

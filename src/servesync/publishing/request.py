@@ -12,8 +12,8 @@ from servesync.errors import Reason, ReleaseRefused, SettingsError
 from servesync.manifest import Archive, File, Manifest, Totals, check_labels
 from servesync.pack import Format
 from servesync.plan.versions import MAX_VERSION, Model, Version, parse_model
-from servesync.settings import Store
-from servesync.verify import ModelFacts, verify_structure, verify_tensors
+from servesync.settings import Level, LoadLimits, Store
+from servesync.verify import Expectations, ModelFacts, load_model, verify_structure, verify_tensors
 
 Outcome = Literal["published", "already there", "not written (dry run)"]
 MANIFEST_TYPE: Final = "application/json"
@@ -37,7 +37,7 @@ class Request:
     model: str
     version: int
     labels: Mapping[str, str] = field(default_factory=dict)
-    level: Literal["structure", "checksum"] = "checksum"
+    level: Level = "checksum"
     archive_format: Format = "tar.zst"
     dry_run: bool = False
     check: Callable[[], None] = lambda: None
@@ -69,8 +69,10 @@ def prove(root: Path, request: Request) -> ModelFacts:
         OSError: a file cannot be read.
     """
     facts = verify_structure(root)
-    if request.level == "checksum":
+    if request.level != "structure":
         verify_tensors(root, check=request.check)
+    if request.level == "load":
+        load_model(root, Expectations(), LoadLimits(), check=request.check)
     return facts
 
 

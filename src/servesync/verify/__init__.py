@@ -1,7 +1,7 @@
 """Proves that a directory is a SavedModel that the server will load; never imports TensorFlow."""
 
 from servesync.verify.dangers import Danger
-from servesync.verify.load import LoadReport, load_model
+from servesync.verify.load import LoadReport, load_model, require_tensorflow
 from servesync.verify.operations import OperationsReport, Policy, check_operations, find_operations
 from servesync.verify.signatures import Expectations, Signatures, check_signatures, read_signatures
 from servesync.verify.structure import ModelFacts, bundle_extents, verify_structure
@@ -25,6 +25,7 @@ __all__ = [
     "in_words",
     "load_model",
     "read_signatures",
+    "require_tensorflow",
     "verify_structure",
     "verify_tensors",
 ]

@@ -48,6 +48,17 @@ class LoadReport:
     peak_memory_bytes: int
 
 
+def require_tensorflow() -> None:
+    """Make sure that the level `load` can be had on this machine; imports nothing.
+
+    Raises:
+        SettingsError: `LOAD_UNAVAILABLE`: TensorFlow is not installed.
+    """
+    if importlib.util.find_spec("tensorflow") is None:
+        text = f"verify.level: load needs TensorFlow: install servesync[tensorflow], {OTHERWISE}"
+        raise SettingsError(Reason.LOAD_UNAVAILABLE, text)
+
+
 def load_model(
     root: Path, expectations: Expectations, limits: LoadLimits, *, check: Callable[[], None] = lambda: None
 ) -> LoadReport:
@@ -63,9 +74,7 @@ def load_model(
         CheckFailed: `LOAD_UNAVAILABLE`: the process did not come as far as to touch the version.
         OSError: a file cannot be read, or no process can be started.
     """
-    if importlib.util.find_spec("tensorflow") is None:
-        text = f"verify.level: load needs TensorFlow: install servesync[tensorflow], {OTHERWISE}"
-        raise SettingsError(Reason.LOAD_UNAVAILABLE, text)
+    require_tensorflow()
     graph = read_signatures(root)
     check_signatures(graph, expectations)
     requests = read_golden(root, graph)
