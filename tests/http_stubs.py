@@ -40,10 +40,12 @@ class _Handler(BaseHTTPRequestHandler):
             case _:
                 self.close_connection = True
 
+    do_HEAD = do_GET  # noqa: N815 (the name that http.server looks for)
+
     def _forward(self) -> None:
         upstream = http.client.HTTPConnection(self.door.host, timeout=30)
         try:
-            upstream.putrequest("GET", self.path, skip_host=True, skip_accept_encoding=True)
+            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
                 if name.lower() not in self.kept:
                     upstream.putheader(name, value)
@@ -56,7 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in answer.getheaders():
             if name.lower() not in {*self.kept, "content-length"}:
                 self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
+        length = str(len(data)) if self.command == "GET" else answer.getheader("content-length", "0")
+        self.send_header("Content-Length", length)
         self.end_headers()
         self.wfile.write(data)
 
@@ -65,7 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command == "GET":
+            self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

@@ -153,6 +153,8 @@ class S3Store:
             )
 
         answer = self._ask(doing, Operation.READ, call)
+        if not answer.get("ETag"):
+            raise bad_answer(doing, "no ETag")
         if answer.get("ETag", "").strip('"') != item.etag.strip('"'):
             text = f"{doing}: it was replaced after the listing; the next poll sees the new one"
             raise TransferError(Reason.OBJECT_CHANGED, text)
