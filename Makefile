@@ -23,7 +23,7 @@ demo: setup ## the whole journey, on this machine, with real parts
 	@$(BIN)/servesync demo
 
 test: setup ## every test, the long ones in a short form
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: setup ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
