@@ -55,6 +55,7 @@ class Event(StrEnum):
     WATCH_UNAVAILABLE = "watch_unavailable"
     STORE_EMPTY = "store_empty"
     VERSION_CHANGED_IN_STORE = "version_changed_in_store"
+    RESERVE_GAVE_WAY = "reserve_gave_way"
     VERSION_SCRUBBED = "version_scrubbed"
     VERSION_DOUBTED = "version_doubted"
     UNSAFE_OPERATIONS = "unsafe_operations"

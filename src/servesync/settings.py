@@ -251,6 +251,12 @@ class Verify(Section):
     load: LoadLimits = LoadLimits()
 
 
+class Reserve(Section):
+    """How many versions of each model stay unpacked beside the shelf, for an instant rollback."""
+
+    keep: Annotated[int, Field(ge=0, le=1000)] = 1
+
+
 class Scrub(Section):
     """How often versions on the shelf are read again from the disk, how fast, and at which time of day."""
 
@@ -290,6 +296,7 @@ class Settings(Section):
     verify: Verify = Verify()
     limits: Limits = Limits()
     fetch: Fetch = Fetch()
+    reserve: Reserve = Reserve()
     scrub: Scrub = Scrub()
     log: Log = Log()
 

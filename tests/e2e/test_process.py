@@ -448,6 +448,49 @@ def test_a_machine_without_tensorflow_says_so_at_once(box: AgentBox, tmp_path: P
     assert "servesync[tensorflow]" in done.stderr
 
 
+def test_a_rollback_needs_no_store(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """The old version lies ready: with the store out of reach, a pin brings it back, unfetched."""
+    newer = tree | {"assets/more.txt": b"more"}
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    assert box.call("sync").returncode == 0
+    bucket.put("prod/m/2.tar.gz", small_archive(newer, 2))
+    assert box.call("sync").returncode == 0
+    assert box.numbers() == ["2"]
+    assert box.plan()["models"]["m"]["versions"]["1"]["state"] == "reserved"
+
+    box.endpoint_url = "http://127.0.0.1:9"
+    box.models = [{"name": "m", "versions": {"pin": [1]}}]
+    done = box.call("sync")
+
+    assert "version_fetched" not in done.stdout
+    assert '"event": "version_restored"' in done.stdout
+    assert "1" in box.numbers()
+    assert digests_on_disk(box.shelf / "1") == digests(tree)
+    assert not (box.workspace / "reserve/m/1").exists()
+
+
+def test_the_reserve_gives_way_to_a_new_version(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """And nothing is kept if the settings say so."""
+    for version in (1, 2):
+        bucket.put(f"prod/m/{version}.tar.gz", small_archive(tree, version))
+        assert box.call("sync").returncode == 0
+    assert (box.workspace / "reserve/m/1").exists()
+
+    box.overrides = {"reserve": {"keep": 0}}
+    bucket.put("prod/m/3.tar.gz", small_archive(tree, 3))
+    assert box.call("sync").returncode == 0
+    assert not (box.workspace / "reserve/m/2").exists()
+
+    box.overrides = {"limits": {"disk_reserve_bytes": 1 << 42}}
+    bucket.put("prod/m/4.tar.gz", small_archive(tree, 4))
+    done = box.call("sync")
+    assert '"event": "reserve_gave_way"' in done.stdout
+    assert '"reason": "disk_full"' in done.stdout
+    assert box.numbers() == ["3"]
+
+
 def test_the_log_is_json_and_may_be_closed(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
     """A log pipe that breaks does not end the agent."""
     import subprocess  # noqa: PLC0415

@@ -20,6 +20,7 @@ from servesync.plan.facts import (
     Prune,
     Quarantine,
     Repair,
+    Restore,
     Role,
     Served,
     Server,
@@ -52,6 +53,7 @@ class Case:
     told: ServerPolicy = ServerPolicy.ALL
     waited: dict[int, float] = field(default_factory=dict)
     starting: bool = True
+    reserve: set[int] = field(default_factory=set)
     passing: set[int] = field(default_factory=set)
 
 
@@ -78,6 +80,7 @@ def facts_of(case: Case) -> Facts:
             load_timeout_seconds=600,
             may_be_starting=case.starting,
         ),
+        reserve={Version(n): "id" for n in case.reserve},
     )
 
 
@@ -382,6 +385,51 @@ CASES = [
         [(Prune, 1)],
         asked=False,
     ),
+    Case(
+        "rollback from the reserve",
+        Pin(versions(1)),
+        {1, 2},
+        {2: "c"},
+        {2: UP},
+        [(Restore, 1)],
+        reserve={1},
+    ),
+    Case(
+        "rollback from the reserve, the store is off",
+        Pin(versions(1)),
+        None,
+        {2: "c"},
+        {2: UP},
+        [(Restore, 1)],
+        reserve={1},
+    ),
+    Case(
+        "what is gone from the store comes back for a pin only",
+        Latest(2),
+        {2},
+        {2: "c"},
+        {2: UP},
+        [],
+        reserve={1},
+    ),
+    Case(
+        "a wish for more is met from the reserve",
+        Latest(2),
+        {1, 2},
+        {2: "c"},
+        {2: UP},
+        [(Restore, 1)],
+        reserve={1},
+    ),
+    Case(
+        "the reserve is no reason to go back",
+        Latest(1),
+        {1, 2},
+        {2: "c"},
+        {2: UP},
+        [],
+        reserve={1},
+    ),
     Case("no server to ask: all is well", Latest(1), {2}, {2: "g"}, None, [], asked=False),
     Case("number zero counts", Latest(1), {0}, {}, {}, [(Install, 0)]),
     Case("the largest number counts", Latest(1), {1, 2**63 - 1}, {1: "c"}, {1: UP}, [(Install, 2**63 - 1)]),
@@ -482,6 +530,7 @@ def any_case() -> st.SearchStrategy[Case]:
         told=st.sampled_from(ServerPolicy),
         waited=st.dictionaries(numbers, st.floats(0, 1000)),
         starting=st.booleans(),
+        reserve=st.sets(numbers, max_size=2),
         passing=st.sets(numbers, max_size=2),
     )
 
@@ -518,10 +567,14 @@ def test_a_quarantine_hits_only_what_never_served(case: Case) -> None:
 def test_at_most_one_version_arrives_and_only_from_the_store(case: Case) -> None:
     """What is brought is offered and not held; nothing is brought while a server judges another."""
     actions = plan(facts_of(case)).actions
-    brought = [action for action in actions if isinstance(action, Install | Repair)]
+    brought = [action for action in actions if isinstance(action, Install | Repair | Restore)]
 
     assert len(brought) <= 1
     for action in brought:
+        if isinstance(action, Restore):
+            assert action.version in case.reserve
+            assert action.version not in case.shelf
+            continue
         assert action.version in (case.store or ())
         assert action.version not in case.held
         assert action.version not in case.passing

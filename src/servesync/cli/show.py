@@ -17,6 +17,7 @@ _STYLES: Final = {
     Role.TO_REPAIR: "cyan",
     Role.WAITING: "yellow",
     Role.TO_PRUNE: "magenta",
+    Role.RESERVED: "blue",
     Role.HELD: "red",
     Role.FOREIGN: "red",
     Role.MISSING: "red",

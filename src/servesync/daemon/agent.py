@@ -10,9 +10,9 @@ from servesync.daemon.memory import Repeats
 from servesync.daemon.observe import ModelView, Observation, Observer
 from servesync.daemon.scrub import Scrubber
 from servesync.errors import Reason, ServerError, StoreError, SyncError
-from servesync.install import Lock, Shelf
+from servesync.install import Lock, Reserve, Shelf
 from servesync.logs import Event, get_logger
-from servesync.plan.facts import Action, Condition, Install, ModelPlan, Repair, Role, Verdict, Wait
+from servesync.plan.facts import Action, Condition, Install, ModelPlan, Repair, Restore, Role, Verdict, Wait
 from servesync.plan.versions import Model, Version
 
 
@@ -64,6 +64,8 @@ class Agent:
         try:
             workspace.prepare(self.observer.models)
             problems = workspace.clean()
+            for model in self.observer.models:
+                Reserve(workspace, model).clean()
         except OSError as error:
             raise disk.describe(error, f"preparing {workspace.models_dir}") from error
         for problem in problems:
@@ -95,7 +97,7 @@ class Agent:
         for view in seen.models.values():
             self._settle(view)
             for action in view.plan.actions:
-                if not isinstance(action, Install | Repair):
+                if not isinstance(action, Restore | Install | Repair):
                     acted |= self._executor.execute(view, action)
         for view, action in self._arrivals(seen):
             self._last_brought[view.plan.model] = time.monotonic()
@@ -110,7 +112,7 @@ class Agent:
             (self._last_brought.get(view.plan.model, 0.0), view, action)
             for view in seen.models.values()
             for action in view.plan.actions
-            if isinstance(action, Install | Repair)
+            if isinstance(action, Restore | Install | Repair)
         ]
         for _, view, action in sorted(found, key=lambda item: item[0]):
             yield view, action

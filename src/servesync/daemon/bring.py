@@ -13,6 +13,7 @@ from servesync.daemon.observe import Observer
 from servesync.daemon.progress import Report, Reporter
 from servesync.errors import CheckFailed, DiskError, Reason, ReleaseRefused
 from servesync.fetch import stream
+from servesync.install import Reserve
 from servesync.logs import Event, get_logger
 from servesync.manifest import Manifest
 from servesync.plan.lifecycle import State, advance
@@ -215,12 +216,30 @@ class Bringer:
     def _check_free(self, needed: int) -> None:
         reserve = self.observer.settings.limits.disk_reserve_bytes
         free = disk.free_bytes(self.observer.workspace.staging)
+        while free - needed < reserve and self._drop_from_reserve():
+            free = disk.free_bytes(self.observer.workspace.staging)
         if free - needed < reserve:
             text = (
                 f"{free} bytes free under {self.observer.workspace.models_dir}, but {needed} are needed now "
                 f"and limits.disk_reserve_bytes ({reserve}) must stay free: make space"
             )
             raise DiskError(Reason.DISK_FULL, text, free_bytes=free, needed_bytes=needed + reserve)
+
+    def _drop_from_reserve(self) -> bool:
+        """Give up the version that has been in the reserve for longest; return whether there was one."""
+        workspace = self.observer.workspace
+        found = [
+            (record.reserved_at, model, version)
+            for model in self.observer.models
+            for version, record in Reserve(workspace, model).versions().items()
+        ]
+        if not found:
+            return False
+        _, model, version = min(found)
+        Reserve(workspace, model).drop(version)
+        problems = disk.empty_dir(workspace.trash)
+        get_logger().warning(Event.RESERVE_GAVE_WAY, dropped=f"{model} {version}", because="space is needed")
+        return not problems
 
     # -- proving the version --------------------------------------------------------------------------
 

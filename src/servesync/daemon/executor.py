@@ -11,10 +11,10 @@ from servesync import disk
 from servesync.daemon.bring import Bringer, Staged
 from servesync.daemon.memory import Repeats
 from servesync.daemon.observe import ModelView, Observer
-from servesync.errors import Reason, ReleaseRefused, Stopped, SyncError, bug
-from servesync.install import Proven, Record, Shelf
+from servesync.errors import DiskError, Reason, ReleaseRefused, Stopped, SyncError, bug
+from servesync.install import Proven, Record, Reserve, Shelf
 from servesync.logs import Event, get_logger
-from servesync.plan.facts import Action, Condition, Confirm, Install, Prune, Quarantine, Repair, Wait
+from servesync.plan.facts import Action, Condition, Confirm, Install, Prune, Quarantine, Repair, Restore, Wait
 from servesync.plan.lifecycle import State, advance
 from servesync.plan.versions import Model, Version
 from servesync.prune import take_off
@@ -56,6 +56,8 @@ class Executor:
         model, version = view.plan.model, action.version
         shelf = Shelf(self.observer.workspace, model, self.check)
         match action:
+            case Restore():
+                self._restore(view, action, shelf)
             case Install() | Repair():
                 self._bring(view, action, shelf)
             case Confirm():
@@ -65,8 +67,8 @@ class Executor:
             case Quarantine():
                 self._quarantine(view, action, shelf)
             case Prune():
-                self._take_off(shelf, model, version)
-                get_logger().info(Event.VERSION_PRUNED, because=action.because)
+                kept = self._prune(view, action, shelf)
+                get_logger().info(Event.VERSION_PRUNED, because=action.because, kept_in_reserve=kept)
             case Wait():
                 pass
 
@@ -123,12 +125,52 @@ class Executor:
         advance(State.INSTALLED, State.QUARANTINED)
         get_logger().error(Event.VERSION_QUARANTINED, reason=action.reason, because=action.because)
 
+    def _prune(self, view: ModelView, action: Prune, shelf: Shelf) -> bool:
+        """Take a version off the shelf, into the reserve if it is good; return whether it is there now."""
+        keep = self.observer.settings.reserve.keep
+        good = view.inventory.versions[action.version].condition is Condition.GOOD
+        record = shelf.records().get(action.version)
+        if not keep or not good or record is None:
+            self._take_off(shelf, shelf.model, action.version)
+            return False
+        reserve = Reserve(self.observer.workspace, shelf.model)
+        reserve.take(shelf.path / str(action.version), action.version, record, datetime.now(UTC))
+        self._left(shelf, action.version)
+        reserve.trim(keep)
+        self.empty_trash()
+        return True
+
+    def _restore(self, view: ModelView, action: Restore, shelf: Shelf) -> None:
+        """Put a version of the reserve back; one that is not as it was is dropped, and fetched next time."""
+        started = time.monotonic()
+        reserve = Reserve(self.observer.workspace, shelf.model)
+        record = reserve.versions()[action.version]
+        if not reserve.is_sound(action.version, record):
+            reserve.drop(action.version)
+            self.empty_trash()
+            text = f"{action.version} is no longer in the reserve as it was proven; dropped from there"
+            raise DiskError(Reason.VERSION_DAMAGED, text)
+        shelf.put_back(reserve.path / str(action.version), action.version, record)
+        reserve.forget(action.version)
+        served = (view.facts.server.versions or {}).get(action.version)
+        self.observer.server_memory.installed((shelf.model, action.version), served)
+        get_logger().info(
+            Event.VERSION_RESTORED,
+            because=action.because,
+            digest=record.content.digest,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
     def _take_off(self, shelf: Shelf, model: Model, version: Version) -> None:
         workspace = self.observer.workspace
         take_off(shelf.path / str(version), workspace.trash_name(model, version))
-        shelf.forget(version)
-        self.observer.server_memory.taken_off((model, version), time.monotonic())
+        self._left(shelf, version)
         self.empty_trash()
+
+    def _left(self, shelf: Shelf, version: Version) -> None:
+        """Forget a version that is off the shelf."""
+        shelf.forget(version)
+        self.observer.server_memory.taken_off((shelf.model, version), time.monotonic())
 
     def empty_trash(self) -> None:
         """Remove what has left the shelf; what resists is named, and removed at a later poll."""

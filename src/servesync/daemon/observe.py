@@ -11,7 +11,7 @@ from servesync import __version__, disk
 from servesync.confirm import ModelServer
 from servesync.daemon.memory import Attempts, ServerMemory
 from servesync.errors import Reason, ServerError, Stopped, StoreError, SyncError, bug
-from servesync.install import DamageSeen, Inventory, Refusals, Shelf, Workspace
+from servesync.install import DamageSeen, Inventory, Refusals, Reserve, Shelf, Workspace
 from servesync.plan.facts import (
     Condition,
     Everything,
@@ -212,6 +212,10 @@ class Observer:
             else {version: release.identity for version, release in offered.items()},
             held=self._holds(model, offered, inventory, settling, now),
             shelf=inventory.versions,
+            reserve={
+                version: record.identity
+                for version, record in Reserve(self.workspace, model).versions().items()
+            },
             server=Server(
                 asked=self.server is not None,
                 policy=ServerPolicy(self.settings.serving.version_policy),

@@ -4,6 +4,7 @@ from servesync.install.content import hash_tree
 from servesync.install.lock import Lock
 from servesync.install.records import Record
 from servesync.install.refusals import Refusals
+from servesync.install.reserve import Reserve
 from servesync.install.shelf import DamageSeen, Inventory, Proven, Shelf
 from servesync.install.workspace import Workspace
 
@@ -14,6 +15,7 @@ __all__ = [
     "Proven",
     "Record",
     "Refusals",
+    "Reserve",
     "Shelf",
     "Workspace",
     "hash_tree",

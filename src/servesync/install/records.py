@@ -44,7 +44,8 @@ class Record(_Stored):
     """A version that servesync put on the shelf, or is about to (`state: installing`).
 
     `stamps` are those of the files as they lay on the shelf when their content was last known to be
-    right; `at` is the time of installation, `scrubbed_at` that of the last scrub (UTC, ISO 8601).
+    right; `at` is the time of installation, `scrubbed_at` that of the last scrub,
+    `reserved_at` that of its leaving the shelf for the reserve (UTC, ISO 8601).
     """
 
     state: Literal["installing", "installed"]
@@ -52,6 +53,7 @@ class Record(_Stored):
     stamps: Mapping[str, Stamp] = {}
     confirmed: bool = False
     scrubbed_at: str = ""
+    reserved_at: str = ""
     tensor_bytes: int = 0
     proven_by: ProvenBy = ProvenBy.NOTHING
 

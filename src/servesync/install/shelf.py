@@ -148,6 +148,27 @@ class Shelf:
             raise DiskError(Reason.VERSION_THERE, text) from error
         return self._finish(release.version, record)
 
+    def put_back(self, reserved: Path, version: Version, record: Record) -> Record:
+        """Make a version of the reserve visible again, or leave the shelf as it was.
+
+        It counts as unconfirmed: the server has to serve it anew.
+
+        Raises:
+            DiskError: `VERSION_THERE`: the number is on the shelf; nothing was changed there.
+            OSError: the disk refused; the version is complete, on the shelf or in the reserve.
+        """
+        fresh = record.model_copy(update={"state": "installing", "confirmed": False, "reserved_at": ""})
+        records.write(self._records, version, fresh)
+        target = self.path / str(version)
+        try:
+            disk.rename_noreplace(reserved, target)
+        except FileExistsError as error:
+            records.drop(self._records, version)
+            text = f"{target} appeared while version {version} was about to come back; left alone"
+            raise DiskError(Reason.VERSION_THERE, text) from error
+        disk.sync_dir(reserved.parent)
+        return self._finish(version, fresh)
+
     def replace(self, staged: Path, release: Release, proven: Proven) -> Record:
         """Swap a damaged version for a verified tree of the same number; the name is never absent.
 

@@ -70,7 +70,8 @@ class Workspace:
         models = list(models)
         for model in models:
             disk.make_dir(self.shelf(model), 0o755)
-        for folder in (self.staging, self.trash, self.root / "records", self.root / "refusals"):
+        kinds = ("records", "refusals", "reserve", "reserve_records")
+        for folder in (self.staging, self.trash, *(self.root / kind for kind in kinds)):
             disk.make_dir(folder, 0o700)
         for model in models:
             self._prove_rename(self.shelf(model))
@@ -92,7 +93,7 @@ class Workspace:
     def clean(self) -> list[OSError]:
         """Remove what earlier runs left half-done; return what could not be removed."""
         problems = disk.empty_dir(self.staging) + disk.empty_dir(self.trash)
-        for kind in (self.root / "records", self.root / "refusals"):
+        for kind in (self.root / name for name in ("records", "refusals", "reserve_records")):
             for model in disk.entries(kind):
                 if model.is_dir(follow_symlinks=False):
                     problems += disk.remove_unfinished(Path(model.path))

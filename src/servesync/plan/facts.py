@@ -117,7 +117,8 @@ class Server:
 class Facts:
     """All that is known of one model now.
 
-    `offered` maps versions of the store to identities, or is None when the store was never listed.
+    `offered` maps versions of the store to identities, or is None when the store was never listed;
+    `reserve` does so for versions that lie ready beside the shelf.
     """
 
     model: Model
@@ -126,6 +127,15 @@ class Facts:
     held: Mapping[Version, Hold]
     shelf: Mapping[Version, Shelved]
     server: Server
+    reserve: Mapping[Version, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Put a version of the reserve back on the shelf: a rename, without the store."""
+
+    version: Version
+    because: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +191,7 @@ class Wait:
     overdue: bool = False
 
 
-Action = Install | Repair | Confirm | Quarantine | Prune | Wait
+Action = Restore | Install | Repair | Confirm | Quarantine | Prune | Wait
 
 
 class Role(StrEnum):
@@ -193,6 +203,7 @@ class Role(StrEnum):
     TO_REPAIR = "to_repair"
     TO_PRUNE = "to_prune"
     KEPT = "kept"
+    RESERVED = "reserved"
     HELD = "held"
     FOREIGN = "foreign"
     NOT_WANTED = "not_wanted"

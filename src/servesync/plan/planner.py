@@ -6,7 +6,8 @@ The rules, in the order in which they are asked:
 2. One unconfirmed version at a time: while an answering server is about to judge one, nothing else is
    installed. A server that is silent, or that ignores a version, does not keep wanted ones away, but no
    more than two that are neither wanted nor confirmed pile up meanwhile.
-3. A damaged version that is wanted is repaired; a wanted one that is missing is installed, highest first.
+3. A damaged version that is wanted is repaired; a wanted one that is missing is put back from the reserve
+   or installed, highest first.
 4. Only when every wanted version is in place and served does the lowest unwanted one leave.
 
 Absence is never an order: a version that the listing no longer names stays for as long as policy would
@@ -25,6 +26,7 @@ from servesync.plan.facts import (
     Prune,
     Quarantine,
     Repair,
+    Restore,
     ServerPolicy,
     ServerState,
     Wait,
@@ -146,12 +148,15 @@ def _arrivals(view: View) -> Iterator[Action]:
         for version in fetchable & (view.owned.keys() - view.good.keys())
         if view.offered[version] == view.owned[version].identity
     }
-    missing = fetchable - view.owned.keys()
+    missing = (fetchable | view.ready & view.wanted) - view.owned.keys()
     if damaged:
         version = max(damaged)
         yield Repair(version, "damaged on the shelf; the store has it")
     elif missing:
         version = max(missing)
+        if version in view.ready:
+            yield Restore(version, f"wanted by policy ({view.policy}), and in the reserve")
+            return
         foreign = version in view.facts.shelf
         yield Install(
             version,

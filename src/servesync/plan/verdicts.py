@@ -11,6 +11,7 @@ from servesync.plan.facts import (
     Prune,
     Quarantine,
     Repair,
+    Restore,
     Role,
     ServerState,
     Verdict,
@@ -28,7 +29,7 @@ _PROOFS: Final = {
 
 def verdicts(view: View, actions: tuple[Action, ...]) -> dict[Version, Verdict]:
     """Return a verdict on every version that the store, the shelf or the policy names."""
-    names = set(view.facts.shelf) | view.offered.keys() | set(view.facts.held)
+    names = set(view.facts.shelf) | view.offered.keys() | set(view.facts.held) | set(view.facts.reserve)
     if isinstance(view.facts.policy, Pin):
         names |= view.facts.policy.versions
     ordered = {action.version: action for action in reversed(actions)}
@@ -37,7 +38,7 @@ def verdicts(view: View, actions: tuple[Action, ...]) -> dict[Version, Verdict]:
 
 def _verdict(view: View, version: Version, action: Action | None) -> Verdict:
     match action:
-        case Install(because=why):
+        case Install(because=why) | Restore(because=why):
             return Verdict(Role.TO_INSTALL, why)
         case Repair(because=why):
             return Verdict(Role.TO_REPAIR, why)
@@ -125,6 +126,8 @@ def _verdict_on_strange(view: View, version: Version) -> Verdict:
 
 def _verdict_in_store(view: View, version: Version) -> Verdict:
     hold = view.facts.held.get(version)
+    if version in view.facts.reserve and version not in view.wanted:
+        return Verdict(Role.RESERVED, f"not wanted ({view.policy}); in the reserve, ready to come back")
     if hold:
         return Verdict(Role.HELD, f"{hold.reason.value}: {hold.text}")
     if version not in view.offered:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from servesync.errors import Reason
 from servesync.plan.facts import (
     Condition,
     Everything,
@@ -46,9 +47,25 @@ class View:
             if hold.passing and self.good and version in self.offered and version not in self.owned
         )
         """Offered versions that a passing failure holds up: waited for if something good is there."""
-        self.candidates = frozenset(self.fetchable | self.late | self.owned.keys())
+        self.ready = frozenset(version for version in facts.reserve if self._is_ready(version))
+        """Versions that a rename puts on the shelf."""
+        self.candidates = frozenset(self.fetchable | self.late | self.ready | self.owned.keys())
         self.wanted = chosen(facts.policy, self.candidates)
         self.unwanted = self.owned.keys() - self.wanted
+
+    def _is_ready(self, version: Version) -> bool:
+        """Whether a version of the reserve may come back: the store has the same, or a pin names it.
+
+        One that the store no longer lists is wanted by a pin only: otherwise a wish for more versions would
+        bring back what somebody has removed on purpose.
+        """
+        hold = self.facts.held.get(version)
+        refused = hold is not None and hold.reason in {Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIMEOUT}
+        if refused or version in self.facts.shelf:
+            return False
+        if version in self.offered:
+            return self.offered[version] == self.facts.reserve[version]
+        return isinstance(self.facts.policy, Pin)
 
     @property
     def in_place(self) -> bool:

@@ -1,0 +1,97 @@
+"""Versions that have left the shelf and stay unpacked, so that a rollback is a rename."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from servesync import disk
+from servesync.install import records
+from servesync.install.content import hash_tree, stamps
+from servesync.install.records import Record
+from servesync.install.workspace import Workspace
+from servesync.plan.versions import Model, Version, parse_canonical
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """The reserve of one model: complete versions and their records, where the server does not look."""
+
+    workspace: Workspace
+    model: Model
+
+    @property
+    def path(self) -> Path:
+        """Where the versions lie, one directory each."""
+        return self.workspace.root / "reserve" / self.model
+
+    @property
+    def _records(self) -> Path:
+        return self.workspace.root / "reserve_records" / self.model
+
+    def versions(self) -> Mapping[Version, Record]:
+        """Return what is in the reserve; a record without its directory, or the reverse, counts for nothing.
+
+        Raises:
+            OSError: the directory cannot be read.
+        """
+        known = records.read_all(self._records, Record)
+        if not known:
+            return {}
+        there = {parse_canonical(entry.name) for entry in disk.entries(self.path)}
+        return {version: record for version, record in known.items() if version in there}
+
+    def take(self, folder: Path, version: Version, record: Record, now: datetime) -> None:
+        """Move a good version from the shelf into the reserve, in one rename.
+
+        An older one of the same number goes to the trash. The caller forgets the shelf's record afterwards; a
+        crash in between leaves a record too many, on either side, and never a version without one.
+
+        Raises:
+            OSError: the disk refused; the version is where it was, or already in the reserve.
+        """
+        self.drop(version)
+        disk.make_dir(self.path, 0o700)
+        left = record.model_copy(update={"confirmed": False, "reserved_at": now.isoformat()})
+        records.write(self._records, version, left)
+        disk.rename_noreplace(folder, self.path / str(version))
+        disk.sync_dir(folder.parent)
+        disk.sync_dir(self.path)
+
+    def is_sound(self, version: Version, record: Record) -> bool:
+        """Tell whether a version is as it was when it was proven; read whole only if its stamps have changed.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        folder = self.path / str(version)
+        return dict(stamps(folder)) == dict(record.stamps) or hash_tree(folder) == record.content
+
+    def forget(self, version: Version) -> None:
+        """Drop the record of a version that is on the shelf again."""
+        records.drop(self._records, version)
+
+    def drop(self, version: Version) -> None:
+        """Move a version to the trash and forget it; fine if there is none."""
+        folder = self.path / str(version)
+        if folder.exists():
+            disk.rename_noreplace(folder, self.workspace.trash_name(self.model, version))
+            disk.sync_dir(self.path)
+        records.drop(self._records, version)
+
+    def trim(self, keep: int) -> tuple[Version, ...]:
+        """Keep the `keep` versions that came last, and drop the others; return these."""
+        found = sorted(self.versions().items(), key=lambda item: item[1].reserved_at, reverse=True)
+        gone = tuple(version for version, _ in found[keep:])
+        for version in gone:
+            self.drop(version)
+        return gone
+
+    def clean(self) -> None:
+        """Drop what a crash has left: directories without a record, and records without a directory."""
+        known = self.versions()
+        for version in records.read_all(self._records, Record).keys() - known.keys():
+            records.drop(self._records, version)
+        for entry in disk.entries(self.path):
+            if parse_canonical(entry.name) not in known:
+                disk.remove_tree(Path(entry.path))

@@ -1,0 +1,106 @@
+"""The reserve: versions that left the shelf, complete, and back in one rename."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from servesync.errors import DiskError, Reason
+from servesync.install import Proven, Reserve, Shelf, Workspace, hash_tree
+from servesync.plan.facts import Condition
+from servesync.plan.versions import Layout, Model, ProvenBy, Release, StoredObject, Version
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+M = Model("m")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A prepared models directory with the one model `m`."""
+    workspace = Workspace(tmp_path / "models")
+    workspace.claim()
+    workspace.prepare([M])
+    return workspace
+
+
+def leave(workspace: Workspace, number: int, minutes: int = 0) -> None:
+    """Publish a version, and let it leave for the reserve at a later time."""
+    shelf = Shelf(workspace, M)
+    item = StoredObject(f"m/{number}.tar.gz", 10, "e")
+    with workspace.attempt() as tree:
+        (tree / "saved_model.pb").write_text(f"graph {number}")
+        release = Release(M, Version(number), Layout.ARCHIVE, (item,), f"id-{number}")
+        record = shelf.publish(tree, release, Proven(hash_tree(tree), 7, ProvenBy.NOTHING, NOW))
+    folder = shelf.path / str(number)
+    Reserve(workspace, M).take(folder, Version(number), record, NOW + timedelta(minutes=minutes))
+    shelf.forget(Version(number))
+
+
+def test_a_version_leaves_and_comes_back_as_it_was(workspace: Workspace) -> None:
+    """Off the shelf, sound, and on it again; the server has to confirm it anew."""
+    reserve, shelf = Reserve(workspace, M), Shelf(workspace, M)
+    leave(workspace, 1)
+    assert shelf.inventory().versions == {}
+    record = reserve.versions()[Version(1)]
+    assert reserve.is_sound(Version(1), record)
+
+    shelf.put_back(reserve.path / "1", Version(1), record)
+    reserve.forget(Version(1))
+
+    found = shelf.inventory().versions[Version(1)]
+    assert (found.condition, found.confirmed, found.identity) == (Condition.GOOD, False, "id-1")
+    assert (shelf.path / "1/saved_model.pb").read_text() == "graph 1"
+    assert reserve.versions() == {}
+
+
+def test_only_the_last_ones_are_kept(workspace: Workspace) -> None:
+    """By the time at which they left, not by their number."""
+    reserve = Reserve(workspace, M)
+    for number, minutes in ((3, 0), (1, 2), (2, 1)):
+        leave(workspace, number, minutes)
+
+    assert set(reserve.trim(2)) == {3}
+    assert set(reserve.versions()) == {1, 2}
+    assert len(list(workspace.trash.iterdir())) == 1
+
+
+def test_what_has_changed_in_the_reserve_is_not_sound(workspace: Workspace) -> None:
+    """A touched file is read again, a changed one is not good enough."""
+    reserve = Reserve(workspace, M)
+    leave(workspace, 1)
+    record = reserve.versions()[Version(1)]
+    file = reserve.path / "1/saved_model.pb"
+    file.touch()
+    assert reserve.is_sound(Version(1), record)
+
+    file.write_text("graph X")
+    assert not reserve.is_sound(Version(1), record)
+
+
+def test_an_occupied_number_is_left_alone(workspace: Workspace) -> None:
+    """Somebody put a directory there meanwhile."""
+    reserve, shelf = Reserve(workspace, M), Shelf(workspace, M)
+    leave(workspace, 1)
+    (shelf.path / "1").mkdir()
+
+    with pytest.raises(DiskError) as caught:
+        shelf.put_back(reserve.path / "1", Version(1), reserve.versions()[Version(1)])
+
+    assert caught.value.reason is Reason.VERSION_THERE
+    assert shelf.inventory().versions[Version(1)].condition is Condition.FOREIGN
+    assert (reserve.path / "1/saved_model.pb").exists()
+
+
+def test_what_a_crash_leaves_is_cleared_up(workspace: Workspace) -> None:
+    """A directory without a record, and a record without a directory, count for nothing and go."""
+    reserve = Reserve(workspace, M)
+    leave(workspace, 1)
+    leave(workspace, 2)
+    (reserve.path / "3").mkdir()
+    (reserve.path / "1").rename(workspace.trash / "gone")
+    assert set(reserve.versions()) == {2}
+
+    reserve.clean()
+
+    assert [path.name for path in reserve.path.iterdir()] == ["2"]
+    assert set(reserve.versions()) == {2}
