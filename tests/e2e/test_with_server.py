@@ -110,7 +110,9 @@ def test_a_bad_version_is_a_log_line_and_not_an_outage(scene: Scene) -> None:
 
             scene.bucket.empty()
             scene.box.until(
-                lambda: scene.box.events("poll_finished")[-1]["models"] == {"m": {"3": "serving"}}
+                lambda: (
+                    scene.box.events("poll_finished")[-1]["models"]["m"] == {"1": "reserved", "3": "serving"}
+                )
             )
             before = client.asked
             scene.box.until(lambda: client.asked > before + 100)
