@@ -151,6 +151,7 @@ class Executor:
             text = f"{action.version} is no longer in the reserve as it was proven; dropped from there"
             raise DiskError(Reason.VERSION_DAMAGED, text)
         shelf.put_back(reserve.path / str(action.version), action.version, record)
+        advance(State.PRUNED, State.INSTALLED)
         reserve.forget(action.version)
         served = (view.facts.server.versions or {}).get(action.version)
         self.observer.server_memory.installed((shelf.model, action.version), served)

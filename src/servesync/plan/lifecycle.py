@@ -20,7 +20,8 @@ class State(StrEnum):
 
 
 # A version is proven before it is installed, and installed before the server is asked for it. It leaves the
-# shelf by policy (pruned) or because the server refused it (quarantined), and comes back through WANTED.
+# shelf by policy (pruned) or because the server refused it (quarantined), and comes back through
+# WANTED, or from the reserve, where it lies as it was proven.
 MOVES: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
     {
         State.WANTED: frozenset({State.FETCHED, State.REFUSED}),
@@ -28,7 +29,7 @@ MOVES: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
         State.VERIFIED: frozenset({State.INSTALLED, State.REFUSED}),
         State.INSTALLED: frozenset({State.AVAILABLE, State.QUARANTINED, State.PRUNED, State.WANTED}),
         State.AVAILABLE: frozenset({State.PRUNED, State.WANTED}),
-        State.PRUNED: frozenset({State.WANTED}),
+        State.PRUNED: frozenset({State.WANTED, State.INSTALLED}),
         State.REFUSED: frozenset({State.WANTED}),
         State.QUARANTINED: frozenset({State.WANTED}),
     }
