@@ -9,7 +9,9 @@ that the release is complete. Read strictly: what is not understood in full prov
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
@@ -150,6 +152,12 @@ class Manifest(_Strict):
             raise ValueError("must be 1 to 100 of A-Z a-z 0-9 . _ - and not start with a dot")
         return value
 
+    @field_validator("created")
+    @classmethod
+    def _check_created(cls, value: str) -> str:
+        datetime.fromisoformat(value)  # its ValueError says what no calendar or clock shows
+        return value
+
     @model_validator(mode="after")
     def _check_files(self) -> Self:
         paths = [file.path for file in self.files]
@@ -243,7 +251,8 @@ def _place(error: ValidationError) -> str:
     return ascii(f"{where}: {first['msg'][:200]}{more}")[1:-1]
 
 
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+"""The last quote may be missing: were it not so, each quote of an open string would be tried to the end."""
 
 
 def _check_depth(data: bytes) -> None:
@@ -261,8 +270,7 @@ def _check_depth(data: bytes) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"the key {twice[:60]!a} is there twice")
     return found
 

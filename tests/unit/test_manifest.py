@@ -85,6 +85,8 @@ def test_what_is_written_is_read_back() -> None:
         (changed("version", to=-1), "version"),
         (changed("version", to=2**63), "version"),
         (changed("created", to="yesterday"), "created"),
+        (changed("created", to="2026-02-31T03:04:05Z"), "created"),
+        (changed("created", to="2026-01-02T29:04:05Z"), "created"),
         (changed("more", to=1), "more"),
         (changed("archive", "key", to="x/7.tar.zst"), "archive.key"),
         (changed("archive", "format", to="zip"), "archive.format"),
@@ -154,6 +156,20 @@ def test_only_the_canonical_form_counts() -> None:
 def test_nonsense_is_refused(data: bytes) -> None:
     """Never another error, whatever comes."""
     refusal(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [
+        (b'"' + b'\\"' * ((2 << 20) - 1), "Unterminated"),
+        (b'"' + b"\\" * ((4 << 20) - 1), "Unterminated"),
+        (b"{" + b",".join([b'"%x":0' % n for n in range(300_000)] + [b'"493df":0']) + b"}", "493df"),
+    ],
+    ids=["an open string of quotes", "an open string of backslashes", "the last of many keys twice"],
+)
+def test_the_largest_nonsense_is_refused_too(data: bytes, place: str) -> None:
+    """Work that grew with the square of the size would outlast the test's time limit by hours."""
+    assert place in refusal(data)
 
 
 def test_a_manifest_is_for_one_archive() -> None:
