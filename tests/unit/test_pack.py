@@ -245,6 +245,24 @@ def test_a_file_that_is_still_written_is_refused(growth: int, tmp_path: Path) ->
     assert caught.value.reason is Reason.PACK_REFUSED
 
 
+def test_empty_files_do_not_pile_up(tmp_path: Path) -> None:
+    """Headers without data go into frames of about a mebibyte, too: memory stays bounded."""
+    root = tmp_path / "tree"
+    root.mkdir()
+    for number in range(2500):
+        (root / f"{'x' * 200}{number}").touch()
+
+    data, packed = pack(root)
+
+    sizes = [
+        len(zstandard.ZstdDecompressor().decompress(data[part.offset : part.offset + part.size]))
+        for part in packed.parts
+    ]
+    assert len(sizes) > 1
+    assert max(sizes) < MIB + 8 * KIB
+    assert len(packed.files) == 2500
+
+
 def test_an_archive_of_others_is_described_in_ranges(tmp_path: Path) -> None:
     """Ranges of 8 MiB, whatever the chunks were."""
     data = random.Random(3).randbytes(20 * MIB)

@@ -130,6 +130,8 @@ class _Frames:
 
     def structure(self, data: bytes) -> None:
         self._together += data
+        if len(self._together) >= ENOUGH_BYTES:  # a great many empty files or directories
+            self._end_group()
 
     def data(self, piece: Piece, data: bytearray, *, is_whole: bool) -> None:
         if is_whole and piece.size <= SMALL_FILE_BYTES:
