@@ -4,10 +4,10 @@ Only the daemon and the commands log; steps return or raise. `Event` names every
 rely on; `docs/events.md` describes each.
 """
 
-import contextlib
 import logging
 import os
 import queue
+import select
 import sys
 import threading
 import time
@@ -58,6 +58,7 @@ class Event(StrEnum):
     RESERVE_GAVE_WAY = "reserve_gave_way"
     VERSION_SCRUBBED = "version_scrubbed"
     VERSION_DOUBTED = "version_doubted"
+    VERSION_RETRIED = "version_retried"
     UNSAFE_OPERATIONS = "unsafe_operations"
     VERSION_NOT_LOADED = "version_not_loaded"
     LOG_LINES_DROPPED = "log_lines_dropped"
@@ -66,6 +67,7 @@ class Event(StrEnum):
 
 
 MOST_LINES_WAITING = 10_000
+LOOK_AGAIN_SECONDS = 1.0
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -135,8 +137,10 @@ class _Output:
     def _write_on(self) -> None:
         while True:
             line = self._lines.get()
-            with contextlib.suppress(OSError, ValueError):  # a closed pipe, a full disk, a closed stream
+            try:
                 self._write((line + "\n").encode(errors="backslashreplace"))
+            except (OSError, ValueError):  # a closed pipe, a full disk, a closed stream
+                self._dropped += 1
             self._lines.task_done()
 
     def _write(self, data: bytes) -> None:
@@ -148,7 +152,10 @@ class _Output:
             self._stream.flush()
             return
         while data:
-            data = data[os.write(handle, data) :]
+            try:
+                data = data[os.write(handle, data) :]
+            except BlockingIOError:  # whoever made the pipe shares its O_NONBLOCK with us
+                select.select([], [handle], [], LOOK_AGAIN_SECONDS)
 
 
 _outputs: dict[TextIO, _Output] = {}
