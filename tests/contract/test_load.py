@@ -199,6 +199,16 @@ def test_each_limit_is_named(
     assert f"verify.load.{next(iter(limits))} (" in str(error)
 
 
+def test_out_of_time_on_a_busy_machine_is_no_refusal_yet(real_models: Path, tmp_path: Path) -> None:
+    """The first tries pass as trouble of this machine; who is not patient gets the refusal."""
+    asked = request("spin", {"times": FOR_EVER}, {"y": 0})
+    tree = version(real_models, "on_request", tmp_path, asked)
+
+    with pytest.raises(CheckFailed, match=r"tried again") as caught:
+        load_model(tree, ANYTHING, LoadLimits(wall_seconds=15.0), patient=True)
+    assert caught.value.reason is Reason.LOAD_LIMIT
+
+
 def test_a_limit_reached_before_the_version_is_touched_does_not_refuse_it(real_models: Path) -> None:
     """TensorFlow itself needs more than this; the version is tried again once the limit is raised."""
     with pytest.raises(CheckFailed, match=r"verify\.load\.memory_bytes") as caught:

@@ -40,6 +40,15 @@ def test_a_version_without_golden_requests(tmp_path: Path) -> None:
     assert read_golden(tmp_path, SIGNATURES) == []
 
 
+def test_a_folder_in_its_place_is_the_mistake_of_the_release(tmp_path: Path) -> None:
+    """Not the disk's: it would be tried again for ever."""
+    (tmp_path / GOLDEN).mkdir(parents=True)
+
+    with pytest.raises(ReleaseRefused, match="not a regular file") as caught:
+        read_golden(tmp_path, SIGNATURES)
+    assert caught.value.reason is Reason.GOLDEN_INVALID
+
+
 def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     """The usual signature, and tolerances of 1e-4."""
     (found,) = read(tmp_path, GOOD)

@@ -1,7 +1,7 @@
 """Brings one release into staging: fetched, unpacked, proven, in one pass; nothing on the shelf changes."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -18,6 +18,7 @@ from servesync.logs import Event, get_logger
 from servesync.manifest import Manifest
 from servesync.plan.lifecycle import State, advance
 from servesync.plan.versions import Layout, Proof, ProvenBy, Release, StoredObject
+from servesync.settings import Signature
 from servesync.store import Running
 from servesync.unpack import Unpacked, unpack_archive, unpack_objects
 from servesync.verify import (
@@ -37,6 +38,7 @@ SLICE_BYTES: Final = 256 << 10
 """How much of an object is unpacked between two looks at the free space and at a request to stop."""
 
 SHOWN_FINDINGS: Final = 5
+PATIENCE: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Staged:
     unpacked: Unpacked
     tensor_bytes: int
     proven_by: ProvenBy
+    signatures: Mapping[str, Signature]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +107,9 @@ class Bringer:
             mb_per_second=round(release.stored_bytes / 1e6 / max(seconds, 1e-3), 1),
             proof=evidence.proven_by,
         )
-        tensor_bytes = self._verify(release, unpacked)
+        tensor_bytes, signatures = self._verify(release, unpacked)
         advance(state, State.VERIFIED)
-        return Staged(unpacked, tensor_bytes, evidence.proven_by)
+        return Staged(unpacked, tensor_bytes, evidence.proven_by, signatures)
 
     # -- what proves the bytes ------------------------------------------------------------------------
 
@@ -229,9 +232,10 @@ class Bringer:
         """Give up the version that has been in the reserve for longest; return whether there was one."""
         workspace = self.observer.workspace
         found = [
-            (record.reserved_at, model, version)
+            (record.reserved_at or record.at, model, version)
             for model in self.observer.models
             for version, record in Reserve(workspace, model).versions().items()
+            if not record.returning
         ]
         if not found:
             return False
@@ -243,18 +247,21 @@ class Bringer:
 
     # -- proving the version --------------------------------------------------------------------------
 
-    def _verify(self, release: Release, unpacked: Unpacked) -> int:
-        """Prove the tree as far as settings ask; return the bytes of its tensors."""
+    def _verify(self, release: Release, unpacked: Unpacked) -> tuple[int, Mapping[str, Signature]]:
+        """Prove the tree as far as settings ask; return the bytes of its tensors, and its signatures."""
         started = time.monotonic()
         settings = self.observer.settings.verify
         root = unpacked.root
         found = verify_structure(root)
         self._check_operations(root)
         expected = self._expected(release)
-        check_signatures(read_signatures(root), expected)
+        signatures = read_signatures(root)
+        check_signatures(signatures, expected)
         checked = verify_tensors(root, check=self.check).tensors if settings.level != "structure" else 0
         trial = (
-            load_model(root, expected, settings.load, check=self.check) if settings.level == "load" else None
+            load_model(root, expected, settings.load, patient=self._is_new(release), check=self.check)
+            if settings.level == "load"
+            else None
         )
         get_logger().info(
             Event.VERSION_VERIFIED,
@@ -265,7 +272,11 @@ class Bringer:
             **({} if trial is None else _facts_of(trial)),
             seconds=round(time.monotonic() - started, 3),
         )
-        return found.tensor_bytes
+        return found.tensor_bytes, signatures
+
+    def _is_new(self, release: Release) -> bool:
+        """Whether this release has not yet had the tries that a passing cause may cost it."""
+        return self.observer.attempts.count((release.model, release.version), release.offer) < PATIENCE
 
     def _expected(self, release: Release) -> Expectations:
         """Return the signatures that clients of the model rely on."""
@@ -274,9 +285,12 @@ class Bringer:
             return Expectations()
         if wanted != "as_served":
             return Expectations(signatures=wanted)
-        version = self.observer.served_now(release.model)
-        if version is None:
+        found = self.observer.served_now(release.model)
+        if found is None or found[0] == release.version:
             return Expectations()
+        version, record = found
+        if record.signatures is not None:
+            return Expectations(same_as_served=record.signatures)
         served = self.observer.workspace.shelf(release.model) / str(version)
         try:
             return Expectations(same_as_served=read_signatures(served))

@@ -70,9 +70,8 @@ def read_golden(root: Path, signatures: Signatures) -> list[Request]:
     path = root / GOLDEN
     if not path.exists():
         return []
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
     try:
+        data = _read(path)
         requests = _parsed(data)
         for number, request in enumerate(requests, 1):
             with_signature = f"request {number}, signature {request.signature[:100]!a}"
@@ -81,6 +80,13 @@ def read_golden(root: Path, signatures: Signatures) -> list[Request]:
         text = f"{GOLDEN}: {error}; correct the file (docs/golden.md), or {AGAIN}"
         raise ReleaseRefused(Reason.GOLDEN_INVALID, text, file=GOLDEN) from error
     return requests
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise _Wrong("not a regular file")
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 def _parsed(data: bytes) -> list[Request]:

@@ -60,18 +60,25 @@ def require_tensorflow() -> None:
 
 
 def load_model(
-    root: Path, expectations: Expectations, limits: LoadLimits, *, check: Callable[[], None] = lambda: None
+    root: Path,
+    expectations: Expectations,
+    limits: LoadLimits,
+    *,
+    patient: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> LoadReport:
     """Load the version in `root` on trial, compare its signatures, and run its golden requests.
 
     The version's structure should have been proven before. `check` is called about five times a second and
-    may raise: then, and in any other case, no process is left behind. `root` is only read.
+    may raise: then, and in any other case, no process is left behind. `root` is only read. `patient`: an end
+    that a busy machine may have brought about (killed from outside, or out of time) refuses nothing yet.
 
     Raises:
         ReleaseRefused: `SIGNATURE_DIFFERS`, `GOLDEN_INVALID`, `GOLDEN_FAILED`, `GOLDEN_DIFFERS`,
             `LOAD_FAILED`, `LOAD_CRASHED`, or `LOAD_LIMIT`.
         SettingsError: `LOAD_UNAVAILABLE`: TensorFlow is not installed.
-        CheckFailed: `LOAD_UNAVAILABLE`: the process did not come as far as to touch the version.
+        CheckFailed: `LOAD_UNAVAILABLE`: the process did not come as far as to touch the version; or
+            `LOAD_CRASHED`, `LOAD_LIMIT`, if `patient`.
         OSError: a file cannot be read, or no process can be started.
     """
     require_tensorflow()
@@ -79,7 +86,13 @@ def load_model(
     check_signatures(graph, expectations)
     requests = read_golden(root, graph)
     ended = run_trial(root, [request.model_dump() for request in requests], limits, check)
-    started, answer = _judge(ended, limits)
+    try:
+        started, answer = _judge(ended, limits)
+    except ReleaseRefused as error:
+        if patient and (ended.excess == "wall_seconds" or ended.status == -signal.SIGKILL):
+            text = f"{error}; it is tried again, since a busy machine may be to blame"
+            raise CheckFailed(error.reason, text, **error.facts) from error
+        raise
     _check_loaded(graph, answer.signatures)
     if answer.differences:
         raise _golden_refusal(answer.differences)
@@ -110,10 +123,10 @@ def _judge(ended: Ended, limits: LoadLimits) -> tuple[Started, Answer]:
         raise _at_limit(limit)
     answer = parse_line(Answer, ended.lines[1]) if len(ended.lines) == 2 else None  # noqa: PLR2004
     if ended.status != 0 or answer is None:
-        text = (
-            f"TensorFlow crashed while it loaded the version: {_how_it_ended(ended)}; the server would "
-            f"crash, too; {AGAIN}"
-        )
+        killed = ended.status == -signal.SIGKILL
+        memory = "for want of memory, perhaps: see the kernel's log"
+        so = memory if killed else f"the server would crash, too; {AGAIN}"
+        text = f"TensorFlow ended while it loaded the version: {_how_it_ended(ended)}; {so}"
         raise ReleaseRefused(Reason.LOAD_CRASHED, text, status=ended.status)
     if answer.outcome != "loaded":
         raise _failure(answer, limits)
