@@ -138,6 +138,7 @@ class Serving(Section):
     rest_url: str | None = "http://127.0.0.1:8501"
     version_policy: Literal["all", "latest"] = "all"
     load_timeout_seconds: Annotated[float, Field(ge=1, le=86_400)] = 600.0
+    scan_interval_seconds: Annotated[float, Field(gt=0, le=3600)] = 1.0
 
     @field_validator("models_dir", mode="before")
     @classmethod

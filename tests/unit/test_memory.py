@@ -98,44 +98,38 @@ def test_a_silence_is_measured_until_the_next_answer() -> None:
     assert memory.silent_seconds(M, 95.0) == 0.0
 
 
-def test_a_failure_that_stays_the_same_for_a_minute_counts() -> None:
-    """The server does not try a number again that it never saw missing."""
-    memory = ServerMemory()
-    memory.installed((M, V), FAILED)
-    for second in range(0, 60, 6):
-        found = memory.saw(M, {V: FAILED}, float(second), [V])
-        assert found
-        assert not found[V].failed
-
-    found = memory.saw(M, {V: FAILED}, 61.0, [V])
-    assert found
-    assert found[V].failed
-
-
 def test_a_number_that_was_taken_off_rests() -> None:
     """The server must miss it at a scan; then it may come again."""
     memory = ServerMemory()
-    memory.taken_off((M, V), 100.0)
+    memory.taken_off((M, V), 100.0, 5.0)
 
     assert set(memory.resting(M, 104.0)) == {V}
     assert memory.next_due(104.0) == 1.0
-    assert memory.resting(M, 105.5) == {}
     assert memory.next_due(105.5) is None
+    assert not memory.resting(M, 105.5)
 
 
-def test_an_old_failure_is_stale_until_the_server_says_something_new() -> None:
-    """The entry that was there before new bytes came is no judgement on them."""
+def test_a_new_version_has_all_its_time() -> None:
+    """What was waited for under the same number before does not count."""
     memory = ServerMemory()
-    memory.installed((M, V), FAILED)
+    memory.saw(M, {V: LOADING}, 0.0)
+    memory.saw(M, {V: LOADING}, 3.0)
+    memory.installed((M, V))
+    memory.saw(M, {V: LOADING}, 4.0)
 
-    first = memory.saw(M, {V: FAILED}, 0.0)
-    memory.saw(M, {V: LOADING}, 1.0)
-    second = memory.saw(M, {V: FAILED}, 2.0)
+    assert memory.waited_for(M) == {V: 1.0}
 
-    assert first is not None
-    assert second is not None
-    assert not first[V].failed
-    assert second[V].failed
+
+def test_the_pause_of_an_action_holds_for_that_action_only() -> None:
+    """A failed prune is not tried again at once; it keeps no fetch away."""
+    attempts = Attempts()
+    attempts.failed((M, V), "Prune", ERROR, 100.0)
+
+    assert attempts.is_paused((M, V), "Prune", 104.0)
+    assert not attempts.is_paused((M, V), "Prune", 106.0)
+    assert not attempts.is_paused((M, V), "Confirm", 104.0)
+    assert attempts.count((M, V), "Prune") == 1
+    assert attempts.holds(M, {V: "id"}, 104.0) == {}
 
 
 def test_identical_messages_thin_out() -> None:

@@ -21,6 +21,7 @@ from servesync.plan.facts import (
     Quarantine,
     Repair,
     Restore,
+    Retry,
     Role,
     Served,
     Server,
@@ -35,12 +36,18 @@ from servesync.plan.versions import Model, Version
 UP = Served(ServerState.AVAILABLE)
 LOADING = Served(ServerState.LOADING)
 FAILED = Served(ServerState.END, "DATA_LOSS", "cut shard")
+NO_MEMORY = Served(ServerState.END, "RESOURCE_EXHAUSTED", "out of memory")
+OLD_NEWS = Served(ServerState.END, "DATA_LOSS", "x", stale=True)
 ENDED = Served(ServerState.END)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One situation. `shelf`: number -> g(ood), c(onfirmed), d(amaged), f(oreign)."""
+    """One situation.
+
+    `shelf`: number -> g(ood), c(onfirmed), t(ried 3 times), T (both), d(amaged), e (damaged, other bytes in
+    the store), f(oreign).
+    """
 
     name: str
     policy: Policy
@@ -54,6 +61,8 @@ class Case:
     waited: dict[int, float] = field(default_factory=dict)
     starting: bool = True
     reserve: set[int] = field(default_factory=set)
+    returning: set[int] = field(default_factory=set)
+    resting: set[int] = field(default_factory=set)
     passing: set[int] = field(default_factory=set)
 
 
@@ -62,7 +71,10 @@ def facts_of(case: Case) -> Facts:
     kinds = {
         "g": Shelved(Condition.GOOD, confirmed=False, identity="id"),
         "c": Shelved(Condition.GOOD, confirmed=True, identity="id"),
+        "t": Shelved(Condition.GOOD, confirmed=False, identity="id", tries=3),
+        "T": Shelved(Condition.GOOD, confirmed=True, identity="id", tries=3),
         "d": Shelved(Condition.DAMAGED, confirmed=True, identity="id"),
+        "e": Shelved(Condition.DAMAGED, confirmed=True, identity="other"),
         "f": Shelved(Condition.FOREIGN),
     }
     return Facts(
@@ -80,7 +92,9 @@ def facts_of(case: Case) -> Facts:
             load_timeout_seconds=600,
             may_be_starting=case.starting,
         ),
-        reserve={Version(n): "id" for n in case.reserve},
+        reserve={Version(n): "id" for n in case.reserve | case.returning},
+        returning=versions(*case.returning),
+        resting=versions(*case.resting),
     )
 
 
@@ -166,7 +180,166 @@ CASES = [
         {1: UP, 2: Served(ServerState.END, "DATA_LOSS", "x", stale=True)},
         [(Wait, 2)],
     ),
-    Case("a version that once served is not quarantined", Latest(1), {1}, {1: "c"}, {1: FAILED}, []),
+    Case("one that has served is tried again", Latest(1), {1}, {1: "c"}, {1: FAILED}, [(Retry, 1)]),
+    Case("in vain: it leaves", Latest(1), {1}, {1: "T"}, {1: FAILED}, [(Quarantine, 1)]),
+    Case(
+        "a server with latest would not try it again: it stays",
+        Latest(1),
+        {1},
+        {1: "T"},
+        {1: FAILED},
+        [],
+        told=ServerPolicy.LATEST,
+    ),
+    Case(
+        "want of memory may pass",
+        Latest(1),
+        {1, 2},
+        {1: "c", 2: "g"},
+        {1: UP, 2: NO_MEMORY},
+        [(Retry, 2)],
+    ),
+    Case(
+        "it did not pass",
+        Latest(1),
+        {1, 2},
+        {1: "c", 2: "t"},
+        {1: UP, 2: NO_MEMORY},
+        [(Quarantine, 2)],
+    ),
+    Case(
+        "it may pass, but a server with latest does not try it again",
+        Latest(1),
+        {1, 2},
+        {1: "c", 2: "g"},
+        {1: UP, 2: NO_MEMORY},
+        [(Quarantine, 2)],
+        told=ServerPolicy.LATEST,
+    ),
+    Case(
+        "what is taken off to be tried again is waited for",
+        Latest(1),
+        {1, 2},
+        {1: "c"},
+        {1: UP, 2: NO_MEMORY},
+        [],
+        returning={2},
+        resting={2},
+    ),
+    Case(
+        "and comes back after its rest",
+        Latest(1),
+        {1, 2},
+        {1: "c"},
+        {1: UP, 2: NO_MEMORY},
+        [(Restore, 2)],
+        returning={2},
+    ),
+    Case(
+        "also to a silent server: it may wait for a first version",
+        Latest(1),
+        {1, 2},
+        {},
+        None,
+        [(Restore, 2)],
+        returning={2},
+    ),
+    Case("also if the store lost it", Latest(1), set(), {}, {}, [(Restore, 2)], returning={2}),
+    Case(
+        "what has come back and serves is confirmed anew",
+        Latest(1),
+        {1},
+        {1: "T"},
+        {1: UP},
+        [(Confirm, 1)],
+    ),
+    Case(
+        "the server never looked again: its eyes are opened",
+        Latest(1),
+        {2},
+        {1: "c", 2: "g"},
+        {1: UP, 2: OLD_NEWS},
+        [(Retry, 2)],
+        waited={2: 13},
+    ),
+    Case(
+        "the same for bytes that have served",
+        Latest(1),
+        {1},
+        {1: "c"},
+        {1: OLD_NEWS},
+        [(Retry, 1)],
+        waited={1: 13},
+    ),
+    Case(
+        "three times in vain: it is news",
+        Latest(1),
+        {2},
+        {1: "c", 2: "t"},
+        {1: UP, 2: OLD_NEWS},
+        [(Quarantine, 2)],
+        waited={2: 13},
+    ),
+    Case(
+        "a server with latest is only waited for",
+        Latest(1),
+        {2},
+        {1: "c", 2: "g"},
+        {1: UP, 2: OLD_NEWS},
+        [(Wait, 2)],
+        waited={2: 13},
+        told=ServerPolicy.LATEST,
+    ),
+    Case(
+        "refused and unwanted: it leaves once",
+        Pin(versions(1)),
+        {1, 3},
+        {1: "c", 3: "g"},
+        {1: UP, 3: FAILED},
+        [(Quarantine, 3)],
+    ),
+    Case(
+        "a damaged one that nobody can mend holds up nothing",
+        Latest(1),
+        {1},
+        {2: "d"},
+        {2: FAILED},
+        [(Install, 1)],
+    ),
+    Case(
+        "nor one that is something else in the store",
+        Latest(1),
+        {1, 2},
+        {2: "e"},
+        {2: FAILED},
+        [(Install, 1)],
+        held={2},
+    ),
+    Case(
+        "but while it serves, it stays",
+        Latest(1),
+        {1},
+        {2: "d"},
+        {2: UP},
+        [],
+    ),
+    Case(
+        "it leaves when another one serves",
+        Latest(1),
+        {1},
+        {1: "c", 2: "d"},
+        {1: UP, 2: FAILED},
+        [(Prune, 2)],
+    ),
+    Case(
+        "a repair changes no name: it need not wait for a silent server",
+        Latest(1),
+        {1},
+        {1: "d"},
+        None,
+        [(Repair, 1)],
+        told=ServerPolicy.LATEST,
+    ),
     Case("unloaded in good order is no failure", Latest(1), {1}, {1: "g"}, {1: ENDED}, [(Wait, 1)]),
     Case(
         "too late",

@@ -16,7 +16,7 @@ NOON = datetime(2026, 1, 8, 12, 0, tzinfo=UTC)
 
 def record(at: str, scrubbed_at: str = "", state: str = "installed") -> Record:
     """One that was installed, and perhaps scrubbed, at these times."""
-    found = {"identity": "i", "at": at, "state": state, "files": (), "scrubbed_at": scrubbed_at}
+    found = {"identity": "i", "at": at, "state": state, "files": (), "scrubbed_at": scrubbed_at or None}
     return Record.model_validate(found)
 
 

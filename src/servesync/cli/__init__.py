@@ -14,6 +14,7 @@ from servesync.daemon.build import build_observer
 from servesync.daemon.once import sync_once
 from servesync.daemon.process import run_daemon
 from servesync.daemon.prove import prove
+from servesync.daemon.retry import retry as lift_refusal
 from servesync.errors import LockHeld, SettingsError, SyncError
 from servesync.logs import configure, drain
 from servesync.settings import Level, Settings
@@ -139,6 +140,16 @@ def verify(
     limits = load_settings(config, environment_overrides()).limits if config else None
     proof = prove(path, level, limits)
     typer.echo(f"{path}: good ({proof})")
+
+
+@app.command()
+def retry(
+    model: Annotated[str, typer.Argument(help="The model.")],
+    version: Annotated[str, typer.Argument(help="The version that was refused or quarantined.")],
+    config: ConfigFile,
+) -> None:
+    """Let this instance try a refused version again, once its cause is mended."""
+    typer.echo(lift_refusal(load_settings(config, environment_overrides()), model, version))
 
 
 app.command("publish")(publish.publish)

@@ -9,7 +9,7 @@ from servesync.daemon.executor import Executor
 from servesync.daemon.memory import Repeats
 from servesync.daemon.observe import ModelView, Observation, Observer
 from servesync.daemon.scrub import Scrubber
-from servesync.errors import Reason, ServerError, StoreError, SyncError
+from servesync.errors import Reason, ServerError, StoreError, SyncError, bug
 from servesync.install import Lock, Reserve, Shelf
 from servesync.logs import Event, get_logger
 from servesync.plan.facts import Action, Condition, Install, ModelPlan, Repair, Restore, Role, Verdict, Wait
@@ -132,11 +132,15 @@ class Agent:
                 self._scrubber.turn(Shelf(self.observer.workspace, model) for model in self.observer.models)
             except OSError as error:
                 self._say_failed(disk.describe(error, "reading what is on the shelf again"))
+            except Exception as error:  # noqa: BLE001 (a bug in what goes on beside must not stop the rest)
+                self._say_failed(bug(error))
 
     def _settle(self, view: ModelView) -> None:
         shelf = Shelf(self.observer.workspace, view.plan.model)
         try:
             shelf.settle(view.inventory)
+            for version, said in view.said.items():
+                shelf.note_said(version, said)
             for version in view.inventory.orphaned.keys() - view.plan.wanted - view.facts.held.keys():
                 shelf.forget(version)
         except OSError as error:

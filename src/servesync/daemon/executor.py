@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from structlog.contextvars import bound_contextvars
 
@@ -14,10 +15,24 @@ from servesync.daemon.observe import ModelView, Observer
 from servesync.errors import DiskError, Reason, ReleaseRefused, Stopped, SyncError, bug
 from servesync.install import Proven, Record, Reserve, Shelf
 from servesync.logs import Event, get_logger
-from servesync.plan.facts import Action, Condition, Confirm, Install, Prune, Quarantine, Repair, Restore, Wait
+from servesync.plan.facts import (
+    Action,
+    Condition,
+    Confirm,
+    Install,
+    Prune,
+    Quarantine,
+    Repair,
+    Restore,
+    Retry,
+    Wait,
+)
 from servesync.plan.lifecycle import State, advance
 from servesync.plan.versions import Model, Version
 from servesync.prune import take_off
+
+SLOW_SCAN_SECONDS: Final = 3.0
+LONGEST_REST_SECONDS: Final = 3600.0
 
 
 @dataclass
@@ -36,6 +51,9 @@ class Executor:
             Stopped: the agent is to stop; nothing half-done counts.
         """
         model = view.plan.model
+        attempts, now = self.observer.attempts, time.monotonic()
+        if attempts.is_paused((model, action.version), type(action).__name__, now):
+            return False
         with bound_contextvars(model=model, version=action.version):
             try:
                 self._act(view, action)
@@ -66,6 +84,8 @@ class Executor:
                 get_logger().info(Event.VERSION_AVAILABLE, because=action.because)
             case Quarantine():
                 self._quarantine(view, action, shelf)
+            case Retry():
+                self._retry(action, shelf)
             case Prune():
                 kept = self._prune(view, action, shelf)
                 get_logger().info(Event.VERSION_PRUNED, because=action.because, kept_in_reserve=kept)
@@ -80,11 +100,12 @@ class Executor:
         doing = f"bringing {release.model} {release.version}"
         with self.observer.workspace.attempt() as tree, disk.described(doing):
             staged = self.bringer.bring(release, tree)
-            record = self._install(view, action, shelf, staged)
+            says = (view.facts.server.versions or {}).get(action.version)
+            before = self.observer.said_now(release.model, release.version, says)
+            record = self._install(view, action, shelf, staged, before)
             advance(State.VERIFIED, State.INSTALLED)
         restored = isinstance(action, Repair) or action.version in view.inventory.orphaned
-        served = (view.facts.server.versions or {}).get(action.version)
-        self.observer.server_memory.installed((view.plan.model, action.version), served)
+        self.observer.server_memory.installed((view.plan.model, action.version))
         self.observer.attempts.succeeded((view.plan.model, action.version))
         self.repeats.over_with(view.plan.model, action.version)
         self.observer.refusals(view.plan.model).forget(action.version)
@@ -95,15 +116,18 @@ class Executor:
             seconds=round(time.monotonic() - started, 3),
         )
 
-    def _install(self, view: ModelView, action: Install | Repair, shelf: Shelf, staged: Staged) -> Record:
+    def _install(
+        self, view: ModelView, action: Install | Repair, shelf: Shelf, staged: Staged, before: str
+    ) -> Record:
         release = view.offered[action.version]
         tree, content = staged.unpacked.root, staged.unpacked.content
-        proven = Proven(content, staged.tensor_bytes, staged.proven_by, datetime.now(UTC))
+        now = datetime.now(UTC)
+        proven = Proven(content, staged.tensor_bytes, staged.proven_by, now, staged.signatures)
         if isinstance(action, Repair):
-            return shelf.replace(tree, release, proven)
+            return shelf.replace(tree, release, proven, before)
         present = view.inventory.versions.get(action.version)
         if present is None or present.condition is not Condition.FOREIGN:
-            return shelf.publish(tree, release, proven)
+            return shelf.publish(tree, release, proven, before)
         adopted = shelf.adopt(release, proven)
         if adopted is None:
             text = (
@@ -124,6 +148,17 @@ class Executor:
         self._take_off(shelf, model, version)
         advance(State.INSTALLED, State.QUARANTINED)
         get_logger().error(Event.VERSION_QUARANTINED, reason=action.reason, because=action.because)
+
+    def _retry(self, action: Retry, shelf: Shelf) -> None:
+        """Take a version off the shelf, as it is; the planner puts it back when its rest is over."""
+        version = action.version
+        record = shelf.records()[version]
+        reserve = Reserve(self.observer.workspace, shelf.model)
+        reserve.take(shelf.path / str(version), version, record, datetime.now(UTC), returning=True)
+        rest = min(LONGEST_REST_SECONDS, self._rest_seconds * 4.0**record.tries)
+        self._left(shelf, version, rest)
+        advance(State.INSTALLED, State.PRUNED)
+        get_logger().warning(Event.VERSION_RETRIED, because=action.because, rest_seconds=rest)
 
     def _prune(self, view: ModelView, action: Prune, shelf: Shelf) -> bool:
         """Take a version off the shelf, into the reserve if it is good; return whether it is there now."""
@@ -150,11 +185,12 @@ class Executor:
             self.empty_trash()
             text = f"{action.version} is no longer in the reserve as it was proven; dropped from there"
             raise DiskError(Reason.VERSION_DAMAGED, text)
-        shelf.put_back(reserve.path / str(action.version), action.version, record)
+        says = (view.facts.server.versions or {}).get(action.version)
+        before = self.observer.said_now(shelf.model, action.version, says)
+        shelf.put_back(reserve.path / str(action.version), action.version, record, before)
         advance(State.PRUNED, State.INSTALLED)
         reserve.forget(action.version)
-        served = (view.facts.server.versions or {}).get(action.version)
-        self.observer.server_memory.installed((shelf.model, action.version), served)
+        self.observer.server_memory.installed((shelf.model, action.version))
         get_logger().info(
             Event.VERSION_RESTORED,
             because=action.because,
@@ -168,10 +204,16 @@ class Executor:
         self._left(shelf, version)
         self.empty_trash()
 
-    def _left(self, shelf: Shelf, version: Version) -> None:
+    @property
+    def _rest_seconds(self) -> float:
+        """How long a number stays away, so that the server misses it at a scan."""
+        return 2 * self.observer.settings.serving.scan_interval_seconds + SLOW_SCAN_SECONDS
+
+    def _left(self, shelf: Shelf, version: Version, rest_seconds: float | None = None) -> None:
         """Forget a version that is off the shelf."""
         shelf.forget(version)
-        self.observer.server_memory.taken_off((shelf.model, version), time.monotonic())
+        rest = self._rest_seconds if rest_seconds is None else rest_seconds
+        self.observer.server_memory.taken_off((shelf.model, version), time.monotonic(), rest)
 
     def empty_trash(self) -> None:
         """Remove what has left the shelf; what resists is named, and removed at a later poll."""
@@ -211,7 +253,8 @@ class Executor:
                 facts=facts,
             )
             return
-        identity = release.offer if release else ""
+        brings = release is not None and isinstance(action, Install | Repair | Restore)
+        identity = release.offer if release and brings else type(action).__name__
         pause = self.observer.attempts.failed((model, version), identity, error, time.monotonic())
         repeats = self.repeats.count((model, version, error.reason))
         if repeats is not None:

@@ -52,6 +52,8 @@ class Loop:
                 if woken.reload:
                     agent = self._reload(agent, asked=woken.asked)
                     poll = True
+                if woken.hurry:
+                    agent.observer.attempts.end_pauses()
                 if poll:
                     self._poll_at = time.monotonic() + longest_wait(self._settings.poll)
                 outcome = self._guarded(lambda agent=agent, poll=poll: agent.cycle(ask_store=poll))  # type: ignore[misc]
@@ -68,8 +70,12 @@ class Loop:
         finally:
             self._triggers.stop()
 
-    def _start(self, settings: Settings) -> Agent:
+    def _start(self, settings: Settings, before: Agent | None = None) -> Agent:
+        """Return an agent under `settings` that remembers what the one `before` it has learnt."""
         agent = build_agent(settings, self._lock, self._wake.stop.is_set, wake=self._wake.look)
+        if before is not None:
+            agent.observer.server_memory = before.observer.server_memory
+            agent.observer.attempts = before.observer.attempts
         try:
             agent.prepare()
         except SyncError:
@@ -117,7 +123,7 @@ class Loop:
         try:
             settings = load_settings(self._path, self._environment)
             self._check_change(settings)
-            fresh = agent if settings == self._settings else self._start(settings)
+            fresh = agent if settings == self._settings else self._start(settings, agent)
         except SyncError as error:
             if asked or str(error) != self._rejected:
                 get_logger().error(Event.SETTINGS_REJECTED, reason=error.reason, because=str(error))

@@ -13,8 +13,6 @@ LONGEST_PAUSE_SECONDS: Final = 300.0
 LONGEST_STEP_SECONDS: Final = 10.0
 MOST_REMEMBERED: Final = 1000
 MOST_PASSING: Final = 5
-STALE_SECONDS: Final = 60.0
-REST_SECONDS: Final = 5.0
 
 EVERYWHERE: Final = ("store_", "disk_")
 
@@ -55,6 +53,21 @@ class Attempts:
             self._everywhere[key[0]] = _Failure("", count, until, error.reason, str(error))
         return pause
 
+    def count(self, key: Key, identity: str) -> int:
+        """Return how often these bytes have failed so far."""
+        old = self._failures.get(key)
+        return old.count if old and old.identity == identity else 0
+
+    def is_paused(self, key: Key, identity: str, now: float) -> bool:
+        """Whether the pause after the last failure of `identity` is not over."""
+        old = self._failures.get(key)
+        return old is not None and old.identity == identity and now < old.not_before
+
+    def end_pauses(self) -> None:
+        """Let everything be tried at once; how often it has failed stays known."""
+        for failure in (*self._failures.values(), *self._everywhere.values()):
+            failure.not_before = 0.0
+
     def succeeded(self, key: Key) -> None:
         """Forget the failures of a version."""
         self._failures.pop(key, None)
@@ -91,8 +104,7 @@ class ServerMemory:
     _waited: dict[Model, dict[Version, float]] = field(default_factory=dict)
     _last_answer: dict[Model, float] = field(default_factory=dict)
     _silent_since: dict[Model, float] = field(default_factory=dict)
-    _before_install: dict[Key, tuple[str, str]] = field(default_factory=dict)
-    _taken_off: dict[Key, float] = field(default_factory=dict)
+    _rests_until: dict[Key, float] = field(default_factory=dict)
 
     def saw(
         self,
@@ -100,15 +112,12 @@ class ServerMemory:
         versions: Mapping[Version, Served] | None,
         now: float,
         shelf: Iterable[Version] = (),
-    ) -> Mapping[Version, Served] | None:
-        """Take note of an answer (None: there was none); return it with what is stale marked as such.
-
-        `shelf`: the versions that the server should know of.
-        """
+    ) -> None:
+        """Take note of an answer (None: there was none); `shelf`: what the server should know of."""
         last = self._last_answer.pop(model, None)
         if versions is None:
             self._silent_since.setdefault(model, now)
-            return None
+            return
         self._last_answer[model] = now
         self._silent_since.pop(model, None)
         step = 0.0 if last is None else min(now - last, LONGEST_STEP_SECONDS)
@@ -116,39 +125,24 @@ class ServerMemory:
         available = {v for v, served in versions.items() if served.state is ServerState.AVAILABLE}
         late = (versions.keys() | set(shelf)) - available
         self._waited[model] = {version: known.get(version, 0.0) + step for version in late}
-        for version, served in versions.items():
-            if served.state is not ServerState.END:
-                self._before_install.pop((model, version), None)
-        return {version: self._marked((model, version), served) for version, served in versions.items()}
 
-    def _marked(self, key: Key, served: Served) -> Served:
-        """Mark what was said before the version came; after a minute of the same it is no longer stale."""
-        model, version = key
-        same = self._before_install.get(key) == (served.error_code, served.message)
-        stale = same and self._waited[model].get(version, 0.0) < STALE_SECONDS
-        return Served(served.state, served.error_code, served.message, stale=stale) if stale else served
-
-    def installed(self, key: Key, served: Served | None) -> None:
-        """Note what the server said of a number before new bytes came under it: the same again is no news."""
+    def installed(self, key: Key) -> None:
+        """Note that new bytes lie under a number: its time begins anew."""
         model, version = key
         self._waited.get(model, {}).pop(version, None)
-        if served is not None and served.state is ServerState.END:
-            self._before_install[key] = (served.error_code, served.message)
 
-    def taken_off(self, key: Key, now: float) -> None:
+    def taken_off(self, key: Key, now: float, rest_seconds: float) -> None:
         """Note that a number has left the shelf: the server must miss it at a scan before it comes again."""
-        self._taken_off[key] = now
+        self._rests_until[key] = now + rest_seconds
 
-    def resting(self, model: Model, now: float) -> dict[Version, Hold]:
-        """Return a hold for every number that left the shelf a moment ago."""
-        self._taken_off = {key: at for key, at in self._taken_off.items() if now - at < REST_SECONDS}
-        text = "taken off the shelf a moment ago; the server must see it gone before it may come again"
-        hold = Hold(Reason.SERVER_REFUSED, text)
-        return {version: hold for name, version in self._taken_off if name == model}
+    def resting(self, model: Model, now: float) -> frozenset[Version]:
+        """Return the numbers that have left the shelf too short a time ago."""
+        self._rests_until = {key: until for key, until in self._rests_until.items() if now < until}
+        return frozenset(version for name, version in self._rests_until if name == model)
 
     def next_due(self, now: float) -> float | None:
         """Return the seconds until the first number may come again; None if there is none."""
-        return min((at + REST_SECONDS - now for at in self._taken_off.values()), default=None)
+        return min((until - now for until in self._rests_until.values() if until > now), default=None)
 
     def waited_for(self, model: Model) -> Mapping[Version, float]:
         """Return the seconds waited for each version of `model`."""

@@ -11,7 +11,7 @@ from servesync import __version__, disk
 from servesync.confirm import ModelServer
 from servesync.daemon.memory import Attempts, ServerMemory
 from servesync.errors import Reason, ServerError, Stopped, StoreError, SyncError, bug
-from servesync.install import DamageSeen, Inventory, Refusals, Reserve, Shelf, Workspace
+from servesync.install import DamageSeen, Inventory, Record, Refusals, Reserve, Shelf, Workspace
 from servesync.plan.facts import (
     Condition,
     Everything,
@@ -25,6 +25,7 @@ from servesync.plan.facts import (
     Server,
     ServerPolicy,
 )
+from servesync.plan.hearsay import heard, said
 from servesync.plan.planner import plan
 from servesync.plan.versions import Model, Release, Version, parse_version
 from servesync.plan.view import View, chosen
@@ -41,6 +42,8 @@ class ModelView:
     offered: Mapping[Version, Release]
     facts: Facts
     plan: ModelPlan
+    said: Mapping[Version, str]
+    """What records are to keep of the server's word, where that has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +134,29 @@ class Observer:
             views, broken, self._listing, self._store_error, server_error, min(waits, default=None)
         )
 
-    def served_now(self, model: Model) -> Version | None:
-        """Return the highest installed version that the server has confirmed; None if there is none.
+    def served_now(self, model: Model) -> tuple[Version, Record] | None:
+        """Return the highest version that the server has confirmed, and its record; None if there is none.
 
-        Where there is no server to ask, the highest installed one.
+        Where there is no server to ask, the highest installed one. It counts while it is repaired,
+        doubted, or off the shelf for a moment, too.
         """
-        good = [
-            version
-            for version, record in Shelf(self.workspace, model, self.check).records().items()
-            if record.state == "installed" and (record.confirmed or self.server is None)
-        ]
-        return max(good, default=None)
+        away = Reserve(self.workspace, model).versions().items()
+        known = {version: record for version, record in away if record.returning}
+        known |= Shelf(self.workspace, model, self.check).records()
+        good = [version for version, record in known.items() if record.confirmed or self.server is None]
+        return (max(good), known[max(good)]) if good else None
+
+    def said_now(self, model: Model, version: Version, last: Served | None) -> str:
+        """Return what a record is to keep of the server's word when bytes are about to come under a number.
+
+        `last`: what it said at the last look, which counts if it does not answer now.
+        """
+        if self.server is None:
+            return ""
+        try:
+            return said(self.server.status(model).get(version))
+        except ServerError:
+            return said(last)
 
     def refusals(self, model: Model) -> Refusals:
         """Return the refused releases of `model`, as far as the present settings would refuse them again."""
@@ -153,7 +168,8 @@ class Observer:
             repr(wish),
         ]
         if wish == "as_served":
-            parts.append(str(self.served_now(model)))
+            served = self.served_now(model)
+            parts.append(str(served[0] if served else None))
         judge = "\n".join(parts)
         return Refusals(self.workspace.refusals(model), hashlib.sha256(judge.encode()).hexdigest()[:16])
 
@@ -201,7 +217,11 @@ class Observer:
         now: float,
     ) -> ModelView:
         inventory = Shelf(self.workspace, model, self.check).inventory(self._damaged.setdefault(model, {}))
-        versions = self.server_memory.saw(model, served, time.monotonic(), inventory.versions)
+        self.server_memory.saw(model, served, time.monotonic(), inventory.versions)
+        versions, said = _heard(served, inventory)
+        reserve = Reserve(self.workspace, model).versions()
+        returning = frozenset(version for version, record in reserve.items() if record.returning)
+        resting = self.server_memory.resting(model, now)
         releases = self._listing.releases.get(model, ()) if self._listing else ()
         offered = {release.version: release for release in releases}
         facts = Facts(
@@ -210,22 +230,22 @@ class Observer:
             offered=None
             if self._listing is None
             else {version: release.identity for version, release in offered.items()},
-            held=self._holds(model, offered, inventory, settling, now),
+            held=_rests(resting - returning) | self._holds(model, offered, inventory, settling, now),
             shelf=inventory.versions,
-            reserve={
-                version: record.identity
-                for version, record in Reserve(self.workspace, model).versions().items()
-            },
+            reserve={version: record.identity for version, record in reserve.items()},
+            returning=returning,
+            resting=resting,
             server=Server(
                 asked=self.server is not None,
                 policy=ServerPolicy(self.settings.serving.version_policy),
                 versions=versions,
                 waited_seconds=self.server_memory.waited_for(model),
                 load_timeout_seconds=self.settings.serving.load_timeout_seconds,
+                scan_seconds=self.settings.serving.scan_interval_seconds,
                 may_be_starting=self._may_be_starting(model, now),
             ),
         )
-        return ModelView(settings, inventory, offered, facts, plan(facts))
+        return ModelView(settings, inventory, offered, facts, plan(facts), said)
 
     def _may_be_starting(self, model: Model, now: float) -> bool:
         if self.one_pass:
@@ -260,7 +280,6 @@ class Observer:
                 if release.manifest is None
             }
         holds |= self.attempts.holds(model, identities, now)
-        holds |= self.server_memory.resting(model, now)
         foreign = {v for v, item in inventory.versions.items() if item.condition is Condition.FOREIGN}
         holds |= self.refusals(model).holds(offered, foreign)
         holds |= {
@@ -277,6 +296,27 @@ class Observer:
                 if name == model
             }
         return holds
+
+
+def _heard(
+    versions: Mapping[Version, Served] | None, inventory: Inventory
+) -> tuple[Mapping[Version, Served] | None, dict[Version, str]]:
+    """Return what the server says with old news marked as such, and what records are to keep of it now."""
+    if versions is None:
+        return None, {}
+    found, said = dict(versions), {}
+    for version, item in inventory.versions.items():
+        served, kept = heard(versions.get(version), item.said_before)
+        if served is not None:
+            found[version] = served
+        if kept != item.said_before:
+            said[version] = kept
+    return found, said
+
+
+def _rests(versions: AbstractSet[Version]) -> dict[Version, Hold]:
+    text = "taken off the shelf a moment ago; the server must see it gone before it may come again"
+    return dict.fromkeys(versions, Hold(Reason.SERVER_REFUSED, text))
 
 
 def _awaited(view: ModelView, settling: AbstractSet[Version]) -> frozenset[Version]:

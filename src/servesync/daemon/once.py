@@ -88,11 +88,12 @@ def _work(agent: Agent, limit: _Limit) -> Outcome | None:
             if ask_store:
                 next_poll = time.monotonic() + agent.observer.settings.poll.interval_seconds
             outcome = agent.cycle(ask_store=ask_store)
-            if outcome.settling_seconds is not None:
+            if outcome.settling_seconds is not None and not outcome.store_failed:
                 next_poll = min(
                     next_poll, time.monotonic() + max(LOOK_AGAIN_SECONDS, outcome.settling_seconds)
                 )
-            if not outcome.acted and not outcome.waiting and outcome.settling_seconds is None:
+            settling = outcome.settling_seconds is not None and not outcome.store_failed
+            if not outcome.acted and not outcome.waiting and not settling:
                 break
             if not outcome.acted:
                 time.sleep(LOOK_AGAIN_SECONDS)

@@ -90,7 +90,7 @@ def _serve_signals(thread: threading.Thread, wake: Wake) -> str:
             case signal.SIGHUP:
                 wake.reload(asked=True)
             case signal.SIGUSR1:
-                wake.poll()
+                wake.hurry()
             case number:
                 return signal.Signals(number).name
     return "the deciding thread ended"

@@ -48,7 +48,7 @@ def due(
     if not waiting:
         return None
     since, model, version = min(waiting)
-    late = now - datetime.fromisoformat(since) >= timedelta(hours=settings.interval_hours)
+    late = now - since >= timedelta(hours=settings.interval_hours)
     return (model, version) if late else None
 
 

@@ -31,11 +31,15 @@ def longest_wait(poll: Poll) -> float:
 
 
 class Woken(NamedTuple):
-    """Why the deciding thread was woken: list the store, read the settings; `asked`: by an operator."""
+    """Why the deciding thread was woken: list the store, read the settings; `asked`: by an operator.
+
+    `hurry`: what has failed is to be tried again at once.
+    """
 
     poll: bool
     reload: bool
     asked: bool
+    hurry: bool
 
 
 def _taken(event: threading.Event) -> bool:
@@ -54,12 +58,18 @@ class Wake:
         self._poll = threading.Event()
         self._reload = threading.Event()
         self._asked = threading.Event()
+        self._hurry = threading.Event()
         self.stop = threading.Event()
 
     def poll(self) -> None:
         """List the store now."""
         self._poll.set()
         self._event.set()
+
+    def hurry(self) -> None:
+        """List the store now, and try again at once what has failed: an operator says so."""
+        self._hurry.set()
+        self.poll()
 
     def reload(self, *, asked: bool = False) -> None:
         """Read the settings anew; `asked`: because an operator said so."""
@@ -80,7 +90,12 @@ class Wake:
     def clear(self) -> "Woken":
         """Forget the past, before looking at the present; return what was asked for."""
         self._event.clear()
-        return Woken(_taken(self._poll), _taken(self._reload), _taken(self._asked))
+        return Woken(
+            poll=_taken(self._poll),
+            reload=_taken(self._reload),
+            asked=_taken(self._asked),
+            hurry=_taken(self._hurry),
+        )
 
     def wait(self, seconds: float | None) -> None:
         """Sleep until woken, at most `seconds`."""

@@ -1,7 +1,7 @@
 """The shelf and the workspace: what lies on disk, and the one way onto the shelf."""
 
 from servesync.install.content import hash_tree
-from servesync.install.lock import Lock
+from servesync.install.lock import Lock, lock_holder
 from servesync.install.records import Record
 from servesync.install.refusals import Refusals
 from servesync.install.reserve import Reserve
@@ -19,4 +19,5 @@ __all__ = [
     "Shelf",
     "Workspace",
     "hash_tree",
+    "lock_holder",
 ]

@@ -77,6 +77,25 @@ class Lock:
         return LockHeld(Reason.LOCK_HELD, text, pid=str(pid), host=str(host))
 
 
+def lock_holder(path: Path) -> tuple[int, str] | None:
+    """Return process id and host of who holds a lock; None if nobody does, or it cannot be told."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        found = _holder(handle)
+        pid, host = found.get("pid"), found.get("host")
+        return (pid, host) if isinstance(pid, int) and isinstance(host, str) else None
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return None
+
+
 def _holder(handle: int) -> dict[str, object]:
     try:
         found = json.loads(os.pread(handle, 4096, 0))

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from servesync import disk
 from servesync.install.content import Stamp
 from servesync.plan.versions import Content, FileFact, ProvenBy, Version, parse_canonical
+from servesync.settings import Signature
 
 MAX_RECORD_BYTES = 64 << 20
 MAX_NEW_RECORD_BYTES = 16 << 20
@@ -24,7 +25,7 @@ class _Stored(BaseModel):
 
     schema_version: Literal[1] = 1
     identity: str
-    at: str
+    at: AwareDatetime
 
 
 T = TypeVar("T", bound=_Stored)
@@ -45,15 +46,21 @@ class Record(_Stored):
 
     `stamps` are those of the files as they lay on the shelf when their content was last known to be
     right; `at` is the time of installation, `scrubbed_at` that of the last scrub,
-    `reserved_at` that of its leaving the shelf for the reserve (UTC, ISO 8601).
+    `reserved_at` that of its leaving the shelf for the reserve. `returning`: it is in the reserve only until
+    the server has seen it gone; `tries` counts that. `signatures` are those of its graph. `said_before`:
+    see `servesync.plan.hearsay`.
     """
 
     state: Literal["installing", "installed"]
     files: tuple[RecordedFile, ...]
     stamps: Mapping[str, Stamp] = {}
     confirmed: bool = False
-    scrubbed_at: str = ""
-    reserved_at: str = ""
+    scrubbed_at: AwareDatetime | None = None
+    reserved_at: AwareDatetime | None = None
+    returning: bool = False
+    tries: Annotated[int, Field(ge=0)] = 0
+    said_before: str = ""
+    signatures: Mapping[str, Signature] | None = None
     tensor_bytes: int = 0
     proven_by: ProvenBy = ProvenBy.NOTHING
 

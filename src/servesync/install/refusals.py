@@ -34,7 +34,7 @@ class Refusals:
         """
         found = records.read_all(self._folder, Refusal)
         return {
-            version: Hold(_reason(refusal), f"{refusal.text} (refused {refusal.at})")
+            version: Hold(_reason(refusal), f"{refusal.text} (refused {refusal.at:%Y-%m-%dT%H:%M:%S%z})")
             for version, refusal in found.items()
             if version in offered
             and self._still_holds(refusal, offered[version])
@@ -51,9 +51,14 @@ class Refusals:
 
         `identity`: its `offer`; for a refusal by the server the identity of the bytes.
         """
-        at = now.isoformat(timespec="seconds")
-        refusal = Refusal(identity=identity, at=at, reason=reason, text=text, judge=self._judge)
+        refusal = Refusal(identity=identity, at=now, reason=reason, text=text, judge=self._judge)
         records.write(self._folder, version, refusal)
+
+    def lift(self, version: Version) -> Refusal | None:
+        """Forget what was refused under a number, and return it; None if nothing was."""
+        found = records.read_all(self._folder, Refusal).get(version)
+        self.forget(version)
+        return found
 
     def forget(self, version: Version) -> None:
         """Lift a refusal; fine if there is none."""

@@ -41,10 +41,13 @@ class Reserve:
         there = {parse_canonical(entry.name) for entry in disk.entries(self.path)}
         return {version: record for version, record in known.items() if version in there}
 
-    def take(self, folder: Path, version: Version, record: Record, now: datetime) -> None:
+    def take(
+        self, folder: Path, version: Version, record: Record, now: datetime, *, returning: bool = False
+    ) -> None:
         """Move a good version from the shelf into the reserve, in one rename.
 
-        An older one of the same number goes to the trash. The caller forgets the shelf's record afterwards; a
+        `returning`: it comes back as soon as the server has seen it gone, and does not count as kept. An
+        older one of the same number goes to the trash. The caller forgets the shelf's record afterwards; a
         crash in between leaves a record too many, on either side, and never a version without one.
 
         Raises:
@@ -52,7 +55,9 @@ class Reserve:
         """
         self.drop(version)
         disk.make_dir(self.path, 0o700)
-        left = record.model_copy(update={"confirmed": False, "reserved_at": now.isoformat()})
+        changes: dict[str, object] = {"reserved_at": now, "returning": returning}
+        changes |= {"tries": record.tries + 1} if returning else {"tries": 0, "confirmed": False}
+        left = record.model_copy(update=changes)
         records.write(self._records, version, left)
         disk.rename_noreplace(folder, self.path / str(version))
         disk.sync_dir(folder.parent)
@@ -81,7 +86,8 @@ class Reserve:
 
     def trim(self, keep: int) -> tuple[Version, ...]:
         """Keep the `keep` versions that came last, and drop the others; return these."""
-        found = sorted(self.versions().items(), key=lambda item: item[1].reserved_at, reverse=True)
+        kept = [(version, record) for version, record in self.versions().items() if not record.returning]
+        found = sorted(kept, key=lambda item: item[1].reserved_at or item[1].at, reverse=True)
         gone = tuple(version for version, _ in found[keep:])
         for version in gone:
             self.drop(version)

@@ -6,9 +6,10 @@ by an atomic rename of a complete, proven, durable directory.
 
 import errno
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from servesync import disk
 from servesync.errors import DiskError, Reason, ReleaseRefused
@@ -26,6 +27,10 @@ from servesync.plan.versions import (
     parse_canonical,
     server_sees_version,
 )
+from servesync.settings import Signature
+
+UNREADABLE: Final = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG})
+"""The disk has lost something below one folder: that version is damaged, and the others are not."""
 
 DamageSeen = dict[Version, Mapping[str, Stamp]]
 """The stamps under which a version was last found to be damaged."""
@@ -48,12 +53,13 @@ class Inventory:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """What is known of a staged tree: its files, the bytes of its tensors, what proves it, and since when."""
+    """What is known of a staged tree: files, bytes of its tensors, what proves it, since when, signatures."""
 
     content: Content
     tensor_bytes: int
     by: ProvenBy
     at: datetime
+    signatures: Mapping[str, Signature] | None = None
 
 
 class Shelf:
@@ -97,13 +103,20 @@ class Shelf:
         if record is None:
             return Shelved(Condition.FOREIGN), None
         folder = self.path / str(version)
-        found = stamps(folder)
-        good = Shelved(Condition.GOOD, record.confirmed, record.identity, record.proven_by)
+        found = self._stamps(folder)
+        good = Shelved(
+            Condition.GOOD,
+            confirmed=record.confirmed,
+            identity=record.identity,
+            proven_by=record.proven_by,
+            tries=record.tries,
+            said_before=record.said_before,
+        )
         if record.state == "installed" and found == record.stamps:
             return good, None
         if seen.get(version) == found or not self._is_right(folder, record):
             seen[version] = found
-            return Shelved(Condition.DAMAGED, record.confirmed, record.identity, record.proven_by), None
+            return replace(good, condition=Condition.DAMAGED), None
         return good, record.model_copy(update={"state": "installed", "stamps": found})
 
     def _is_right(self, folder: Path, record: Record) -> bool:
@@ -111,8 +124,17 @@ class Shelf:
         try:
             return hash_tree(folder, self._check) == record.content
         except OSError as error:
-            if error.errno == errno.EIO:
+            if error.errno in UNREADABLE:
                 return False
+            raise
+
+    def _stamps(self, folder: Path) -> Mapping[str, Stamp]:
+        """Return the stamps of a version; none, which no version has, if the disk cannot tell them."""
+        try:
+            return stamps(folder)
+        except OSError as error:
+            if error.errno in UNREADABLE:
+                return {}
             raise
 
     def settle(self, inventory: Inventory) -> None:
@@ -125,8 +147,10 @@ class Shelf:
         """Drop the record of a version that is off the shelf for good."""
         records.drop(self._records, version)
 
-    def publish(self, staged: Path, release: Release, proven: Proven) -> Record:
+    def publish(self, staged: Path, release: Release, proven: Proven, said_before: str = "") -> Record:
         """Make a verified tree visible as one version, or leave the shelf as it was.
+
+        `said_before`: what the server says of this number until now.
 
         The order: files and directories durable, intention recorded, rename without replacing, parent
         durable, installation recorded. A crash before the rename leaves the shelf untouched; one after it
@@ -138,7 +162,7 @@ class Shelf:
             OSError: the disk refused; before the rename the shelf is untouched, after it the version is
                 complete though perhaps not yet durable.
         """
-        record = self._stage(staged, release, proven)
+        record = self._stage(staged, release, proven, said_before)
         target = self.path / str(release.version)
         try:
             disk.rename_noreplace(staged, target)
@@ -148,16 +172,15 @@ class Shelf:
             raise DiskError(Reason.VERSION_THERE, text) from error
         return self._finish(release.version, record)
 
-    def put_back(self, reserved: Path, version: Version, record: Record) -> Record:
+    def put_back(self, reserved: Path, version: Version, record: Record, said_before: str = "") -> Record:
         """Make a version of the reserve visible again, or leave the shelf as it was.
-
-        It counts as unconfirmed: the server has to serve it anew.
 
         Raises:
             DiskError: `VERSION_THERE`: the number is on the shelf; nothing was changed there.
             OSError: the disk refused; the version is complete, on the shelf or in the reserve.
         """
-        fresh = record.model_copy(update={"state": "installing", "confirmed": False, "reserved_at": ""})
+        changes = {"state": "installing", "reserved_at": None, "returning": False, "said_before": said_before}
+        fresh = record.model_copy(update=changes)
         records.write(self._records, version, fresh)
         target = self.path / str(version)
         try:
@@ -169,13 +192,15 @@ class Shelf:
         disk.sync_dir(reserved.parent)
         return self._finish(version, fresh)
 
-    def replace(self, staged: Path, release: Release, proven: Proven) -> Record:
+    def replace(self, staged: Path, release: Release, proven: Proven, said_before: str = "") -> Record:
         """Swap a damaged version for a verified tree of the same number; the name is never absent.
 
         Afterwards `staged` holds the damaged tree, for the caller to remove. If the damaged one has been
-        removed meanwhile, the tree takes its place. Raises as `publish` does.
+        removed meanwhile, the tree takes its place. What the server has confirmed stays so: the bytes are the
+        same. Raises as `publish` does.
         """
-        record = self._stage(staged, release, proven)
+        old = self.records().get(release.version)
+        record = self._stage(staged, release, proven, said_before, like=old)
         target = self.path / str(release.version)
         try:
             disk.exchange(staged, target)
@@ -200,23 +225,31 @@ class Shelf:
 
     def scrubbed(self, version: Version, now: datetime) -> None:
         """Record that the bytes on the disk were found to be right."""
-        self._update(version, scrubbed_at=now.isoformat())
+        self._update(version, scrubbed_at=now)
 
     def doubt(self, version: Version, now: datetime) -> None:
         """Make the next inventory read a version whole, whatever its stamps say."""
-        self._update(version, state="installing", scrubbed_at=now.isoformat())
+        self._update(version, state="installing", scrubbed_at=now)
 
-    def _update(self, version: Version, **changes: str | bool) -> None:
+    def note_said(self, version: Version, said_before: str) -> None:
+        """Record what the server has said so far, as far as it may still be about older bytes."""
+        self._update(version, said_before=said_before)
+
+    def _update(self, version: Version, **changes: str | bool | int | datetime) -> None:
         record = records.read_all(self._records, Record).get(version)
         if record is not None:
             records.write(self._records, version, record.model_copy(update=changes))
 
     def confirm(self, version: Version) -> None:
         """Record that the server has served these bytes."""
-        self._update(version, confirmed=True)
+        self._update(version, confirmed=True, tries=0)
 
-    def _stage(self, staged: Path, release: Release, proven: Proven) -> Record:
-        record = _record(release, proven)
+    def _stage(
+        self, staged: Path, release: Release, proven: Proven, said_before: str, like: Record | None = None
+    ) -> Record:
+        record = _record(release, proven).model_copy(update={"said_before": said_before})
+        if like is not None and like.identity == record.identity:
+            record = record.model_copy(update={"confirmed": like.confirmed, "tries": like.tries})
         if len(record.model_dump_json()) > records.MAX_NEW_RECORD_BYTES:
             text = (
                 f"{len(proven.content.files)} files are more than servesync can keep a record of: pack the "
@@ -239,9 +272,10 @@ class Shelf:
 def _record(release: Release, proven: Proven) -> Record:
     return Record(
         identity=release.identity,
-        at=proven.at.isoformat(),
+        at=proven.at,
         state="installing",
         files=records.files_of(proven.content),
         tensor_bytes=proven.tensor_bytes,
+        signatures=proven.signatures,
         proven_by=proven.by,
     )

@@ -61,13 +61,16 @@ class Condition(StrEnum):
 class Shelved:
     """One numbered directory on the shelf.
 
-    `confirmed`: the server has said AVAILABLE for these bytes at least once.
+    `confirmed`: the server has said AVAILABLE for these bytes at least once. `tries`: how often it was taken
+    off since, for the server to try it anew. `said_before`: see `servesync.plan.hearsay`.
     """
 
     condition: Condition
     confirmed: bool = False
     identity: str = ""
     proven_by: ProvenBy = ProvenBy.NOTHING
+    tries: int = 0
+    said_before: str = ""
 
 
 class ServerState(StrEnum):
@@ -83,7 +86,7 @@ class ServerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the server says of one version. `stale`: it said the same before the version was installed."""
+    """What the server says of one version. `stale`: it is about bytes that lay there before."""
 
     state: ServerState
     error_code: str = "OK"
@@ -102,7 +105,8 @@ class Server:
 
     `asked` False: there is no server to ask, and installation is the end. `versions` None: it did not
     answer; `may_be_starting` then tells whether it may be about to. `waited_seconds`: how long an answering
-    server has been seen with a version that is not available, or not even listed.
+    server has been seen with a version that is not available, or not even listed. `scan_seconds`: how often
+    it looks at the shelf.
     """
 
     asked: bool = True
@@ -110,6 +114,7 @@ class Server:
     versions: Mapping[Version, Served] | None = None
     waited_seconds: Mapping[Version, float] = field(default_factory=dict)
     load_timeout_seconds: float = 600.0
+    scan_seconds: float = 1.0
     may_be_starting: bool = True
 
 
@@ -118,7 +123,8 @@ class Facts:
     """All that is known of one model now.
 
     `offered` maps versions of the store to identities, or is None when the store was never listed;
-    `reserve` does so for versions that lie ready beside the shelf.
+    `reserve` does so for versions that lie ready beside the shelf; those in `returning` are there only until
+    the server has seen them gone, and `resting` while it may not have.
     """
 
     model: Model
@@ -128,6 +134,8 @@ class Facts:
     shelf: Mapping[Version, Shelved]
     server: Server
     reserve: Mapping[Version, str] = field(default_factory=dict)
+    returning: frozenset[Version] = frozenset()
+    resting: frozenset[Version] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +180,14 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """Take a version off the shelf until the server has seen it gone: back there, it is tried anew."""
+
+    version: Version
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prune:
     """Take a version off the shelf that policy no longer wants."""
 
@@ -191,7 +207,7 @@ class Wait:
     overdue: bool = False
 
 
-Action = Restore | Install | Repair | Confirm | Quarantine | Prune | Wait
+Action = Restore | Install | Repair | Confirm | Quarantine | Retry | Prune | Wait
 
 
 class Role(StrEnum):

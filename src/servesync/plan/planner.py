@@ -2,7 +2,8 @@
 
 The rules, in the order in which they are asked:
 
-1. What the server serves for the first time is confirmed; what it refused leaves the shelf.
+1. What the server serves for the first time is confirmed. What it refused leaves the shelf: for good, or, if
+   the cause may pass or the server has not tried these bytes at all, until it has seen them gone.
 2. One unconfirmed version at a time: while an answering server is about to judge one, nothing else is
    installed. A server that is silent, or that ignores a version, does not keep wanted ones away, but no
    more than two that are neither wanted nor confirmed pile up meanwhile.
@@ -15,8 +16,8 @@ keep it. What servesync did not put there is never touched.
 """
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 
-from servesync.errors import Reason
 from servesync.plan.facts import (
     Action,
     Confirm,
@@ -24,13 +25,13 @@ from servesync.plan.facts import (
     Install,
     ModelPlan,
     Prune,
-    Quarantine,
     Repair,
     Restore,
     ServerPolicy,
     ServerState,
     Wait,
 )
+from servesync.plan.judgement import refusal
 from servesync.plan.verdicts import verdicts
 from servesync.plan.versions import Version
 from servesync.plan.view import View
@@ -51,14 +52,15 @@ def plan(facts: Facts) -> ModelPlan:
 
 
 def _actions(view: View) -> Iterator[Action]:
-    yield from _judgements(view)
-    doubtful = [version for version in view.in_doubt() if not _refusal(view, version)]
+    judged = tuple(_judgements(view))
+    yield from judged
+    doubtful = [version for version in view.in_doubt() if not refusal(view, version)]
     for version in doubtful:
         yield Wait(version, _waiting_for(view, version), overdue=view.is_overdue(version))
     if not doubtful or _may_others_come(view, doubtful):
         yield from _arrivals(view)
     if not doubtful:
-        yield from _departures(view)
+        yield from _departures(view, {action.version for action in judged})
 
 
 def _may_others_come(view: View, doubtful: list[Version]) -> bool:
@@ -71,12 +73,12 @@ def _may_others_come(view: View, doubtful: list[Version]) -> bool:
 
 def _judgements(view: View) -> Iterator[Action]:
     for version, item in sorted(view.good.items()):
-        if item.confirmed or not view.is_expected(version):
+        if not view.is_expected(version):
             continue
-        refusal = _refusal(view, version)
-        if refusal and not _empties_the_shelf(view, version):
-            yield refusal
-        elif view.is_served(version):
+        verdict = refusal(view, version)
+        if verdict and not _empties_the_shelf(view, version):
+            yield verdict
+        elif view.is_served(version) and (not item.confirmed or item.tries):
             yield Confirm(version, "the server says AVAILABLE")
 
 
@@ -86,35 +88,6 @@ def _empties_the_shelf(view: View, version: Version) -> bool:
     return view.facts.shelf.keys() == {version} and any(
         served.state is ServerState.AVAILABLE for served in others
     )
-
-
-def _refusal(view: View, version: Version) -> Quarantine | None:
-    """Return the order to take a version off the shelf if the server has refused it.
-
-    Only a version that was never available is taken off, and time counts only while the server answers
-    and shows the version: a server that is down, restarting or not configured for it refuses nothing.
-    """
-    served = view.says(version)
-    if served is None or view.good[version].confirmed:
-        return None
-    if served.failed:
-        text = f"the server ended it with {served.error_code}: {served.message}{_way_back(view)}"
-        return Quarantine(version, text, Reason.SERVER_REFUSED)
-    waited = view.server.waited_seconds.get(version, 0.0)
-    ended = served.state in {ServerState.AVAILABLE, ServerState.END}
-    if not ended and waited >= view.server.load_timeout_seconds:
-        text = (
-            f"still {served.state.value} after {waited:.0f} s (serving.load_timeout_seconds is "
-            f"{view.server.load_timeout_seconds:.0f}){_way_back(view)}"
-        )
-        return Quarantine(version, text, Reason.SERVER_LOAD_TIMEOUT)
-    return None
-
-
-def _way_back(view: View) -> str:
-    if view.server.policy is ServerPolicy.LATEST:
-        return "; a server with policy latest never tries this number again: publish a higher one"
-    return ""
 
 
 def _waiting_for(view: View, version: Version) -> str:
@@ -137,11 +110,10 @@ def _waiting_for(view: View, version: Version) -> str:
 def _arrivals(view: View) -> Iterator[Action]:
     """Yield at most one version to bring.
 
-    None while a server with policy latest may be starting: it would drop its first load and exit.
+    No name appears while a server with policy latest may be starting: it would drop its first load and exit.
     """
     may_exit = view.server.policy is ServerPolicy.LATEST and view.server.may_be_starting
-    if view.is_silent and may_exit and view.facts.shelf:
-        return
+    names_stay = view.is_silent and may_exit and bool(view.facts.shelf)
     fetchable = view.fetchable & view.wanted
     damaged = {
         version
@@ -152,10 +124,12 @@ def _arrivals(view: View) -> Iterator[Action]:
     if damaged:
         version = max(damaged)
         yield Repair(version, "damaged on the shelf; the store has it")
-    elif missing:
+    elif missing and not names_stay:
         version = max(missing)
         if version in view.ready:
-            yield Restore(version, f"wanted by policy ({view.policy}), and in the reserve")
+            again = version in view.returning
+            because = "taken off for a moment, for the server to try it again" if again else "in the reserve"
+            yield Restore(version, f"wanted by policy ({view.policy}), and {because}")
             return
         foreign = version in view.facts.shelf
         yield Install(
@@ -166,13 +140,13 @@ def _arrivals(view: View) -> Iterator[Action]:
         )
 
 
-def _departures(view: View) -> Iterator[Action]:
+def _departures(view: View, judged: AbstractSet[Version]) -> Iterator[Action]:
     """Yield the lowest unwanted version once all that is wanted is in place and served."""
     if view.facts.offered is None or view.pins_missing or not view.wanted or not view.unwanted:
         return
     if view.is_silent:
         return
-    leaving = {version for version in view.unwanted if not _is_loading(view, version)}
+    leaving = {v for v in view.unwanted if v not in judged and not _is_loading(view, v)}
     if not leaving or not all(view.is_served(version) for version in view.wanted):
         return
     if not view.server.asked or any(_is_available(view, version) for version in view.wanted | view.unwanted):

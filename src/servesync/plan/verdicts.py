@@ -12,6 +12,7 @@ from servesync.plan.facts import (
     Quarantine,
     Repair,
     Restore,
+    Retry,
     Role,
     ServerState,
     Verdict,
@@ -44,7 +45,7 @@ def _verdict(view: View, version: Version, action: Action | None) -> Verdict:
             return Verdict(Role.TO_REPAIR, why)
         case Prune(because=why) | Quarantine(because=why):
             return Verdict(Role.TO_PRUNE, why)
-        case Wait(because=why):
+        case Wait(because=why) | Retry(because=why):
             return Verdict(Role.WAITING, why)
         case Confirm() | None:
             pass
@@ -126,6 +127,9 @@ def _verdict_on_strange(view: View, version: Version) -> Verdict:
 
 def _verdict_in_store(view: View, version: Version) -> Verdict:
     hold = view.facts.held.get(version)
+    if version in view.returning and version in view.wanted:
+        text = "taken off the shelf to be tried again; it comes back as soon as the server has seen it gone"
+        return Verdict(Role.WAITING, text)
     if version in view.facts.reserve and version not in view.wanted:
         return Verdict(Role.RESERVED, f"not wanted ({view.policy}); in the reserve, ready to come back")
     if hold:

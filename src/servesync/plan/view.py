@@ -40,7 +40,13 @@ class View:
             version: item for version, item in facts.shelf.items() if item.condition is not Condition.FOREIGN
         }
         self.good = {v: item for v, item in self.owned.items() if item.condition is Condition.GOOD}
-        self.fetchable = self.offered.keys() - facts.held.keys()
+        self.returning = frozenset(
+            version
+            for version in facts.returning
+            if not self._is_refused(version) and version not in facts.shelf
+        )
+        """Versions that are off the shelf only until the server has seen them gone."""
+        self.fetchable = self.offered.keys() - facts.held.keys() - self.returning
         self.late = frozenset(
             version
             for version, hold in facts.held.items()
@@ -49,7 +55,8 @@ class View:
         """Offered versions that a passing failure holds up: waited for if something good is there."""
         self.ready = frozenset(version for version in facts.reserve if self._is_ready(version))
         """Versions that a rename puts on the shelf."""
-        self.candidates = frozenset(self.fetchable | self.late | self.ready | self.owned.keys())
+        there = {version for version in self.owned if version in self.good or self._may_recover(version)}
+        self.candidates = frozenset(self.fetchable | self.late | self.ready | self.returning | there)
         self.wanted = chosen(facts.policy, self.candidates)
         self.unwanted = self.owned.keys() - self.wanted
 
@@ -59,13 +66,24 @@ class View:
         One that the store no longer lists is wanted by a pin only: otherwise a wish for more versions would
         bring back what somebody has removed on purpose.
         """
-        hold = self.facts.held.get(version)
-        refused = hold is not None and hold.reason in {Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIMEOUT}
-        if refused or version in self.facts.shelf:
+        if self._is_refused(version) or version in self.facts.shelf or version in self.facts.resting:
             return False
+        if version in self.returning:
+            return True
         if version in self.offered:
             return self.offered[version] == self.facts.reserve[version]
         return isinstance(self.facts.policy, Pin)
+
+    def _is_refused(self, version: Version) -> bool:
+        """Whether the server's own verdict keeps a version away, wherever it lies."""
+        hold = self.facts.held.get(version)
+        return hold is not None and hold.reason in {Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIMEOUT}
+
+    def _may_recover(self, version: Version) -> bool:
+        """Whether a damaged version is worth waiting for: the server serves it, or the store can mend it."""
+        served = self.says(version)
+        serves = served is not None and served.state is ServerState.AVAILABLE
+        return serves or self.offered.get(version) == self.owned[version].identity
 
     @property
     def in_place(self) -> bool:

@@ -1,0 +1,49 @@
+"""What the server says of a number, and of which bytes it says it."""
+
+import pytest
+
+from servesync.plan.facts import Served, ServerState
+from servesync.plan.hearsay import NOTHING, heard, said
+
+UP = Served(ServerState.AVAILABLE)
+START = Served(ServerState.START)
+LOADING = Served(ServerState.LOADING)
+FAILED = Served(ServerState.END, "DATA_LOSS", "bad")
+OTHER = Served(ServerState.END, "DATA_LOSS", "worse")
+UNLOADED = Served(ServerState.END)
+
+
+@pytest.mark.parametrize(
+    ("at_installation", "then", "failed"),
+    [
+        (None, [FAILED], [True]),
+        (FAILED, [FAILED, FAILED], [False, False]),
+        (FAILED, [FAILED, LOADING, FAILED], [False, False, True]),
+        (FAILED, [OTHER], [True]),
+        (FAILED, [None, FAILED], [False, True]),
+        (FAILED, [UP, FAILED], [False, True]),
+        (UNLOADED, [UNLOADED, FAILED], [False, True]),
+        (LOADING, [LOADING, FAILED, FAILED], [False, False, False]),
+        (START, [LOADING, FAILED, LOADING, FAILED], [False, False, False, True]),
+        (LOADING, [UP, FAILED], [False, True]),
+        (UP, [FAILED], [True]),
+    ],
+)
+def test_only_what_is_new_is_a_failure(
+    at_installation: Served | None, then: list[Served | None], failed: list[bool]
+) -> None:
+    """The state at the time when bytes came says nothing of them, nor does the end of a load begun before."""
+    kept = said(at_installation)
+    found = []
+    for served in then:
+        told, kept = heard(served, kept)
+        found.append(told is not None and told.failed)
+
+    assert found == failed
+
+
+def test_nothing_is_kept_of_a_state_that_is_over() -> None:
+    """Then the server has tried the bytes that lie there."""
+    assert heard(LOADING, said(FAILED)) == (LOADING, NOTHING)
+    assert heard(None, said(FAILED)) == (None, NOTHING)
+    assert said(UP) == NOTHING
