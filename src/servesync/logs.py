@@ -61,6 +61,7 @@ class Event(StrEnum):
     VERSION_RETRIED = "version_retried"
     UNSAFE_OPERATIONS = "unsafe_operations"
     VERSION_NOT_LOADED = "version_not_loaded"
+    TOO_MANY_MODELS = "too_many_models"
     LOG_LINES_DROPPED = "log_lines_dropped"
     LIBRARY_MESSAGE = "library_message"
     INTERNAL_ERROR = "internal_error"

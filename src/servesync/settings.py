@@ -6,7 +6,7 @@ import re
 import socket
 from collections import Counter
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Final, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, field_validator, model_validator
@@ -210,6 +210,10 @@ SignatureWish = Annotated[
 ]
 
 
+EVERY_MODEL: Final = "*"
+"""The name of settings for every model of the store that has none of its own."""
+
+
 class ModelSettings(Section):
     """One model to keep on the shelf, and the signatures that each version must have."""
 
@@ -221,9 +225,17 @@ class ModelSettings(Section):
     @field_validator("name")
     @classmethod
     def _check_name(cls, value: str) -> str:
-        if parse_model(value) is None:
-            raise ValueError("must be 1 to 100 of A-Z a-z 0-9 . _ - and not start with a dot")
+        if value != EVERY_MODEL and parse_model(value) is None:
+            raise ValueError(
+                'must be 1 to 100 of A-Z a-z 0-9 . _ - and not start with a dot, or "*" for every other model'
+            )
         return value
+
+    @model_validator(mode="after")
+    def _check_pin(self) -> Self:
+        if self.name == EVERY_MODEL and self.versions.pin is not None:
+            raise ValueError('versions: pin needs a model of its own, not "*"')
+        return self
 
 
 class Poll(Section):

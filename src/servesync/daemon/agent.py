@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from servesync import disk
 from servesync.daemon.executor import Executor
 from servesync.daemon.memory import Repeats
-from servesync.daemon.observe import ModelView, Observation, Observer
+from servesync.daemon.observe import MOST_MODELS, ModelView, Observation, Observer
 from servesync.daemon.scrub import Scrubber
 from servesync.errors import Reason, ServerError, StoreError, SyncError, bug
 from servesync.install import Lock, Reserve, Shelf
 from servesync.logs import Event, get_logger
 from servesync.plan.facts import Action, Condition, Install, ModelPlan, Repair, Restore, Role, Verdict, Wait
 from servesync.plan.versions import Model, Version
+from servesync.settings import EVERY_MODEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Agent:
         self._last_summary: object = None
         self._last_trouble: dict[str, object] = {}
         self._said: set[object] = set()
+        self._prepared: set[Model] = set()
 
     def prepare(self) -> None:
         """Make every directory and remove what an earlier run left half-done.
@@ -68,6 +70,7 @@ class Agent:
                 Reserve(workspace, model).clean()
         except OSError as error:
             raise disk.describe(error, f"preparing {workspace.models_dir}") from error
+        self._prepared = set(self.observer.models)
         for problem in problems:
             self._say_failed(disk.describe(problem, "removing what an earlier run left"))
 
@@ -92,6 +95,7 @@ class Agent:
             self._executor.empty_trash()
         self._scrub()
         seen = self.observer.look(ask_store=ask_store)
+        self._prepare_new()
         self._report(seen, asked_store=ask_store)
         acted = False
         for view in seen.models.values():
@@ -116,6 +120,16 @@ class Agent:
         ]
         for _, view, action in sorted(found, key=lambda item: item[0]):
             yield view, action
+
+    def _prepare_new(self) -> None:
+        """Make the directories of models that the store has shown just now."""
+        for model in self.observer.models.keys() - self._prepared:
+            try:
+                self.observer.workspace.prepare([model])
+            except OSError as error:
+                self._say_failed(disk.describe(error, f"making the directories of {model}"))
+            else:
+                self._prepared.add(model)
 
     def _ensure_shelves(self) -> None:
         """Put a base path back that somebody removed: without it the server stops updating every model."""
@@ -161,12 +175,21 @@ class Agent:
             retry_seconds=self._retry_seconds(),
             plans=plans,
             store_failed=seen.store_error is not None,
-            missing=tuple(
-                model
-                for model, settings in self.observer.models.items()
-                if settings.required and not (model in plans and plans[model].in_place)
-            ),
+            missing=self._missing(plans),
         )
+
+    def _missing(self, plans: Mapping[Model, ModelPlan]) -> tuple[Model, ...]:
+        """Return the required models that are not in place; "*" itself as long as it stands for none."""
+        models = self.observer.models
+        missing = [
+            model
+            for model, settings in models.items()
+            if settings.required and not (model in plans and plans[model].in_place)
+        ]
+        every = [item for item in self.observer.settings.models if item.name == EVERY_MODEL]
+        if every and every[0].required and not models:
+            missing.append(Model(EVERY_MODEL))
+        return tuple(missing)
 
     def _retry_seconds(self) -> float | None:
         now = time.monotonic()
@@ -184,16 +207,28 @@ class Agent:
         for model, view in seen.models.items():
             self._report_strange(model, view)
             self._report_store(model, view)
+        self._report_ignored(self.observer.ignored_models)
         summary = {
             model: {str(version): verdict.role.value for version, verdict in _of_interest(view)}
             for model, view in seen.models.items()
         }
         offered = {model: len(view.offered) for model, view in seen.models.items()}
         facts = (summary, offered, seen.store_error is None)
-        say = get_logger().info if facts != self._last_summary else get_logger().debug
+        news = asked_store and facts != self._last_summary
+        say = get_logger().info if news else get_logger().debug
         if seen.store_error is None:
             say(Event.POLL_FINISHED, models=summary, in_store=offered, **_listing_facts(seen))
-        self._last_summary = facts
+        if asked_store:
+            self._last_summary = facts
+
+    def _report_ignored(self, count: int) -> None:
+        """Say when the store has more models than one agent takes."""
+        if count and ("too many", count) not in self._said:
+            self._said.add(("too many", count))
+            because = (
+                f'"*" stands for at most {MOST_MODELS} models: name those that count, or use more agents'
+            )
+            get_logger().warning(Event.TOO_MANY_MODELS, because=because, ignored=count)
 
     def _report_trouble(
         self, who: str, error: StoreError | ServerError | None, event: Event, over: Event | None

@@ -11,6 +11,7 @@ from servesync.daemon.triggers import Triggers, Wake, longest_wait
 from servesync.errors import LockHeld, Reason, SettingsError, Stopped, SyncError
 from servesync.install import Lock
 from servesync.logs import Event, configure, get_logger
+from servesync.plan.versions import Model
 from servesync.settings import Settings
 from servesync.settings_file import load_settings
 
@@ -39,6 +40,7 @@ class Loop:
         self._waits = 0
         self._poll_at = 0.0
         self._rejected = ""
+        self._watched: tuple[Model, ...] | None = None
         self.failure: SyncError | None = None
 
     def run(self) -> None:
@@ -57,6 +59,7 @@ class Loop:
                 if poll:
                     self._poll_at = time.monotonic() + longest_wait(self._settings.poll)
                 outcome = self._guarded(lambda agent=agent, poll=poll: agent.cycle(ask_store=poll))  # type: ignore[misc]
+                self._watch(agent)
                 self._wake.wait(self._pause(outcome))
         except Stopped:
             pass
@@ -81,10 +84,17 @@ class Loop:
         except SyncError:
             agent.close()
             raise
-        observer = agent.observer
-        shelves = [observer.workspace.shelf(model) for model in observer.models]
-        self._triggers.start(settings.poll, shelves)
+        self._watched = None
+        self._watch(agent)
         return agent
+
+    def _watch(self, agent: Agent) -> None:
+        """Set timer and watchers anew when the models have changed."""
+        models = tuple(agent.observer.models)
+        if models != self._watched:
+            self._watched = models
+            shelves = [agent.observer.workspace.shelf(model) for model in models]
+            self._triggers.start(agent.observer.settings.poll, shelves)
 
     def _guarded(self, cycle: Callable[[], Outcome]) -> Outcome | None:
         """Run one cycle; a bug in it is logged, and the loop goes on: the one catch-all of the program."""

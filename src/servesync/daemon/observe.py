@@ -29,7 +29,7 @@ from servesync.plan.hearsay import heard, said
 from servesync.plan.planner import plan
 from servesync.plan.versions import Model, Release, Version, parse_version
 from servesync.plan.view import View, chosen
-from servesync.settings import ModelSettings, Settings
+from servesync.settings import EVERY_MODEL, ModelSettings, Settings
 from servesync.store import Listing, Settling, StorePort
 
 
@@ -58,6 +58,8 @@ class Observation:
     settling_seconds: float | None
     """Until a listing may show that a wanted directory release has settled; None if none is settling."""
 
+
+MOST_MODELS: Final = 1000
 
 TAKES_THE_NUMBER: Final = (
     "was not put there by servesync, and the server takes its name for this version: move it away by hand"
@@ -89,6 +91,8 @@ class Observer:
     one_pass: bool = False
     attempts: Attempts = field(default_factory=Attempts)
     server_memory: ServerMemory = field(default_factory=ServerMemory)
+    _models: dict[Model, ModelSettings] = field(init=False, default_factory=dict)
+    _ignored_models: int = field(init=False, default=0)
     _damaged: dict[Model, DamageSeen] = field(init=False, default_factory=dict)
     _settling: Settling = field(init=False)
     _listing: Listing | None = field(init=False, default=None)
@@ -98,11 +102,35 @@ class Observer:
     def __post_init__(self) -> None:
         """Start with nothing seen."""
         self._settling = Settling(self.settings.store.settle_seconds)
+        self._discover()
 
     @property
     def models(self) -> dict[Model, ModelSettings]:
-        """The configured models by name."""
-        return {Model(item.name): item for item in self.settings.models}
+        """The configured models by name, and those that "*" stands for, as far as they are known by now."""
+        return dict(self._models)
+
+    @property
+    def ignored_models(self) -> int:
+        """How many models of the store "*" would stand for if it were not for `MOST_MODELS`."""
+        return self._ignored_models
+
+    def _discover(self) -> None:
+        """Take up every model of the store and of the shelf that "*" stands for.
+
+        One that leaves the store stays for as long as there is something of it on this machine.
+        """
+        named = {item.name: item for item in self.settings.models}
+        others = named.pop(EVERY_MODEL, None)
+        self._models = {Model(name): item for name, item in named.items()}
+        if others is None:
+            return
+        found = set(self.workspace.recorded())
+        if self._listing is not None:
+            found |= self._listing.releases.keys() | {model for model, _ in self._listing.problems}
+        fresh = sorted(found - self._models.keys())
+        room = max(0, MOST_MODELS - len(self._models))
+        self._ignored_models = len(fresh[room:])
+        self._models |= {model: others.model_copy(update={"name": model}) for model in fresh[:room]}
 
     def look(self, *, ask_store: bool) -> Observation:
         """Return what is there now; the store is listed only if `ask_store`."""
@@ -174,15 +202,16 @@ class Observer:
         return Refusals(self.workspace.refusals(model), hashlib.sha256(judge.encode()).hexdigest()[:16])
 
     def _list_store(self) -> None:
-        wanted = self.models
+        names = {item.name for item in self.settings.models}
         asked_at = time.monotonic()
         try:
-            self._listing = self.store.list(wanted.__contains__)
+            self._listing = self.store.list(lambda model: EVERY_MODEL in names or model in names)
         except StoreError as error:
             self._store_error = error
         else:
             self._store_error = None
             self._listed_at = asked_at
+            self._discover()
 
     def _settle(self) -> dict[Model, dict[Version, float]]:
         """Return the seconds after the last listing that each settling release must stay unchanged."""

@@ -71,7 +71,7 @@ def sync_once(settings: Settings, timeout_seconds: float) -> Result:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-    missing = outcome.missing if outcome else tuple(agent.observer.models)
+    missing = outcome.missing if outcome else tuple(Model(item.name) for item in settings.models)
     plans = outcome.plans if outcome else {}
     because = limit.because(outcome)
     get_logger().info(Event.AGENT_STOPPED, because=because, missing=list(missing))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from servesync import disk
-from servesync.plan.versions import Model, Version
+from servesync.plan.versions import Model, Version, parse_model
 
 PROBE: Final = ".servesync-probe-"
 
@@ -53,6 +53,14 @@ class Workspace:
     def refusals(self, model: Model) -> Path:
         """Return where the records of `model`'s refused releases lie."""
         return self.root / "refusals" / model
+
+    def recorded(self) -> frozenset[Model]:
+        """Return the models of which servesync has put something on a shelf, or was about to."""
+        folders = [
+            entry for entry in disk.entries(self.root / "records") if entry.is_dir(follow_symlinks=False)
+        ]
+        named = {parse_model(folder.name) for folder in folders if any(disk.entries(Path(folder.path)))}
+        return frozenset(model for model in named if model is not None)
 
     def claim(self) -> None:
         """Make the directory that holds the lock; nothing else is touched before the lock is held."""

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import boto3
@@ -20,7 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 from botocore.httpsession import URLLib3Session
 from botocore.parsers import ResponseParserError
-from botocore.utils import get_environ_proxies
+from botocore.utils import get_environ_proxies, parse_timestamp
 
 from servesync.deadline import Deadline, TookTooLong
 from servesync.settings import Fetch, Store
@@ -61,6 +62,7 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds) -> Clients:
         BotoCoreError: the environment or the profile cannot be used.
     """
     core = botocore.session.get_session()
+    core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
     session = boto3.session.Session(region_name=store.region, botocore_session=core)
     found = session.get_credentials()
     frozen = found.get_frozen_credentials() if found else None
@@ -81,6 +83,14 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds) -> Clients:
 
     credentials = Credentials(frozen.access_key, frozen.secret_key, frozen.token) if frozen else None
     return Clients(client(bounds.list_attempts), client(1), http, credentials)
+
+
+def _timestamp(text: str) -> datetime:
+    """Parse the time of an object: botocore's own way takes half of the time that a large listing takes."""
+    try:
+        return datetime.fromisoformat(text)
+    except (ValueError, TypeError):
+        return parse_timestamp(text)
 
 
 def _config(store: Store, attempts: int) -> Config:
