@@ -5,85 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from agent_box import AgentBox, tar_gz_of
+from agent_box import tar_gz_of
 from fixtures_store import Bucket
-from servesync.demo.client import Client
-from servesync.demo.server import ModelServer
-
-INPUTS = [1.0]
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two models of the demo, trained once."""
-    import subprocess  # noqa: PLC0415
-    import sys  # noqa: PLC0415
-
-    out = tmp_path_factory.mktemp("exported")
-    command = [sys.executable, "-m", "servesync.demo.models", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode and "No module named 'tensorflow'" in done.stderr:
-        pytest.skip("no tensorflow here")
-    assert done.returncode == 0, done.stderr[-2000:]
-    return out
-
-
-def files_of(root: Path) -> dict[str, bytes]:
-    """Return every file of a model."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
-class Scene:
-    """An agent beside a server, with a bucket to publish to."""
-
-    def __init__(self, box: AgentBox, bucket: Bucket, exported: Path, server: ModelServer) -> None:
-        self.box = box
-        self.bucket = bucket
-        self.server = server
-        self._models = {1: files_of(exported / "1"), 2: files_of(exported / "2")}
-
-    def publish(self, version: int, *, like: int = 1, unloadable: bool = False) -> None:
-        """Upload a version; an unloadable one is a sound SavedModel with an operation that nobody knows."""
-        tree = dict(self._models[like])
-        if unloadable:
-            assert b"AddV2" in tree["saved_model.pb"]
-            tree["saved_model.pb"] = tree["saved_model.pb"].replace(b"AddV2", b"AddV9")
-        self.bucket.put(f"prod/m/{version}.tar.gz", tar_gz_of(tree, f"{version:07}"))
-
-    def tree(self, version: int) -> dict[str, bytes]:
-        """Return the files of one of the two models."""
-        return dict(self._models[version])
-
-    def client(self) -> Client:
-        """Return a client that asks fifty times a second."""
-        return Client(self.server.url, "m", INPUTS)
-
-    def until(self, event: str, version: int) -> None:
-        """Wait for an event of one version."""
-        self.box.until(
-            lambda: [line for line in self.box.events(event) if line["version"] == version],
-            f"{event} of {version}",
-        )
+from served_scene import Scene, scene_of
 
 
 @pytest.fixture
 def scene(tmp_path: Path, bucket: Bucket, exported: Path) -> Iterator[Scene]:
     """Store and box are ready; agent and server are started by the test."""
-    config = tmp_path / "models.config"
-    server = ModelServer(config, tmp_path / "server.log")
-    box = AgentBox(
-        tmp_path, bucket.server.endpoint_url, bucket.name, bucket.server.access_key, bucket.server.secret_key
-    )
-    box.overrides = {"serving": {"rest_url": server.url}}
-    config.write_text(
-        f'model_config_list {{ config {{ name: "m" base_path: "{box.shelf}" model_platform: "tensorflow" '
-        "model_version_policy { all {} } } }\n"
-    )
-    scene = Scene(box, bucket, exported, server)
-    try:
-        yield scene
-    finally:
-        server.kill()
+    yield from scene_of(tmp_path, bucket, exported)
 
 
 def test_a_bad_version_is_a_log_line_and_not_an_outage(scene: Scene) -> None:

@@ -1,0 +1,119 @@
+"""A rollout that goes wrong in every way that a server knows: who is served goes on being served."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent_box import tar_gz_of
+from big_models import LONG
+from fixtures_store import Bucket
+from served_scene import Scene, files_of, scene_of
+from servesync.demo.client import Client
+
+STEPS = ["version_fetched", "version_verified", "version_installed", "version_available", "version_pruned"]
+KILLED_AT = STEPS if LONG else ["version_installed"]
+
+
+@pytest.fixture
+def scene(tmp_path: Path, bucket: Bucket, exported: Path) -> Iterator[Scene]:
+    """Store, box and server are ready; nothing runs yet."""
+    yield from scene_of(tmp_path, bucket, exported)
+
+
+def refused_by_server(client: Client) -> list[str]:
+    """Return the failures that a server has answered with; those while there was none are not its fault."""
+    return [text for text in client.failures if "http://" in text]
+
+
+def ask_on(scene: Scene, client: Client, times: int = 50) -> None:
+    """Wait until the client has been answered so many times more."""
+    before = sum(client.answers.values())
+    scene.box.until(lambda: sum(client.answers.values()) >= before + times, "answers")
+
+
+def test_a_version_that_hangs_in_loading(scene: Scene, tmp_path: Path) -> None:
+    """After its time it is off the shelf; the old one answers throughout, and a later one still comes."""
+    pipe, out = tmp_path / "pipe", tmp_path / "hanging"
+    os.mkfifo(pipe)
+    command = [sys.executable, str(Path(__file__).parent.parent / "make_hanging.py"), str(out), str(pipe)]
+    subprocess.run(command, check=True, capture_output=True)
+    scene.box.overrides["serving"]["load_timeout_seconds"] = 3
+    scene.publish(1)
+    with scene.box.running():
+        scene.until("version_installed", 1)
+        scene.server.start()
+        scene.server.wait_ready(120)
+        scene.until("version_available", 1)
+        with scene.client() as client:
+            scene.bucket.put("prod/m/2.tar.gz", tar_gz_of(files_of(out), "2"))
+            scene.until("version_quarantined", 2)
+            (line,) = scene.box.events("version_quarantined")
+            ask_on(scene, client)
+            scene.publish(3, like=2)
+            scene.until("version_pruned", 1)
+            ask_on(scene, client)
+
+    assert line["reason"] == "server_load_timeout"
+    assert client.failures == []
+    assert scene.box.numbers() == ["3"]
+
+
+def test_a_server_that_is_killed_at_each_step(scene: Scene) -> None:
+    """It comes back with what is on the shelf, and the rollout goes on to its end."""
+    scene.publish(1)
+    with scene.box.running():
+        scene.until("version_installed", 1)
+        scene.server.start()
+        scene.server.wait_ready(120)
+        scene.until("version_available", 1)
+        with scene.client() as client:
+            for version, step in enumerate(KILLED_AT, 2):
+                scene.publish(version, like=1 + version % 2)
+                scene.until(step, version if step != "version_pruned" else version - 1)
+                scene.server.restart()
+                scene.server.wait_ready(120)
+                scene.until("version_pruned", version - 1)
+                ask_on(scene, client)
+
+    assert refused_by_server(client) == []
+    assert scene.box.numbers() == [str(1 + len(KILLED_AT))]
+    assert scene.box.events("version_quarantined") == []
+
+
+def test_a_server_that_never_comes(scene: Scene) -> None:
+    """What is wanted is there for it; nothing is taken away or judged meanwhile."""
+    scene.publish(1)
+    with scene.box.running():
+        scene.until("version_installed", 1)
+        scene.publish(2)
+        scene.until("version_installed", 2)
+        polls = len(scene.box.events("poll_finished"))
+        time.sleep(2)
+
+    assert scene.box.numbers() == ["1", "2"]
+    assert not scene.box.events("version_pruned") + scene.box.events("version_quarantined")
+    assert len(scene.box.events("poll_finished")) >= polls
+    assert [line["event"] for line in scene.box.events("server_unreachable")]
+
+
+def test_an_agent_that_dies_with_the_server_half_way(scene: Scene) -> None:
+    """Both are killed while a new version loads; both come back, and the end is the same."""
+    scene.publish(1)
+    with scene.box.running():
+        scene.until("version_installed", 1)
+        scene.server.start()
+        scene.server.wait_ready(120)
+        scene.until("version_available", 1)
+        scene.publish(2, like=2)
+        scene.until("version_installed", 2)
+    scene.server.restart()
+    scene.server.wait_ready(120)
+    with scene.box.running():
+        scene.until("version_pruned", 1)
+
+    assert scene.box.numbers() == ["2"]
