@@ -6,10 +6,7 @@ that the release is complete. Read strictly: what is not understood in full prov
 `docs/manifest.schema.json` is the schema for other tools.
 """
 
-import hashlib
 import json
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
@@ -24,13 +21,12 @@ from pydantic import (
     model_validator,
 )
 
+from servesync import sealed
 from servesync.errors import Reason, ReleaseRefused, SettingsError
 from servesync.plan.paths import is_plain_name, is_plain_path
 from servesync.plan.versions import MAX_VERSION, Content, FileFact, Model, Proof, Version, parse_model
 
 MAX_MANIFEST_BYTES: Final = 4 << 20
-MAX_DEPTH: Final = 8
-MAX_DIGITS: Final = 19
 MAX_ITEMS: Final = 100_000
 MAX_PART_BYTES: Final = 64 << 20
 MAX_LABELS: Final = 64
@@ -208,34 +204,14 @@ def parse(data: bytes) -> Manifest:
     Raises:
         ReleaseRefused: `MANIFEST_INVALID`: it is not one, in form or in sense; the text names the place.
     """
-    if len(data) > MAX_MANIFEST_BYTES:
-        raise _invalid(f"it has more than {MAX_MANIFEST_BYTES} bytes")
     try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _invalid(f"byte {error.start} is no UTF-8") from error
-    _check_depth(data)
-    try:
-        found = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_float=_refuse_number,
-            parse_constant=_refuse_number,
-        )
-    except (ValueError, RecursionError) as error:
-        raise _invalid(str(error)[:200]) from error
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise _invalid(f"its schema is not {SCHEMA!a}")
-    digest = found.pop("digest", None)
-    try:
-        manifest = Manifest.model_validate(_tuples(found))
+        plain, digest = sealed.load(data, MAX_MANIFEST_BYTES, SCHEMA)
+        manifest = Manifest.model_validate(plain)
+        sealed.check(data, _plain(manifest), digest)
+    except sealed.NotSealed as error:
+        raise _invalid(str(error)) from error
     except ValidationError as error:
-        raise _invalid(_place(error)) from error
-    if digest != hashlib.sha256(_canonical(found)).hexdigest():
-        raise _invalid("digest: it is not that of the rest")
-    if dump(manifest) != data:
-        raise _invalid("it is not in canonical form")
+        raise _invalid(sealed.place(error)) from error
     return manifest
 
 
@@ -244,54 +220,8 @@ def _invalid(what: str) -> ReleaseRefused:
     return ReleaseRefused(Reason.MANIFEST_INVALID, text)
 
 
-def _place(error: ValidationError) -> str:
-    first = error.errors(include_input=False, include_url=False)[0]
-    where = ".".join(str(name)[:60] for name in first["loc"]) or "the whole"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return ascii(f"{where}: {first['msg'][:200]}{more}")[1:-1]
-
-
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-"""The last quote may be missing: were it not so, each quote of an open string would be tried to the end."""
-
-
-def _check_depth(data: bytes) -> None:
-    """Count brackets outside of strings, before a parser recurses into them."""
-    depth = 0
-    for byte in _STRING.sub(b"", data):
-        if byte in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise _invalid(f"nested deeper than {MAX_DEPTH}")
-        elif byte in b"]}":
-            depth -= 1
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"the key {twice[:60]!a} is there twice")
-    return found
-
-
-def _integer(text: str) -> int:
-    if len(text.removeprefix("-")) > MAX_DIGITS:
-        raise ValueError(f"a number with more than {MAX_DIGITS} digits")
-    return int(text)
-
-
-def _refuse_number(text: str) -> float:
-    raise ValueError(f"{text[:40]} is no whole number")
-
-
-def _tuples(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
-    """Return parsed JSON with tuples for arrays, as strict models want them; its depth is bounded."""
-    if isinstance(value, list):
-        return tuple(map(_tuples, value))
-    if isinstance(value, dict):
-        return {name: _tuples(item) for name, item in value.items()}
-    return value
+def _plain(manifest: Manifest) -> dict[str, Any]:
+    return manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def dump(manifest: Manifest) -> bytes:
@@ -300,7 +230,7 @@ def dump(manifest: Manifest) -> bytes:
     Raises:
         ReleaseRefused: `RELEASE_TOO_BIG`: it would be larger than a manifest may be.
     """
-    data = seal(manifest.model_dump(mode="json", by_alias=True, exclude_none=True))
+    data = sealed.seal(_plain(manifest))
     if len(data) > MAX_MANIFEST_BYTES:
         text = (
             f"{manifest.model} {manifest.version}: {len(manifest.files)} files in "
@@ -309,16 +239,6 @@ def dump(manifest: Manifest) -> bytes:
         )
         raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text)
     return data
-
-
-def seal(plain: Mapping[str, Any]) -> bytes:
-    """Return the canonical form of a manifest's JSON, with its digest."""
-    digest = hashlib.sha256(_canonical(plain)).hexdigest()
-    return _canonical({**plain, "digest": digest})
-
-
-def _canonical(plain: Mapping[str, Any]) -> bytes:
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
 
 
 def json_schema() -> dict[str, Any]:
@@ -339,7 +259,7 @@ def check_labels(labels: Mapping[str, str]) -> None:
     try:
         _LABELS.validate_python(dict(labels))
     except ValidationError as error:
-        text = f"labels: {_place(error)} (at most {MAX_LABELS}; names of A-Z a-z 0-9 . _ / -)"
+        text = f"labels: {sealed.place(error)} (at most {MAX_LABELS}; names of A-Z a-z 0-9 . _ / -)"
         raise SettingsError(Reason.SETTINGS_INVALID, text) from error
 
 

@@ -166,17 +166,27 @@ class Serving(Section):
         return value.rstrip("/")
 
 
+ChannelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}$")]
+
+
 class Versions(Section):
     """Which versions of a model are served: exactly one of the keys."""
 
     latest: Annotated[int, Field(ge=1, le=1000)] | None = None
     pin: Annotated[list[Annotated[int, Field(ge=0, le=MAX_VERSION)]], Field(min_length=1)] | None = None
     all: Literal[True] | None = None
+    channel: Annotated[tuple[ChannelName, ...], Field(min_length=1, max_length=10)] | None = None
+
+    @field_validator("channel", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: object) -> object:
+        """Accept one name for a list of one."""
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if sum(value is not None for value in (self.latest, self.pin, self.all)) != 1:
-            raise ValueError("needs exactly one of latest: N, pin: [N, ...], all: true")
+        if sum(value is not None for value in (self.latest, self.pin, self.all, self.channel)) != 1:
+            raise ValueError("needs exactly one of latest: N, pin: [N, ...], channel: NAME, all: true")
         return self
 
 

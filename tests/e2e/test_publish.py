@@ -19,7 +19,7 @@ from agent_box import AgentBox, digests, digests_on_disk
 from big_models import files_of, small_archive
 from faulty_proxy import Exchange, FaultyProxy, s3_error
 from fixtures_store import Bucket
-from servesync import manifest
+from servesync import manifest, sealed
 from servesync.errors import Reason, ReleaseRefused, SettingsError, SyncError
 
 SHARD = "variables/variables.data-00000-of-00001"
@@ -309,7 +309,7 @@ def _edited(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
     found = json.loads(data)
     change(found)
     found.pop("digest")
-    return manifest.seal(found)
+    return sealed.seal(found)
 
 
 def _move_digest(found: dict[str, Any]) -> None:

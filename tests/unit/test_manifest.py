@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servesync import manifest
+from servesync import manifest, sealed
 from servesync.errors import Reason, ReleaseRefused
 from servesync.manifest import Archive, File, Manifest, Part, Piece, Totals
 from servesync.plan.versions import Content, FileFact, Model, Version
@@ -52,7 +52,7 @@ def changed(*path: str | int, to: object) -> bytes:
     else:
         place[path[-1]] = to
     found.pop("digest")
-    return manifest.seal(found)
+    return sealed.seal(found)
 
 
 def refusal(data: bytes) -> str:

@@ -12,6 +12,7 @@ from servesync.plan.facts import (
     Confirm,
     Everything,
     Facts,
+    Follow,
     Hold,
     Install,
     Latest,
@@ -38,6 +39,7 @@ LOADING = Served(ServerState.LOADING)
 FAILED = Served(ServerState.END, "DATA_LOSS", "cut shard")
 NO_MEMORY = Served(ServerState.END, "RESOURCE_EXHAUSTED", "out of memory")
 OLD_NEWS = Served(ServerState.END, "DATA_LOSS", "x", stale=True)
+STABLE = Follow(("stable",))
 ENDED = Served(ServerState.END)
 
 
@@ -63,6 +65,8 @@ class Case:
     reserve: set[int] = field(default_factory=set)
     returning: set[int] = field(default_factory=set)
     resting: set[int] = field(default_factory=set)
+    channels: dict[str, int] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
     passing: set[int] = field(default_factory=set)
 
 
@@ -95,6 +99,8 @@ def facts_of(case: Case) -> Facts:
         reserve={Version(n): "id" for n in case.reserve | case.returning},
         returning=versions(*case.returning),
         resting=versions(*case.resting),
+        channels={name: Version(n) for name, n in case.channels.items()},
+        withdrawn=versions(*case.gone),
     )
 
 
@@ -289,6 +295,103 @@ CASES = [
         [(Wait, 2)],
         waited={2: 13},
         told=ServerPolicy.LATEST,
+    ),
+    Case("a channel names what is wanted", STABLE, {1, 2, 3}, {}, {}, [(Install, 2)], channels={"stable": 2}),
+    Case(
+        "a channel that moved: bring the new, keep the old",
+        STABLE,
+        {1, 2},
+        {1: "c"},
+        {1: UP},
+        [(Install, 2)],
+        channels={"stable": 2},
+    ),
+    Case(
+        "a channel that moved back: from the reserve, without the store",
+        STABLE,
+        None,
+        {2: "c"},
+        {2: UP},
+        [(Restore, 1)],
+        reserve={1},
+        channels={"stable": 1},
+    ),
+    Case("a channel never seen: nothing leaves", STABLE, {1, 2}, {1: "c", 2: "c"}, {1: UP, 2: UP}, []),
+    Case(
+        "two channels, one never seen: nothing leaves",
+        Follow(("stable", "canary")),
+        {1, 2},
+        {1: "c", 2: "c"},
+        {1: UP, 2: UP},
+        [],
+        channels={"stable": 2},
+    ),
+    Case(
+        "two channels, side by side",
+        Follow(("stable", "canary")),
+        {1, 2, 3},
+        {1: "c", 2: "c", 3: "c"},
+        {1: UP, 2: UP, 3: UP},
+        [(Prune, 1)],
+        channels={"stable": 2, "canary": 3},
+    ),
+    Case(
+        "a channel that points to nothing: what serves stays",
+        STABLE,
+        {1},
+        {1: "c"},
+        {1: UP},
+        [],
+        channels={"stable": 9},
+    ),
+    Case("withdrawn: the next one comes", Latest(1), {1, 2}, {2: "c"}, {2: UP}, [(Install, 1)], gone={2}),
+    Case(
+        "withdrawn, and another one serves: it leaves",
+        Latest(1),
+        {1, 2},
+        {1: "c", 2: "c"},
+        {1: UP, 2: UP},
+        [(Prune, 2)],
+        gone={2},
+    ),
+    Case(
+        "withdrawn leaves before older ones",
+        Latest(1),
+        {1, 2, 3},
+        {1: "c", 2: "c", 3: "c"},
+        {1: UP, 2: UP, 3: UP},
+        [(Prune, 3)],
+        gone={3},
+    ),
+    Case("withdrawn, and nothing else: it stays", Latest(1), {1}, {1: "c"}, {1: UP}, [], gone={1}),
+    Case(
+        "a pinned one of two is withdrawn",
+        Pin(versions(1, 2)),
+        {1, 2},
+        {1: "c", 2: "c"},
+        {1: UP, 2: UP},
+        [(Prune, 2)],
+        gone={2},
+    ),
+    Case(
+        "withdrawn ones do not come back from the reserve",
+        Latest(2),
+        {1, 2},
+        {1: "c"},
+        {1: UP},
+        [],
+        reserve={2},
+        gone={2},
+        held={2},
+    ),
+    Case(
+        "withdrawn, but the other one does not serve yet",
+        Latest(1),
+        {1, 2},
+        {1: "g", 2: "c"},
+        {1: LOADING, 2: UP},
+        [(Wait, 1)],
+        gone={2},
     ),
     Case(
         "refused and unwanted: it leaves once",

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from servesync import __version__
-from servesync.cli import publish, show
+from servesync.cli import moves, publish, show
 from servesync.daemon.build import build_observer
 from servesync.daemon.once import sync_once
 from servesync.daemon.process import run_daemon
@@ -154,6 +154,10 @@ def retry(
 
 app.command("publish")(publish.publish)
 app.command("manifest")(publish.manifest)
+app.command("promote")(moves.promote)
+app.command("rollback")(moves.rollback)
+app.command("withdraw")(moves.withdraw)
+app.command("channels")(moves.channels)
 
 
 @app.command()

@@ -73,7 +73,7 @@ def publish(  # noqa: PLR0913 (each is an option)
     dry_run: DryRun = False,
 ) -> None:
     """Verify, pack and upload a version: immutable, the archive first, its manifest last."""
-    where = _store(config, store, endpoint_url, region, key_pattern)
+    where = store_of(config, store, endpoint_url, region, key_pattern)
     request = Request(
         model=model,
         version=version,
@@ -116,7 +116,7 @@ def manifest(  # noqa: PLR0913 (each is an option)
             request = Request(model, version, labels, level)
             sys.stdout.buffer.write(dump(manifest_of_file(Path(archive), request)))
         return
-    where = _store(config, store, endpoint_url, region, key_pattern)
+    where = store_of(config, store, endpoint_url, region, key_pattern)
     key = archive.removeprefix(f"s3://{where.bucket}/{where.prefix}")
     parsed = KeyPattern(where.key_pattern).parse(key)
     if parsed is None:
@@ -132,9 +132,14 @@ def manifest(  # noqa: PLR0913 (each is an option)
     _tell(where, done)
 
 
-def _store(
+def store_of(
     config: Path | None, url: str | None, endpoint_url: str | None, region: str | None, key_pattern: str
 ) -> Store:
+    """Return the store that the options name.
+
+    Raises:
+        SettingsError: they name none, or two.
+    """
     if (config is None) == (url is None):
         text = "say where the store is: either --store s3://BUCKET/PREFIX or -c with an agent's settings file"
         raise SettingsError(Reason.SETTINGS_INVALID, text)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from servesync import disk
+from servesync.daemon.channels import Moved, Withdrawn
 from servesync.daemon.executor import Executor
 from servesync.daemon.memory import Repeats
 from servesync.daemon.observe import MOST_MODELS, ModelView, Observation, Observer
@@ -55,6 +56,7 @@ class Agent:
         self._last_trouble: dict[str, object] = {}
         self._said: set[object] = set()
         self._prepared: set[Model] = set()
+        self._channel_troubles: set[tuple[str, str, str]] = set()
 
     def prepare(self) -> None:
         """Make every directory and remove what an earlier run left half-done.
@@ -155,6 +157,8 @@ class Agent:
             shelf.settle(view.inventory)
             for version, said in view.said.items():
                 shelf.note_said(version, said)
+            for version in view.facts.withdrawn & view.facts.reserve.keys():
+                Reserve(self.observer.workspace, view.plan.model).drop(version)
             for version in view.inventory.orphaned.keys() - view.plan.wanted - view.facts.held.keys():
                 shelf.forget(version)
         except OSError as error:
@@ -202,6 +206,8 @@ class Agent:
         if asked_store:
             self._report_trouble("store", seen.store_error, Event.POLL_FAILED, None)
         self._report_trouble("server", seen.server_error, Event.SERVER_UNREACHABLE, Event.SERVER_ANSWERS)
+        if asked_store:
+            self._report_notices()
         for model, error in seen.broken.items():
             self._say_failed(error, model=model)
         for model, view in seen.models.items():
@@ -220,6 +226,34 @@ class Agent:
             say(Event.POLL_FINISHED, models=summary, in_store=offered, **_listing_facts(seen))
         if asked_store:
             self._last_summary = facts
+
+    def _report_notices(self) -> None:
+        """Say where channels have moved to, what was withdrawn, and what of that could not be understood."""
+        notices = self.observer.notices
+        for news in notices.news:
+            log = get_logger().bind(model=news.model)
+            match news:
+                case Moved(name=name, was=was, now=now):
+                    log.info(
+                        Event.CHANNEL_MOVED,
+                        version=now.version,
+                        channel=name,
+                        was=was,
+                        sequence=now.sequence,
+                        who=now.who,
+                        why=now.why,
+                    )
+                case Withdrawn(version=version, text=text):
+                    log.warning(Event.VERSION_WITHDRAWN, version=version, because=text)
+        notices.news.clear()
+        troubles = {(str(model), name, str(error)) for (model, name), error in notices.troubles.items()}
+        for (model, name), error in notices.troubles.items():
+            if (model, name, str(error)) not in self._channel_troubles:
+                log = get_logger().bind(model=model, channel=name)
+                log.error(Event.CHANNEL_REFUSED, reason=error.reason, because=str(error))
+        self._channel_troubles = troubles
+        if self.observer.notice_error is not None:
+            self._say_failed(self.observer.notice_error)
 
     def _report_ignored(self, count: int) -> None:
         """Say when the store has more models than one agent takes."""

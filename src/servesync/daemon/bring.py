@@ -8,11 +8,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
-from servesync import disk, manifest
+from servesync import channel, disk, manifest
 from servesync.daemon.observe import Observer
 from servesync.daemon.progress import Report, Reporter
 from servesync.errors import CheckFailed, DiskError, Reason, ReleaseRefused
-from servesync.fetch import stream
+from servesync.fetch import read_whole, stream
 from servesync.install import Reserve
 from servesync.logs import Event, get_logger
 from servesync.manifest import Manifest
@@ -114,6 +114,9 @@ class Bringer:
     # -- what proves the bytes ------------------------------------------------------------------------
 
     def _evidence(self, release: Release) -> _Evidence:
+        if release.manifest is not None and release.layout is Layout.DIRECTORY:
+            self._refuse_withdrawn(release, release.manifest)
+            return _Evidence()
         if release.manifest is not None:
             return _Evidence(manifest=self._manifest(release, release.manifest))
         if release.layout is Layout.DIRECTORY:
@@ -134,19 +137,19 @@ class Bringer:
                 f"{item.key!a} has {item.size} bytes, over {manifest.MAX_MANIFEST_BYTES}: it is no manifest"
             )
             raise ReleaseRefused(Reason.MANIFEST_INVALID, text)
-        data = bytearray(item.size)
-        with stream(
-            [item], self.observer.store.read, self.observer.settings.fetch, self.should_stop
-        ) as parts:
-            done = 0
-            for _, piece in parts:
-                data[done : done + len(piece)] = piece
-                done += len(piece)
-        found = manifest.parse(bytes(data))
+        found = manifest.parse(self._refuse_withdrawn(release, item))
         (archive,) = release.objects
         name = archive.key.rpartition("/")[2]
         manifest.check_identity(found, release.model, release.version, name, archive.size)
         return found
+
+    def _refuse_withdrawn(self, release: Release, item: StoredObject) -> bytes:
+        """Return what stands in the place of a manifest, unless it is a withdrawal."""
+        observer = self.observer
+        data = read_whole(item, observer.store.read, observer.settings.fetch, self.should_stop)
+        if channel.is_withdrawal(data):
+            raise channel.withdrawn(channel.parse_withdrawal(data, release.model, release.version))
+        return data
 
     # -- fetching -------------------------------------------------------------------------------------
 

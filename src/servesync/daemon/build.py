@@ -51,6 +51,7 @@ def build_agent(
     if settings.verify.level == "load":
         require_tensorflow()
     observer = build_observer(settings, should_stop, one_pass=wake is None)
+    observer.notices.durable = True
     repeats = Repeats()
     bringer = Bringer(observer, observer.check, should_stop, reporter or for_stream(sys.stderr))
     executor = Executor(observer, bringer, observer.check, repeats)

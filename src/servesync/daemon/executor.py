@@ -165,7 +165,8 @@ class Executor:
         keep = self.observer.settings.reserve.keep
         good = view.inventory.versions[action.version].condition is Condition.GOOD
         record = shelf.records().get(action.version)
-        if not keep or not good or record is None:
+        withdrawn = action.version in view.facts.withdrawn
+        if not keep or not good or record is None or withdrawn:
             self._take_off(shelf, shelf.model, action.version)
             return False
         reserve = Reserve(self.observer.workspace, shelf.model)

@@ -9,13 +9,16 @@ from typing import Final
 
 from servesync import __version__, disk
 from servesync.confirm import ModelServer
+from servesync.daemon.channels import Notices
 from servesync.daemon.memory import Attempts, ServerMemory
 from servesync.errors import Reason, ServerError, Stopped, StoreError, SyncError, bug
+from servesync.fetch import read_whole
 from servesync.install import DamageSeen, Inventory, Record, Refusals, Reserve, Shelf, Workspace
 from servesync.plan.facts import (
     Condition,
     Everything,
     Facts,
+    Follow,
     Hold,
     Latest,
     ModelPlan,
@@ -27,7 +30,7 @@ from servesync.plan.facts import (
 )
 from servesync.plan.hearsay import heard, said
 from servesync.plan.planner import plan
-from servesync.plan.versions import Model, Release, Version, parse_version
+from servesync.plan.versions import Model, Release, StoredObject, Version, parse_version
 from servesync.plan.view import View, chosen
 from servesync.settings import EVERY_MODEL, ModelSettings, Settings
 from servesync.store import Listing, Settling, StorePort
@@ -73,7 +76,14 @@ def policy_of(settings: ModelSettings) -> Policy:
         return Latest(versions.latest)
     if versions.pin is not None:
         return Pin(frozenset(Version(number) for number in versions.pin))
+    if versions.channel is not None:
+        return Follow(versions.channel)
     return Everything()
+
+
+def followed(settings: ModelSettings) -> tuple[str, ...]:
+    """Return the channels whose position matters for a model."""
+    return settings.versions.channel or ()
 
 
 @dataclass
@@ -91,6 +101,8 @@ class Observer:
     one_pass: bool = False
     attempts: Attempts = field(default_factory=Attempts)
     server_memory: ServerMemory = field(default_factory=ServerMemory)
+    notices: Notices = field(init=False)
+    notice_error: SyncError | None = field(init=False, default=None)
     _models: dict[Model, ModelSettings] = field(init=False, default_factory=dict)
     _ignored_models: int = field(init=False, default=0)
     _damaged: dict[Model, DamageSeen] = field(init=False, default_factory=dict)
@@ -101,6 +113,7 @@ class Observer:
 
     def __post_init__(self) -> None:
         """Start with nothing seen."""
+        self.notices = Notices(self.workspace, self._read_whole)
         self._settling = Settling(self.settings.store.settle_seconds)
         self._discover()
 
@@ -113,6 +126,16 @@ class Observer:
     def ignored_models(self) -> int:
         """How many models of the store "*" would stand for if it were not for `MOST_MODELS`."""
         return self._ignored_models
+
+    def _read_whole(self, item: StoredObject) -> bytes:
+        def should_stop() -> bool:
+            try:
+                self.check()
+            except Stopped:
+                return True
+            return False
+
+        return read_whole(item, self.store.read, self.settings.fetch, should_stop)
 
     def _discover(self) -> None:
         """Take up every model of the store and of the shelf that "*" stands for.
@@ -212,6 +235,23 @@ class Observer:
             self._store_error = None
             self._listed_at = asked_at
             self._discover()
+            self._read_notices(self._listing)
+
+    def _read_notices(self, listing: Listing) -> None:
+        """Take over where channels stand, and what is withdrawn; what fails is looked at again next time."""
+        self.notice_error = None
+        for model, settings in self.models.items():
+            try:
+                self.notices.follow(model, followed(settings), listing.channels.get(model, {}))
+                here = {*Shelf(self.workspace, model).records(), *Reserve(self.workspace, model).versions()}
+                releases = listing.releases.get(model, ())
+                self.notices.look_for_withdrawals(model, releases, here, self.refusals(model))
+            except Stopped:
+                raise
+            except SyncError as error:
+                self.notice_error = error
+            except OSError as problem:
+                self.notice_error = disk.describe(problem, f"recording what the store says of {model}")
 
     def _settle(self) -> dict[Model, dict[Version, float]]:
         """Return the seconds after the last listing that each settling release must stay unchanged."""
@@ -264,6 +304,8 @@ class Observer:
             reserve={version: record.identity for version, record in reserve.items()},
             returning=returning,
             resting=resting,
+            channels=self.notices.positions(model),
+            withdrawn=self.notices.withdrawn(model, offered, self.refusals(model)),
             server=Server(
                 asked=self.server is not None,
                 policy=ServerPolicy(self.settings.serving.version_policy),
@@ -351,4 +393,7 @@ def _rests(versions: AbstractSet[Version]) -> dict[Version, Hold]:
 def _awaited(view: ModelView, settling: AbstractSet[Version]) -> frozenset[Version]:
     """Return the settling versions that policy would bring if they were complete."""
     present = View(view.facts).candidates
-    return chosen(view.facts.policy, present | settling) & settling - view.inventory.versions.keys()
+    return (
+        chosen(view.facts.policy, present | settling, view.facts.channels)
+        & settling - view.inventory.versions.keys()
+    )

@@ -102,6 +102,17 @@ def stream(
         run.end()
 
 
+def read_whole(item: StoredObject, read: Read, settings: Fetch, should_stop: Callable[[], bool]) -> bytes:
+    """Return all bytes of a small object; the caller has looked at its size. Raises as `stream` does."""
+    data = bytearray(item.size)
+    with stream([item], read, settings, should_stop) as parts:
+        done = 0
+        for _, piece in parts:
+            data[done : done + len(piece)] = piece
+            done += len(piece)
+    return bytes(data)
+
+
 def _prove(part: Part, buffer: memoryview, *, again: bool) -> None:
     """Compare what was read with its proofs; a difference may have come about on the way, once.
 

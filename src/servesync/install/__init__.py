@@ -2,6 +2,7 @@
 
 from servesync.install.content import hash_tree
 from servesync.install.lock import Lock, lock_holder
+from servesync.install.positions import Position, Positions
 from servesync.install.records import Record
 from servesync.install.refusals import Refusals
 from servesync.install.reserve import Reserve
@@ -12,6 +13,8 @@ __all__ = [
     "DamageSeen",
     "Inventory",
     "Lock",
+    "Position",
+    "Positions",
     "Proven",
     "Record",
     "Refusals",

@@ -44,7 +44,18 @@ class Refusals:
     def _still_holds(self, refusal: Refusal, release: Release) -> bool:
         if refusal.reason in OF_THE_SERVER:  # it judged the bytes, whoever brought them
             return refusal.identity == release.identity
+        if refusal.reason == Reason.VERSION_WITHDRAWN:
+            return refusal.identity == release.offer
         return refusal.identity == release.offer and refusal.judge == self._judge
+
+    def withdrawn(self, offered: Mapping[Version, Release]) -> dict[Version, str]:
+        """Return why versions are withdrawn, as far as the store does not offer something else by now."""
+        return {
+            version: refusal.text
+            for version, refusal in records.read_all(self._folder, Refusal).items()
+            if refusal.reason == Reason.VERSION_WITHDRAWN
+            and (version not in offered or offered[version].offer == refusal.identity)
+        }
 
     def remember(self, version: Version, identity: str, reason: Reason, text: str, now: datetime) -> None:
         """Refuse a release until it changes, also after a restart.

@@ -27,7 +27,14 @@ class Everything:
     """Serve every good version of the store."""
 
 
-Policy = Latest | Pin | Everything
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Serve the versions that these channels point to."""
+
+    channels: tuple[str, ...]
+
+
+Policy = Latest | Pin | Everything | Follow
 
 
 class ServerPolicy(StrEnum):
@@ -124,7 +131,8 @@ class Facts:
 
     `offered` maps versions of the store to identities, or is None when the store was never listed;
     `reserve` does so for versions that lie ready beside the shelf; those in `returning` are there only until
-    the server has seen them gone, and `resting` while it may not have.
+    the server has seen them gone, and `resting` while it may not have. `channels`: the last good position of
+    each channel. `withdrawn`: what no instance is to serve any more.
     """
 
     model: Model
@@ -136,6 +144,8 @@ class Facts:
     reserve: Mapping[Version, str] = field(default_factory=dict)
     returning: frozenset[Version] = frozenset()
     resting: frozenset[Version] = frozenset()
+    channels: Mapping[str, Version] = field(default_factory=dict)
+    withdrawn: frozenset[Version] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ The rules, in the order in which they are asked:
    more than two that are neither wanted nor confirmed pile up meanwhile.
 3. A damaged version that is wanted is repaired; a wanted one that is missing is put back from the reserve
    or installed, highest first.
-4. Only when every wanted version is in place and served does the lowest unwanted one leave.
+4. Only when every wanted version is in place and served does an unwanted one leave: a withdrawn one first,
+   then the lowest. A withdrawn version is never wanted.
 
 Absence is never an order: a version that the listing no longer names stays for as long as policy would
 keep it. What servesync did not put there is never touched.
@@ -142,7 +143,9 @@ def _arrivals(view: View) -> Iterator[Action]:
 
 def _departures(view: View, judged: AbstractSet[Version]) -> Iterator[Action]:
     """Yield the lowest unwanted version once all that is wanted is in place and served."""
-    if view.facts.offered is None or view.pins_missing or not view.wanted or not view.unwanted:
+    if view.facts.offered is None or view.pins_missing or view.channels_unknown:
+        return
+    if not view.wanted or not view.unwanted:
         return
     if view.is_silent:
         return
@@ -150,7 +153,11 @@ def _departures(view: View, judged: AbstractSet[Version]) -> Iterator[Action]:
     if not leaving or not all(view.is_served(version) for version in view.wanted):
         return
     if not view.server.asked or any(_is_available(view, version) for version in view.wanted | view.unwanted):
-        yield Prune(min(leaving), f"not wanted by policy ({view.policy}); newer ones serve")
+        gone = leaving & view.facts.withdrawn
+        if gone:
+            yield Prune(min(gone), "withdrawn; what policy wants instead serves")
+        else:
+            yield Prune(min(leaving), f"not wanted by policy ({view.policy}); newer ones serve")
 
 
 def _is_available(view: View, version: Version) -> bool:

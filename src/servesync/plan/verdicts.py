@@ -31,8 +31,7 @@ _PROOFS: Final = {
 def verdicts(view: View, actions: tuple[Action, ...]) -> dict[Version, Verdict]:
     """Return a verdict on every version that the store, the shelf or the policy names."""
     names = set(view.facts.shelf) | view.offered.keys() | set(view.facts.held) | set(view.facts.reserve)
-    if isinstance(view.facts.policy, Pin):
-        names |= view.facts.policy.versions
+    names |= view.named or frozenset()
     ordered = {action.version: action for action in reversed(actions)}
     return {version: _verdict(view, version, ordered.get(version)) for version in sorted(names)}
 
@@ -57,6 +56,10 @@ def _verdict(view: View, version: Version, action: Action | None) -> Verdict:
 
 
 def _verdict_on_shelf(view: View, version: Version) -> Verdict:
+    if version in view.facts.withdrawn:
+        hold = view.facts.held.get(version)
+        why = f" ({hold.text})" if hold else ""
+        return Verdict(Role.KEPT, f"withdrawn{why}; kept until another version that policy wants serves")
     note = f"; {_PROOFS[view.good[version].proven_by]}{_store_note(view, version)}"
     if version not in view.wanted:
         return Verdict(Role.KEPT, f"not wanted ({view.policy}), kept until {_kept_until(view)}{note}")
@@ -100,7 +103,9 @@ def _kept_until(view: View) -> str:
     if view.facts.offered is None:
         return "the store answers"
     if view.pins_missing:
-        return f"every pinned version is in place (missing: {sorted(view.pins_missing)})"
+        return f"every version that policy names is in place (missing: {sorted(view.pins_missing)})"
+    if view.channels_unknown:
+        return f"every channel has a position (not seen yet: {', '.join(view.channels_unknown)})"
     if view.server.asked and view.server.versions is None:
         return "the server answers"
     return "every wanted version serves"
@@ -135,7 +140,8 @@ def _verdict_in_store(view: View, version: Version) -> Verdict:
     if hold:
         return Verdict(Role.HELD, f"{hold.reason.value}: {hold.text}")
     if version not in view.offered:
-        return Verdict(Role.MISSING, "pinned, but neither in the store nor on the shelf")
+        by = "pinned" if isinstance(view.facts.policy, Pin) else f"wanted by policy ({view.policy})"
+        return Verdict(Role.MISSING, f"{by}, but neither in the store nor on the shelf")
     if version in view.wanted:
         return Verdict(Role.TO_INSTALL, f"wanted by policy ({view.policy}); its turn comes later")
     return Verdict(Role.NOT_WANTED, f"in the store; not wanted by policy ({view.policy})")

@@ -7,6 +7,7 @@ from servesync.plan.facts import (
     Condition,
     Everything,
     Facts,
+    Follow,
     Latest,
     Pin,
     Policy,
@@ -18,13 +19,26 @@ from servesync.plan.facts import (
 from servesync.plan.versions import Version
 
 
-def chosen(policy: Policy, candidates: frozenset[Version]) -> frozenset[Version]:
+def named(policy: Policy, channels: Mapping[str, Version]) -> frozenset[Version] | None:
+    """Return the versions that a policy names one by one; None if it names none."""
+    match policy:
+        case Pin(versions):
+            return versions
+        case Follow(names):
+            return frozenset(channels[name] for name in names if name in channels)
+        case Latest() | Everything():
+            return None
+
+
+def chosen(
+    policy: Policy, candidates: frozenset[Version], channels: Mapping[str, Version]
+) -> frozenset[Version]:
     """Return those of the candidates that a policy asks for."""
     match policy:
         case Latest(count):
             return frozenset(sorted(candidates, reverse=True)[:count])
-        case Pin(versions):
-            return versions & candidates
+        case Pin() | Follow():
+            return (named(policy, channels) or frozenset()) & candidates
         case Everything():
             return candidates
 
@@ -35,6 +49,7 @@ class View:
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self.server = facts.server
+        self.named = named(facts.policy, facts.channels)
         self.offered = facts.offered or {}
         self.owned: Mapping[Version, Shelved] = {
             version: item for version, item in facts.shelf.items() if item.condition is not Condition.FOREIGN
@@ -56,8 +71,9 @@ class View:
         self.ready = frozenset(version for version in facts.reserve if self._is_ready(version))
         """Versions that a rename puts on the shelf."""
         there = {version for version in self.owned if version in self.good or self._may_recover(version)}
-        self.candidates = frozenset(self.fetchable | self.late | self.ready | self.returning | there)
-        self.wanted = chosen(facts.policy, self.candidates)
+        found = self.fetchable | self.late | self.ready | self.returning | there
+        self.candidates = frozenset(found - facts.withdrawn)
+        self.wanted = chosen(facts.policy, self.candidates, facts.channels)
         self.unwanted = self.owned.keys() - self.wanted
 
     def _is_ready(self, version: Version) -> bool:
@@ -72,10 +88,12 @@ class View:
             return True
         if version in self.offered:
             return self.offered[version] == self.facts.reserve[version]
-        return isinstance(self.facts.policy, Pin)
+        return self.named is not None
 
     def _is_refused(self, version: Version) -> bool:
-        """Whether the server's own verdict keeps a version away, wherever it lies."""
+        """Whether the server's own verdict, or a withdrawal, keeps a version away, wherever it lies."""
+        if version in self.facts.withdrawn:
+            return True
         hold = self.facts.held.get(version)
         return hold is not None and hold.reason in {Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIMEOUT}
 
@@ -88,17 +106,26 @@ class View:
     @property
     def in_place(self) -> bool:
         """Whether all that policy wants is complete on the shelf, as far as it can be had now."""
-        if isinstance(self.facts.policy, Pin):
-            return not self.pins_missing
+        if self.named is not None:
+            return bool(self.good) and not self.pins_missing and not self.channels_unknown
         return (
             bool(self.good.keys() & self.wanted or self.late) and self.wanted - self.late <= self.good.keys()
         )
 
     @property
     def pins_missing(self) -> frozenset[Version]:
-        """The pinned versions that are not complete on the shelf."""
+        """The versions named by policy that are not complete on the shelf, and are not withdrawn."""
+        return (self.named or frozenset()) - self.good.keys() - self.facts.withdrawn
+
+    @property
+    def channels_unknown(self) -> tuple[str, ...]:
+        """The channels of the policy whose position was never seen."""
         policy = self.facts.policy
-        return policy.versions - self.good.keys() if isinstance(policy, Pin) else frozenset()
+        return (
+            tuple(name for name in policy.channels if name not in self.facts.channels)
+            if isinstance(policy, Follow)
+            else ()
+        )
 
     def says(self, version: Version) -> Served | None:
         """What the server says of a version; None if it says nothing."""
@@ -147,5 +174,8 @@ class View:
                 return f"latest: {count}"
             case Pin(versions):
                 return f"pin: {sorted(versions)}"
+            case Follow(names):
+                at = ", ".join(f"{name} at {self.facts.channels.get(name, 'no version')}" for name in names)
+                return f"channel: {at}"
             case Everything():
                 return "all"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from servesync import manifest
+from servesync import channel, manifest
 from servesync.errors import Reason, SettingsError
-from servesync.fetch import stream
+from servesync.fetch import read_whole, stream
 from servesync.manifest import Archive, Manifest
 from servesync.pack import Extent, Packed, describe, pack_tree
 from servesync.plan.versions import Model, Release, StoredObject, Version
@@ -160,7 +160,10 @@ class _Publication:
 
     def _compare(self, there: Release, item: StoredObject, packed: Packed) -> Published:
         """Return the version that is there already, if it has the same files."""
-        found = manifest.parse(_read(self.store, item))
+        data = _read(self.store, item)
+        if channel.is_withdrawal(data):
+            raise channel.withdrawn(channel.parse_withdrawal(data, self.model, self.version))
+        found = manifest.parse(data)
         (archive,) = there.objects
         name = archive.key.rpartition("/")[2]
         manifest.check_identity(found, self.model, self.version, name, archive.size)
@@ -188,8 +191,7 @@ class _Publication:
 def _read(store: Store, item: StoredObject) -> bytes:
     reader = S3Store(store, Fetch(), Limits())
     try:
-        with stream([item], reader.read, Fetch(), lambda: False) as parts:
-            return b"".join(bytes(piece) for _, piece in parts)
+        return read_whole(item, reader.read, Fetch(), lambda: False)
     finally:
         reader.close()
 

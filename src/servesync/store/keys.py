@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from servesync.plan.versions import Model, Version, parse_model, parse_version
+from servesync.plan.versions import Layout, Model, Release, Version, parse_model, parse_version
 
 ARCHIVE_ENDINGS: Final = (".tar.gz", ".tgz", ".tar.zst", ".tar")
 _MODEL: Final = r"(?P<model>[A-Za-z0-9_-][A-Za-z0-9._-]{0,99})"
@@ -58,6 +58,14 @@ class KeyPattern:
         if match["manifest"]:
             return ParsedKey(model, version, KeyKind.MANIFEST)
         return ParsedKey(model, version, KeyKind.MEMBER, match["path"])
+
+
+def manifest_key_at(release: Release) -> str:
+    """Return the key under which a release has its manifest, or would have it."""
+    if release.layout is Layout.ARCHIVE:
+        return manifest_key(release.objects[0].key)
+    item = release.objects[0]
+    return item.key.removesuffix(item.path).removesuffix("/") + MANIFEST_ENDING
 
 
 def manifest_key(archive_key: str) -> str:

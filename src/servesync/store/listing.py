@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from servesync import channel
 from servesync.errors import Reason, ReleaseRefused, SyncError
 from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
-from servesync.store.keys import KeyKind, KeyPattern, manifest_key
+from servesync.store.keys import MANIFEST_ENDING, KeyKind, KeyPattern, manifest_key
 
 EXAMPLES: Final = 5
 SHOWN_CHARACTERS: Final = 80
+MOST_CHANNELS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,8 @@ class Listing:
     """One complete look at the store.
 
     `problems`: why a version that has keys is no release. `ignored_keys`: how many keys name no version of
-    any model, with a few examples, escaped. `requests`: what the look cost.
+    any model, with a few examples, escaped. `requests`: what the look cost. `channels`: the objects of the
+    channels of each model, by name.
     """
 
     releases: Mapping[Model, tuple[Release, ...]]
@@ -26,6 +29,7 @@ class Listing:
     ignored_keys: int
     ignored_examples: tuple[str, ...]
     requests: int
+    channels: Mapping[Model, Mapping[str, StoredObject]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -48,6 +52,7 @@ class Grouping:
         self._max_members = max_members
         self._found: dict[tuple[Model, Version], _Found] = {}
         self._too_many: set[tuple[Model, Version]] = set()
+        self._channels: dict[Model, dict[str, StoredObject]] = {}
         self._ignored = 0
         self._examples: list[str] = []
 
@@ -60,6 +65,9 @@ class Grouping:
         if size == 0 and (relative == "" or relative.endswith("/")):
             return True
         parsed = self._pattern.parse(relative)
+        place = channel.parse_key(relative) if parsed is None else None
+        if place is not None:
+            return self._add_channel(*place, StoredObject(key, size, etag))
         if parsed is None:
             self._ignore(relative)
             return True
@@ -79,6 +87,15 @@ class Grouping:
                 return True
             found.members[key] = StoredObject(key, size, etag, parsed.path)
         return len(found.archives) + len(found.manifests) + len(found.members) > known
+
+    def _add_channel(self, model: Model, name: str, item: StoredObject) -> bool:
+        if not self._wants(model):
+            return True
+        known = self._channels.setdefault(model, {})
+        fresh = name not in known
+        if len(known) < MOST_CHANNELS:
+            known[name] = item
+        return fresh
 
     def _ignore(self, key: str) -> None:
         self._ignored += 1
@@ -100,7 +117,9 @@ class Grouping:
             else:
                 releases.setdefault(model, []).append(release)
         frozen = {model: tuple(items) for model, items in releases.items()}
-        return Listing(frozen, problems, self._ignored, tuple(self._examples), requests)
+        return Listing(
+            frozen, problems, self._ignored, tuple(self._examples), requests, channels=self._channels
+        )
 
     def _release(self, model: Model, version: Version, found: _Found) -> Release:
         sources = sorted(found.archives) + sorted(found.folders)
@@ -112,7 +131,7 @@ class Grouping:
             (archive,) = found.archives.values()
             manifest = _manifest_of(archive, found.manifests)
             return Release(model, version, Layout.ARCHIVE, (archive,), _identity([archive]), manifest)
-        if found.manifests:
+        if found.manifests and not found.folders:
             text = (
                 f"{min(found.manifests)!a} belongs to an archive that is not there: publish the archive again"
             )
@@ -124,7 +143,8 @@ class Grouping:
             text = f"{sources[0]!a} has no saved_model.pb (yet): finish the upload, or publish an archive"
             raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
         members = tuple(sorted(found.members.values(), key=lambda item: item.path))
-        return Release(model, version, Layout.DIRECTORY, members, _identity(members))
+        manifest = found.manifests.get(sources[0].removesuffix("/") + MANIFEST_ENDING)
+        return Release(model, version, Layout.DIRECTORY, members, _identity(members), manifest)
 
 
 def _manifest_of(archive: StoredObject, manifests: Mapping[str, StoredObject]) -> StoredObject | None:

@@ -1,6 +1,7 @@
-"""Writes releases into the store: nothing is ever replaced, and what is interrupted leaves nothing visible.
+"""Writes releases into the store: none is ever replaced, and what is interrupted leaves nothing visible.
 
-Every write asks for `If-None-Match: *`. A store that does not know the condition ignores it, so the publisher
+Every write of something new asks for `If-None-Match: *`, every replacement (of a channel, or of a manifest by
+a withdrawal) for `If-Match`. A store that does not know the condition ignores it, so the publisher
 also looks before it writes.
 """
 
@@ -41,6 +42,10 @@ class About:
 
 class AlreadyThere(Exception):
     """The key has an object already; nothing was written."""
+
+
+class Changed(Exception):
+    """The object is no longer the one that was read; nothing was written."""
 
 
 class _Door:
@@ -102,6 +107,30 @@ class S3Writer:
             StoreError, TransferError: the store refused or did not answer; the object may be there or not.
         """
         _put_new(self._door, key, data, about)
+
+    def replace(self, key: str, data: bytes, etag: str, about: About) -> None:
+        """Write one small object in the place of the one that has this ETag.
+
+        Raises:
+            Changed: another one is there, or none.
+            StoreError, TransferError: the store refused or did not answer; either object may be there.
+        """
+        try:
+            with self._door.asking(key) as client:
+                client.put_object(
+                    **self._door.where(key),
+                    Body=data,
+                    IfMatch=etag,
+                    ContentType=about.content_type,
+                    Metadata=about.metadata,
+                    ChecksumCRC32=_crc32(data),
+                )
+        except AlreadyThere as error:  # the same status says that the condition does not hold
+            raise Changed(key) from error
+        except TransferError as error:
+            if error.reason is Reason.OBJECT_GONE:
+                raise Changed(key) from error
+            raise
 
     @contextmanager
     def upload_new(self, key: str, about: About) -> Iterator[Callable[[bytes | memoryview], None]]:

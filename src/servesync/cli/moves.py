@@ -1,0 +1,151 @@
+"""The commands that say which version instances serve: `promote`, `rollback`, `withdraw`, `channels`."""
+
+import json
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from servesync import publishing
+from servesync.channel import Channel, Move
+from servesync.cli.publish import ConfigFile, Endpoint, Pattern, Region, StoreUrl, store_of
+from servesync.errors import Reason, SettingsError
+
+ModelName = Annotated[str, typer.Argument(help="The model.", metavar="MODEL")]
+VersionNumber = Annotated[str, typer.Argument(help="The version's number.", metavar="VERSION")]
+ChannelName = Annotated[str, typer.Option("--channel", metavar="NAME", help="The channel to move.")]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Kept with the move.")]
+Who = Annotated[
+    str | None, typer.Option("--who", metavar="NAME", help="Kept with the move; user@host if not given.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
+DEFAULT_PATTERN: Final = "{model}/{version}"
+
+
+def promote(  # noqa: PLR0913 (each is an option)
+    model: ModelName,
+    version: VersionNumber,
+    *,
+    channel: ChannelName,
+    why: Why = "",
+    who: Who = None,
+    config: ConfigFile = None,
+    store: StoreUrl = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    key_pattern: Pattern = DEFAULT_PATTERN,
+    as_json: Json = False,
+) -> None:
+    """Bring a channel to a version: every instance that follows it serves that version next."""
+    where = store_of(config, store, endpoint_url, region, key_pattern)
+    done = publishing.promote(where, (model, version, channel), who or publishing.default_who(), why)
+    _tell(done, as_json=as_json)
+
+
+def rollback(  # noqa: PLR0913 (each is an option)
+    model: ModelName,
+    *,
+    channel: ChannelName,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="VERSION", help="Not the version before, but this one.")
+    ] = None,
+    why: Why = "",
+    who: Who = None,
+    config: ConfigFile = None,
+    store: StoreUrl = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    key_pattern: Pattern = DEFAULT_PATTERN,
+    as_json: Json = False,
+) -> None:
+    """Bring a channel back to the version where it stood before."""
+    where = store_of(config, store, endpoint_url, region, key_pattern)
+    done = publishing.rollback(where, (model, channel), to, who or publishing.default_who(), why)
+    _tell(done, as_json=as_json)
+
+
+def withdraw(  # noqa: PLR0913 (each is an option)
+    model: ModelName,
+    version: VersionNumber,
+    *,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; every instance logs it.")],
+    who: Who = None,
+    config: ConfigFile = None,
+    store: StoreUrl = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    key_pattern: Pattern = DEFAULT_PATTERN,
+    as_json: Json = False,
+) -> None:
+    """Take a version out everywhere; no instance gives up the last version that it can serve."""
+    if not reason.strip():
+        raise SettingsError(Reason.SETTINGS_INVALID, "--reason: say why; every instance logs it")
+    where = store_of(config, store, endpoint_url, region, key_pattern)
+    done = publishing.withdraw(where, (model, version), who or publishing.default_who(), reason)
+    if as_json:
+        typer.echo(
+            json.dumps(done.withdrawal.model_dump(mode="json", by_alias=True) | {"written": done.fresh})
+        )
+        return
+    found = done.withdrawal
+    state = "withdrawn" if done.fresh else "was withdrawn already"
+    typer.echo(f"{found.model} {found.version}: {state} ({found.time}, {found.who}: {found.reason})")
+    typer.echo(f"  s3://{where.bucket}/{done.key}")
+
+
+def channels(
+    model: ModelName,
+    *,
+    config: ConfigFile = None,
+    store: StoreUrl = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    as_json: Json = False,
+) -> None:
+    """List the channels of a model, and where they have been."""
+    where = store_of(config, store, endpoint_url, region, DEFAULT_PATTERN)
+    found = publishing.channels(where, model)
+    if as_json:
+        shown = {
+            name: item.model_dump(mode="json", by_alias=True)
+            if isinstance(item, Channel)
+            else {"reason": item.reason.value, "text": str(item)}
+            for name, item in found.items()
+        }
+        typer.echo(json.dumps(shown, indent=2))
+        return
+    if not found:
+        typer.echo(f"{model} has no channel; `servesync promote {model} VERSION --channel NAME` makes one")
+        return
+    table = Table(show_edge=False, pad_edge=False)
+    for title in ("channel", "version", "seq.", "since (UTC)", "who", "why"):
+        table.add_column(title, overflow="fold")
+    for name, item in found.items():
+        if not isinstance(item, Channel):
+            table.add_row(name, "?", "", "", "", str(item))
+            continue
+        table.add_row(name, *_cells(item.now), style="bold")
+        for move in item.past:
+            table.add_row("", *_cells(move), style="dim")
+    Console().print(table)
+
+
+def _cells(move: Move) -> tuple[str, ...]:
+    kind = "rollback" if move.kind == "rollback" else ""
+    why = ": ".join(text for text in (kind, move.why) if text)
+    return (str(move.version), str(move.sequence), move.time, move.who, why)
+
+
+def _tell(done: publishing.MoveDone, *, as_json: bool) -> None:
+    found = done.now
+    if as_json:
+        plain: dict[str, Any] = found.model_dump(mode="json", by_alias=True)
+        typer.echo(json.dumps(plain | {"was": done.was, "written": done.changed}))
+        return
+    name = f"{found.model}, channel {found.channel}"
+    if not done.changed:
+        typer.echo(f"{name}: at {found.now.version} already; nothing was written")
+        return
+    was = "new" if done.was is None else f"was {done.was}"
+    typer.echo(f"{name}: at {found.now.version} now ({was}; sequence {found.now.sequence})")

@@ -1,0 +1,184 @@
+"""What the store says beside its releases: where channels stand, and which versions are withdrawn.
+
+A document is read when the listing shows another ETag than before, and only for what matters here: channels
+that a policy follows, and manifests of versions on this machine. What cannot be read, or makes no sense,
+changes nothing: the last good position stays, and nothing counts as withdrawn.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from servesync import channel
+from servesync.errors import Reason, ReleaseRefused, SyncError
+from servesync.install import Position, Positions, Refusals, Workspace
+from servesync.plan.versions import Model, Release, StoredObject, Version
+
+ReadWhole = Callable[[StoredObject], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A channel has a new position; `was` is None if none was known."""
+
+    model: Model
+    name: str
+    was: Version | None
+    now: channel.Move
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A version of this machine was withdrawn in the store."""
+
+    model: Model
+    version: Version
+    text: str
+
+
+News = Moved | Withdrawn
+
+
+@dataclass
+class Notices:
+    """Follows the documents of one store. `durable`: what is learnt may be written into the workspace."""
+
+    workspace: Workspace
+    read: ReadWhole
+    durable: bool = False
+    news: list[News] = field(default_factory=list)
+    """What is new since the caller last emptied it."""
+    troubles: dict[tuple[Model, str], SyncError] = field(default_factory=dict)
+    """Why the position of a channel is not known for sure, as of the last listing."""
+    _positions: dict[Model, dict[str, Position]] = field(default_factory=dict)
+    _refused: dict[tuple[Model, str], tuple[str, SyncError]] = field(default_factory=dict)
+    _read_manifests: dict[tuple[Model, Version], str] = field(default_factory=dict)
+    _withdrawn: dict[tuple[Model, Version], tuple[str, str]] = field(default_factory=dict)
+
+    def positions(self, model: Model) -> Mapping[str, Version]:
+        """Return the last good position of each channel of a model.
+
+        Raises:
+            OSError: the records cannot be read.
+        """
+        return {name: Version(found.version) for name, found in self._known(model).items()}
+
+    def follow(self, model: Model, names: Iterable[str], listed: Mapping[str, StoredObject]) -> None:
+        """Take over where channels stand by a listing.
+
+        Raises:
+            OSError: a position cannot be recorded; it counts as not seen.
+        """
+        for name in names:
+            self.troubles.pop((model, name), None)
+            try:
+                self._look(model, name, listed.get(name))
+            except SyncError as error:
+                self.troubles[model, name] = error
+
+    def _known(self, model: Model) -> dict[str, Position]:
+        if model not in self._positions:
+            self._positions[model] = dict(Positions(self.workspace, model).read())
+        return self._positions[model]
+
+    def _look(self, model: Model, name: str, item: StoredObject | None) -> None:
+        known = self._known(model).get(name)
+        if item is None:
+            stays = f"; it stays at {known.version}" if known else ""
+            text = f"the store has no channel {name} of {model}{stays}; set it with `servesync promote`"
+            raise SyncError(Reason.CHANNEL_MISSING, text)
+        if known is not None and known.etag == item.etag:
+            return
+        etag, error = self._refused.get((model, name), ("", None))
+        if error is not None and etag == item.etag:
+            raise error
+        try:
+            self._take(model, name, item, known)
+        except ReleaseRefused as refusal:
+            self._refused[model, name] = (item.etag, refusal)
+            raise
+
+    def _take(self, model: Model, name: str, item: StoredObject, known: Position | None) -> None:
+        if item.size > channel.MAX_BYTES:
+            text = (
+                f"the channel {name} of {model} has {item.size} bytes, over {channel.MAX_BYTES}: it is none"
+            )
+            raise ReleaseRefused(Reason.CHANNEL_INVALID, text)
+        data = self.read(item)
+        found = channel.parse_channel(data, model, name)
+        fresh = Position(
+            version=found.now.version,
+            sequence=found.now.sequence,
+            etag=item.etag,
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+        if known is not None and not _is_later(fresh, known):
+            text = (
+                f"the channel {name} of {model} says {found.now.version} with sequence {fresh.sequence}, "
+                f"after {known.version} with sequence {known.sequence} was seen: an older copy was put back, "
+                "or two were written; move it with `servesync promote`"
+            )
+            raise ReleaseRefused(Reason.CHANNEL_WENT_BACK, text)
+        if self.durable:
+            Positions(self.workspace, model).write(name, fresh)
+        self._known(model)[name] = fresh
+        if known is None or known.version != fresh.version:
+            self.news.append(Moved(model, name, Version(known.version) if known else None, found.now))
+
+    # -- withdrawals ----------------------------------------------------------------------------------
+
+    def look_for_withdrawals(
+        self, model: Model, releases: Iterable[Release], here: Iterable[Version], refusals: Refusals
+    ) -> None:
+        """Read the manifests of versions on this machine that have changed, and are small enough for one.
+
+        Raises:
+            SyncError: one could not be read; it is read at the next listing.
+            OSError: a withdrawal could not be recorded.
+        """
+        on_machine = set(here)
+        for release in releases:
+            item = release.manifest
+            key = (model, release.version)
+            if item is None or release.version not in on_machine or item.size > channel.MAX_BYTES:
+                continue
+            if self._read_manifests.get(key) == item.etag:
+                continue
+            data = self.read(item)
+            if channel.is_withdrawal(data):
+                self._take_withdrawal(release, data, refusals)
+            self._read_manifests[key] = item.etag
+
+    def _take_withdrawal(self, release: Release, data: bytes, refusals: Refusals) -> None:
+        try:
+            found = channel.parse_withdrawal(data, release.model, release.version)
+        except ReleaseRefused:
+            return  # nobody knows who says so: it takes nothing away
+        text = str(channel.withdrawn(found))
+        known = refusals.withdrawn({release.version: release})
+        if self.durable and release.version not in known:
+            refusals.remember(
+                release.version, release.offer, Reason.VERSION_WITHDRAWN, text, datetime.now(UTC)
+            )
+        self._withdrawn[release.model, release.version] = (release.offer, text)
+        if release.version not in known:
+            self.news.append(Withdrawn(release.model, release.version, text))
+
+    def withdrawn(
+        self, model: Model, offered: Mapping[Version, Release], refusals: Refusals
+    ) -> frozenset[Version]:
+        """Return the versions of a model that are known to be withdrawn, and not offered anew."""
+        seen = {
+            version
+            for (name, version), (offer, _) in self._withdrawn.items()
+            if name == model and (version not in offered or offered[version].offer == offer)
+        }
+        return frozenset(seen | refusals.withdrawn(offered).keys())
+
+
+def _is_later(fresh: Position, known: Position) -> bool:
+    """Whether a position follows another; the same bytes once more are no news, but no fault either."""
+    if fresh.sequence == known.sequence:
+        return fresh.sha256 == known.sha256
+    return fresh.sequence > known.sequence

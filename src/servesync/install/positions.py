@@ -1,0 +1,65 @@
+"""Where each channel was last seen: small durable records, so that no restart forgets a sequence."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from servesync import disk
+from servesync.install.workspace import Workspace
+from servesync.plan.versions import MAX_VERSION, Model
+
+MAX_RECORD_BYTES = 64 << 10
+
+
+class Position(BaseModel):
+    """The last good position of a channel; `etag` and `sha256` are those of the object that said so."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: Literal[1] = 1
+    version: Annotated[int, Field(ge=0, le=MAX_VERSION)]
+    sequence: Annotated[int, Field(ge=1, le=MAX_VERSION)]
+    etag: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """The positions of one model's channels."""
+
+    workspace: Workspace
+    model: Model
+
+    @property
+    def _folder(self) -> Path:
+        return self.workspace.root / "channels" / self.model
+
+    def read(self) -> Mapping[str, Position]:
+        """Return every readable position, by the channel's name.
+
+        Raises:
+            OSError: the directory cannot be read.
+        """
+        found = {}
+        for entry in disk.entries(self._folder):
+            position = _read(Path(entry.path)) if entry.name.endswith(".json") else None
+            if position is not None:
+                found[entry.name.removesuffix(".json")] = position
+        return found
+
+    def write(self, name: str, position: Position) -> None:
+        """Store a position durably, replacing the older one atomically."""
+        disk.make_dir(self.workspace.root / "channels", 0o700)
+        disk.make_dir(self._folder, 0o700)
+        disk.write_file(self._folder / f"{name}.json", position.model_dump_json().encode())
+
+
+def _read(path: Path) -> Position | None:
+    try:
+        with path.open("rb") as file:
+            return Position.model_validate_json(file.read(MAX_RECORD_BYTES))
+    except (OSError, ValidationError):
+        return None
