@@ -102,7 +102,8 @@ class Server:
 
     `asked` False: there is no server to ask, and installation is the end. `versions` None: it did not
     answer; `may_be_starting` then tells whether it may be about to. `waited_seconds`: how long an answering
-    server has been seen with a version that is not available, or not even listed.
+    server has been seen with a version that is not available, or not even listed. `latest`: how many of the
+    highest versions a server with policy latest serves.
     """
 
     asked: bool = True
@@ -111,6 +112,7 @@ class Server:
     waited_seconds: Mapping[Version, float] = field(default_factory=dict)
     load_timeout_seconds: float = 600.0
     may_be_starting: bool = True
+    latest: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,10 @@ class Facts:
     shelf: Mapping[Version, Shelved]
     server: Server
     reserve: Mapping[Version, str] = field(default_factory=dict)
+    labels: Mapping[str, Version | None] = field(default_factory=dict)
+    """Where each label is to point; None for one whose target is not known now."""
+    labelled: frozenset[Version] = frozenset()
+    """Versions that a label points to, is about to point to, or may still point to in the server."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ The rules, in the order in which they are asked:
    more than two that are neither wanted nor confirmed pile up meanwhile.
 3. A damaged version that is wanted is repaired; a wanted one that is missing is put back from the reserve
    or installed, highest first.
-4. Only when every wanted version is in place and served does the lowest unwanted one leave.
+4. Only when every wanted version is in place and served does the lowest unwanted one leave, and never one
+   that a label points to, or may still point to in the server.
 
 Absence is never an order: a version that the listing no longer names stays for as long as policy would
 keep it. What servesync did not put there is never touched.
@@ -172,7 +173,7 @@ def _departures(view: View) -> Iterator[Action]:
         return
     if view.is_silent:
         return
-    leaving = {version for version in view.unwanted if not _is_loading(view, version)}
+    leaving = {version for version in view.unwanted - view.facts.labelled if not _is_loading(view, version)}
     if not leaving or not all(view.is_served(version) for version in view.wanted):
         return
     if not view.server.asked or any(_is_available(view, version) for version in view.wanted | view.unwanted):
