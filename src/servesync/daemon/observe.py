@@ -10,6 +10,7 @@ from typing import Final
 from servesync import __version__, disk
 from servesync.confirm import ModelServer
 from servesync.daemon.memory import Attempts, ServerMemory
+from servesync.daemon.models_config import ConfigKeeper, Draft, labels_of, told
 from servesync.errors import Reason, ServerError, Stopped, StoreError, SyncError, bug
 from servesync.install import DamageSeen, Inventory, Refusals, Reserve, Shelf, Workspace
 from servesync.plan.facts import (
@@ -23,7 +24,6 @@ from servesync.plan.facts import (
     Policy,
     Served,
     Server,
-    ServerPolicy,
 )
 from servesync.plan.planner import plan
 from servesync.plan.versions import Model, Release, Version, parse_version
@@ -54,6 +54,8 @@ class Observation:
     server_error: ServerError | None
     settling_seconds: float | None
     """Until a listing may show that a wanted directory release has settled; None if none is settling."""
+    config: Draft | None = None
+    """What `serving.config_file` is to say; None if none is kept."""
 
 
 TAKES_THE_NUMBER: Final = (
@@ -84,6 +86,7 @@ class Observer:
     workspace: Workspace
     check: Callable[[], None] = lambda: None
     one_pass: bool = False
+    config: ConfigKeeper | None = None
     attempts: Attempts = field(default_factory=Attempts)
     server_memory: ServerMemory = field(default_factory=ServerMemory)
     _damaged: dict[Model, DamageSeen] = field(init=False, default_factory=dict)
@@ -105,6 +108,8 @@ class Observer:
         """Return what is there now; the store is listed only if `ask_store`."""
         if ask_store:
             self._list_store()
+        if self.config is not None:
+            self.config.look()
         now = time.monotonic()
         settling = self._settle()
         views: dict[Model, ModelView] = {}
@@ -122,14 +127,25 @@ class Observer:
                 raise
             except Exception as problem:  # noqa: BLE001 (a bug with one model must not hold up the others)
                 broken[model] = bug(problem)
+        draft = self._draft(views, server_error, now)
         waits = [
             settling[model][version] + self._listed_at - now
             for model, view in views.items()
             for version in _awaited(view, settling.get(model, {}).keys())
         ]
         return Observation(
-            views, broken, self._listing, self._store_error, server_error, min(waits, default=None)
+            views, broken, self._listing, self._store_error, server_error, min(waits, default=None), draft
         )
+
+    def _draft(
+        self, views: Mapping[Model, ModelView], server_error: ServerError | None, now: float
+    ) -> Draft | None:
+        """Return what `serving.config_file` is to say, after what was seen."""
+        if self.config is None:
+            return None
+        facts = {model: view.facts for model, view in views.items()}
+        self.config.saw(facts, server_error, now)
+        return self.config.draft(self.models, facts, now)
 
     def served_now(self, model: Model) -> Version | None:
         """Return the highest installed version that the server has confirmed; None if there is none.
@@ -204,6 +220,8 @@ class Observer:
         versions = self.server_memory.saw(model, served, time.monotonic(), inventory.versions)
         releases = self._listing.releases.get(model, ()) if self._listing else ()
         offered = {release.version: release for release in releases}
+        policy, latest = told(self.settings.serving, settings)
+        labels = labels_of(self.settings.serving, settings)
         facts = Facts(
             model=model,
             policy=policy_of(settings),
@@ -218,12 +236,15 @@ class Observer:
             },
             server=Server(
                 asked=self.server is not None,
-                policy=ServerPolicy(self.settings.serving.version_policy),
+                policy=policy,
                 versions=versions,
                 waited_seconds=self.server_memory.waited_for(model),
                 load_timeout_seconds=self.settings.serving.load_timeout_seconds,
                 may_be_starting=self._may_be_starting(model, now),
+                latest=latest,
             ),
+            labels=labels,
+            labelled=self.config.labelled(model, labels) if self.config else frozenset(),
         )
         return ModelView(settings, inventory, offered, facts, plan(facts))
 
