@@ -13,21 +13,6 @@ from servesync.demo.server import ModelServer
 INPUTS = [1.0]
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two models of the demo, trained once."""
-    import subprocess  # noqa: PLC0415
-    import sys  # noqa: PLC0415
-
-    out = tmp_path_factory.mktemp("exported")
-    command = [sys.executable, "-m", "servesync.demo.models", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode and "No module named 'tensorflow'" in done.stderr:
-        pytest.skip("no tensorflow here")
-    assert done.returncode == 0, done.stderr[-2000:]
-    return out
-
-
 def files_of(root: Path) -> dict[str, bytes]:
     """Return every file of a model."""
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
