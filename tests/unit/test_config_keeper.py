@@ -190,6 +190,28 @@ def test_a_model_that_nobody_requires_comes_with_its_first_version(tmp_path: Pat
     assert scene.written().keys() == {"n"}
 
 
+def test_a_shelf_that_cannot_be_read_keeps_its_place(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is known of it, so nothing changes; the others go on."""
+    scene.required = False
+    scene.labels[N] = {}
+    scene.workspace.prepare(scene.models)
+    scene.cycle()
+    real = disk.entries
+
+    def entries(path: Path) -> Any:
+        if path.name == "m":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    scene.put(N, 1)
+    facts = {model: item for model, item in scene.facts().items() if model != M}
+    monkeypatch.setattr(disk, "entries", entries)
+    draft = scene.keeper.draft(scene.models, facts, scene.now)
+
+    assert draft.config.models.keys() == {M, N}
+    assert draft.config.models[M].labels == {"stable": 1}
+
+
 def test_a_file_that_is_as_it_should_be_is_not_touched(scene: Scene) -> None:
     """The server reads it again all the time; it is written only for a reason."""
     assert scene.cycle()

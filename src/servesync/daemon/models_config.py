@@ -108,7 +108,7 @@ class ConfigKeeper:
         """Read the file. While it cannot be read, or is gone, what it last said counts."""
         before = self.found.data
         try:
-            self.found = models_config.read(self.path)
+            self.found = models_config.read(self.path, self.found)
             self._problem = None
         except ConfigFileError as error:
             self._problem = error
@@ -237,7 +237,12 @@ class ConfigKeeper:
         return Link.LOST if now - self._down_since >= patience else Link.DOWN
 
     def _has_versions(self, model: Model) -> bool:
-        return any(server_sees_version(entry.name) for entry in disk.entries(self.workspace.shelf(model)))
+        """Whether the server sees a version of a model; of a shelf that cannot be read, nobody knows."""
+        try:
+            names = [entry.name for entry in disk.entries(self.workspace.shelf(model))]
+        except OSError:
+            return False
+        return any(map(server_sees_version, names))
 
     def _leaving(self, entries: Mapping[Model, Entry], now: float) -> dict[Model, frozenset[Version]]:
         """Return the versions that lose their last label, and those of which the server may not know it."""
