@@ -226,11 +226,13 @@ def test_a_file_that_is_as_it_should_be_is_not_touched(scene: Scene) -> None:
 def test_no_base_path_no_file(scene: Scene) -> None:
     """Somebody removed the directory, and it could not be made again."""
     scene.cycle()
-    scene.labels[M] = {"stable": 2}
+    scene.labels[M] = {}
     (scene.workspace.models_dir / "m").rename(scene.folder / "elsewhere")
     assert not scene.cycle()
+    assert scene.label() == 1
     (scene.folder / "elsewhere").rename(scene.workspace.models_dir / "m")
     assert scene.cycle()
+    assert scene.label() is None
 
 
 def test_a_label_moves_in_two_steps_and_its_old_version_stays_until_the_server_has_read_that(
@@ -481,6 +483,10 @@ def test_a_directory_that_is_missing_or_closed_is_named(scene: Scene) -> None:
     assert failed["reason"] == "config_file_failed"
     assert "make the directory" in failed["because"]
 
+    scene.path.parent.write_text("a file")
+    assert not scene.cycle()
+    assert "must be a directory" in scene.events("models_config_failed")[-1]["because"]
+    scene.path.parent.unlink()
     scene.path.parent.mkdir()
     assert scene.cycle()
 
