@@ -69,3 +69,15 @@ def written_by(script_name: str, out: Path) -> Path:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return out
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two models of the demo, trained once."""
+    out = tmp_path_factory.mktemp("exported")
+    command = [sys.executable, "-m", "servesync.demo.models", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode and "No module named 'tensorflow'" in done.stderr:
+        pytest.skip("no tensorflow here")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return out

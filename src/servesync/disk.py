@@ -162,8 +162,12 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
     _libc.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), _SYNC_FILE_RANGE_WRITE)
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(
+    path: Path, data: bytes, *, mode: int = 0o600, check: Callable[[], None] = lambda: None
+) -> None:
     """Replace `path` by `data` atomically and durably: after a crash it holds the old or the new bytes.
+
+    The file gets `mode`, whatever the umask. `check` is called just before the replacement, and may raise.
 
     Raises:
         OSError: the disk refused; the old content is still there.
@@ -172,11 +176,13 @@ def write_file(path: Path, data: bytes) -> None:
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        check()
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_dir(path.parent)

@@ -102,6 +102,9 @@ class Reason(StrEnum):
     VERSION_FOREIGN = "version_foreign"
     VERSION_DAMAGED = "version_damaged"
 
+    CONFIG_FILE_FOREIGN = "config_file_foreign"
+    CONFIG_FILE_FAILED = "config_file_failed"
+
     SERVER_UNREACHABLE = "server_unreachable"
     SERVER_BAD_ANSWER = "server_bad_answer"
     SERVER_REFUSED = "server_refused"
@@ -150,6 +153,14 @@ class LockHeld(SyncError):
 
 class ServerError(SyncError):
     """The model server did not answer, or not with a status; says nothing about a version."""
+
+
+class ServerDown(ServerError):
+    """Nothing listens where the model server should be: it is starting, or not running."""
+
+
+class ConfigFileError(SyncError):
+    """`serving.config_file` was not written; what stood there stands there still."""
 
 
 class Stopped(SyncError):

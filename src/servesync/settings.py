@@ -131,6 +131,16 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return mapped or found
 
 
+def _absolute(value: object) -> Path:
+    """Accept an absolute, plain path: what it means must not depend on where the agent was started."""
+    if not isinstance(value, str | Path):
+        raise TypeError("must be a path")
+    path = PurePosixPath(value)
+    if not path.is_absolute() or ".." in path.parts or str(path) == "/":
+        raise ValueError("must be an absolute path below /, without '..' and '~'")
+    return Path(path)
+
+
 class Serving(Section):
     """The model server beside this agent, and the directory that it scans."""
 
@@ -139,17 +149,27 @@ class Serving(Section):
     version_policy: Literal["all", "latest"] = "all"
     load_timeout_seconds: Annotated[float, Field(ge=1, le=86_400)] = 600.0
     scan_interval_seconds: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    config_file: Path | None = None
+    adopt_config: bool = False
+    config_poll_seconds: Annotated[float, Field(ge=1, le=3600)] = 30.0
+    allow_version_labels_for_unavailable_models: bool = False
 
     @field_validator("models_dir", mode="before")
     @classmethod
     def _check_models_dir(cls, value: object) -> Path:
-        """Accept an absolute, plain path: what it means must not depend on where the agent was started."""
-        if not isinstance(value, str | Path):
-            raise TypeError("must be a path")
-        path = PurePosixPath(value)
-        if not path.is_absolute() or ".." in path.parts or str(path) == "/":
-            raise ValueError("must be an absolute path below /, without '..' and '~'")
-        return Path(path)
+        return _absolute(value)
+
+    @field_validator("config_file", mode="before")
+    @classmethod
+    def _check_config_file(cls, value: object) -> Path | None:
+        return None if value is None else _absolute(value)
+
+    @model_validator(mode="after")
+    def _check_where_config_file_is(self) -> Self:
+        """Refuse a place where the server takes the file for a version, or cannot read it."""
+        if self.config_file and self.models_dir in self.config_file.parent.parents:
+            raise ValueError("config_file must not lie in a folder below models_dir; beside these is fine")
+        return self
 
     @field_validator("rest_url")
     @classmethod
@@ -175,13 +195,13 @@ class Versions(Section):
     latest: Annotated[int, Field(ge=1, le=1000)] | None = None
     pin: Annotated[list[Annotated[int, Field(ge=0, le=MAX_VERSION)]], Field(min_length=1)] | None = None
     all: Literal[True] | None = None
-    channel: Annotated[tuple[ChannelName, ...], Field(min_length=1, max_length=10)] | None = None
+    channel: Annotated[list[ChannelName], Field(min_length=1, max_length=10)] | None = None
 
     @field_validator("channel", mode="before")
     @classmethod
     def _one_or_more(cls, value: object) -> object:
         """Accept one name for a list of one."""
-        return (value,) if isinstance(value, str) else value
+        return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -220,17 +240,45 @@ SignatureWish = Annotated[
 ]
 
 
+LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
+
+
+class LabelTarget(Section):
+    """Where a label points: to a version (a number alone says the same), or where a channel points."""
+
+    version: Annotated[int, Field(ge=0, le=MAX_VERSION)] | None = None
+    channel: LabelName | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_number(cls, value: object) -> object:
+        return {"version": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.version is None) == (self.channel is None):
+            raise ValueError("needs a version's number or channel: NAME")
+        return self
+
+
 EVERY_MODEL: Final = "*"
 """The name of settings for every model of the store that has none of its own."""
 
 
 class ModelSettings(Section):
-    """One model to keep on the shelf, and the signatures that each version must have."""
+    """One model to keep on the shelf, the signatures that each version must have, and its labels."""
 
     name: str
     versions: Versions = Versions(latest=1)
     required: bool = True
     signatures: SignatureWish = None
+    labels: dict[LabelName, LabelTarget] | None = None
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels whose position matters for this model: those of its policy and of its labels."""
+        named = [target.channel for target in (self.labels or {}).values() if target.channel is not None]
+        return tuple(dict.fromkeys([*(self.versions.channel or ()), *named]))
 
     @field_validator("name")
     @classmethod
@@ -328,4 +376,21 @@ class Settings(Section):
         twice = [name for name, count in Counter(model.name for model in self.models).items() if count > 1]
         if twice:
             raise ValueError(f"models: named more than once: {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        """Refuse labels that nobody would write, could move safely, or that would end the server's start."""
+        named = [model.name for model in self.models if model.labels]
+        needs = {
+            "serving.config_file": self.serving.config_file,
+            "serving.rest_url": self.serving.rest_url,
+            "serving.allow_version_labels_for_unavailable_models: true (and the flag of that name for the "
+            "server, which exits at every start with labels in its file otherwise)": (
+                self.serving.allow_version_labels_for_unavailable_models
+            ),
+        }
+        missing = [name for name, value in needs.items() if not value]
+        if named and missing:
+            raise ValueError(f"models: labels (of {', '.join(named)}) need {'; '.join(missing)}")
         return self

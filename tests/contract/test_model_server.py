@@ -18,7 +18,7 @@ from servesync.demo.server import FLAGS, PROGRAM, ModelServer
 
 MODELS = [
     "good", "half", "novars", "emptied", "update", "rollback", "retry", "plain", "missing", "labels",
-    "pinned", "broken",
+    "pinned", "broken", "refused",
 ]  # fmt: skip
 KINDS = ["string_assets", "without_variables", "partitioned"]
 LATEST = "latest { num_versions: 1 }"
@@ -29,7 +29,9 @@ SECONDS = 40.0
 class World:
     """A models directory with a server on it."""
 
-    def __init__(self, folder: Path, real_models: Path, *, only_standin: bool) -> None:
+    def __init__(
+        self, folder: Path, real_models: Path, *, only_standin: bool, flags: tuple[str, ...] = ()
+    ) -> None:
         self.root = folder / "models"
         self._staging = folder / "staging"
         self._staging.mkdir()
@@ -42,7 +44,7 @@ class World:
         self.server = ModelServer(
             self.config,
             folder / "server.log",
-            flags=(*FLAGS, "--model_config_file_poll_wait_seconds=1"),
+            flags=(*FLAGS, "--model_config_file_poll_wait_seconds=1", *flags),
             only_standin=only_standin,
         )
 
@@ -91,6 +93,11 @@ class World:
         where = f"/versions/{version}" if version is not None else f"/labels/{label}" if label else ""
         body: dict[str, Any] = {"instances": [[1.0] * 50]}
         return self.http.post(f"{self.server.url}/v1/models/{model}{where}:predict", json=body)
+
+    def labelled(self, model: str, label: str) -> str:
+        """Return the version to which a label points."""
+        answer = self.http.get(f"{self.server.url}/v1/models/{model}/labels/{label}/metadata")
+        return str(answer.json()["model_spec"]["version"])
 
     def until(self, model: str, expected: dict[int, str]) -> None:
         """Wait for states."""
@@ -379,6 +386,78 @@ def test_labels_follow_what_serves(world: World) -> None:
     world.write_config(MODELS + KINDS)
     wait_until(lambda: world.predict("labels", label="canary").status_code == 400)
     assert world.predict("labels", label="stable").status_code == 200
+
+
+def test_one_bad_label_refuses_the_whole_file(world: World) -> None:
+    """O12: a new model, and a good label beside it, wait until every label in the file is good."""
+    names = [*MODELS, *KINDS, "late"]
+    world.put("late", 1)
+    world.labels["refused"] = {"stable": 1, "canary": 2}
+    world.write_config(names)
+    settle()
+    assert world.states("late") == {}
+    assert world.predict("refused", label="stable").status_code == 400
+
+    world.put("refused", 2)
+    world.until("refused", {2: "AVAILABLE", 1: "AVAILABLE"})
+    world.until("late", {1: "AVAILABLE"})
+    wait_until(lambda: world.predict("refused", label="canary").status_code == 200)
+    assert world.predict("refused", label="stable").status_code == 200
+
+    world.labels["refused"] = {}
+    world.write_config(MODELS + KINDS)
+    world.until("late", {1: "END"})
+    wait_until(lambda: world.predict("refused", label="stable").status_code == 400)
+
+
+def test_labels_end_a_start_without_the_flag(
+    tmp_path: Path, real_models: Path, *, only_standin: bool
+) -> None:
+    """O12: no version is AVAILABLE then. So labels are written only beside a server that has the flag."""
+    world = World(tmp_path, real_models, only_standin=only_standin)
+    world.put("good", 1)
+    world.labels["good"] = {"stable": 1}
+    world.write_config(["good"])
+    with world.http, world.server as server:
+        assert server.wait(120) == 255
+
+
+def test_labels_outlive_a_restart_with_the_flag(
+    tmp_path: Path, real_models: Path, *, only_standin: bool
+) -> None:
+    """O12: a new label may name what is not AVAILABLE yet; one that moves may not."""
+    flag = "--allow_version_labels_for_unavailable_models"
+    world = World(tmp_path, real_models, only_standin=only_standin, flags=(flag,))
+    world.put("good", 1)
+    world.labels["good"] = {"stable": 1, "canary": 7}
+    world.write_config(["good"])
+    with world.http, world.server as server:
+        server.wait_ready(120)
+        assert world.predict("good", label="stable").status_code == 200
+        assert world.predict("good", label="canary").status_code == 404
+        server.restart()
+        server.wait_ready(120)
+        assert world.predict("good", label="stable").status_code == 200
+
+        world.labels["good"] = {"stable": 8, "canary": 7}
+        world.write_config(["good"])
+        settle()
+        assert world.labelled("good", "stable") == "1"
+        world.put("good", 8)
+        wait_until(lambda: world.labelled("good", "stable") == "8")
+
+
+def test_an_empty_list_opens_the_ports_and_models_come_by_the_file(
+    tmp_path: Path, real_models: Path, *, only_standin: bool
+) -> None:
+    """A model without a version would keep them closed: it comes into the file with its first one."""
+    world = World(tmp_path, real_models, only_standin=only_standin)
+    world.write_config([])
+    with world.http, world.server as server:
+        server.wait_ready(120)
+        world.put("good", 1)
+        world.write_config(["good"])
+        world.until("good", {1: "AVAILABLE"})
 
 
 def test_a_pinned_version_is_changed_without_a_gap(world: World) -> None:

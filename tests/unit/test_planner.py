@@ -68,6 +68,8 @@ class Case:
     channels: dict[str, int] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
     passing: set[int] = field(default_factory=set)
+    labelled: set[int] = field(default_factory=set)
+    serves: int = 1
 
 
 def facts_of(case: Case) -> Facts:
@@ -95,12 +97,14 @@ def facts_of(case: Case) -> Facts:
             waited_seconds={Version(n): s for n, s in case.waited.items()},
             load_timeout_seconds=600,
             may_be_starting=case.starting,
+            latest=case.serves,
         ),
         reserve={Version(n): "id" for n in case.reserve | case.returning},
         returning=versions(*case.returning),
         resting=versions(*case.resting),
         channels={name: Version(n) for name, n in case.channels.items()},
         withdrawn=versions(*case.gone),
+        labelled=versions(*case.labelled),
     )
 
 
@@ -110,6 +114,34 @@ def versions(*numbers: int) -> frozenset[Version]:
 
 
 CASES = [
+    Case(
+        "a labelled version stays",
+        Latest(1),
+        {1, 2},
+        {1: "c", 2: "c"},
+        {1: UP, 2: UP},
+        [],
+        labelled={1},
+    ),
+    Case(
+        "the lowest that has no label leaves",
+        Latest(1),
+        {1, 2, 3},
+        {1: "c", 2: "c", 3: "c"},
+        {1: UP, 2: UP, 3: UP},
+        [(Prune, 2)],
+        labelled={1},
+    ),
+    Case(
+        "a server of the two highest judges both",
+        Latest(2),
+        {1, 2},
+        {1: "g", 2: "c"},
+        {1: LOADING, 2: UP},
+        [(Wait, 1)],
+        told=ServerPolicy.LATEST,
+        serves=2,
+    ),
     Case("nothing anywhere", Latest(1), set(), {}, {}, []),
     Case("the store was never listed", Latest(1), None, {}, {}, []),
     Case("first version, server down", Latest(1), {1}, {}, None, [(Install, 1)]),

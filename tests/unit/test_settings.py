@@ -52,7 +52,7 @@ def test_the_example_loads_and_shows_every_key() -> None:
         for key, field in keys.items():
             if not field.is_required():
                 assert getattr(getattr(loaded, section), key) == field.default
-    assert sorted(shown["models"][0]) == ["name", "required", "signatures", "versions"]
+    assert sorted(shown["models"][0]) == ["labels", "name", "required", "signatures", "versions"]
     assert sorted(shown["verify"]["load"]) == sorted(LoadLimits.model_fields)
 
 
@@ -211,3 +211,55 @@ def test_a_missing_file_and_a_directory(tmp_path: Path) -> None:
     for path in (tmp_path / "nothing.yaml", tmp_path):
         with pytest.raises(SettingsError, match="give the file that holds the settings"):
             load_settings(path, {})
+
+
+LABELLED = """\
+store:
+  url: s3://acme/prod
+serving:
+  models_dir: /models
+  config_file: /etc/tfs/models.config
+  allow_version_labels_for_unavailable_models: true
+models:
+  - name: m
+    labels: {stable: {channel: main}, canary: 7}
+"""
+
+
+def test_labels_name_versions_and_channels(tmp_path: Path) -> None:
+    """A number alone is a version."""
+    labels = load(tmp_path, LABELLED).models[0].labels
+
+    assert labels is not None
+    assert {name: (target.version, target.channel) for name, target in labels.items()} == {
+        "stable": (None, "main"),
+        "canary": (7, None),
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("  config_file: /etc/tfs/models.config\n", "", "need serving.config_file"),
+        ("  allow_version_labels_for_unavailable_models: true\n", "", "exits at every start with labels"),
+        ("  models_dir: /models\n", "  models_dir: /models\n  rest_url: null\n", "need serving.rest_url"),
+        ("canary: 7", "canary: -1", "labels.canary.version"),
+        ("canary: 7", "canary: true", "labels.canary"),
+        ("canary: 7", "canary: {}", "a version's number or channel: NAME"),
+        ("canary: 7", "canary: {version: 7, channel: x}", "a version's number or channel: NAME"),
+        ("canary: 7", "a/b: 7", "labels"),
+        ("/etc/tfs/models.config", "models.config", "absolute path"),
+        ("/etc/tfs/models.config", "/models/m/5", "must not lie in a folder below models_dir"),
+    ],
+)
+def test_bad_labels_and_places(old: str, new: str, expected: str, tmp_path: Path) -> None:
+    """What nobody would write, what the server could not start with, and where it would see a version."""
+    assert old in LABELLED
+    assert expected in mistakes(tmp_path, LABELLED.replace(old, new))
+
+
+def test_the_file_may_lie_beside_the_models(tmp_path: Path) -> None:
+    """Directly in the models directory no server scans it."""
+    text = LABELLED.replace("/etc/tfs/models.config", "/models/models.config")
+
+    assert load(tmp_path, text).serving.config_file == Path("/models/models.config")

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from servesync.daemon.models_config import Draft
 from servesync.daemon.observe import ModelView, Observation
 from servesync.errors import SyncError
 from servesync.plan.facts import Role
@@ -43,6 +44,7 @@ def show(seen: Observation, console: Console) -> None:
             )
         console.print(table)
         console.print(_next_step(view))
+    _show_config(seen.config, console)
     listing = seen.listing
     if listing is not None and listing.ignored_keys:
         examples = ", ".join(listing.ignored_examples)
@@ -50,6 +52,20 @@ def show(seen: Observation, console: Console) -> None:
             f"{listing.ignored_keys} keys are no release of these models by store.key_pattern, "
             f"for example: {escape(examples)}"
         )
+
+
+def _show_config(draft: Draft | None, console: Console) -> None:
+    if draft is None:
+        return
+    if draft.problem is not None:
+        console.print(f"[red]{draft.problem.reason.value}[/red]: {escape(str(draft.problem))}")
+    elif draft.is_written:
+        console.print(f"{escape(str(draft.path))}: as it should be")
+    else:
+        changes = "; ".join(draft.changes) or "nothing changes for the server"
+        console.print(f"{escape(str(draft.path))} would be written: {escape(changes)}")
+    for (model, label), why in draft.waiting.items():
+        console.print(f"label {label} of {model}: {escape(why)}")
 
 
 def _next_step(view: ModelView) -> str:
@@ -90,7 +106,22 @@ def as_json(seen: Observation) -> Mapping[str, Any]:
             }
             for model, view in seen.models.items()
         },
+        "config_file": _config_json(seen.config),
         "broken": {model: _error_json(error) for model, error in seen.broken.items()},
+    }
+
+
+def _config_json(draft: Draft | None) -> Mapping[str, Any] | None:
+    if draft is None:
+        return None
+    return {
+        "path": str(draft.path),
+        "as_it_should_be": draft.is_written,
+        "changes": list(draft.changes),
+        "labels_waiting": [
+            {"model": model, "label": label, "why": why} for (model, label), why in draft.waiting.items()
+        ],
+        "problem": _error_json(draft.problem),
     }
 
 

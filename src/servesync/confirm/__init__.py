@@ -8,7 +8,7 @@ from typing import Final, Self
 import httpx
 
 from servesync.deadline import Deadline, TookTooLong
-from servesync.errors import Reason, ServerError
+from servesync.errors import Reason, ServerDown, ServerError
 from servesync.plan.facts import Served, ServerState
 from servesync.plan.versions import Model, Version, parse_canonical
 
@@ -41,6 +41,7 @@ class ModelServer:
         """Return what the server says of every version of `model` it has seen; nothing if it saw none.
 
         Raises:
+            ServerDown: there was no connection.
             ServerError: no answer, or one that is not a status. This says nothing about any version.
         """
         url = f"{self._url}/v1/models/{model}"
@@ -53,7 +54,8 @@ class ModelServer:
                 self._client = _client()
             cause = str(error) or type(error).__name__
             text = f"the model server at {self._url} does not answer ({cause}); is it running?"
-            raise ServerError(Reason.SERVER_UNREACHABLE, text, url=url) from error
+            kind = ServerDown if isinstance(error, httpx.ConnectError) else ServerError
+            raise kind(Reason.SERVER_UNREACHABLE, text, url=url) from error
         if status == httpx.codes.NOT_FOUND and _is_not_found(body):
             return {}
         if status != httpx.codes.OK:

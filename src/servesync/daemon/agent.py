@@ -8,6 +8,7 @@ from servesync import disk
 from servesync.daemon.channels import Moved, Withdrawn
 from servesync.daemon.executor import Executor
 from servesync.daemon.memory import Repeats
+from servesync.daemon.models_config import ConfigWriter
 from servesync.daemon.observe import MOST_MODELS, ModelView, Observation, Observer
 from servesync.daemon.scrub import Scrubber
 from servesync.errors import Reason, ServerError, StoreError, SyncError, bug
@@ -50,6 +51,7 @@ class Agent:
         self._lock = lock
         self._repeats = repeats
         self._scrubber = scrubber
+        self._config = ConfigWriter(observer.config, repeats) if observer.config else None
         self._last_brought: dict[Model, float] = {}
         self._known_strange: dict[Model, tuple[object, ...]] = {}
         self._last_summary: object = None
@@ -75,6 +77,8 @@ class Agent:
         self._prepared = set(self.observer.models)
         for problem in problems:
             self._say_failed(disk.describe(problem, "removing what an earlier run left"))
+        if self._config is not None:
+            self._config.prepare(self.observer.models)
 
     def close(self) -> None:
         """Close all connections to store and server, and end what goes on beside the deciding thread."""
@@ -99,7 +103,7 @@ class Agent:
         seen = self.observer.look(ask_store=ask_store)
         self._prepare_new()
         self._report(seen, asked_store=ask_store)
-        acted = False
+        acted = self._write_config(seen)
         for view in seen.models.values():
             self._settle(view)
             for action in view.plan.actions:
@@ -140,6 +144,10 @@ class Agent:
                 disk.make_dir(self.observer.workspace.shelf(model), 0o755)
             except OSError as error:
                 self._say_failed(disk.describe(error, f"making the base path of {model}"))
+
+    def _write_config(self, seen: Observation) -> bool:
+        """Tell the server its models and labels, before anything leaves the shelf."""
+        return self._config is not None and seen.config is not None and self._config.write(seen.config)
 
     def _scrub(self) -> None:
         """Go on with the slow reading of what is on the shelf."""
@@ -197,7 +205,9 @@ class Agent:
 
     def _retry_seconds(self) -> float | None:
         now = time.monotonic()
-        due = (self.observer.attempts.next_due(now), self.observer.server_memory.next_due(now))
+        due = [self.observer.attempts.next_due(now), self.observer.server_memory.next_due(now)]
+        if self.observer.config is not None:
+            due.append(self.observer.config.next_due(now))
         return min((seconds for seconds in due if seconds is not None), default=None)
 
     # -- what the log says --------------------------------------------------------------------------

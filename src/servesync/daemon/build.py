@@ -8,6 +8,7 @@ from servesync.daemon.agent import Agent
 from servesync.daemon.bring import Bringer
 from servesync.daemon.executor import Executor
 from servesync.daemon.memory import Repeats
+from servesync.daemon.models_config import ConfigKeeper
 from servesync.daemon.observe import Observer
 from servesync.daemon.progress import Reporter, for_stream
 from servesync.daemon.scrub import Scrubber
@@ -22,14 +23,17 @@ def build_observer(
     settings: Settings, should_stop: Callable[[], bool] = lambda: False, *, one_pass: bool = True
 ) -> Observer:
     """Return eyes that look at the store, shelf and server of `settings`."""
-    url = settings.serving.rest_url
+    serving = settings.serving
+    url, file = serving.rest_url, serving.config_file
+    workspace = Workspace(serving.models_dir)
     return Observer(
         settings=settings,
         store=S3Store(settings.store, settings.fetch, settings.limits),
         server=ModelServer(url) if url else None,
-        workspace=Workspace(settings.serving.models_dir),
+        workspace=workspace,
         check=_checker(should_stop),
         one_pass=one_pass,
+        config=ConfigKeeper(file, serving, workspace, one_pass) if file else None,
     )
 
 

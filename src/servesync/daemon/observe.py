@@ -11,6 +11,7 @@ from servesync import __version__, disk
 from servesync.confirm import ModelServer
 from servesync.daemon.channels import Notices
 from servesync.daemon.memory import Attempts, ServerMemory
+from servesync.daemon.models_config import ConfigKeeper, Draft, labels_of, told
 from servesync.errors import Reason, ServerError, Stopped, StoreError, SyncError, bug
 from servesync.fetch import read_whole
 from servesync.install import DamageSeen, Inventory, Record, Refusals, Reserve, Shelf, Workspace
@@ -26,7 +27,6 @@ from servesync.plan.facts import (
     Policy,
     Served,
     Server,
-    ServerPolicy,
 )
 from servesync.plan.hearsay import heard, said
 from servesync.plan.planner import plan
@@ -60,6 +60,8 @@ class Observation:
     server_error: ServerError | None
     settling_seconds: float | None
     """Until a listing may show that a wanted directory release has settled; None if none is settling."""
+    config: Draft | None = None
+    """What `serving.config_file` is to say; None if none is kept."""
 
 
 MOST_MODELS: Final = 1000
@@ -77,13 +79,8 @@ def policy_of(settings: ModelSettings) -> Policy:
     if versions.pin is not None:
         return Pin(frozenset(Version(number) for number in versions.pin))
     if versions.channel is not None:
-        return Follow(versions.channel)
+        return Follow(tuple(versions.channel))
     return Everything()
-
-
-def followed(settings: ModelSettings) -> tuple[str, ...]:
-    """Return the channels whose position matters for a model."""
-    return settings.versions.channel or ()
 
 
 @dataclass
@@ -99,6 +96,7 @@ class Observer:
     workspace: Workspace
     check: Callable[[], None] = lambda: None
     one_pass: bool = False
+    config: ConfigKeeper | None = None
     attempts: Attempts = field(default_factory=Attempts)
     server_memory: ServerMemory = field(default_factory=ServerMemory)
     notices: Notices = field(init=False)
@@ -159,6 +157,8 @@ class Observer:
         """Return what is there now; the store is listed only if `ask_store`."""
         if ask_store:
             self._list_store()
+        if self.config is not None:
+            self.config.look()
         now = time.monotonic()
         settling = self._settle()
         views: dict[Model, ModelView] = {}
@@ -176,14 +176,25 @@ class Observer:
                 raise
             except Exception as problem:  # noqa: BLE001 (a bug with one model must not hold up the others)
                 broken[model] = bug(problem)
+        draft = self._draft(views, server_error, now)
         waits = [
             settling[model][version] + self._listed_at - now
             for model, view in views.items()
             for version in _awaited(view, settling.get(model, {}).keys())
         ]
         return Observation(
-            views, broken, self._listing, self._store_error, server_error, min(waits, default=None)
+            views, broken, self._listing, self._store_error, server_error, min(waits, default=None), draft
         )
+
+    def _draft(
+        self, views: Mapping[Model, ModelView], server_error: ServerError | None, now: float
+    ) -> Draft | None:
+        """Return what `serving.config_file` is to say, after what was seen."""
+        if self.config is None:
+            return None
+        facts = {model: view.facts for model, view in views.items()}
+        self.config.saw(facts, server_error, now)
+        return self.config.draft(self.models, facts, now)
 
     def served_now(self, model: Model) -> tuple[Version, Record] | None:
         """Return the highest version that the server has confirmed, and its record; None if there is none.
@@ -242,7 +253,7 @@ class Observer:
         self.notice_error = None
         for model, settings in self.models.items():
             try:
-                self.notices.follow(model, followed(settings), listing.channels.get(model, {}))
+                self.notices.follow(model, settings.channels, listing.channels.get(model, {}))
                 here = {*Shelf(self.workspace, model).records(), *Reserve(self.workspace, model).versions()}
                 releases = listing.releases.get(model, ())
                 self.notices.look_for_withdrawals(model, releases, here, self.refusals(model))
@@ -293,6 +304,9 @@ class Observer:
         resting = self.server_memory.resting(model, now)
         releases = self._listing.releases.get(model, ()) if self._listing else ()
         offered = {release.version: release for release in releases}
+        policy, latest = told(self.settings.serving, settings)
+        channels = self.notices.positions(model)
+        labels = labels_of(self.settings.serving, settings, channels)
         facts = Facts(
             model=model,
             policy=policy_of(settings),
@@ -304,17 +318,20 @@ class Observer:
             reserve={version: record.identity for version, record in reserve.items()},
             returning=returning,
             resting=resting,
-            channels=self.notices.positions(model),
+            channels=channels,
             withdrawn=self.notices.withdrawn(model, offered, self.refusals(model)),
             server=Server(
                 asked=self.server is not None,
-                policy=ServerPolicy(self.settings.serving.version_policy),
+                policy=policy,
                 versions=versions,
                 waited_seconds=self.server_memory.waited_for(model),
                 load_timeout_seconds=self.settings.serving.load_timeout_seconds,
                 scan_seconds=self.settings.serving.scan_interval_seconds,
                 may_be_starting=self._may_be_starting(model, now),
+                latest=latest,
             ),
+            labels=labels,
+            labelled=self.config.labelled(model, labels) if self.config else frozenset(),
         )
         return ModelView(settings, inventory, offered, facts, plan(facts), said)
 

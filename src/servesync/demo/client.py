@@ -11,10 +11,13 @@ ASK_EVERY_SECONDS: Final = 0.02
 
 
 class Client:
-    """Asks for a prediction fifty times a second from its own thread while entered."""
+    """Asks for a prediction fifty times a second from its own thread while entered.
 
-    def __init__(self, url: str, model: str, inputs: list[float]) -> None:
-        self._url = f"{url}/v1/models/{model}:predict"
+    It names no version, or the label of one.
+    """
+
+    def __init__(self, url: str, model: str, inputs: list[float], label: str = "") -> None:
+        self._url = f"{url}/v1/models/{model}{label and f'/labels/{label}'}:predict"
         self._inputs = inputs
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._ask_on, name="client", daemon=True)

@@ -113,7 +113,8 @@ class Server:
     `asked` False: there is no server to ask, and installation is the end. `versions` None: it did not
     answer; `may_be_starting` then tells whether it may be about to. `waited_seconds`: how long an answering
     server has been seen with a version that is not available, or not even listed. `scan_seconds`: how often
-    it looks at the shelf.
+    it looks at the shelf. `latest`: how many of the highest versions a server with
+    policy latest serves.
     """
 
     asked: bool = True
@@ -123,6 +124,7 @@ class Server:
     load_timeout_seconds: float = 600.0
     scan_seconds: float = 1.0
     may_be_starting: bool = True
+    latest: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,10 @@ class Facts:
     resting: frozenset[Version] = frozenset()
     channels: Mapping[str, Version] = field(default_factory=dict)
     withdrawn: frozenset[Version] = frozenset()
+    labels: Mapping[str, Version | None] = field(default_factory=dict)
+    """Where each label is to point; None for one whose target is not known now."""
+    labelled: frozenset[Version] = frozenset()
+    """Versions that a label points to, is about to point to, or may still point to in the server."""
 
 
 @dataclass(frozen=True, slots=True)

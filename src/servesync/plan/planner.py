@@ -10,7 +10,8 @@ The rules, in the order in which they are asked:
 3. A damaged version that is wanted is repaired; a wanted one that is missing is put back from the reserve
    or installed, highest first.
 4. Only when every wanted version is in place and served does an unwanted one leave: a withdrawn one first,
-   then the lowest. A withdrawn version is never wanted.
+   then the lowest; never one that a label points to, or may still point to in the server. A withdrawn
+   version is never wanted.
 
 Absence is never an order: a version that the listing no longer names stays for as long as policy would
 keep it. What servesync did not put there is never touched.
@@ -149,7 +150,8 @@ def _departures(view: View, judged: AbstractSet[Version]) -> Iterator[Action]:
         return
     if view.is_silent:
         return
-    leaving = {v for v in view.unwanted if v not in judged and not _is_loading(view, v)}
+    free = view.unwanted - view.facts.labelled
+    leaving = {v for v in free if v not in judged and not _is_loading(view, v)}
     if not leaving or not all(view.is_served(version) for version in view.wanted):
         return
     if not view.server.asked or any(_is_available(view, version) for version in view.wanted | view.unwanted):

@@ -62,7 +62,8 @@ def _verdict_on_shelf(view: View, version: Version) -> Verdict:
         return Verdict(Role.KEPT, f"withdrawn{why}; kept until another version that policy wants serves")
     note = f"; {_PROOFS[view.good[version].proven_by]}{_store_note(view, version)}"
     if version not in view.wanted:
-        return Verdict(Role.KEPT, f"not wanted ({view.policy}), kept until {_kept_until(view)}{note}")
+        until = _kept_until(view, version)
+        return Verdict(Role.KEPT, f"not wanted ({view.policy}), kept until {until}{note}")
     return _verdict_of_server(view, version, note)
 
 
@@ -99,7 +100,9 @@ def _store_note(view: View, version: Version) -> str:
     )
 
 
-def _kept_until(view: View) -> str:
+def _kept_until(view: View, version: Version) -> str:
+    if version in view.facts.labelled:
+        return "no label points to it, and the server has read that"
     if view.facts.offered is None:
         return "the store answers"
     if view.pins_missing:

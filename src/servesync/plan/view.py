@@ -135,7 +135,8 @@ class View:
         """Whether the server will load a version that is on the shelf, by its own policy."""
         if not self.server.asked:
             return False
-        return self.server.policy is ServerPolicy.ALL or version == max(self.facts.shelf, default=None)
+        highest = sorted(self.facts.shelf, reverse=True)[: self.server.latest]
+        return self.server.policy is ServerPolicy.ALL or version in highest
 
     def is_served(self, version: Version) -> bool:
         """Whether nothing more is to be waited for before an older version may leave."""

@@ -21,8 +21,10 @@ _TOKEN: Final = re.compile(
     re.VERBOSE | re.ASCII,
 )
 _BLANK: Final = re.compile(r"(?:\s|#[^\n]*+)*+", re.ASCII)
-_ESCAPE: Final = re.compile(r"\\(?:x(?P<hex>[0-9a-fA-F]{1,2})|(?P<octal>[0-7]{1,3})|(?P<plain>.))")
-_ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_ESCAPE: Final = re.compile(rb"\\(?:x(?P<hex>[0-9a-fA-F]{1,2})|(?P<octal>[0-7]{1,3})|(?P<plain>.))")
+_ESCAPES: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
+_FIRST_SHOWN: Final = 0x20
+_LAST_SHOWN: Final = 0x7E
 
 
 class BadText(ValueError):
@@ -127,10 +129,10 @@ class _Reader:
         if only_message or token in _PUNCTUATION:
             raise BadText(f"{name} has no value")
         if token[0] in "\"'":
-            text = _unescaped(token)
+            data = _unescaped(token)
             while self._sees(lambda token: token[0] in "\"'"):
-                text += _unescaped(self.take())
-            return text
+                data += _unescaped(self.take())
+            return _decoded(data)
         return Word(token) if token[0].isalpha() or token[0] == "_" else _integer(token)
 
 
@@ -147,12 +149,29 @@ def _integer(token: str) -> int:
     return int(token)
 
 
-def _unescaped(token: str) -> str:
-    def replaced(match: re.Match[str]) -> str:
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise BadText("a string is not UTF-8") from None
+
+
+def _unescaped(token: str) -> bytes:
+    def replaced(match: re.Match[bytes]) -> bytes:
         if match["hex"]:
-            return chr(int(match["hex"], 16))
+            return bytes([int(match["hex"], 16)])
         if match["octal"]:
-            return chr(int(match["octal"], 8))
+            return bytes([int(match["octal"], 8) & 0xFF])
         return _ESCAPES.get(match["plain"], match["plain"])
 
-    return _ESCAPE.sub(replaced, token[1:-1])
+    return _ESCAPE.sub(replaced, token[1:-1].encode(errors="surrogateescape"))
+
+
+def quoted(text: str) -> str:
+    """Return `text` as a string of the format, in quotes, in ASCII: other bytes of its UTF-8 are octal."""
+    plain = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    shown = (
+        plain.get(chr(byte)) or (chr(byte) if _FIRST_SHOWN <= byte <= _LAST_SHOWN else f"\\{byte:03o}")
+        for byte in text.encode()
+    )
+    return f'"{"".join(shown)}"'

@@ -1,0 +1,332 @@
+"""Decides what `serving.config_file` is to say, and writes it: models, base paths, policies, labels.
+
+What is written follows the present file and what the server says; the rules are in `plan.labels`.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from servesync import disk
+from servesync.confirm import models_config
+from servesync.confirm.models_config import Entry, Found, ModelsConfig
+from servesync.daemon.memory import Repeats
+from servesync.errors import ConfigFileError, Reason, ServerDown, ServerError
+from servesync.install import Workspace
+from servesync.logs import Event, get_logger
+from servesync.plan.facts import Condition, Facts, ServerPolicy
+from servesync.plan.labels import (
+    Channel,
+    EntryFacts,
+    LabelFacts,
+    Labels,
+    Link,
+    is_listed,
+    next_labels,
+    wanted_labels,
+    would_be_taken,
+)
+from servesync.plan.versions import Model, Version, server_sees_version
+from servesync.settings import ModelSettings, Serving
+
+MARGIN_SECONDS: Final = 5.0
+"""How much later than it was told to a server may read the file."""
+
+
+def told(serving: Serving, settings: ModelSettings) -> tuple[ServerPolicy, int]:
+    """Return the policy that the server has for a model, and how many versions it serves by `latest`.
+
+    Without a file of ours it is what the command line alone says: the highest.
+    """
+    policy = ServerPolicy(serving.version_policy)
+    if serving.config_file is None or policy is ServerPolicy.ALL:
+        return policy, 1
+    versions = settings.versions
+    if versions.latest is not None:
+        return policy, versions.latest
+    return (policy, len(set(versions.pin))) if versions.pin else (ServerPolicy.ALL, 1)
+
+
+def labels_of(
+    serving: Serving,
+    settings: ModelSettings,
+    channels: Mapping[str, Version],
+) -> dict[str, Version | None]:
+    """Return where each label of a model is to point; there are none if the server could not start with them.
+
+    Args:
+        serving: Whether there is a file to write labels to, and what the server was told.
+        settings: The model's own labels, if it names any.
+        channels: Where the model's channels in the store point, as far as is known.
+    """
+    if serving.config_file is None or not serving.allow_version_labels_for_unavailable_models:
+        return {}
+    targets: dict[str, Version | Channel] | None = None
+    if settings.labels is not None:
+        targets = {
+            label: Channel(target.channel) if target.channel else Version(target.version or 0)
+            for label, target in settings.labels.items()
+        }
+    return wanted_labels(targets, frozenset(settings.versions.channel or ()), channels)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What the file is to say. `changes`: what that changes for the server; `problem`: why it may not be.
+
+    `waiting`: for each label that does not point where it should, why.
+    """
+
+    path: Path
+    config: ModelsConfig
+    changes: tuple[str, ...]
+    waiting: Mapping[tuple[Model, str], str]
+    is_written: bool
+    problem: ConfigFileError | None = None
+
+
+@dataclass
+class ConfigKeeper:
+    """What is known of the file and of the server that reads it; changes nothing on the disk."""
+
+    path: Path
+    serving: Serving
+    workspace: Workspace
+    one_pass: bool
+    found: Found = field(init=False, default_factory=Found)
+    _problem: ConfigFileError | None = field(init=False, default=None)
+    _present: ModelsConfig = field(init=False, default_factory=ModelsConfig)
+    _down_since: float | None = field(init=False, default=None)
+    _taken_since: float | None = field(init=False, default=None)
+
+    def look(self) -> None:
+        """Read the file. While it cannot be read, or is gone, what it last said counts."""
+        before = self.found.data
+        try:
+            self.found = models_config.read(self.path, self.found)
+            self._problem = None
+        except ConfigFileError as error:
+            self._problem = error
+            return
+        if self.found.config is not None:
+            self._present = self.found.config
+        if self.found.data != before:
+            self._taken_since = None
+
+    def labelled(self, model: Model, wanted: Mapping[str, Version | None]) -> frozenset[Version]:
+        """Return the versions that must stay: labels point to them, or soon will, or may in the server."""
+        entry = self._present.models.get(model)
+        written = frozenset(entry.labels.values()) if entry else frozenset()
+        coming = frozenset(version for version in wanted.values() if version is not None)
+        return written | coming | frozenset(self._present.leaving.get(model, ()))
+
+    def saw(self, facts: Mapping[Model, Facts], server_error: ServerError | None, now: float) -> None:
+        """Take note of what the server said."""
+        if not isinstance(server_error, ServerDown):
+            self._down_since = None
+        elif self._down_since is None:
+            self._down_since = now
+        labels: dict[Model, Labels] = {model: entry.labels for model, entry in self._present.models.items()}
+        ours = self.found.data is not None and not self.found.foreign and self._problem is None
+        served = {model: item.server.versions for model, item in facts.items()}
+        if not ours or not would_be_taken(labels, served):
+            self._taken_since = None
+        elif self._taken_since is None:
+            self._taken_since = now
+
+    def next_due(self, now: float) -> float | None:
+        """Return the seconds until versions may leave that a label pointed to; None if nothing is due."""
+        if self._taken_since is None or self.one_pass or not self._present.leaving:
+            return None
+        left = self._taken_since + self._wait_seconds - now
+        return left if left > 0 else None
+
+    @property
+    def _wait_seconds(self) -> float:
+        return self.serving.config_poll_seconds + MARGIN_SECONDS
+
+    def _is_read(self, now: float) -> bool:
+        """Whether the server has surely read the file as it is: it could take it, for long enough.
+
+        One pass sees only a moment; there the age of the file must do.
+        """
+        if self._taken_since is None:
+            return False
+        since = time.time() - self.found.modified_at if self.one_pass else now - self._taken_since
+        return since >= self._wait_seconds
+
+    def draft(
+        self,
+        models: Mapping[Model, ModelSettings],
+        facts: Mapping[Model, Facts],
+        now: float,
+        *,
+        may_remove: bool = False,
+    ) -> Draft:
+        """Return what the file is to say now.
+
+        `may_remove`: models that are no longer configured leave it, and the server unloads them; never in
+        the midst of work, where a model that is not there may just not be known.
+        """
+        may_remove = may_remove or bool(self.found.foreign)
+        entries: dict[Model, Entry] = {} if may_remove else dict(self._present.models)
+        waiting: dict[tuple[Model, str], str] = {}
+        for model, settings in models.items():
+            entry = self._entry(model, settings, facts.get(model), now, waiting)
+            entries.pop(model, None)
+            if entry is not None:
+                entries[model] = entry
+        config = ModelsConfig(entries, self._leaving(entries, now))
+        old = None if self.found.data is None else self._present
+        return Draft(
+            path=self.path,
+            config=config,
+            changes=tuple(models_config.differences(old, config)),
+            waiting=waiting,
+            is_written=self.found.data == config.render(),
+            problem=self._problem or self._refusal(config, models),
+        )
+
+    def _entry(
+        self,
+        model: Model,
+        settings: ModelSettings,
+        facts: Facts | None,
+        now: float,
+        waiting: dict[tuple[Model, str], str],
+    ) -> Entry | None:
+        present = self._present.models.get(model)
+        link = self._link(facts, now)
+        served = (facts.server.versions or {}) if facts else {}
+        standing = EntryFacts(
+            listed=present is not None,
+            required=settings.required,
+            has_versions=bool(facts.shelf) if facts else self._has_versions(model),
+            link=link,
+            serves=any(item.state == "AVAILABLE" for item in served.values()),
+            first=self.found.data is None and not self._present.models,
+        )
+        if not is_listed(standing):
+            return None
+        shelf = facts.shelf if facts else {}
+        labels = next_labels(
+            LabelFacts(
+                wanted=facts.labels if facts else {},
+                written=present.labels if present else {},
+                shelf={v for v, item in shelf.items() if item.condition is not Condition.DAMAGED},
+                link=link,
+                served=served,
+            )
+        )
+        waiting.update({(model, label): why for label, why in labels.waiting.items()})
+        policy, latest = told(self.serving, settings)
+        count = latest if policy is ServerPolicy.LATEST else None
+        return Entry(str(self.workspace.shelf(model)), count, labels.labels)
+
+    def _link(self, facts: Facts | None, now: float) -> Link:
+        if facts is not None and facts.server.versions is not None:
+            return Link.ANSWERS
+        if facts is None or self._down_since is None:
+            return Link.SILENT
+        patience = self.serving.load_timeout_seconds
+        return Link.LOST if now - self._down_since >= patience else Link.DOWN
+
+    def _has_versions(self, model: Model) -> bool:
+        """Whether the server sees a version of a model; of a shelf that cannot be read, nobody knows."""
+        try:
+            names = [entry.name for entry in disk.entries(self.workspace.shelf(model))]
+        except OSError:
+            return False
+        return any(map(server_sees_version, names))
+
+    def _leaving(self, entries: Mapping[Model, Entry], now: float) -> dict[Model, frozenset[Version]]:
+        """Return the versions that lose their last label, and those of which the server may not know it."""
+        known = {} if self._is_read(now) else self._present.leaving
+        found = {}
+        for model, entry in entries.items():
+            before = self._present.models.get(model, entry).labels.values()
+            gone = (frozenset(before) | known.get(model, frozenset())) - frozenset(entry.labels.values())
+            if gone:
+                found[model] = gone
+        return found
+
+    def _refusal(self, config: ModelsConfig, models: Mapping[Model, ModelSettings]) -> ConfigFileError | None:
+        """Return why the file must not be replaced, or None if it may be."""
+        if not self.found.foreign:
+            return None
+        advice = "move it away, or set serving.adopt_config: true to take it over"
+        if self.serving.adopt_config:
+            wanted = {
+                model: labels_of(self.serving, settings, {}).keys() for model, settings in models.items()
+            }
+            lost = models_config.losses(self.found, config, wanted)
+            if not lost:
+                return None
+            advice = (
+                f"not taken over either (serving.adopt_config), because the server would lose "
+                f"{', '.join(lost)}: put these into the settings, or take them out of the file"
+            )
+        text = f"{self.path}: {self.found.foreign}, so it is not overwritten: {advice}"
+        return ConfigFileError(Reason.CONFIG_FILE_FOREIGN, text, file=str(self.path))
+
+
+class ConfigWriter:
+    """Brings the file to what it is to say, and logs what that changes."""
+
+    def __init__(self, keeper: ConfigKeeper, repeats: Repeats) -> None:
+        self._keeper = keeper
+        self._repeats = repeats
+        self._problem = ""
+        self._waiting: Mapping[tuple[Model, str], str] = {}
+
+    def prepare(self, models: Mapping[Model, ModelSettings]) -> None:
+        """Write the file before anything else is done; models that are no longer configured leave it."""
+        self._keeper.look()
+        self.write(self._keeper.draft(models, {}, time.monotonic(), may_remove=True))
+
+    def write(self, draft: Draft) -> bool:
+        """Write the file if it is to say something else; return whether it was written.
+
+        Nothing is written while a base path is missing: the server would stop updating every model.
+        """
+        self._report_waiting(draft)
+        if draft.problem is not None:
+            self._report(draft.problem)
+            return False
+        base_paths = [Path(entry.base_path) for entry in draft.config.models.values()]
+        if draft.is_written or not all(path.is_dir() for path in base_paths):
+            return False
+        try:
+            models_config.replace(draft.path, draft.config, self._keeper.found)
+        except ConfigFileError as error:
+            self._report(error)
+            return False
+        self._problem = ""
+        adopted = bool(self._keeper.found.foreign)
+        self._keeper.look()
+        get_logger().info(
+            Event.MODELS_CONFIG_WRITTEN, file=str(draft.path), changes=list(draft.changes), adopted=adopted
+        )
+        return True
+
+    def _report(self, error: ConfigFileError) -> None:
+        if str(error) != self._problem:
+            self._repeats.over((Event.MODELS_CONFIG_FAILED, self._problem))
+            self._problem = str(error)
+        repeats = self._repeats.count((Event.MODELS_CONFIG_FAILED, self._problem))
+        if repeats is not None:
+            get_logger().error(
+                Event.MODELS_CONFIG_FAILED,
+                reason=error.reason,
+                because=str(error),
+                repeats=repeats,
+                facts=error.facts,
+            )
+
+    def _report_waiting(self, draft: Draft) -> None:
+        for (model, label), why in draft.waiting.items():
+            if self._waiting.get((model, label)) != why:
+                get_logger().info(Event.LABEL_WAITING, model=model, label=label, because=why)
+        self._waiting = draft.waiting
