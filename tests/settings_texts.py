@@ -16,7 +16,11 @@ LEAST: Final[dict[str, Any]] = {
     "serving": {"models_dir": "/models"},
     "models": [{"name": "answer_bot"}],
 }
-COMING: Final = (("serving", "config_file"), ("serving", "adopt_config"), ("admin",), ("memory",))
+COMING: Final = (
+    ("serving", "config_file"),
+    ("serving", "allow_version_labels_for_unavailable_models"),
+    ("admin",),
+)
 """Keys that deploy files have before the agent knows them; each is checked as soon as the agent does."""
 
 

@@ -75,6 +75,8 @@ def test_the_server_is_told_the_same_everywhere(where: str) -> None:
     }
     serving = yaml.safe_load((DEPLOY / settings[where]).read_text())["serving"]
     assert serving["config_file"] == flags.model_config_file
+    key = "allow_version_labels_for_unavailable_models"
+    assert serving[key] == getattr(flags, key)
     assert Path(flags.model_config_file).is_relative_to(serving["models_dir"])
 
 
@@ -114,14 +116,14 @@ def pins(path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", ["build", "slim", "full"])
 def test_images_are_made_from_the_pinned_packages(kind: str) -> None:
-    """The same versions and hashes as everywhere (`make pins` makes both anew)."""
+    """The same versions and hashes as everywhere (`make image-pins` takes them from there)."""
     ours, all_pins = pins(DOCKER / f"requirements.{kind}.txt"), pins(ROOT / "constraints.txt")
     version = re.compile(r"==[^ ;]+")
 
     assert ours
     for name, text in ours.items():
         there = all_pins[name]
-        assert version.findall(text)[:1] == version.findall(there)[:1], f"{name}: run make pins"
+        assert version.findall(text)[:1] == version.findall(there)[:1], f"{name}: run make image-pins"
         assert set(re.findall(r"sha256:\w+", text)) == set(re.findall(r"sha256:\w+", there)), name
 
 
@@ -132,7 +134,7 @@ def test_images_have_every_package_that_is_needed(kind: str, extras: tuple[str, 
     start = [Requirement("hatchling")] if kind == "build" else our_requirements(extras)
     missing = {name for name in closure(start) if name not in ours}
 
-    assert missing == set(), "run make pins"
+    assert missing == set(), "run make image-pins"
 
 
 def our_requirements(extras: tuple[str, ...]) -> list[Requirement]:
