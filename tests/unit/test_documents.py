@@ -86,7 +86,12 @@ def test_commands_exist(path: Path, line: str) -> None:
     if not arguments:  # only its name is meant
         return
     command = COMMANDS[name]
+    while arguments and hasattr(command, "commands"):  # a group of commands
+        name = arguments.pop(0)
+        assert name in command.commands, f"{named(path)}: {line}"
+        command = command.commands[name]
     context = command.make_context(name, [], resilient_parsing=True)
+    context.resilient_parsing = False  # it was only to make one without arguments
     try:
         command.make_parser(context).parse_args(args=arguments)
     except Exception as error:  # noqa: BLE001 (which module it is from depends on Typer's version)
