@@ -7,11 +7,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+IMAGE_PINS := uv pip compile --quiet --generate-hashes --python-version 3.11 --universal \
+  --no-annotate --no-header -c constraints.txt
 
-.PHONY: help setup demo test lint faults bench pins clean
+.PHONY: help setup demo test lint faults bench pins image-pins clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(READY): constraints.txt pyproject.toml
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash .ci/setup
@@ -37,9 +39,15 @@ faults: setup ## the fault and soak tests in their long form
 bench: setup ## measured against what a user would take instead
 	$(BIN)/python bench/run.py
 
-pins: ## makes constraints.txt anew from pyproject.toml (needs uv on PATH)
+pins: ## makes constraints.txt, and then the images' lists, anew from pyproject.toml (needs uv on PATH)
 	uv pip compile --quiet --generate-hashes --python-version 3.11 --universal --all-extras \
 	  --no-annotate --no-header --upgrade pyproject.toml -o constraints.txt
+	$(MAKE) image-pins
+
+image-pins: ## makes the images' lists anew from constraints.txt (needs uv on PATH)
+	$(IMAGE_PINS) pyproject.toml -o deploy/docker/requirements.slim.txt
+	$(IMAGE_PINS) --extra tensorflow pyproject.toml -o deploy/docker/requirements.full.txt
+	echo hatchling | $(IMAGE_PINS) - -o deploy/docker/requirements.build.txt
 
 clean: ## removes what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build

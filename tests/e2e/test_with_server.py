@@ -104,3 +104,30 @@ def test_a_server_that_ignores_the_model_is_named_and_not_waited_for_in_vain(sce
     assert done.returncode == 0, done.stderr
     assert '"event": "version_not_loaded"' in done.stdout
     assert '"because": "nothing left to do"' in done.stdout
+
+
+def test_who_comes_from_a_copying_loop_loses_no_request(scene: Scene) -> None:
+    """As docs/migration.md says: a copied version is renamed, taken over, and replaced by the next one."""
+    for name, data in scene.tree(1).items():
+        scene.bucket.put(f"prod/m/0000001/{name}", data)
+        copied = scene.box.shelf / "0000001" / name
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copied.write_bytes(data)
+    scene.server.start()
+    scene.server.wait_ready(120)
+    with scene.client() as client:
+        scene.box.until(lambda: client.answers, "the copied version to serve")
+        (scene.box.shelf / "0000001").rename(scene.box.shelf / "1")
+        before = client.asked
+        scene.box.until(lambda: client.asked > before + 100)
+        assert "release_incomplete" in scene.box.plan()["models"]["m"]["versions"]["1"]["why"]
+        with scene.box.running():
+            scene.until("version_available", 1)
+            (taken,) = scene.box.events("version_installed")
+            assert "not put there by servesync" in taken["because"]
+            scene.publish(2, like=2)
+            scene.until("version_pruned", 1)
+
+    assert client.failures == []
+    assert len(client.answers) == 2
+    assert scene.box.numbers() == ["2"]

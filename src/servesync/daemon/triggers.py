@@ -134,7 +134,7 @@ class Triggers:
     def start(self, poll: Poll, shelves: Iterable[Path]) -> None:
         """Start timer and watchers, or set them anew; without watchers the timer alone does the work."""
         self._scheduler.add_job(
-            self._wake.poll,
+            self._tick,
             "interval",
             seconds=poll.interval_seconds,
             jitter=jitter_of(poll),
@@ -149,11 +149,18 @@ class Triggers:
         self._stop_watcher()
         self._watch(shelves)
 
+    def _tick(self) -> None:
+        """List the store; without watchers, also look whether the settings have changed."""
+        if self._watcher is None:
+            self._wake.reload()
+        self._wake.poll()
+
     def _watch(self, shelves: Iterable[Path]) -> None:
-        watcher = WatchdogObserver()
-        watcher.daemon = True
+        watcher: BaseObserver | None = None
         folder = self._settings_file.parent
         try:
+            watcher = WatchdogObserver()  # takes one of the kernel's inotify instances, if one is left
+            watcher.daemon = True
             watcher.schedule(_Changes(self._wake, self._settings_file), str(folder))
             for shelf in shelves:
                 watcher.schedule(_Changes(self._wake, None), str(shelf), recursive=True)
@@ -161,7 +168,8 @@ class Triggers:
         except OSError as error:
             text = f"changes of files are noticed at the next poll only: {error}"
             get_logger().warning(Event.WATCH_UNAVAILABLE, because=text)
-            watcher.unschedule_all()  # ends what was started of it
+            if watcher is not None:
+                watcher.unschedule_all()  # ends what was started of it
             return
         self._watcher = watcher
 
