@@ -19,7 +19,7 @@ from big_models import files_of, small_archive
 from deploy_files import DEPLOY
 from faulty_proxy import Exchange, FaultyProxy
 from fixtures_store import Bucket
-from servesync.publishing import Request, publish_tree
+from servesync.publishing import Request, promote, publish_tree, withdraw
 from servesync.settings import Store
 from servesync.store import About, S3Writer
 
@@ -176,6 +176,24 @@ def test_a_publisher_needs_what_its_policy_says(published: Store, notes: Notes, 
     assert {asked.action for asked in notes.asked} == granted("publisher.json")
     parts = {asked.context.get("s3:ObjectCreationOperation") for asked in notes.asked} - {None}
     assert parts == {"true", "false"}
+
+
+KEEPER = {"aws:PrincipalArn": "arn:aws:iam::111122223333:role/model-store-keeper"}
+
+
+def test_moving_and_withdrawing_need_what_their_policies_say(published: Store, notes: Notes) -> None:
+    """A channel made and moved back and forth, and a version withdrawn, by the keepers."""
+    promote(published, ("m", "1", "stable"), "me", "")
+    withdraw(published, ("m", "1"), "me", "wrong data")
+    writes = [asked for asked in notes.asked if asked.action == "s3:PutObject"]
+
+    policy = statements(
+        "agent.json", "publisher.json", "channels.json", "withdraw.json", "bucket-policy.json"
+    )
+    asked = [Asked(item.action, item.resource, dict(item.context) | KEEPER) for item in notes.asked]
+    assert [item for item in asked if not allowed(item, policy)] == []
+    assert not allowed(writes[-1], policy)  # not the keepers
+    assert "s3:if-match" in writes[-1].context
 
 
 WRITE = {"s3:ObjectCreationOperation": "true"}
