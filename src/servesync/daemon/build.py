@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Callable
 
-from servesync.confirm import ModelServer
+from servesync.confirm import ModelServer, ServerFootprint
+from servesync.daemon.admission import Admission
 from servesync.daemon.agent import Agent
 from servesync.daemon.bring import Bringer
 from servesync.daemon.executor import Executor
+from servesync.daemon.manifests import ManifestReader
 from servesync.daemon.memory import Repeats
 from servesync.daemon.observe import Observer
 from servesync.daemon.progress import Reporter, for_stream
@@ -23,11 +25,19 @@ def build_observer(
 ) -> Observer:
     """Return eyes that look at the store, shelf and server of `settings`."""
     url = settings.serving.rest_url
+    store = S3Store(settings.store, settings.fetch, settings.limits)
+    workspace = Workspace(settings.serving.models_dir)
     return Observer(
         settings=settings,
-        store=S3Store(settings.store, settings.fetch, settings.limits),
+        store=store,
         server=ModelServer(url) if url else None,
-        workspace=Workspace(settings.serving.models_dir),
+        workspace=workspace,
+        admission=Admission(
+            settings.memory,
+            workspace,
+            ServerFootprint(url, settings.memory.cgroup),
+            ManifestReader(store, settings.fetch, should_stop),
+        ),
         check=_checker(should_stop),
         one_pass=one_pass,
     )

@@ -45,7 +45,8 @@ class Record(_Stored):
 
     `stamps` are those of the files as they lay on the shelf when their content was last known to be
     right; `at` is the time of installation, `scrubbed_at` that of the last scrub,
-    `reserved_at` that of its leaving the shelf for the reserve (UTC, ISO 8601).
+    `reserved_at` that of its leaving the shelf for the reserve (UTC, ISO 8601). `observed_bytes`: by how much
+    the server grew when it loaded the version; 0 if that was not seen.
     """
 
     state: Literal["installing", "installed"]
@@ -55,6 +56,7 @@ class Record(_Stored):
     scrubbed_at: str = ""
     reserved_at: str = ""
     tensor_bytes: int = 0
+    observed_bytes: int = 0
     proven_by: ProvenBy = ProvenBy.NOTHING
 
     @property

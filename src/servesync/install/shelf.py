@@ -206,7 +206,11 @@ class Shelf:
         """Make the next inventory read a version whole, whatever its stamps say."""
         self._update(version, state="installing", scrubbed_at=now.isoformat())
 
-    def _update(self, version: Version, **changes: str | bool) -> None:
+    def observed(self, version: Version, grown_bytes: int) -> None:
+        """Record by how much the server grew when it loaded a version."""
+        self._update(version, observed_bytes=grown_bytes)
+
+    def _update(self, version: Version, **changes: str | bool | int) -> None:
         record = records.read_all(self._records, Record).get(version)
         if record is not None:
             records.write(self._records, version, record.model_copy(update=changes))
@@ -216,13 +220,7 @@ class Shelf:
         self._update(version, confirmed=True)
 
     def _stage(self, staged: Path, release: Release, proven: Proven) -> Record:
-        record = _record(release, proven)
-        if len(record.model_dump_json()) > records.MAX_NEW_RECORD_BYTES:
-            text = (
-                f"{len(proven.content.files)} files are more than servesync can keep a record of: pack the "
-                "model's assets into fewer files, or with shorter names"
-            )
-            raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text, files=len(proven.content.files))
+        record = record_of(release, proven)
         disk.sync_tree(staged, self._check)
         records.write(self._records, release.version, record)
         return record
@@ -234,6 +232,22 @@ class Shelf:
         )
         records.write(self._records, version, done)
         return done
+
+
+def record_of(release: Release, proven: Proven) -> Record:
+    """Return the record of a version that is about to be installed.
+
+    Raises:
+        ReleaseRefused: `RELEASE_TOO_BIG`: it has more files than a record can hold.
+    """
+    record = _record(release, proven)
+    if len(record.model_dump_json()) > records.MAX_NEW_RECORD_BYTES:
+        text = (
+            f"{len(proven.content.files)} files are more than servesync can keep a record of: pack the "
+            "model's assets into fewer files, or with shorter names"
+        )
+        raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text, files=len(proven.content.files))
+    return record
 
 
 def _record(release: Release, proven: Proven) -> Record:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from servesync.errors import Reason
+from servesync.plan.memory import Shortage
 from servesync.plan.versions import Model, ProvenBy, Version
 
 
@@ -118,7 +119,8 @@ class Facts:
     """All that is known of one model now.
 
     `offered` maps versions of the store to identities, or is None when the store was never listed;
-    `reserve` does so for versions that lie ready beside the shelf.
+    `reserve` does so for versions that lie ready beside the shelf. `memory`: why the version to bring
+    next does not fit into the server's memory yet, if room is made or comes by itself (else it is held).
     """
 
     model: Model
@@ -128,6 +130,7 @@ class Facts:
     shelf: Mapping[Version, Shelved]
     server: Server
     reserve: Mapping[Version, str] = field(default_factory=dict)
+    memory: Shortage | None = None
 
 
 @dataclass(frozen=True, slots=True)

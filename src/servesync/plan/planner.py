@@ -8,7 +8,8 @@ The rules, in the order in which they are asked:
    more than two that are neither wanted nor confirmed pile up meanwhile.
 3. A damaged version that is wanted is repaired; a wanted one that is missing is put back from the reserve
    or installed, highest first.
-4. Only when every wanted version is in place and served does the lowest unwanted one leave.
+4. Only when every wanted version is in place and served does the lowest unwanted one leave. The one exception
+   is asked for by `memory.when_short: retire_first`: it leaves before its successor, proven, comes.
 
 Absence is never an order: a version that the listing no longer names stays for as long as policy would
 keep it. What servesync did not put there is never touched.
@@ -155,15 +156,34 @@ def _arrivals(view: View) -> Iterator[Action]:
     elif missing:
         version = max(missing)
         if version in view.ready:
-            yield Restore(version, f"wanted by policy ({view.policy}), and in the reserve")
+            yield _restore(view, version)
             return
         foreign = version in view.facts.shelf
         yield Install(
             version,
             "on the shelf, but not put there by servesync: compared with the store's before it counts"
             if foreign
-            else f"wanted by policy ({view.policy}) and not on the shelf",
+            else f"wanted by policy ({view.policy}) and not on the shelf{_aside(view, version)}",
         )
+
+
+def _aside(view: View, version: Version) -> str:
+    short = view.facts.memory
+    if short is None or short.version != version:
+        return ""
+    leave = f"then {', '.join(map(str, short.retire))} will leave for it" if short.retire else "then it waits"
+    return f"; proven and set aside first, {leave}: {short.text}"
+
+
+def _restore(view: View, version: Version) -> Restore | Prune | Wait:
+    """Return the order to put a version back, or what makes room for it in the server's memory first."""
+    short = view.facts.memory
+    if short is None or short.version != version:
+        return Restore(version, f"wanted by policy ({view.policy}), and in the reserve")
+    if short.retire:
+        text = f"retired first (memory.when_short), for {version}, which is proven and ready: {short.text}"
+        return Prune(short.retire[0], text)
+    return Wait(version, f"in the reserve; the server is still unloading what has left: {short.text}")
 
 
 def _departures(view: View) -> Iterator[Action]:

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from servesync.errors import Reason
 from servesync.plan.facts import (
     Action,
     Condition,
@@ -126,7 +127,8 @@ def _verdict_on_strange(view: View, version: Version) -> Verdict:
 
 def _verdict_in_store(view: View, version: Version) -> Verdict:
     hold = view.facts.held.get(version)
-    if version in view.facts.reserve and version not in view.wanted:
+    short = hold is not None and hold.reason is Reason.MEMORY_SHORT
+    if version in view.facts.reserve and version not in view.wanted and not short:
         return Verdict(Role.RESERVED, f"not wanted ({view.policy}); in the reserve, ready to come back")
     if hold:
         return Verdict(Role.HELD, f"{hold.reason.value}: {hold.text}")

@@ -1,6 +1,7 @@
 """The facts of one model, seen from the questions that the planner's rules ask."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from servesync.errors import Reason
 from servesync.plan.facts import (
@@ -16,6 +17,9 @@ from servesync.plan.facts import (
     Shelved,
 )
 from servesync.plan.versions import Version
+
+KEPT_OFF: Final = frozenset({Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIMEOUT, Reason.MEMORY_SHORT})
+"""Holds that keep even a version of the reserve off the shelf."""
 
 
 def chosen(policy: Policy, candidates: frozenset[Version]) -> frozenset[Version]:
@@ -60,7 +64,7 @@ class View:
         bring back what somebody has removed on purpose.
         """
         hold = self.facts.held.get(version)
-        refused = hold is not None and hold.reason in {Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIMEOUT}
+        refused = hold is not None and hold.reason in KEPT_OFF
         if refused or version in self.facts.shelf:
             return False
         if version in self.offered:

@@ -1,0 +1,314 @@
+"""Decides which versions the server's memory has room for, over all models; changes nothing anywhere.
+
+What a version weighs is read from its record on the shelf or in the reserve, from its manifest, or from the
+listing of a directory. Of a bare archive it is known once it is unpacked: such a version is proven, and if it
+does not fit it is set aside in the reserve, from where a rename brings it when there is room.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from servesync.confirm import ServerFootprint
+from servesync.daemon.leaving import IN_MEMORY, Leaving
+from servesync.daemon.manifests import ManifestReader
+from servesync.errors import Reason, Stopped, SyncError
+from servesync.install import Record, Reserve, Shelf, Workspace
+from servesync.install.content import walk
+from servesync.plan.facts import (
+    Condition,
+    Facts,
+    Hold,
+    Install,
+    ModelPlan,
+    Restore,
+    ServerPolicy,
+    ServerState,
+)
+from servesync.plan.memory import (
+    Budget,
+    Loaded,
+    Share,
+    Shortage,
+    Way,
+    WhenShort,
+    estimate,
+    judge,
+    weight_of,
+)
+from servesync.plan.planner import plan
+from servesync.plan.versions import Layout, Model, Release, Version
+from servesync.settings import Memory
+
+Key = tuple[Model, Version]
+
+MOST_ROUNDS: Final = 100
+READ_BY_SERVER: Final = frozenset({ServerState.START, ServerState.LOADING})
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryView:
+    """What one look found out of the server's memory. `source`: of the budget, or why there is none."""
+
+    budget: Budget | None
+    source: str
+    loaded: tuple[Loaded, ...] = ()
+    shortages: tuple[tuple[Model, Shortage], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    identity: str
+    weight: int
+    growth: int = 0
+
+    @property
+    def ratio(self) -> float:
+        return self.growth / self.weight if self.weight else 0.0
+
+
+@dataclass
+class Admission:
+    """Judges at each look, and remembers in between what versions weigh."""
+
+    settings: Memory
+    workspace: Workspace
+    footprint: ServerFootprint
+    read_manifest: ManifestReader
+    _known: dict[Key, _Known] = field(init=False, default_factory=dict)
+    _offers: dict[Key, tuple[str, int | None]] = field(init=False, default_factory=dict)
+    _leaving: Leaving = field(init=False, default_factory=Leaving)
+    _shares: dict[Model, Share] = field(init=False, default_factory=dict)
+    _budget: Budget | None = field(init=False, default=None)
+    _before: dict[Key, int] = field(init=False, default_factory=dict)
+    _awaited: frozenset[Key] = field(init=False, default=frozenset())
+
+    def admit(
+        self,
+        looked: Mapping[Model, Facts],
+        offered: Mapping[Model, Mapping[Version, Release]],
+        now: float,
+    ) -> tuple[dict[Model, Facts], MemoryView]:
+        """Return the facts of the models whose next version does not fit, changed so that plans say so.
+
+        Raises:
+            Stopped: the agent is to stop.
+            OSError: a record cannot be read.
+        """
+        self._budget, source = self._find_budget()
+        self._shares, self._awaited = {}, frozenset()
+        if self._budget is None:
+            return {}, MemoryView(None, source)
+        refused: dict[Model, dict[Version, Shortage]] = {}
+        facts = dict(looked)
+        short: dict[Model, Shortage] = {}
+        stale = set(looked)
+        for _ in range(MOST_ROUNDS):
+            for model in stale:
+                self._shares[model] = self._share(facts[model], offered.get(model, {}), now)
+            short = judge(self._shares.values(), self._budget, WhenShort(self.settings.when_short))
+            stale = {model for model, found in short.items() if found.way is Way.REFUSED}
+            if not stale:
+                break
+            for model in stale:
+                refused.setdefault(model, {})[short[model].version] = short[model]
+                facts[model] = self._refusing(looked[model], refused[model])
+        self._awaited = frozenset(
+            (share.model, share.coming)
+            for share in self._shares.values()
+            if share.coming is not None and share.proven
+        )
+        changed = {
+            model: replace(facts[model], memory=short.get(model)) for model in refused.keys() | short.keys()
+        }
+        everything = [
+            Loaded(m, v, size) for m, share in self._shares.items() for v, size in share.loaded.items()
+        ]
+        found = [(model, each) for model, all_of in refused.items() for each in all_of.values()]
+        found += [(model, each) for model, each in short.items() if each.way is not Way.REFUSED]
+        return changed, MemoryView(self._budget, source, tuple(everything), tuple(found))
+
+    def shortage(self, release: Release, weight: int) -> Shortage | None:
+        """Return why a version whose weight has just turned out does not fit; None if it does.
+
+        What the last look found counts: nothing comes to the shelf in between.
+        """
+        key = (release.model, release.version)
+        self._offers[key] = (release.offer, weight)
+        share = self._shares.get(release.model)
+        if self._budget is None or share is None:
+            return None
+        size = self._estimate(release.model, weight)
+        share = replace(share, coming=release.version, coming_bytes=size, proven=False)
+        shares = self._shares | {release.model: share}
+        return judge(shares.values(), self._budget, WhenShort(self.settings.when_short)).get(release.model)
+
+    def awaited(self, model: Model) -> frozenset[Version]:
+        """Return what lies in the reserve and is about to come to the shelf: it must not give way."""
+        return frozenset(version for name, version in self._awaited if name == model)
+
+    # -- what is observed ----------------------------------------------------------------------------
+
+    def about_to_load(self, key: Key) -> None:
+        """Note what the server holds before a version comes to the shelf.
+
+        Its first version pays for the runtime, and memory that is being freed hides what is taken: then there
+        is nothing to learn.
+        """
+        self._before.clear()
+        shares = self._shares.values()
+        if self._budget is None or not any(share.loaded for share in shares):
+            return
+        used = None if any(share.leaving for share in shares) else self.footprint.used_bytes()
+        if used is not None:
+            self._before[key] = used
+
+    def available(self, key: Key) -> int | None:
+        """Return by how much the server has grown for a version that it serves now; None if unknown."""
+        before = self._before.pop(key, None)
+        used = None if before is None else self.footprint.used_bytes()
+        if before is None or used is None or used <= before:
+            return None
+        known = self._known.get(key)
+        if known is not None:
+            self._known[key] = replace(known, growth=used - before)
+        return used - before
+
+    # -- what is known --------------------------------------------------------------------------------
+
+    def _find_budget(self) -> tuple[Budget | None, str]:
+        settings = self.settings
+        if settings.budget_bytes is not None:
+            return Budget(settings.budget_bytes, "memory.budget_bytes"), "memory.budget_bytes"
+        limit = self.footprint.limit()
+        if limit.bytes is None:
+            return None, limit.source
+        source = f"{limit.source}, {limit.bytes} bytes, less memory.headroom_bytes, {settings.headroom_bytes}"
+        return Budget(max(0, limit.bytes - settings.headroom_bytes), source), source
+
+    @staticmethod
+    def _refusing(facts: Facts, refused: Mapping[Version, Shortage]) -> Facts:
+        holds = {version: Hold(Reason.MEMORY_SHORT, short.text) for version, short in refused.items()}
+        return replace(facts, held={**facts.held, **holds})
+
+    def _share(self, facts: Facts, offered: Mapping[Version, Release], now: float) -> Share:
+        done = plan(facts)
+        model = facts.model
+        leaving = self._leaving.of(facts, now)
+        sizes = {version: self._loaded_bytes(facts, version) for version in _on_shelf(facts) | leaving}
+        coming, size, proven = self._coming(facts, done, offered)
+        return Share(
+            model=model,
+            loaded=sizes,
+            leaving=leaving,
+            retirable=_retirable(facts, done) & sizes.keys(),
+            coming=coming,
+            coming_bytes=size,
+            proven=proven,
+        )
+
+    def _coming(
+        self, facts: Facts, done: ModelPlan, offered: Mapping[Version, Release]
+    ) -> tuple[Version | None, int, bool]:
+        """Return the version that the plan would bring next, its estimate, and whether a rename does it.
+
+        None if there is none, if the server has it in memory already, or if its size is not known yet.
+        """
+        for action in done.actions:
+            if not isinstance(action, Install | Restore) or not _is_loaded_when_there(facts, action.version):
+                continue
+            proven = isinstance(action, Restore)
+            key = (facts.model, action.version)
+            weight = (
+                self._weight(key, facts.reserve[action.version])
+                if proven
+                else self._weight_offered(offered[action.version])
+            )
+            if weight is not None:
+                return action.version, self._estimate(facts.model, weight), proven
+        return None, 0, False
+
+    def _estimate(self, model: Model, weight: int) -> int:
+        observed = max(
+            (known.ratio for (name, _), known in self._known.items() if name == model), default=0.0
+        )
+        return estimate(weight, self.settings.factor, observed)
+
+    def _loaded_bytes(self, facts: Facts, version: Version) -> int:
+        """Return the estimate of a version in memory; 0 for one of which nothing is known any more."""
+        key = (facts.model, version)
+        item = facts.shelf.get(version)
+        if item is not None and item.condition is Condition.FOREIGN:
+            folder = self.workspace.shelf(facts.model) / str(version)
+            sizes = [(path, entry.stat(follow_symlinks=False).st_size) for path, entry in walk(folder)]
+            return self._estimate(facts.model, weight_of(sizes))
+        weight = self._weight(key, item.identity if item else None)
+        return self._estimate(facts.model, weight or 0)
+
+    def _weight(self, key: Key, identity: str | None) -> int | None:
+        """Return what a version of the shelf or the reserve weighs; records are read once for each identity.
+
+        `identity` None: of a version that has left both, what was known last.
+        """
+        known = self._known.get(key)
+        if known is not None and identity in (known.identity, None):
+            return known.weight
+        model, version = key
+        record = Shelf(self.workspace, model).records().get(version)
+        if record is None or record.identity != identity:
+            record = Reserve(self.workspace, model).versions().get(version)
+        if record is None:
+            return None
+        self._known[key] = _Known(record.identity, _weight_of(record), record.observed_bytes)
+        return self._known[key].weight
+
+    def _weight_offered(self, release: Release) -> int | None:
+        """Return what a release will weigh, as far as can be told before its bytes are there."""
+        key = (release.model, release.version)
+        offer, weight = self._offers.get(key, ("", None))
+        if offer != release.offer:
+            weight = self._weight_told(release)
+            self._offers[key] = (release.offer, weight)
+        return weight
+
+    def _weight_told(self, release: Release) -> int | None:
+        if release.manifest is None:
+            if release.layout is Layout.ARCHIVE:
+                return None
+            return weight_of((item.path, item.size) for item in release.objects)
+        try:
+            found = self.read_manifest(release, release.manifest)
+        except Stopped:
+            raise
+        except SyncError:  # whoever fetches the version will meet it, and say so
+            return None
+        return weight_of(((file.path, file.size) for file in found.files), found.totals.tensor_bytes)
+
+
+def _weight_of(record: Record) -> int:
+    return weight_of(((file.path, file.size) for file in record.files), record.tensor_bytes)
+
+
+def _on_shelf(facts: Facts) -> frozenset[Version]:
+    """Return what the server has loaded, or loads when it starts: the highest alone by policy latest."""
+    if facts.server.policy is ServerPolicy.ALL or not facts.shelf:
+        return frozenset(facts.shelf)
+    loaded = {v for v, served in (facts.server.versions or {}).items() if served.state in IN_MEMORY}
+    return frozenset({max(facts.shelf)} | loaded & facts.shelf.keys())
+
+
+def _is_loaded_when_there(facts: Facts, version: Version) -> bool:
+    """Whether putting a version on the shelf makes the server load it."""
+    if version in facts.shelf:
+        return False
+    return facts.server.policy is ServerPolicy.ALL or version > max(facts.shelf, default=-1)
+
+
+def _retirable(facts: Facts, done: ModelPlan) -> frozenset[Version]:
+    """Return what may leave before its successor has come: never because a server is silent."""
+    server = facts.server
+    if server.asked and server.versions is None:
+        return frozenset()
+    busy = {v for v, served in (server.versions or {}).items() if served.state in READ_BY_SERVER}
+    owned = {v for v, item in facts.shelf.items() if item.condition is not Condition.FOREIGN}
+    return frozenset(owned - done.wanted - busy)
