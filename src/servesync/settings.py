@@ -257,6 +257,7 @@ class Memory(Section):
     """How much the server may hold, and what happens when a new version does not fit beside the old ones."""
 
     budget_bytes: Annotated[int, Field(ge=1, le=1 << 50)] | None = None
+    limit_bytes: Annotated[int, Field(ge=1, le=1 << 50)] | None = None
     factor: Annotated[float, Field(ge=1, le=20)] = 1.2
     when_short: Literal["refuse", "retire_first"] = "refuse"
     headroom_bytes: Annotated[int, Field(ge=0, le=1 << 44)] = 256 * MIB

@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from servesync.confirm import ServerFootprint
+from servesync.confirm import Limit, ServerFootprint
 from servesync.daemon.leaving import IN_MEMORY, Leaving
-from servesync.daemon.manifests import ManifestReader
-from servesync.errors import Reason, Stopped, SyncError
-from servesync.install import Record, Reserve, Shelf, Workspace
-from servesync.install.content import walk
+from servesync.daemon.weights import Key, Weights
+from servesync.errors import Reason
 from servesync.plan.facts import (
     Condition,
     Facts,
@@ -34,13 +32,10 @@ from servesync.plan.memory import (
     WhenShort,
     estimate,
     judge,
-    weight_of,
 )
 from servesync.plan.planner import plan
-from servesync.plan.versions import Layout, Model, Release, Version
+from servesync.plan.versions import Model, Release, Version
 from servesync.settings import Memory
-
-Key = tuple[Model, Version]
 
 MOST_ROUNDS: Final = 100
 READ_BY_SERVER: Final = frozenset({ServerState.START, ServerState.LOADING})
@@ -56,27 +51,13 @@ class MemoryView:
     shortages: tuple[tuple[Model, Shortage], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    identity: str
-    weight: int
-    growth: int = 0
-
-    @property
-    def ratio(self) -> float:
-        return self.growth / self.weight if self.weight else 0.0
-
-
 @dataclass
 class Admission:
     """Judges at each look, and remembers in between what versions weigh."""
 
     settings: Memory
-    workspace: Workspace
     footprint: ServerFootprint
-    read_manifest: ManifestReader
-    _known: dict[Key, _Known] = field(init=False, default_factory=dict)
-    _offers: dict[Key, tuple[str, int | None]] = field(init=False, default_factory=dict)
+    weights: Weights
     _leaving: Leaving = field(init=False, default_factory=Leaving)
     _shares: dict[Model, Share] = field(init=False, default_factory=dict)
     _budget: Budget | None = field(init=False, default=None)
@@ -133,8 +114,7 @@ class Admission:
 
         What the last look found counts: nothing comes to the shelf in between.
         """
-        key = (release.model, release.version)
-        self._offers[key] = (release.offer, weight)
+        self.weights.learn(release, weight)
         share = self._shares.get(release.model)
         if self._budget is None or share is None:
             return None
@@ -169,9 +149,7 @@ class Admission:
         used = None if before is None else self.footprint.used_bytes()
         if before is None or used is None or used <= before:
             return None
-        known = self._known.get(key)
-        if known is not None:
-            self._known[key] = replace(known, growth=used - before)
+        self.weights.grew(key, used - before)
         return used - before
 
     # -- what is known --------------------------------------------------------------------------------
@@ -181,6 +159,8 @@ class Admission:
         if settings.budget_bytes is not None:
             return Budget(settings.budget_bytes, "memory.budget_bytes"), "memory.budget_bytes"
         limit = self.footprint.limit()
+        if settings.limit_bytes is not None:
+            limit = Limit(settings.limit_bytes, "memory.limit_bytes")
         if limit.bytes is None:
             return None, limit.source
         source = f"{limit.source}, {limit.bytes} bytes, less memory.headroom_bytes, {settings.headroom_bytes}"
@@ -195,6 +175,7 @@ class Admission:
         done = plan(facts)
         model = facts.model
         leaving = self._leaving.of(facts, now)
+        self.weights.keep(model, facts.shelf.keys() | facts.reserve.keys() | leaving, offered)
         sizes = {version: self._loaded_bytes(facts, version) for version in _on_shelf(facts) | leaving}
         coming, size, proven = self._coming(facts, done, offered)
         return Share(
@@ -220,73 +201,25 @@ class Admission:
             proven = isinstance(action, Restore)
             key = (facts.model, action.version)
             weight = (
-                self._weight(key, facts.reserve[action.version])
+                self.weights.of_installed(key, facts.reserve[action.version])
                 if proven
-                else self._weight_offered(offered[action.version])
+                else self.weights.of_offered(offered[action.version])
             )
             if weight is not None:
                 return action.version, self._estimate(facts.model, weight), proven
         return None, 0, False
 
     def _estimate(self, model: Model, weight: int) -> int:
-        observed = max(
-            (known.ratio for (name, _), known in self._known.items() if name == model), default=0.0
-        )
-        return estimate(weight, self.settings.factor, observed)
+        return estimate(weight, self.settings.factor, self.weights.observed(model))
 
     def _loaded_bytes(self, facts: Facts, version: Version) -> int:
         """Return the estimate of a version in memory; 0 for one of which nothing is known any more."""
         key = (facts.model, version)
         item = facts.shelf.get(version)
         if item is not None and item.condition is Condition.FOREIGN:
-            folder = self.workspace.shelf(facts.model) / str(version)
-            sizes = [(path, entry.stat(follow_symlinks=False).st_size) for path, entry in walk(folder)]
-            return self._estimate(facts.model, weight_of(sizes))
-        weight = self._weight(key, item.identity if item else None)
+            return self._estimate(facts.model, self.weights.of_foreign(key))
+        weight = self.weights.of_installed(key, item.identity if item else None)
         return self._estimate(facts.model, weight or 0)
-
-    def _weight(self, key: Key, identity: str | None) -> int | None:
-        """Return what a version of the shelf or the reserve weighs; records are read once for each identity.
-
-        `identity` None: of a version that has left both, what was known last.
-        """
-        known = self._known.get(key)
-        if known is not None and identity in (known.identity, None):
-            return known.weight
-        model, version = key
-        record = Shelf(self.workspace, model).records().get(version)
-        if record is None or record.identity != identity:
-            record = Reserve(self.workspace, model).versions().get(version)
-        if record is None:
-            return None
-        self._known[key] = _Known(record.identity, _weight_of(record), record.observed_bytes)
-        return self._known[key].weight
-
-    def _weight_offered(self, release: Release) -> int | None:
-        """Return what a release will weigh, as far as can be told before its bytes are there."""
-        key = (release.model, release.version)
-        offer, weight = self._offers.get(key, ("", None))
-        if offer != release.offer:
-            weight = self._weight_told(release)
-            self._offers[key] = (release.offer, weight)
-        return weight
-
-    def _weight_told(self, release: Release) -> int | None:
-        if release.manifest is None:
-            if release.layout is Layout.ARCHIVE:
-                return None
-            return weight_of((item.path, item.size) for item in release.objects)
-        try:
-            found = self.read_manifest(release, release.manifest)
-        except Stopped:
-            raise
-        except SyncError:  # whoever fetches the version will meet it, and say so
-            return None
-        return weight_of(((file.path, file.size) for file in found.files), found.totals.tensor_bytes)
-
-
-def _weight_of(record: Record) -> int:
-    return weight_of(((file.path, file.size) for file in record.files), record.tensor_bytes)
 
 
 def _on_shelf(facts: Facts) -> frozenset[Version]:

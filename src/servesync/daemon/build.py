@@ -13,6 +13,7 @@ from servesync.daemon.memory import Repeats
 from servesync.daemon.observe import Observer
 from servesync.daemon.progress import Reporter, for_stream
 from servesync.daemon.scrub import Scrubber
+from servesync.daemon.weights import Weights
 from servesync.errors import Stopped
 from servesync.install import Lock, Workspace
 from servesync.settings import Settings
@@ -34,9 +35,8 @@ def build_observer(
         workspace=workspace,
         admission=Admission(
             settings.memory,
-            workspace,
             ServerFootprint(url, settings.memory.cgroup),
-            ManifestReader(store, settings.fetch, should_stop),
+            Weights(workspace, ManifestReader(store, settings.fetch, should_stop)),
         ),
         check=_checker(should_stop),
         one_pass=one_pass,

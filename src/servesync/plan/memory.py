@@ -163,50 +163,52 @@ def judge(shares: Iterable[Share], budget: Budget, when_short: WhenShort) -> dic
     """
     shares = list(shares)
     found: dict[Model, Shortage] = {}
-    claimed = 0
+    claimed = _Claims()
     for share in sorted(shares, key=lambda share: (not share.proven, share.model)):
         if not share.is_loading_more:
             continue
-        shortage = shortage_of(share, shares, budget, when_short, claimed)
+        shortage = _shortage(share, shares, budget, when_short, claimed)
         if shortage is not None:
             found[share.model] = shortage
         if share.proven and (shortage is None or shortage.way is not Way.REFUSED):
-            freed = sum(share.loaded[version] for version in share.leaving | set(_retired(shortage)))
-            claimed += max(0, share.coming_bytes - freed)
+            claimed = claimed.plus(share, shortage.retire if shortage else ())
     return found
 
 
-def _retired(shortage: Shortage | None) -> tuple[Version, ...]:
-    return shortage.retire if shortage else ()
+@dataclass(frozen=True, slots=True)
+class _Claims:
+    """What proven versions add: to what is loaded now, and to what is left when all that leaves has left."""
+
+    now: int = 0
+    later: int = 0
+
+    def plus(self, share: Share, retire: tuple[Version, ...]) -> "_Claims":
+        grown = share.coming_bytes - sum(share.loaded[version] for version in retire)
+        return _Claims(self.now + max(0, grown - share.leaving_bytes), self.later + max(0, grown))
 
 
-def shortage_of(
-    share: Share, shares: Iterable[Share], budget: Budget, when_short: WhenShort, claimed: int = 0
+def _shortage(
+    share: Share, shares: list[Share], budget: Budget, when_short: WhenShort, claimed: _Claims
 ) -> Shortage | None:
-    """Return why what comes next to one model does not fit, or None if it does.
-
-    `shares`: of all models, this one among them. `claimed`: bytes that others come first for.
-    """
-    if share.coming is None or not share.is_loading_more:
+    """Return why what comes next to one model, one of `shares`, does not fit; None if it does."""
+    if share.coming is None:
         return None
-    shares = list(shares)
     taken = sum(item.loaded_bytes for item in shares)
-    over = taken + claimed + share.coming_bytes - budget.bytes
-    if share.coming in share.leaving:
-        over -= share.loaded[share.coming]
-    if over <= 0:
+    leaving = sum(item.leaving_bytes for item in shares)
+    twice = share.loaded[share.coming] if share.coming in share.leaving else 0
+    if taken - twice + claimed.now + share.coming_bytes <= budget.bytes:
         return None
-    way, retire = _way(share, over - sum(item.leaving_bytes for item in shares), when_short)
+    way, retire = _way(share, taken - leaving + claimed.later + share.coming_bytes - budget.bytes, when_short)
     everything = [Loaded(item.model, v, size) for item in shares for v, size in item.loaded.items()]
     return Shortage(
         version=share.coming,
         way=way,
         version_bytes=share.coming_bytes,
-        loaded_bytes=taken,
+        loaded_bytes=taken - twice,
         budget=budget,
         loaded=tuple(sorted(everything, key=lambda item: (-item.bytes, item.model, item.version))),
         retire=retire,
-        claimed_bytes=claimed,
+        claimed_bytes=claimed.now,
     )
 
 
