@@ -132,7 +132,7 @@ def test_the_reserve_gives_way_for_inodes(box: AgentBox, bucket: Bucket, tree: d
     """Version 1 left for the reserve; version 3 needs its inodes."""
     many = tree | {f"assets/{n}": b"x" for n in range(50)}
     box.overrides = {"limits": {"disk_reserve_bytes": 0, "disk_reserve_inodes": 50}}
-    with tmpfs(box.models_dir, "size=20m,nr_inodes=250"):
+    with tmpfs(box.models_dir, "size=20m,nr_inodes=220"):
         for version in (1, 2):
             bucket.put(f"prod/m/{version}.tar.gz", small_archive(many, version))
             assert box.call("sync").returncode == 0

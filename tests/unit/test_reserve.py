@@ -120,7 +120,8 @@ def test_a_version_that_was_set_aside_comes_by_a_rename(workspace: Workspace) ->
     """Sound without being read again, and never on the shelf before."""
     reserve, shelf = Reserve(workspace, M), Shelf(workspace, M)
     aside(workspace, 4)
-    assert shelf.inventory().versions == shelf.inventory().orphaned == {}
+    assert shelf.inventory().versions == {}
+    assert shelf.inventory().orphaned == {}
     record = reserve.versions()[Version(4)]
     assert record.tensor_bytes == 7
     assert reserve.is_sound(Version(4), record)
