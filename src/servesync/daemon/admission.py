@@ -12,7 +12,7 @@ from typing import Final
 from servesync.confirm import Limit, ServerFootprint
 from servesync.daemon.leaving import IN_MEMORY, Leaving
 from servesync.daemon.weights import Key, Weights
-from servesync.errors import Reason
+from servesync.errors import Reason, Stopped
 from servesync.plan.facts import (
     Condition,
     Facts,
@@ -49,6 +49,8 @@ class MemoryView:
     source: str
     loaded: tuple[Loaded, ...] = ()
     shortages: tuple[tuple[Model, Shortage], ...] = ()
+    unreadable: tuple[tuple[Model, Exception], ...] = ()
+    """Models whose records or files could not be read: nothing may be decided for them."""
 
 
 @dataclass
@@ -74,19 +76,26 @@ class Admission:
 
         Raises:
             Stopped: the agent is to stop.
-            OSError: a record cannot be read.
         """
         self._budget, source = self._find_budget()
-        self._shares, self._awaited = {}, frozenset()
+        self._awaited = frozenset()
+        if any(facts.server.asked and facts.server.versions is None for facts in looked.values()):
+            self._before.clear()
         if self._budget is None:
+            self._shares = {}
             return {}, MemoryView(None, source)
+        # a model that could not be looked at now has in memory what it had
+        self._shares = {
+            model: replace(share, coming=None) for model, share in self._shares.items() if model not in looked
+        }
+        unreadable: dict[Model, Exception] = {}
         refused: dict[Model, dict[Version, Shortage]] = {}
         facts = dict(looked)
         short: dict[Model, Shortage] = {}
         stale = set(looked)
         for _ in range(MOST_ROUNDS):
             for model in stale:
-                self._shares[model] = self._share(facts[model], offered.get(model, {}), now)
+                self._share_of(facts[model], offered.get(model, {}), now, unreadable)
             short = judge(self._shares.values(), self._budget, WhenShort(self.settings.when_short))
             stale = {model for model, found in short.items() if found.way is Way.REFUSED}
             if not stale:
@@ -94,29 +103,31 @@ class Admission:
             for model in stale:
                 refused.setdefault(model, {})[short[model].version] = short[model]
                 facts[model] = self._refusing(looked[model], refused[model])
-        self._awaited = frozenset(
-            (share.model, share.coming)
-            for share in self._shares.values()
-            if share.coming is not None and share.proven
-        )
         changed = {
             model: replace(facts[model], memory=short.get(model)) for model in refused.keys() | short.keys()
         }
-        everything = [
-            Loaded(m, v, size) for m, share in self._shares.items() for v, size in share.loaded.items()
-        ]
         found = [(model, each) for model, all_of in refused.items() for each in all_of.values()]
         found += [(model, each) for model, each in short.items() if each.way is not Way.REFUSED]
-        return changed, MemoryView(self._budget, source, tuple(everything), tuple(found))
+        return changed, self._view(source, found, unreadable)
 
-    def shortage(self, release: Release, weight: int) -> Shortage | None:
+    def _view(
+        self, source: str, found: list[tuple[Model, Shortage]], unreadable: Mapping[Model, Exception]
+    ) -> MemoryView:
+        shares = self._shares.values()
+        self._awaited = frozenset(
+            (share.model, share.coming) for share in shares if share.coming is not None and share.proven
+        )
+        loaded = tuple(Loaded(share.model, v, size) for share in shares for v, size in share.loaded.items())
+        return MemoryView(self._budget, source, loaded, tuple(found), tuple(unreadable.items()))
+
+    def shortage(self, facts: Facts, release: Release, weight: int) -> Shortage | None:
         """Return why a version whose weight has just turned out does not fit; None if it does.
 
         What the last look found counts: nothing comes to the shelf in between.
         """
         self.weights.learn(release, weight)
         share = self._shares.get(release.model)
-        if self._budget is None or share is None:
+        if self._budget is None or share is None or not _is_loaded_when_there(facts, release.version):
             return None
         size = self._estimate(release.model, weight)
         share = replace(share, coming=release.version, coming_bytes=size, proven=False)
@@ -170,6 +181,21 @@ class Admission:
     def _refusing(facts: Facts, refused: Mapping[Version, Shortage]) -> Facts:
         holds = {version: Hold(Reason.MEMORY_SHORT, short.text) for version, short in refused.items()}
         return replace(facts, held={**facts.held, **holds})
+
+    def _share_of(
+        self,
+        facts: Facts,
+        offered: Mapping[Version, Release],
+        now: float,
+        unreadable: dict[Model, Exception],
+    ) -> None:
+        """Find out one model's share; what goes wrong with it must not hold up the others."""
+        try:
+            self._shares[facts.model] = self._share(facts, offered, now)
+        except Stopped:
+            raise
+        except Exception as error:  # noqa: BLE001
+            unreadable[facts.model] = error
 
     def _share(self, facts: Facts, offered: Mapping[Version, Release], now: float) -> Share:
         done = plan(facts)

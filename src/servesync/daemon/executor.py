@@ -89,7 +89,7 @@ class Executor:
         doing = f"bringing {release.model} {release.version}"
         with self.observer.workspace.attempt() as tree, disk.described(doing):
             staged = self.bringer.bring(release, tree)
-            short = self.observer.admission.shortage(release, staged.weight)
+            short = self.observer.admission.shortage(view.facts, release, staged.weight)
             if short is not None:
                 self._set_aside(release, staged, short)
                 return

@@ -126,6 +126,10 @@ class Observer:
             except Exception as problem:  # noqa: BLE001 (a bug with one model must not hold up the others)
                 broken[model] = bug(problem)
         memory = self._admit(views, now)
+        for model, cause in memory.unreadable:
+            views.pop(model, None)
+            doing = f"reading what the versions of {model} weigh"
+            broken[model] = disk.describe(cause, doing) if isinstance(cause, OSError) else bug(cause)
         waits = [
             settling[model][version] + self._listed_at - now
             for model, view in views.items()
