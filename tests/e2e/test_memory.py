@@ -159,6 +159,8 @@ def test_three_models_that_fit_alone_but_not_old_and_new(scene: Scene) -> None:
             assert "bytes are missing" in verdict["why"]
             assert plan["models"][name]["versions"]["1"]["state"] == "serving"
         assert plan["memory"]["budget_bytes"] == 3 * each + slack
+        shown = " ".join(scene.box.call("plan").stdout.split())
+        assert f"memory: {3 * each} bytes of {3 * each + slack} are taken" in shown
 
         scene.box.overrides["memory"]["when_short"] = "retire_first"
         scene.box.write_settings()

@@ -221,3 +221,23 @@ def test_beside_a_server_with_policy_latest_only_the_highest_is_loaded(workspace
     assert [item.version for item in view.loaded] == [2]
     assert judge.shortage(found, release(0), 900) is None
     assert judge.shortage(found, release(9), 900) is not None
+
+
+def test_a_directory_is_weighed_by_its_listing(workspace: Workspace) -> None:
+    """Known before the first byte, so that one without room is not even fetched."""
+    sizes = {
+        "saved_model.pb": 10,
+        "variables/variables.index": 5,
+        "variables/variables.data-00000-of-00001": 900,
+    }
+    objects = tuple(StoredObject(f"m/9/{path}", size, "e", path) for path, size in sizes.items())
+    directory = Release(M, Version(9), Layout.DIRECTORY, objects, "id-9")
+    put(workspace, 1, 500)
+    found = facts(workspace, {Version(1): UP})
+
+    changed, view = admission(workspace, None, 1000).admit({M: found}, {M: {Version(9): directory}}, 0.0)
+
+    ((model, short),) = view.shortages
+    assert (model, short.version, short.way) == (M, 9, Way.REFUSED)
+    assert short.version_bytes == (900 + 6 * 10) * 12 // 10
+    assert "bytes are missing" in changed[M].held[Version(9)].text
