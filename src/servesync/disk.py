@@ -83,6 +83,12 @@ def free_bytes(path: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
+def free_inodes(path: Path) -> int | None:
+    """Return how many files an unprivileged process may still make; None where inodes are not counted."""
+    found = os.statvfs(path)
+    return found.f_favail if found.f_files > 0 else None
+
+
 def make_dir(path: Path, mode: int) -> None:
     """Make sure that `path` is a real directory; one that is made here gets `mode`, whatever the umask.
 

@@ -109,6 +109,7 @@ class Reason(StrEnum):
     SERVER_BAD_ANSWER = "server_bad_answer"
     SERVER_REFUSED = "server_refused"
     SERVER_LOAD_TIMEOUT = "server_load_timeout"
+    MEMORY_SHORT = "memory_short"
 
     STOPPED = "stopped"
     INTERNAL_ERROR = "internal_error"

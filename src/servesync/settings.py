@@ -42,6 +42,7 @@ class Limits(Section):
     max_members: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     max_ratio: Annotated[int, Field(ge=1, le=100_000)] = 200
     disk_reserve_bytes: Annotated[int, Field(ge=0, le=1 << 42)] = GIB
+    disk_reserve_inodes: Annotated[int, Field(ge=0, le=1 << 32)] = 1000
 
 
 class Fetch(Section):
@@ -153,6 +154,7 @@ class Serving(Section):
     adopt_config: bool = False
     config_poll_seconds: Annotated[float, Field(ge=1, le=3600)] = 30.0
     allow_version_labels_for_unavailable_models: bool = False
+    pause_between_loads_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
 
     @field_validator("models_dir", mode="before")
     @classmethod
@@ -322,6 +324,26 @@ class Verify(Section):
     load: LoadLimits = LoadLimits()
 
 
+class Memory(Section):
+    """How much the server may hold, and what happens when a new version does not fit beside the old ones."""
+
+    budget_bytes: Annotated[int, Field(ge=1, le=1 << 50)] | None = None
+    limit_bytes: Annotated[int, Field(ge=1, le=1 << 50)] | None = None
+    factor: Annotated[float, Field(ge=1, le=20)] = 1.2
+    when_short: Literal["refuse", "retire_first"] = "refuse"
+    headroom_bytes: Annotated[int, Field(ge=0, le=1 << 44)] = 256 * MIB
+    cgroup: Path | None = None
+
+    @field_validator("cgroup", mode="before")
+    @classmethod
+    def _check_cgroup(cls, value: object) -> Path | None:
+        if value is None:
+            return None
+        if not isinstance(value, str | Path) or not PurePosixPath(value).is_absolute():
+            raise ValueError("must be the absolute path of a cgroup's directory, or null")
+        return Path(value)
+
+
 class Reserve(Section):
     """How many versions of each model stay unpacked beside the shelf, for an instant rollback."""
 
@@ -367,6 +389,7 @@ class Settings(Section):
     verify: Verify = Verify()
     limits: Limits = Limits()
     fetch: Fetch = Fetch()
+    memory: Memory = Memory()
     reserve: Reserve = Reserve()
     scrub: Scrub = Scrub()
     log: Log = Log()

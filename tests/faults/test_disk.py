@@ -97,6 +97,56 @@ def test_no_inodes(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> Non
 
 
 @AS_ROOT
+@pytest.mark.parametrize("kind", ["directory", "manifest"])
+def test_inodes_are_counted_before_the_first_byte(
+    kind: str, box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """By the listing of a directory or by the manifest; with more of them the version comes."""
+    many = tree | {f"assets/{n}": b"x" for n in range(100)}
+    if kind == "directory":
+        for name, data in many.items():
+            bucket.put(f"prod/m/1/{name}", data)
+    else:
+        for name, data in many.items():
+            path = box.folder / "model" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        published = box.call("publish", str(box.folder / "model"), "--model", "m", "--version", "1")
+        assert published.returncode == 0, published.stderr
+    box.overrides = {"limits": {"disk_reserve_bytes": 0, "disk_reserve_inodes": 50}}
+    with tmpfs(box.models_dir, "size=20m,nr_inodes=170"):
+        done = box.call("sync")
+        assert done.returncode == 3
+        assert "disk_inodes" in done.stdout
+        assert "limits.disk_reserve_inodes (50)" in done.stdout
+        assert "version_fetched" not in done.stdout
+        assert box.leftovers() == []
+
+        remount(box.models_dir, "nr_inodes=250")
+        assert box.call("sync").returncode == 0
+        assert box.numbers() == ["1"]
+
+
+@AS_ROOT
+def test_the_reserve_gives_way_for_inodes(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+    """Version 1 left for the reserve; version 3 needs its inodes."""
+    many = tree | {f"assets/{n}": b"x" for n in range(50)}
+    box.overrides = {"limits": {"disk_reserve_bytes": 0, "disk_reserve_inodes": 50}}
+    with tmpfs(box.models_dir, "size=20m,nr_inodes=220"):
+        for version in (1, 2):
+            bucket.put(f"prod/m/{version}.tar.gz", small_archive(many, version))
+            assert box.call("sync").returncode == 0
+        assert (box.workspace / "reserve/m/1").is_dir()
+        for name, data in many.items():
+            bucket.put(f"prod/m/3/{name}", data)
+        done = box.call("sync")
+
+        assert done.returncode == 0, done.stdout
+        assert "reserve_gave_way" in done.stdout
+        assert box.numbers() == ["3"]
+
+
+@AS_ROOT
 def test_a_read_only_disk(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
     """The error says so, what is there stays, and with a writable disk the next pass goes on."""
     bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))

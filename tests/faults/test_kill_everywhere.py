@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ import straced
 from agent_box import AgentBox, digests, digests_on_disk
 from big_models import LONG, files_of, small_archive
 from fixtures_store import Bucket
+from servesync.plan.memory import estimate, weight_of
 from servesync.plan.versions import server_sees_version
 from straced import Call
 
@@ -21,14 +23,24 @@ pytestmark = pytest.mark.skipif(not straced.WORKS, reason="no strace here, or no
 SINGLES = 10
 DOUBLES = 2
 WORKERS = 2
+RESERVE_KILLS = 4
+RESERVE_RENAMES = 3
 WRITEBACK_BYTES = 8 << 20
 
 
 class Update:
     """A models directory with version 1 on it, a store with 1 and 2, and copies of both to break."""
 
-    def __init__(self, box: AgentBox, bucket: Bucket, base: dict[str, bytes], extra: bytes = b"") -> None:
-        box.overrides = {"store": {"settle_seconds": 0}}
+    def __init__(
+        self,
+        box: AgentBox,
+        bucket: Bucket,
+        base: dict[str, bytes],
+        extra: bytes = b"",
+        memory: dict[str, Any] | None = None,
+    ) -> None:
+        box.overrides = {"store": {"settle_seconds": 0}} | ({"memory": memory} if memory else {})
+        self._allowed = [{"1"}, {"2"}, set() if memory else {"1", "2"}]
         trees = {version: base | {"assets/version": b"%d" % version + extra} for version in (1, 2)}
         self.published = {str(version): digests(tree) for version, tree in trees.items()}
         bucket.put("prod/m/1.tar.gz", small_archive(trees[1], 1))
@@ -63,7 +75,7 @@ class Update:
         killed = 0
         for call in kills:
             killed += straced.killed_before(call, box.command("sync"), box.environment())
-            assert self.shelf_of(box, where) in ({"1"}, {"1", "2"}, {"2"}), where
+            assert self.shelf_of(box, where) in self._allowed, where
 
         done = box.call("sync")
 
@@ -114,3 +126,20 @@ def test_death_in_the_middle_of_a_file(count: int, box: AgentBox, bucket: Bucket
     update = Update(box, bucket, files_of(real_models / "plain_module"), asset)
 
     assert update.survives([Call("sync_file_range", count)], "half") == 1
+
+
+def test_death_while_an_old_version_retires_first(box: AgentBox, bucket: Bucket, real_models: Path) -> None:
+    """Set aside, retired, and put on the shelf: never both versions, never half of one, and always an end."""
+    base = files_of(real_models / "plain_module")
+    each = estimate(weight_of((name, len(data)) for name, data in base.items()), 1.2)
+    memory = {"budget_bytes": each * 3 // 2, "when_short": "retire_first"}
+    update = Update(box, bucket, base, memory=memory)
+    calls = [call for call in update.calls() if "reserve" in call.what]
+    assert len([call for call in calls if call.name == "renameat2"]) == RESERVE_RENAMES
+    cases = [[call] for call in (calls if LONG else calls[:: max(1, len(calls) // RESERVE_KILLS)])]
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        names = [f"retire-{number}" for number in range(len(cases))]
+        killed = sum(pool.map(update.survives, cases, names))
+
+    assert killed == len(cases)

@@ -104,3 +104,51 @@ def test_what_a_crash_leaves_is_cleared_up(workspace: Workspace) -> None:
 
     assert [path.name for path in reserve.path.iterdir()] == ["2"]
     assert set(reserve.versions()) == {2}
+
+
+def aside(workspace: Workspace, number: int) -> Release:
+    """Set a staged version aside, which never was on the shelf."""
+    item = StoredObject(f"m/{number}.tar.gz", 10, "e")
+    release = Release(M, Version(number), Layout.ARCHIVE, (item,), f"id-{number}")
+    with workspace.attempt() as tree:
+        (tree / "saved_model.pb").write_text(f"graph {number}")
+        Reserve(workspace, M).set_aside(tree, release, Proven(hash_tree(tree), 7, ProvenBy.NOTHING, NOW))
+    return release
+
+
+def test_a_version_that_was_set_aside_comes_by_a_rename(workspace: Workspace) -> None:
+    """Sound without being read again, and never on the shelf before."""
+    reserve, shelf = Reserve(workspace, M), Shelf(workspace, M)
+    aside(workspace, 4)
+    assert shelf.inventory().versions == {}
+    assert shelf.inventory().orphaned == {}
+    record = reserve.versions()[Version(4)]
+    assert record.tensor_bytes == 7
+    assert reserve.is_sound(Version(4), record)
+
+    shelf.put_back(reserve.path / "4", Version(4), record)
+    reserve.forget(Version(4))
+
+    found = shelf.inventory().versions[Version(4)]
+    assert (found.condition, found.confirmed, found.identity) == (Condition.GOOD, False, "id-4")
+
+
+def test_setting_aside_replaces_an_older_one_of_the_same_number(workspace: Workspace) -> None:
+    """The release has changed in the store."""
+    aside(workspace, 4)
+    aside(workspace, 4)
+
+    assert set(Reserve(workspace, M).versions()) == {4}
+    assert len(list(workspace.trash.iterdir())) == 1
+
+
+def test_what_is_awaited_does_not_make_way_for_what_left(workspace: Workspace) -> None:
+    """However few are kept: its model may have no other."""
+    reserve = Reserve(workspace, M)
+    aside(workspace, 4)
+    leave(workspace, 1, minutes=1)
+    leave(workspace, 2, minutes=2)
+
+    assert set(reserve.trim(1, spare={Version(4)})) == {1}
+    assert set(reserve.trim(0, spare={Version(4)})) == {2}
+    assert set(reserve.versions()) == {4}

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from servesync.daemon.admission import MemoryView
 from servesync.daemon.models_config import Draft
 from servesync.daemon.observe import ModelView, Observation
 from servesync.errors import SyncError
@@ -45,6 +46,7 @@ def show(seen: Observation, console: Console) -> None:
         console.print(table)
         console.print(_next_step(view))
     _show_config(seen.config, console)
+    console.print(_memory_line(seen.memory))
     listing = seen.listing
     if listing is not None and listing.ignored_keys:
         examples = ", ".join(listing.ignored_examples)
@@ -68,6 +70,33 @@ def _show_config(draft: Draft | None, console: Console) -> None:
         console.print(f"label {label} of {model}: {escape(why)}")
 
 
+def _memory_line(memory: MemoryView) -> str:
+    if memory.budget is None:
+        return f"memory: nothing is compared: {escape(memory.source)}"
+    taken = sum(item.bytes for item in memory.loaded)
+    return f"memory: {taken} bytes of {memory.budget.bytes} are taken, by estimate ({escape(memory.source)})"
+
+
+def _memory_json(memory: MemoryView) -> Mapping[str, Any]:
+    return {
+        "budget_bytes": memory.budget.bytes if memory.budget else None,
+        "source": memory.source,
+        "loaded": [
+            {"model": item.model, "version": item.version, "bytes": item.bytes} for item in memory.loaded
+        ],
+        "short": [
+            {
+                "model": model,
+                "version": short.version,
+                "way": short.way.value,
+                "needed_bytes": short.needed_bytes,
+                "missing_bytes": short.missing_bytes,
+            }
+            for model, short in memory.shortages
+        ],
+    }
+
+
 def _next_step(view: ModelView) -> str:
     if not view.plan.verdicts:
         store = "the store was not listed" if view.facts.offered is None else "no version in the store"
@@ -84,6 +113,7 @@ def as_json(seen: Observation) -> Mapping[str, Any]:
     return {
         "store_error": _error_json(seen.store_error),
         "server_error": _error_json(seen.server_error),
+        "memory": _memory_json(seen.memory),
         "ignored_keys": seen.listing.ignored_keys if seen.listing else None,
         "models": {
             model: {

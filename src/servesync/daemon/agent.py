@@ -8,9 +8,11 @@ from servesync import disk
 from servesync.daemon.channels import Moved, Withdrawn
 from servesync.daemon.executor import Executor
 from servesync.daemon.memory import Repeats
+from servesync.daemon.memory_log import MemoryLog
 from servesync.daemon.models_config import ConfigWriter
 from servesync.daemon.observe import MOST_MODELS, ModelView, Observation, Observer
 from servesync.daemon.scrub import Scrubber
+from servesync.daemon.turns import Turns, retires
 from servesync.errors import Reason, ServerError, StoreError, SyncError, bug
 from servesync.install import Lock, Reserve, Shelf
 from servesync.logs import Event, get_logger
@@ -25,7 +27,7 @@ class Outcome:
 
     acted: bool
     waiting: bool
-    """The server (if it answers) is about to say more about a version, and is not overdue."""
+    """The server (if it answers) is about to say more about a version, and is not overdue; or it rests."""
     server_answers: bool
     settling_seconds: float | None
     retry_seconds: float | None
@@ -59,6 +61,9 @@ class Agent:
         self._said: set[object] = set()
         self._prepared: set[Model] = set()
         self._channel_troubles: set[tuple[str, str, str]] = set()
+        serving = observer.settings.serving
+        self._turns = Turns(serving.pause_between_loads_seconds, serving.load_timeout_seconds)
+        self._memory_log = MemoryLog()
 
     def prepare(self) -> None:
         """Make every directory and remove what an earlier run left half-done.
@@ -103,23 +108,38 @@ class Agent:
         seen = self.observer.look(ask_store=ask_store)
         self._prepare_new()
         self._report(seen, asked_store=ask_store)
-        acted = self._write_config(seen)
+        self._turns.look([(view.facts, view.plan) for view in seen.models.values()], time.monotonic())
+        acted, resting = self._write_config(seen), False
+        for view, action in self._others(seen):
+            if not self._turns.is_due(view.facts, action, time.monotonic()):
+                resting = True
+            elif self._executor.execute(view, action):
+                acted = True
+                if retires(view.facts, action):
+                    self._turns.retired(view.plan.model, time.monotonic())
+        for view, action in self._arrivals(seen):
+            if not self._turns.is_due(view.facts, action, time.monotonic()):
+                resting = True
+                continue
+            self._last_brought[view.plan.model] = time.monotonic()
+            brought = self._executor.execute(view, action)
+            self._turns.tried(view.facts, brought=brought)
+            acted = True  # a refusal changes what is wanted, too
+            break
+        return self._outcome(seen, acted=acted, resting=resting)
+
+    def _others(self, seen: Observation) -> Iterator[tuple[ModelView, Action]]:
+        """Yield what is to be done besides bringing versions."""
         for view in seen.models.values():
             self._settle(view)
             for action in view.plan.actions:
                 if not isinstance(action, Restore | Install | Repair):
-                    acted |= self._executor.execute(view, action)
-        for view, action in self._arrivals(seen):
-            self._last_brought[view.plan.model] = time.monotonic()
-            acted |= self._executor.execute(view, action)
-            acted = True  # a refusal changes what is wanted, too
-            break
-        return self._outcome(seen, acted=acted)
+                    yield view, action
 
     def _arrivals(self, seen: Observation) -> Iterator[tuple[ModelView, Action]]:
-        """Yield what is to be brought, the model that has waited longest first."""
+        """Yield what is to be brought: for whom room was made, then for the model that waited longest."""
         found = [
-            (self._last_brought.get(view.plan.model, 0.0), view, action)
+            (self._rank(view.plan.model), view, action)
             for view in seen.models.values()
             for action in view.plan.actions
             if isinstance(action, Restore | Install | Repair)
@@ -136,6 +156,9 @@ class Agent:
                 self._say_failed(disk.describe(error, f"making the directories of {model}"))
             else:
                 self._prepared.add(model)
+
+    def _rank(self, model: Model) -> tuple[bool, float]:
+        return not self._turns.is_next(model), self._last_brought.get(model, 0.0)
 
     def _ensure_shelves(self) -> None:
         """Put a base path back that somebody removed: without it the server stops updating every model."""
@@ -172,15 +195,18 @@ class Agent:
         except OSError as error:
             self._say_failed(disk.describe(error, f"writing records of {view.plan.model}"))
 
-    def _outcome(self, seen: Observation, *, acted: bool) -> Outcome:
+    def _outcome(self, seen: Observation, *, acted: bool, resting: bool) -> Outcome:
         plans = {model: view.plan for model, view in seen.models.items()}
         return Outcome(
             acted=acted,
             waiting=seen.server_error is None
-            and any(
-                isinstance(action, Wait) and not action.overdue
-                for plan in plans.values()
-                for action in plan.actions
+            and (
+                resting
+                or any(
+                    isinstance(action, Wait) and not action.overdue
+                    for plan in plans.values()
+                    for action in plan.actions
+                )
             ),
             server_answers=seen.server_error is None,
             settling_seconds=seen.settling_seconds,
@@ -224,6 +250,7 @@ class Agent:
             self._report_strange(model, view)
             self._report_store(model, view)
         self._report_ignored(self.observer.ignored_models)
+        self._memory_log.report(seen.memory)
         summary = {
             model: {str(version): verdict.role.value for version, verdict in _of_interest(view)}
             for model, view in seen.models.items()

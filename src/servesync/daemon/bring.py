@@ -8,15 +8,17 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
-from servesync import channel, disk, manifest
+from servesync import manifest
+from servesync.daemon.manifests import ManifestReader
 from servesync.daemon.observe import Observer
 from servesync.daemon.progress import Report, Reporter
-from servesync.errors import CheckFailed, DiskError, Reason, ReleaseRefused
-from servesync.fetch import read_whole, stream
-from servesync.install import Reserve
+from servesync.daemon.space import Needed, Space, needed_by
+from servesync.errors import CheckFailed, Reason, ReleaseRefused
+from servesync.fetch import stream
 from servesync.logs import Event, get_logger
 from servesync.manifest import Manifest
 from servesync.plan.lifecycle import State, advance
+from servesync.plan.memory import weight_of
 from servesync.plan.versions import Layout, Proof, ProvenBy, Release, StoredObject
 from servesync.settings import Signature
 from servesync.store import Running
@@ -50,6 +52,12 @@ class Staged:
     proven_by: ProvenBy
     signatures: Mapping[str, Signature]
 
+    @property
+    def weight(self) -> int:
+        """The bytes that it weighs in the server's memory."""
+        files = ((file.path, file.size) for file in self.unpacked.content.files)
+        return weight_of(files, self.tensor_bytes)
+
 
 @dataclass(frozen=True, slots=True)
 class _Evidence:
@@ -78,6 +86,10 @@ class Bringer:
     should_stop: Callable[[], bool]
     reporter: Reporter
 
+    @property
+    def _space(self) -> Space:
+        return Space(self.observer)
+
     def bring(self, release: Release, tree: Path) -> Staged:
         """Bring a release into the empty directory `tree`, as far proven as settings ask.
 
@@ -90,7 +102,8 @@ class Bringer:
         self._check_stored_size(release)
         started = time.monotonic()
         evidence = self._evidence(release)
-        self._check_free(self._needed_bytes(release, evidence.manifest))
+        limit = self.observer.settings.limits.max_unpacked_bytes
+        self._space.check(needed_by(release, evidence.manifest, limit))
         unpacked = self._fetch(release, tree, evidence)
         if evidence.manifest:
             manifest.compare(evidence.manifest, unpacked.content)
@@ -114,11 +127,8 @@ class Bringer:
     # -- what proves the bytes ------------------------------------------------------------------------
 
     def _evidence(self, release: Release) -> _Evidence:
-        if release.manifest is not None and release.layout is Layout.DIRECTORY:
-            self._refuse_withdrawn(release, release.manifest)
-            return _Evidence()
         if release.manifest is not None:
-            return _Evidence(manifest=self._manifest(release, release.manifest))
+            return _Evidence(manifest=self._read_manifest(release, release.manifest))
         if release.layout is Layout.DIRECTORY:
             return _Evidence()
         (archive,) = release.objects
@@ -131,25 +141,9 @@ class Bringer:
             raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
         return _Evidence(checksum=facts.checksum.start() if facts.checksum else None)
 
-    def _manifest(self, release: Release, item: StoredObject) -> Manifest:
-        if item.size > manifest.MAX_MANIFEST_BYTES:
-            text = (
-                f"{item.key!a} has {item.size} bytes, over {manifest.MAX_MANIFEST_BYTES}: it is no manifest"
-            )
-            raise ReleaseRefused(Reason.MANIFEST_INVALID, text)
-        found = manifest.parse(self._refuse_withdrawn(release, item))
-        (archive,) = release.objects
-        name = archive.key.rpartition("/")[2]
-        manifest.check_identity(found, release.model, release.version, name, archive.size)
-        return found
-
-    def _refuse_withdrawn(self, release: Release, item: StoredObject) -> bytes:
-        """Return what stands in the place of a manifest, unless it is a withdrawal."""
+    def _read_manifest(self, release: Release, item: StoredObject) -> Manifest:
         observer = self.observer
-        data = read_whole(item, observer.store.read, observer.settings.fetch, self.should_stop)
-        if channel.is_withdrawal(data):
-            raise channel.withdrawn(channel.parse_withdrawal(data, release.model, release.version))
-        return data
+        return ManifestReader(observer.store, observer.settings.fetch, self.should_stop)(release, item)
 
     # -- fetching -------------------------------------------------------------------------------------
 
@@ -182,7 +176,7 @@ class Bringer:
     def _watched(
         self, parts: Iterator[tuple[StoredObject, memoryview]], report: Report, checksum: Running | None
     ) -> Iterator[tuple[StoredObject, memoryview]]:
-        """Pass the bytes on in slices, reporting progress, and keeping `limits.disk_reserve_bytes` free."""
+        """Pass the bytes on in slices, reporting progress, and keeping the disk's reserve free."""
         done = 0
         for item, part in parts:
             if checksum:
@@ -193,7 +187,7 @@ class Bringer:
                 done += len(piece)
                 report(done)
                 self.check()
-                self._check_free(0)
+                self._space.check(Needed())
 
     # -- limits ---------------------------------------------------------------------------------------
 
@@ -205,48 +199,6 @@ class Bringer:
                 f"limits.max_archive_bytes ({limit}); raise the limit if this size is right"
             )
             raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text, stored_bytes=release.stored_bytes)
-
-    def _needed_bytes(self, release: Release, found: Manifest | None) -> int:
-        """Return the bytes that unpacking takes, if a manifest tells; else the least that it can be."""
-        limit = self.observer.settings.limits.max_unpacked_bytes
-        if found is None:
-            return release.stored_bytes
-        if found.totals.bytes > limit:
-            text = (
-                f"{release.model} {release.version} unpacks to {found.totals.bytes} bytes, more than "
-                f"limits.max_unpacked_bytes ({limit}); raise the limit if this size is right"
-            )
-            raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text, unpacked_bytes=found.totals.bytes)
-        return found.totals.bytes
-
-    def _check_free(self, needed: int) -> None:
-        reserve = self.observer.settings.limits.disk_reserve_bytes
-        free = disk.free_bytes(self.observer.workspace.staging)
-        while free - needed < reserve and self._drop_from_reserve():
-            free = disk.free_bytes(self.observer.workspace.staging)
-        if free - needed < reserve:
-            text = (
-                f"{free} bytes free under {self.observer.workspace.models_dir}, but {needed} are needed now "
-                f"and limits.disk_reserve_bytes ({reserve}) must stay free: make space"
-            )
-            raise DiskError(Reason.DISK_FULL, text, free_bytes=free, needed_bytes=needed + reserve)
-
-    def _drop_from_reserve(self) -> bool:
-        """Give up the version that has been in the reserve for longest; return whether there was one."""
-        workspace = self.observer.workspace
-        found = [
-            (record.reserved_at or record.at, model, version)
-            for model in self.observer.models
-            for version, record in Reserve(workspace, model).versions().items()
-            if not record.returning
-        ]
-        if not found:
-            return False
-        _, model, version = min(found)
-        Reserve(workspace, model).drop(version)
-        problems = disk.empty_dir(workspace.trash)
-        get_logger().warning(Event.RESERVE_GAVE_WAY, dropped=f"{model} {version}", because="space is needed")
-        return not problems
 
     # -- proving the version --------------------------------------------------------------------------
 

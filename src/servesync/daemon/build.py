@@ -3,15 +3,18 @@
 import sys
 from collections.abc import Callable
 
-from servesync.confirm import ModelServer
+from servesync.confirm import ModelServer, ServerFootprint
+from servesync.daemon.admission import Admission
 from servesync.daemon.agent import Agent
 from servesync.daemon.bring import Bringer
 from servesync.daemon.executor import Executor
+from servesync.daemon.manifests import ManifestReader
 from servesync.daemon.memory import Repeats
 from servesync.daemon.models_config import ConfigKeeper
 from servesync.daemon.observe import Observer
 from servesync.daemon.progress import Reporter, for_stream
 from servesync.daemon.scrub import Scrubber
+from servesync.daemon.weights import Weights
 from servesync.errors import Stopped
 from servesync.install import Lock, Workspace
 from servesync.settings import Settings
@@ -26,11 +29,17 @@ def build_observer(
     serving = settings.serving
     url, file = serving.rest_url, serving.config_file
     workspace = Workspace(serving.models_dir)
+    store = S3Store(settings.store, settings.fetch, settings.limits)
     return Observer(
         settings=settings,
-        store=S3Store(settings.store, settings.fetch, settings.limits),
+        store=store,
         server=ModelServer(url) if url else None,
         workspace=workspace,
+        admission=Admission(
+            settings.memory,
+            ServerFootprint(url, settings.memory.cgroup),
+            Weights(workspace, ManifestReader(store, settings.fetch, should_stop)),
+        ),
         check=_checker(should_stop),
         one_pass=one_pass,
         config=ConfigKeeper(file, serving, workspace, one_pass) if file else None,

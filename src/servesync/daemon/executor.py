@@ -28,7 +28,8 @@ from servesync.plan.facts import (
     Wait,
 )
 from servesync.plan.lifecycle import State, advance
-from servesync.plan.versions import Model, Version
+from servesync.plan.memory import Shortage
+from servesync.plan.versions import Model, Release, Version
 from servesync.prune import take_off
 
 SLOW_SCAN_SECONDS: Final = 3.0
@@ -71,7 +72,7 @@ class Executor:
         return False
 
     def _act(self, view: ModelView, action: Action) -> None:
-        model, version = view.plan.model, action.version
+        model = view.plan.model
         shelf = Shelf(self.observer.workspace, model, self.check)
         match action:
             case Restore():
@@ -79,9 +80,7 @@ class Executor:
             case Install() | Repair():
                 self._bring(view, action, shelf)
             case Confirm():
-                shelf.confirm(version)
-                advance(State.INSTALLED, State.AVAILABLE)
-                get_logger().info(Event.VERSION_AVAILABLE, because=action.because)
+                self._confirm(action, shelf)
             case Quarantine():
                 self._quarantine(view, action, shelf)
             case Retry():
@@ -92,6 +91,16 @@ class Executor:
             case Wait():
                 pass
 
+    def _confirm(self, action: Confirm, shelf: Shelf) -> None:
+        shelf.confirm(action.version)
+        advance(State.INSTALLED, State.AVAILABLE)
+        facts = {}
+        grown = self.observer.admission.available((shelf.model, action.version))
+        if grown is not None:
+            shelf.observed(action.version, grown)
+            facts["server_grew_bytes"] = grown
+        get_logger().info(Event.VERSION_AVAILABLE, because=action.because, **facts)
+
     # -- bringing a version -------------------------------------------------------------------------
 
     def _bring(self, view: ModelView, action: Install | Repair, shelf: Shelf) -> None:
@@ -100,6 +109,11 @@ class Executor:
         doing = f"bringing {release.model} {release.version}"
         with self.observer.workspace.attempt() as tree, disk.described(doing):
             staged = self.bringer.bring(release, tree)
+            short = self.observer.admission.shortage(view.facts, release, staged.weight)
+            if short is not None:
+                self._set_aside(release, staged, short)
+                return
+            self.observer.admission.about_to_load((release.model, release.version))
             says = (view.facts.server.versions or {}).get(action.version)
             before = self.observer.said_now(release.model, release.version, says)
             record = self._install(view, action, shelf, staged, before)
@@ -114,6 +128,28 @@ class Executor:
             because=action.because,
             digest=record.content.digest,
             seconds=round(time.monotonic() - started, 3),
+        )
+
+    def _set_aside(self, release: Release, staged: Staged, short: Shortage) -> None:
+        """Keep a proven version in the reserve until the server's memory has room for it."""
+        proven = Proven(
+            staged.unpacked.content,
+            staged.tensor_bytes,
+            staged.proven_by,
+            datetime.now(UTC),
+            staged.signatures,
+        )
+        reserve = Reserve(self.observer.workspace, release.model)
+        record = reserve.set_aside(staged.unpacked.root, release, proven, self.check)
+        spare = self.observer.admission.awaited(release.model) | {release.version}
+        reserve.trim(self.observer.settings.reserve.keep, spare)
+        self.empty_trash()
+        self.observer.attempts.succeeded((release.model, release.version))
+        get_logger().info(
+            Event.VERSION_SET_ASIDE,
+            reason=Reason.MEMORY_SHORT,
+            because=f"proven, and kept in the reserve until there is room: {short.text}",
+            digest=record.content.digest,
         )
 
     def _install(
@@ -172,7 +208,7 @@ class Executor:
         reserve = Reserve(self.observer.workspace, shelf.model)
         reserve.take(shelf.path / str(action.version), action.version, record, datetime.now(UTC))
         self._left(shelf, action.version)
-        reserve.trim(keep)
+        reserve.trim(keep, self.observer.admission.awaited(shelf.model))
         self.empty_trash()
         return True
 
@@ -186,6 +222,7 @@ class Executor:
             self.empty_trash()
             text = f"{action.version} is no longer in the reserve as it was proven; dropped from there"
             raise DiskError(Reason.VERSION_DAMAGED, text)
+        self.observer.admission.about_to_load((shelf.model, action.version))
         says = (view.facts.server.versions or {}).get(action.version)
         before = self.observer.said_now(shelf.model, action.version, says)
         shelf.put_back(reserve.path / str(action.version), action.version, record, before)

@@ -4,11 +4,12 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from servesync import __version__, disk
 from servesync.confirm import ModelServer
+from servesync.daemon.admission import Admission, MemoryView
 from servesync.daemon.channels import Notices
 from servesync.daemon.memory import Attempts, ServerMemory
 from servesync.daemon.models_config import ConfigKeeper, Draft, labels_of, told
@@ -58,6 +59,7 @@ class Observation:
     listing: Listing | None
     store_error: StoreError | None
     server_error: ServerError | None
+    memory: MemoryView
     settling_seconds: float | None
     """Until a listing may show that a wanted directory release has settled; None if none is settling."""
     config: Draft | None = None
@@ -94,6 +96,7 @@ class Observer:
     store: StorePort
     server: ModelServer | None
     workspace: Workspace
+    admission: Admission
     check: Callable[[], None] = lambda: None
     one_pass: bool = False
     config: ConfigKeeper | None = None
@@ -176,6 +179,11 @@ class Observer:
                 raise
             except Exception as problem:  # noqa: BLE001 (a bug with one model must not hold up the others)
                 broken[model] = bug(problem)
+        memory = self._admit(views, now)
+        for model, cause in memory.unreadable:
+            views.pop(model, None)
+            doing = f"reading what the versions of {model} weigh"
+            broken[model] = disk.describe(cause, doing) if isinstance(cause, OSError) else bug(cause)
         draft = self._draft(views, server_error, now)
         waits = [
             settling[model][version] + self._listed_at - now
@@ -183,8 +191,24 @@ class Observer:
             for version in _awaited(view, settling.get(model, {}).keys())
         ]
         return Observation(
-            views, broken, self._listing, self._store_error, server_error, min(waits, default=None), draft
+            views,
+            broken,
+            self._listing,
+            self._store_error,
+            server_error,
+            memory,
+            min(waits, default=None),
+            draft,
         )
+
+    def _admit(self, views: dict[Model, ModelView], now: float) -> MemoryView:
+        """Plan anew for models whose next version the server's memory has no room for."""
+        looked = {model: view.facts for model, view in views.items()}
+        offered = {model: view.offered for model, view in views.items()}
+        changed, memory = self.admission.admit(looked, offered, now)
+        for model, facts in changed.items():
+            views[model] = replace(views[model], facts=facts, plan=plan(facts))
+        return memory
 
     def _draft(
         self, views: Mapping[Model, ModelView], server_error: ServerError | None, now: float

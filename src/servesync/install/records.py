@@ -48,7 +48,8 @@ class Record(_Stored):
     right; `at` is the time of installation, `scrubbed_at` that of the last scrub,
     `reserved_at` that of its leaving the shelf for the reserve. `returning`: it is in the reserve only until
     the server has seen it gone; `tries` counts that. `signatures` are those of its graph. `said_before`:
-    see `servesync.plan.hearsay`.
+    see `servesync.plan.hearsay`. `observed_bytes`: by how much the server grew when it loaded the version; 0
+    if that was not seen.
     """
 
     state: Literal["installing", "installed"]
@@ -62,6 +63,7 @@ class Record(_Stored):
     said_before: str = ""
     signatures: Mapping[str, Signature] | None = None
     tensor_bytes: int = 0
+    observed_bytes: int = 0
     proven_by: ProvenBy = ProvenBy.NOTHING
 
     @property

@@ -1,6 +1,6 @@
 """Versions that have left the shelf and stay unpacked, so that a rollback is a rename."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,8 +9,9 @@ from servesync import disk
 from servesync.install import records
 from servesync.install.content import hash_tree, stamps
 from servesync.install.records import Record
+from servesync.install.shelf import Proven, record_of
 from servesync.install.workspace import Workspace
-from servesync.plan.versions import Model, Version, parse_canonical
+from servesync.plan.versions import Model, Release, Version, parse_canonical
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,36 @@ class Reserve:
             disk.sync_dir(self.path)
         records.drop(self._records, version)
 
-    def trim(self, keep: int) -> tuple[Version, ...]:
-        """Keep the `keep` versions that came last, and drop the others; return these."""
-        kept = [(version, record) for version, record in self.versions().items() if not record.returning]
+    def set_aside(
+        self, staged: Path, release: Release, proven: Proven, check: Callable[[], None] = lambda: None
+    ) -> Record:
+        """Make a verified tree durable and move it into the reserve, where it waits to come to the shelf.
+
+        An older one of the same number goes to the trash. A crash in between leaves a record without its
+        tree, or all of it. `check` may raise, to stop early.
+
+        Raises:
+            ReleaseRefused: `RELEASE_TOO_BIG`: it has more files than a record can hold.
+            OSError: the disk refused; the tree is still in staging, or already in the reserve.
+        """
+        record = record_of(release, proven)
+        disk.sync_tree(staged, check)
+        self.drop(release.version)
+        disk.make_dir(self.path, 0o700)
+        found = {"state": "installed", "stamps": dict(stamps(staged)), "reserved_at": proven.at}
+        record = record.model_copy(update=found)
+        records.write(self._records, release.version, record)
+        disk.rename_noreplace(staged, self.path / str(release.version))
+        disk.sync_dir(self.path)
+        return record
+
+    def trim(self, keep: int, spare: Collection[Version] = ()) -> tuple[Version, ...]:
+        """Keep the `keep` versions that came last, and all of `spare`; drop the others, and return these."""
+        kept = [
+            (version, record)
+            for version, record in self.versions().items()
+            if version not in spare and not record.returning
+        ]
         found = sorted(kept, key=lambda item: item[1].reserved_at or item[1].at, reverse=True)
         gone = tuple(version for version, _ in found[keep:])
         for version in gone:

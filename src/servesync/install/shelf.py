@@ -235,6 +235,10 @@ class Shelf:
         """Record what the server has said so far, as far as it may still be about older bytes."""
         self._update(version, said_before=said_before)
 
+    def observed(self, version: Version, grown_bytes: int) -> None:
+        """Record by how much the server grew when it loaded a version."""
+        self._update(version, observed_bytes=grown_bytes)
+
     def _update(self, version: Version, **changes: str | bool | int | datetime) -> None:
         record = records.read_all(self._records, Record).get(version)
         if record is not None:
@@ -247,15 +251,9 @@ class Shelf:
     def _stage(
         self, staged: Path, release: Release, proven: Proven, said_before: str, like: Record | None = None
     ) -> Record:
-        record = _record(release, proven).model_copy(update={"said_before": said_before})
+        record = record_of(release, proven).model_copy(update={"said_before": said_before})
         if like is not None and like.identity == record.identity:
             record = record.model_copy(update={"confirmed": like.confirmed, "tries": like.tries})
-        if len(record.model_dump_json()) > records.MAX_NEW_RECORD_BYTES:
-            text = (
-                f"{len(proven.content.files)} files are more than servesync can keep a record of: pack the "
-                "model's assets into fewer files, or with shorter names"
-            )
-            raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text, files=len(proven.content.files))
         disk.sync_tree(staged, self._check)
         records.write(self._records, release.version, record)
         return record
@@ -267,6 +265,22 @@ class Shelf:
         )
         records.write(self._records, version, done)
         return done
+
+
+def record_of(release: Release, proven: Proven) -> Record:
+    """Return the record of a version that is about to be installed.
+
+    Raises:
+        ReleaseRefused: `RELEASE_TOO_BIG`: it has more files than a record can hold.
+    """
+    record = _record(release, proven)
+    if len(record.model_dump_json()) > records.MAX_NEW_RECORD_BYTES:
+        text = (
+            f"{len(proven.content.files)} files are more than servesync can keep a record of: pack the "
+            "model's assets into fewer files, or with shorter names"
+        )
+        raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text, files=len(proven.content.files))
+    return record
 
 
 def _record(release: Release, proven: Proven) -> Record:

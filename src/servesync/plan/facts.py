@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from servesync.errors import Reason
+from servesync.plan.memory import Shortage
 from servesync.plan.versions import Model, ProvenBy, Version
 
 
@@ -134,7 +135,8 @@ class Facts:
     `offered` maps versions of the store to identities, or is None when the store was never listed;
     `reserve` does so for versions that lie ready beside the shelf; those in `returning` are there only until
     the server has seen them gone, and `resting` while it may not have. `channels`: the last good position of
-    each channel. `withdrawn`: what no instance is to serve any more.
+    each channel. `withdrawn`: what no instance is to serve any more. `memory`: why the version to bring next
+    does not fit into the server's memory yet, if room is made or comes by itself (else it is held).
     """
 
     model: Model
@@ -152,6 +154,7 @@ class Facts:
     """Where each label is to point; None for one whose target is not known now."""
     labelled: frozenset[Version] = frozenset()
     """Versions that a label points to, is about to point to, or may still point to in the server."""
+    memory: Shortage | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ The rules, in the order in which they are asked:
    or installed, highest first.
 4. Only when every wanted version is in place and served does an unwanted one leave: a withdrawn one first,
    then the lowest; never one that a label points to, or may still point to in the server. A withdrawn
-   version is never wanted.
+   version is never wanted. The one exception is asked for by
+   `memory.when_short: retire_first`: it leaves before its successor, proven, comes.
 
 Absence is never an order: a version that the listing no longer names stays for as long as policy would
 keep it. What servesync did not put there is never touched.
@@ -129,17 +130,36 @@ def _arrivals(view: View) -> Iterator[Action]:
     elif missing and not names_stay:
         version = max(missing)
         if version in view.ready:
-            again = version in view.returning
-            because = "taken off for a moment, for the server to try it again" if again else "in the reserve"
-            yield Restore(version, f"wanted by policy ({view.policy}), and {because}")
+            yield _restore(view, version)
             return
         foreign = version in view.facts.shelf
         yield Install(
             version,
             "on the shelf, but not put there by servesync: compared with the store's before it counts"
             if foreign
-            else f"wanted by policy ({view.policy}) and not on the shelf",
+            else f"wanted by policy ({view.policy}) and not on the shelf{_aside(view, version)}",
         )
+
+
+def _aside(view: View, version: Version) -> str:
+    short = view.facts.memory
+    if short is None or short.version != version:
+        return ""
+    leave = f"then {', '.join(map(str, short.retire))} will leave for it" if short.retire else "then it waits"
+    return f"; proven and set aside first, {leave}: {short.text}"
+
+
+def _restore(view: View, version: Version) -> Restore | Prune | Wait:
+    """Return the order to put a version back, or what makes room for it in the server's memory first."""
+    short = view.facts.memory
+    if short is None or short.version != version:
+        again = version in view.returning
+        because = "taken off for a moment, for the server to try it again" if again else "in the reserve"
+        return Restore(version, f"wanted by policy ({view.policy}), and {because}")
+    if short.retire:
+        text = f"retired first (memory.when_short), for {version}, which is proven and ready: {short.text}"
+        return Prune(short.retire[0], text)
+    return Wait(version, f"in the reserve; the server is still unloading what has left: {short.text}")
 
 
 def _departures(view: View, judged: AbstractSet[Version]) -> Iterator[Action]:

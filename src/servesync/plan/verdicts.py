@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from servesync.errors import Reason
 from servesync.plan.facts import (
     Action,
     Condition,
@@ -138,7 +139,8 @@ def _verdict_in_store(view: View, version: Version) -> Verdict:
     if version in view.returning and version in view.wanted:
         text = "taken off the shelf to be tried again; it comes back as soon as the server has seen it gone"
         return Verdict(Role.WAITING, text)
-    if version in view.facts.reserve and version not in view.wanted:
+    short = hold is not None and hold.reason is Reason.MEMORY_SHORT
+    if version in view.facts.reserve and version not in view.wanted and not short:
         return Verdict(Role.RESERVED, f"not wanted ({view.policy}); in the reserve, ready to come back")
     if hold:
         return Verdict(Role.HELD, f"{hold.reason.value}: {hold.text}")

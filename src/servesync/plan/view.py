@@ -1,6 +1,7 @@
 """The facts of one model, seen from the questions that the planner's rules ask."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from servesync.errors import Reason
 from servesync.plan.facts import (
@@ -17,6 +18,9 @@ from servesync.plan.facts import (
     Shelved,
 )
 from servesync.plan.versions import Version
+
+KEPT_OFF: Final = frozenset({Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIMEOUT, Reason.MEMORY_SHORT})
+"""Holds that keep even a version of the reserve off the shelf."""
 
 
 def named(policy: Policy, channels: Mapping[str, Version]) -> frozenset[Version] | None:
@@ -95,7 +99,7 @@ class View:
         if version in self.facts.withdrawn:
             return True
         hold = self.facts.held.get(version)
-        return hold is not None and hold.reason in {Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIMEOUT}
+        return hold is not None and hold.reason in KEPT_OFF
 
     def _may_recover(self, version: Version) -> bool:
         """Whether a damaged version is worth waiting for: the server serves it, or the store can mend it."""

@@ -1,0 +1,112 @@
+"""What versions weigh in the server's memory, from the cheapest place that tells, each read once."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from servesync.daemon.manifests import ManifestReader
+from servesync.errors import Stopped, SyncError
+from servesync.install import Record, Reserve, Shelf, Workspace
+from servesync.install.content import walk
+from servesync.plan.memory import weight_of
+from servesync.plan.versions import Layout, Model, Release, Version
+
+Key = tuple[Model, Version]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    identity: str
+    weight: int
+    growth: int = 0
+
+
+@dataclass
+class Weights:
+    """Remembers weights in bytes, and by how much the server grew for a version where that was seen."""
+
+    workspace: Workspace
+    read_manifest: ManifestReader
+    _known: dict[Key, _Known] = field(init=False, default_factory=dict)
+    _offers: dict[Key, tuple[str, int | None]] = field(init=False, default_factory=dict)
+
+    def keep(self, model: Model, present: Collection[Version], offered: Mapping[Version, Release]) -> None:
+        """Forget versions of a model that are not `present` any more, and releases that are not offered."""
+        for key in [key for key in self._known if key[0] == model and key[1] not in present]:
+            del self._known[key]
+        for key in [key for key in self._offers if key[0] == model and key[1] not in offered]:
+            del self._offers[key]
+
+    def of_installed(self, key: Key, identity: str | None) -> int | None:
+        """Return the weight of a version on the shelf or in the reserve; None if there is no record of it.
+
+        `identity` None: it has left both, and what was known last counts.
+
+        Raises:
+            OSError: the records cannot be read.
+        """
+        known = self._known.get(key)
+        if known is not None and identity in (known.identity, None):
+            return known.weight
+        model, version = key
+        record = Shelf(self.workspace, model).records().get(version)
+        if record is None or record.identity != identity:
+            record = Reserve(self.workspace, model).versions().get(version)
+        if record is None:
+            return None
+        self._known[key] = _Known(record.identity, _weight_of(record), record.observed_bytes)
+        return self._known[key].weight
+
+    def of_foreign(self, key: Key) -> int:
+        """Return the weight of a directory on the shelf that is not ours, by its files."""
+        model, version = key
+        found = walk(self.workspace.shelf(model) / str(version))
+        return weight_of((path, entry.stat(follow_symlinks=False).st_size) for path, entry in found)
+
+    def of_offered(self, release: Release) -> int | None:
+        """Return what a release will weigh; None if nothing tells before its bytes are there.
+
+        Raises:
+            Stopped: the agent is to stop.
+        """
+        key = (release.model, release.version)
+        offer, weight = self._offers.get(key, ("", None))
+        if offer != release.offer:
+            weight = self._told(release)
+            self.learn(release, weight)
+        return weight
+
+    def learn(self, release: Release, weight: int | None) -> None:
+        """Remember what a release weighs for as long as it does not change."""
+        self._offers[release.model, release.version] = (release.offer, weight)
+
+    def grew(self, key: Key, growth: int) -> None:
+        """Remember by how many bytes the server grew for a version."""
+        known = self._known.get(key)
+        if known is not None:
+            self._known[key] = replace(known, growth=growth)
+
+    def observed(self, model: Model) -> float:
+        """Return the largest growth for each byte of weight among a model's versions; 0 if none is known."""
+        ratios = (
+            known.growth / known.weight
+            for (name, _), known in self._known.items()
+            if name == model and known.weight
+        )
+        return max(ratios, default=0.0)
+
+    def _told(self, release: Release) -> int | None:
+        if release.manifest is None:
+            if release.layout is Layout.ARCHIVE:
+                return None
+            return weight_of((item.path, item.size) for item in release.objects)
+        try:
+            found = self.read_manifest(release, release.manifest)
+        except Stopped:
+            raise
+        except SyncError:  # whoever fetches the version will meet it, and say so
+            return None
+        return weight_of(((file.path, file.size) for file in found.files), found.totals.tensor_bytes)
+
+
+def _weight_of(record: Record) -> int:
+    return weight_of(((file.path, file.size) for file in record.files), record.tensor_bytes)
