@@ -126,6 +126,18 @@ def check_figures(found: list[dict[str, Any]], each: int, budget: int) -> None:
     assert short["missing_bytes"] == short["needed_bytes"] - budget
 
 
+def check_plan(box: AgentBox, taken: int, budget: int) -> None:
+    """Both forms say what is taken, and why version 2 of a and b does not come."""
+    plan = box.plan()
+    for name in ("a", "b"):
+        versions = plan["models"][name]["versions"]
+        assert (versions["1"]["state"], versions["2"]["state"]) == ("serving", "held")
+        assert "bytes are missing" in versions["2"]["why"]
+    assert plan["memory"]["budget_bytes"] == budget
+    shown = " ".join(box.call("plan").stdout.split())
+    assert f"memory: {taken} bytes of {budget} are taken" in shown
+
+
 def steps(box: AgentBox) -> list[tuple[str, str, int]]:
     """Return how versions left and came, in order, without the first."""
     return [
@@ -152,15 +164,7 @@ def test_three_models_that_fit_alone_but_not_old_and_new(scene: Scene) -> None: 
         assert len(scene.events("version_set_aside", "a", 2)) == 1
         assert not scene.events("version_fetched", "b", 2)
         assert scene.on_shelf() == ALL_AT_ONE
-        plan = scene.box.plan()
-        for name in ("a", "b"):
-            verdict = plan["models"][name]["versions"]["2"]
-            assert verdict["state"] == "held"
-            assert "bytes are missing" in verdict["why"]
-            assert plan["models"][name]["versions"]["1"]["state"] == "serving"
-        assert plan["memory"]["budget_bytes"] == 3 * each + slack
-        shown = " ".join(scene.box.call("plan").stdout.split())
-        assert f"memory: {3 * each} bytes of {3 * each + slack} are taken" in shown
+        check_plan(scene.box, 3 * each, 3 * each + slack)
 
         scene.box.overrides["memory"]["when_short"] = "retire_first"
         scene.box.write_settings()
