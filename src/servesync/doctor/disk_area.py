@@ -96,7 +96,7 @@ class DiskArea:
             text = f"changed since they were installed: {_some(damaged)}"
             yield warn(Check.DISK_SHELF, text, "a running agent repairs them from the store", model)
         if not (found.strange or foreign or damaged):
-            yield ok(Check.DISK_SHELF, f"{len(found.versions)} versions, all as installed", model)
+            yield ok(Check.DISK_SHELF, f"versions: {len(found.versions)}, all as installed", model)
 
 
 def failed(check: Check, error: DiskError, subject: str = "") -> Finding:

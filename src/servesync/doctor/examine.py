@@ -28,7 +28,7 @@ def examine(config: Path, environment: Mapping[str, str], show_keys: int) -> Ite
     except SettingsError as error:
         yield from _mistakes(config, error)
         return
-    yield ok(Check.SETTINGS_FILE, f"{config} can be used; {len(settings.models)} models")
+    yield ok(Check.SETTINGS_FILE, f"{config} can be used; models: {len(settings.models)}")
     yield from guarded("settings", lambda: examine_settings(settings))
     yield from guarded("environment", lambda: examine_environment(settings.store, environment))
     store, layout = StoreArea(settings.store), LayoutArea(settings, show_keys)

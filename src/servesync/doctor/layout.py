@@ -2,7 +2,7 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Final
 
 from servesync.doctor.findings import Check, Finding, Level, fail, ok, warn
@@ -20,8 +20,9 @@ MOST_NAMES: Final = 1000
 class _Keys:
     """Takes in every key of a listing, and keeps little of it."""
 
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, wanted: Container[str]) -> None:
         self._pattern = pattern
+        self._wanted = wanted
         self._parse = KeyPattern(pattern).parse
         self.kinds: Counter[str] = Counter()
         self.misfits: dict[str, list[tuple[str, Misfit]]] = {}
@@ -32,7 +33,7 @@ class _Keys:
         if size == 0 and (not key or key.endswith("/")):
             return
         self.count += 1
-        misfit = explain(self._pattern, key)
+        misfit = explain(self._pattern, key, self._wanted)
         if misfit is not None:
             self.kinds[misfit.kind] += 1
             kept = self.misfits.setdefault(misfit.kind, [])
@@ -64,7 +65,7 @@ class LayoutArea:
         """Yield what there is for each model, then what fits nowhere."""
         store = self._settings.store
         models = {Model(model.name): model for model in self._settings.models}
-        keys = _Keys(store.key_pattern)
+        keys = _Keys(store.key_pattern, models)
         door = S3Store(store, self._settings.fetch, self._settings.limits)
         try:
             listing = door.list(models.__contains__, keys.see)
@@ -134,7 +135,7 @@ def _offer(model: Model, wish: ModelSettings, usable: list[Release]) -> Finding:
     versions = sorted((release.version for release in usable), reverse=True)
     proven = sum(release.manifest is not None for release in usable)
     there = _some(str(version) for version in versions)
-    text = f"{len(versions)} versions, {proven} with a manifest: {there}"
+    text = f"offers {there}; with a manifest: {proven} of {len(versions)}"
     pinned = wish.versions.pin
     missing = [str(v) for v in pinned if Version(v) not in versions] if pinned else []
     if missing:

@@ -78,7 +78,7 @@ def try_renames(base: Path, shelves: Sequence[Path]) -> Iterator[Finding]:
             if trouble is not None:
                 yield trouble
                 return
-    yield ok(Check.DISK_RENAME, f"renames are atomic and replace nothing; {len(shelves)} shelves tried")
+    yield ok(Check.DISK_RENAME, f"renames are atomic and replace nothing; shelves tried: {len(shelves)}")
 
 
 def _no_replace(folder: Path) -> Finding | None:

@@ -16,7 +16,7 @@ from servesync.plan.facts import Served, ServerState
 from servesync.plan.versions import Model, Version, parse_canonical
 from servesync.settings import Serving
 
-RECENT_SECONDS: Final = 30.0
+RECENT_SECONDS: Final = 5.0
 LOOK_AGAIN_SECONDS: Final = 2.0
 CONFIGURED: Final = "in its models.config, or by --model_name and --model_base_path"
 TELL_ALL: Final = "tell it model_version_policy {{ all {{}} }} for {model} in its models.config"

@@ -5,7 +5,7 @@ from typing import Final
 
 from servesync.errors import Reason, StoreError, TransferError
 from servesync.settings import Store
-from servesync.store import Operation
+from servesync.store import Operation, without_advice
 
 _BY_CODE: Final = {
     "ExpiredToken": "the session has expired: log in again (aws sso login), or give the agent a role, which "
@@ -39,6 +39,7 @@ _BY_TEXT: Final = (
     ("wrong version number", "the endpoint speaks clear text there: http://, or the port of its TLS"),
     ("record layer failure", "the endpoint speaks clear text there: http://, or the port of its TLS"),
     ("has expired", "the certificate has expired: renew it at the store"),
+    ("doesn't match", "the certificate is for another name: use that name in store.endpoint_url"),
     ("mismatch", "the certificate is for another name: use that name in store.endpoint_url"),
     ("not valid for", "the certificate is for another name: use that name in store.endpoint_url"),
     ("self-signed", "nobody vouches for the certificate: set AWS_CA_BUNDLE to your authority's file (PEM)"),
@@ -50,7 +51,7 @@ _TLS: Final = "check the store's certificate; AWS_CA_BUNDLE names the file of an
 
 def advice_for(error: StoreError | TransferError, code: str, operation: Operation, store: Store) -> str:
     """Return what the reader can do about `error`, met while doing `operation`."""
-    said = str(error)
+    said = without_advice(error, operation)
     where = store.endpoint_url or "Amazon S3"
     match error.reason:
         case Reason.STORE_TLS:

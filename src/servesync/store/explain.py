@@ -1,6 +1,7 @@
 """Why a key names no version by `store.key_pattern`: what somebody probably meant, and what is in the way."""
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,9 +31,10 @@ class Misfit:
     text: str
 
 
-def explain(pattern: str, key: str) -> Misfit | None:
+def explain(pattern: str, key: str, wanted: Container[str] = ()) -> Misfit | None:
     """Return why `key` (without the store's prefix) is no part of a release; None if it is one.
 
+    Where several explanations are possible, one that leads to a `wanted` model is preferred.
     An archive inside of a version's folder parses as one of its files, and is explained all the same.
     """
     known = KeyPattern(pattern)
@@ -40,9 +42,9 @@ def explain(pattern: str, key: str) -> Misfit | None:
     if parsed is not None:
         return _one_too_deep(pattern, parsed.path) if parsed.kind is KeyKind.MEMBER else None
     return (
-        _other_ending(pattern, key)
-        or _no_number(pattern, key)
-        or _extra_folder(known, key)
+        _no_number(pattern, key)
+        or _other_ending(pattern, key)
+        or _extra_folder(known, key, wanted)
         or _no_model(pattern, key)
         or _other_pattern(pattern, key)
         or _nothing_like_it(pattern, key)
@@ -95,15 +97,16 @@ def _no_number(pattern: str, key: str) -> Misfit | None:
     return Misfit("not_a_number", f"{shown} is no number: versions are numbers{hint}")
 
 
-def _extra_folder(known: KeyPattern, key: str) -> Misfit | None:
+def _extra_folder(known: KeyPattern, key: str, wanted: Container[str]) -> Misfit | None:
     folders = key.split("/")
-    for place in range(min(len(folders) - 1, _MOST_FOLDERS)):
-        rest = "/".join(folders[:place] + folders[place + 1 :])
-        if known.parse(rest) is not None:
-            extra = ascii(folders[place][:80])
-            where = "put it at the end of store.url" if place == 0 else "leave it out of the keys"
-            return Misfit("extra_folder", f"the folder {extra} is not in store.key_pattern: {where}")
-    return None
+    rests = ["/".join(folders[:n] + folders[n + 1 :]) for n in range(min(len(folders) - 1, _MOST_FOLDERS))]
+    found = [(place, parsed) for place, rest in enumerate(rests) if (parsed := known.parse(rest)) is not None]
+    if not found:
+        return None
+    place, _ = next((item for item in found if item[1].model in wanted), found[0])
+    extra = ascii(folders[place][:80])
+    where = "put it at the end of store.url" if place == 0 else "leave it out of the keys"
+    return Misfit("extra_folder", f"the folder {extra} is not in store.key_pattern: {where}")
 
 
 def _no_model(pattern: str, key: str) -> Misfit | None:
