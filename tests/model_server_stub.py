@@ -17,6 +17,7 @@ class Answers(BaseHTTPRequestHandler):
     known: dict[str, Any]
 
     def do_GET(self) -> None:
+        """Answer a question for a model's status."""
         model = self.path.rpartition("/")[2]
         found = self.known.get(model)
         body: dict[str, Any] = {"error": f"Could not find any versions of model {model}"}
@@ -49,7 +50,8 @@ def main(port: str, uid: str, answers: str) -> None:
     server = ThreadingHTTPServer(
         ("127.0.0.1", int(port)), type("Bound", (Answers,), {"known": json.loads(answers)})
     )
-    print("listening", flush=True)
+    sys.stdout.write("listening\n")
+    sys.stdout.flush()
     server.serve_forever(0.02)
 
 

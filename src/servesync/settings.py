@@ -9,7 +9,15 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    GetPydanticSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import core_schema
 
 from servesync.plan.versions import MAX_VERSION, parse_model
@@ -199,12 +207,20 @@ def _as_served_or_declared(value: object, declared: core_schema.ValidatorFunctio
     return value if value in (None, "as_served") else declared(value)
 
 
+def _json_schema_of_wish(
+    declared: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+) -> dict[str, object]:
+    """Describe the table and the two words that are none."""
+    return {"anyOf": [{"type": "null"}, {"const": "as_served"}, handler(declared)]}
+
+
 SignatureWish = Annotated[
     Literal["as_served"] | dict[str, Signature] | None,
     GetPydanticSchema(
         lambda _, handler: core_schema.no_info_wrap_validator_function(
             _as_served_or_declared, handler(dict[str, Signature])
-        )
+        ),
+        _json_schema_of_wish,
     ),
 ]
 

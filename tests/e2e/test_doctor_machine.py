@@ -19,6 +19,7 @@ from big_models import files_of, small_archive
 from doctor_box import Ward, assert_says, failures
 from fixtures_store import Bucket
 from servesync.demo.server import ModelServer
+from servesync.doctor import Finding
 
 SERVER_UID = 65533
 AVAILABLE = ("AVAILABLE", "OK", "")
@@ -270,10 +271,16 @@ def on_the_shelf(ward: Ward, *versions: int) -> None:
         (folder / "saved_model.pb").write_bytes(b"x")
 
 
-@pytest.fixture
-def aged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing on the shelf counts as new."""
-    monkeypatch.setattr("servesync.doctor.server.RECENT_SECONDS", -1.0)
+def until_told(ward: Ward, check: str) -> list[Finding]:
+    """Ask the doctor until it says something of a check: what is new on the shelf is given some time."""
+    found: list[Finding] = []
+
+    def told() -> bool:
+        found[:] = ward.examined()
+        return check in {item.check.value for item in found}
+
+    ward.box.until(told, check)
+    return found
 
 
 def test_a_server_that_fits(ward: Ward) -> None:
@@ -333,12 +340,11 @@ def test_a_server_that_scans_another_directory(ward: Ward) -> None:
         assert_says(ward.examined(), "server.base_path", "fail", "serves 5", f"is not {ward.box.shelf}")
 
 
-@pytest.mark.usefixtures("aged")
 def test_a_server_that_keeps_to_latest(ward: Ward) -> None:
     """The settings say all."""
     on_the_shelf(ward, 1, 2)
     with server(ward, {"m": {"2": AVAILABLE, "1": ("END", "OK", "")}}):
-        findings = ward.examined()
+        findings = until_told(ward, "server.policy")
         assert_says(findings, "server.policy", "fail", "leaves out 1", "all {}", "version_policy: latest")
 
         ward.set("serving", version_policy="latest")
@@ -412,8 +418,7 @@ def test_with_a_server_that_scans_the_shelf(ward: Ward, real_models: Path) -> No
     with ModelServer(config, ward.box.folder / "server.log") as running:
         ward.set("serving", rest_url=running.url)
         running.wait_ready(60)
-        ward.monkeypatch.setattr("servesync.doctor.server.RECENT_SECONDS", -1.0)
-        findings = ward.examined()
+        findings = until_told(ward, "server.policy")
         assert_says(findings, "server.policy", "fail", "leaves out 1", "serves 2")
         assert_says(findings, "server.answer", "ok")
 
