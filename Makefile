@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint faults bench pins clean
+.PHONY: help setup demo test lint faults bench docs pins clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,6 +36,9 @@ faults: setup ## the fault and soak tests in their long form
 
 bench: setup ## measured against what a user would take instead
 	$(BIN)/python bench/run.py
+
+docs: setup ## makes docs/settings.md anew from the code and config.example.yaml
+	$(BIN)/servesync schema --markdown > docs/settings.md
 
 pins: ## makes constraints.txt anew from pyproject.toml (needs uv on PATH)
 	uv pip compile --quiet --generate-hashes --python-version 3.11 --universal --all-extras \

@@ -228,7 +228,7 @@ SignatureWish = Annotated[
 class ModelSettings(Section):
     """One model to keep on the shelf, and the signatures that each version must have."""
 
-    name: str
+    name: Annotated[str, Field(description="1 to 100 of A-Z a-z 0-9 . _ - and no dot first.")]
     versions: Versions = Versions(latest=1)
     required: bool = True
     signatures: SignatureWish = None
