@@ -7,7 +7,6 @@ made of it. The package carries a copy of it.
 import json
 from collections.abc import Iterator, Mapping
 from importlib import resources
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import yaml
@@ -52,11 +51,8 @@ This page is made by `make docs` from `{EXAMPLE}` and the code.
 
 
 def example() -> str:
-    """Return the example file: as it was packed with servesync, or as it lies in the source tree."""
-    packed = resources.files("servesync") / EXAMPLE
-    if packed.is_file():
-        return packed.read_text(encoding="utf-8")
-    return (Path(__file__).parents[2] / EXAMPLE).read_text(encoding="utf-8")
+    """Return the example file. In the source tree the package links to it, in a wheel it is a copy."""
+    return (resources.files("servesync") / EXAMPLE).read_text(encoding="utf-8")
 
 
 def comments(text: str) -> Mapping[Place, str]:
