@@ -101,7 +101,7 @@ class Store(Section):
             return self
         parts = urlsplit(self.endpoint_url)
         plain = not (parts.query or parts.fragment or parts.username or parts.password)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not plain or parts.port == 0:
             raise ValueError("endpoint_url must be https://HOST[:PORT] (or http:// on loopback)")
         address = _address(parts.hostname)
         if address is not None and (address.is_link_local or address.is_unspecified):
@@ -165,7 +165,7 @@ class Serving(Section):
             return None
         parts = urlsplit(value)
         plain = not (parts.query or parts.fragment or parts.username or parts.password)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not plain or parts.port == 0:
             raise ValueError("must be http://HOST:PORT of the server's REST interface, or null")
         address = _address(parts.hostname)
         if address is not None and (address.is_link_local or address.is_unspecified):

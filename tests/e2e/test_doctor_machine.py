@@ -20,6 +20,7 @@ from doctor_box import Ward, assert_says, failures
 from fixtures_store import Bucket
 from servesync.demo.server import ModelServer
 from servesync.doctor import Finding
+from servesync.doctor.probes import PROBE
 
 SERVER_UID = 65533
 AVAILABLE = ("AVAILABLE", "OK", "")
@@ -452,3 +453,30 @@ def test_the_command(ward: Ward) -> None:
     assert "fail  settings.file" in unusable.stdout
     secret = ward.bucket.server.secret_key
     assert all(secret not in done.stdout + done.stderr for done in (healthy, failing, unusable))
+
+
+def test_on_a_terminal(ward: Ward) -> None:
+    """In colour; what a server says cannot steer the terminal."""
+    on_the_shelf(ward, 1)
+    with server(ward, {"m": {"1": ("END", "INTERNAL", "bad\x1b[2J\nfail  all of it")}}):
+        colours = ward.box.environment() | {"FORCE_COLOR": "1"}
+        done = subprocess.run(
+            ward.box.command("doctor"), env=colours, capture_output=True, text=True, check=False
+        )
+
+    assert "\x1b[1;31mfail\x1b[0m  server.version" in done.stdout
+    assert "\x1b[2J" not in done.stdout
+    assert "bad [2J fail  all of it" in done.stdout
+
+
+def test_what_a_killed_doctor_left(ward: Ward) -> None:
+    """The next one removes it, an hour later; what is younger may be another doctor's."""
+    ward.box.workspace.mkdir()
+    left = ward.box.workspace / f"{PROBE}0123"
+    left.mkdir()
+    ward.examined()
+    assert left.exists()
+
+    ward.monkeypatch.setattr("time.time", lambda: left.stat().st_ctime + 3601)
+    ward.examined()
+    assert not left.exists()

@@ -19,12 +19,16 @@ from faulty_proxy import (
     Fault,
     FaultyProxy,
     listings,
+    reads,
     redirect_to_region,
     s3_error,
     says,
 )
 from fixtures_store import LISTER, READER, Bucket
 from servesync.doctor import Level
+from servesync.errors import Reason, StoreError
+from servesync.settings import Fetch, Store
+from servesync.store import S3Store
 
 WHO = (
     b'<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>'
@@ -65,6 +69,7 @@ def settings(section: str, **keys: object) -> Plant:
     ("plant", "check", "level", "words"),
     [
         (settings("poll", interval_seconds=0), "settings.file", "fail", ["poll.interval_seconds", "schema"]),
+        (settings("serving", rest_url="http://127.0.0.1:85010"), "settings.file", "fail", ["serving.rest_url", "Port out of range"]),
         (settings("fetch", memory_bytes=1 << 24), "settings.fetch", "warn", ["67108864"]),
         (settings("fetch", part_bytes=1 << 27), "settings.fetch", "warn", ["raise fetch.memory_bytes"]),
         (settings("fetch", max_bytes_per_second=1 << 16), "settings.fetch", "warn", ["4.6 hours"]),
@@ -85,6 +90,13 @@ def test_settings_that_do_not_fit(plant: Plant, check: str, level: str, words: l
     plant(ward)
 
     assert_says(ward.examined(), check, level, *words)
+
+
+def test_overrides_are_told(ward: Ward) -> None:
+    """By name: what they hold is in the environment."""
+    ward.setenv(SERVESYNC_POLL__INTERVAL_SECONDS="20")
+
+    assert_says(ward.examined(), "settings.file", "ok", "SERVESYNC_POLL__INTERVAL_SECONDS")
 
 
 def test_every_mistake_in_the_file_is_named(ward: Ward) -> None:
@@ -142,6 +154,31 @@ def test_a_profile_that_is_not_there(ward: Ward) -> None:
     ward.setenv(AWS_PROFILE="prdo")
 
     assert_says(ward.examined(), "store.credentials", "fail", "prdo", "AWS_PROFILE", "config")
+
+
+def test_a_role_whose_token_is_not_there(ward: Ward) -> None:
+    """IRSA, and nobody mounted the token; the agent itself says so, too."""
+    ward.unset("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    ward.setenv(AWS_ROLE_ARN="arn:aws:iam::123456789012:role/agents", AWS_WEB_IDENTITY_TOKEN_FILE="/no/token")
+    store = S3Store(Store(url=f"s3://{ward.bucket.name}", endpoint_url=ward.box.endpoint_url), Fetch())
+
+    assert_says(ward.examined(), "store.credentials", "fail", "web-identity", "AWS_WEB_IDENTITY_TOKEN_FILE")
+    with pytest.raises(StoreError) as caught:
+        store.list(lambda _: True)
+    assert caught.value.reason is Reason.STORE_CREDENTIALS
+
+
+def test_a_session_of_sso_that_has_ended(ward: Ward) -> None:
+    """Nobody has logged in, or not today."""
+    ward.unset("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    config = ward.box.folder / "aws.config"
+    config.write_text(
+        "[profile work]\nsso_session = work\nsso_account_id = 123456789012\nsso_role_name = r\n"
+        "[sso-session work]\nsso_region = us-east-1\nsso_start_url = https://sso.invalid/start\n"
+    )
+    ward.setenv(AWS_PROFILE="work", AWS_CONFIG_FILE=str(config))
+
+    assert_says(ward.examined(), "store.credentials", "fail", "aws sso login")
 
 
 def test_a_key_that_the_store_does_not_know(ward: Ward) -> None:
@@ -264,6 +301,24 @@ def test_an_sts_that_cannot_be_reached(ward: Ward) -> None:
 
     assert_says(findings, "store.identity", "warn", "sts")
     assert_says(findings, "store.list", "ok")
+
+
+@pytest.mark.parametrize(
+    ("fault", "level", "words"),
+    [
+        (s3_error(403, "InvalidObjectState"), "warn", ["InvalidObjectState", "lifecycle rules"]),
+        (s3_error(403, "AccessDenied", "no kms:Decrypt for you"), "fail", ["allow kms:Decrypt"]),
+        (s3_error(500, "InternalError"), "fail", ["InternalError"]),
+        (s3_error(404, "NoSuchKey"), "ok", []),
+        (s3_error(416, "InvalidRange"), "ok", []),
+    ],
+)
+def test_an_object_that_cannot_be_read(fault: Fault, level: str, words: list[str], ward: Ward) -> None:
+    """What is gone or empty shows all the same that reading is allowed."""
+    with FaultyProxy(ward.bucket.server.port, fault=fault, matches=reads) as proxy:
+        ward.set("store", endpoint_url=proxy.endpoint_url)
+
+        assert_says(ward.examined(), "store.read", level, *words)
 
 
 def test_nothing_listens(ward: Ward) -> None:

@@ -227,15 +227,8 @@ def test_it_is_typed_for_others(installed: Path, tmp_path: Path) -> None:
         pytest.skip("no mypy here (pip install mypy)")
     user = tmp_path / "user.py"
     user.write_text("import servesync\nreveal_type(servesync.__version__)\nservesync.publish(1)\n")
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--cache-dir",
-        tmp_path / "cache",
-        "--follow-imports=silent",
-    ]
-    done = run(*command, f"--python-executable={installed.with_name('python')}", user)
+    mypy: list[str | Path] = [sys.executable, "-m", "mypy", "--cache-dir", tmp_path / "cache"]
+    done = run(*mypy, "--follow-imports=silent", f"--python-executable={installed.with_name('python')}", user)
 
     assert 'Revealed type is "str"' in done.stdout.replace("builtins.", ""), done.stdout + done.stderr
     assert "Missing named argument" in done.stdout

@@ -75,10 +75,14 @@ def _shown(found: Iterable[Finding], console: Console) -> Iterable[Finding]:
         counts[item.level] += 1
         style = _STYLES[item.level]
         about = f"{item.subject}: " if item.subject else ""
-        console.print(
-            f"[{style}]{item.level.value:<4}[/]  {item.check.value:<{_ID_WIDTH}} {escape(about + item.text)}"
-        )
+        text = _on_one_line(about + item.text)
+        console.print(f"[{style}]{item.level.value:<4}[/]  {item.check.value:<{_ID_WIDTH}} {text}")
         if item.advice:
-            console.print(f"      {'':<{_ID_WIDTH}} [dim]->[/] {escape(item.advice)}")
+            console.print(f"      {'':<{_ID_WIDTH}} [dim]->[/] {_on_one_line(item.advice)}")
         yield item
     console.print(", ".join(f"{count} {level.value}" for level, count in counts.items()))
+
+
+def _on_one_line(text: str) -> str:
+    """Return text of whatever origin without line feeds and what a terminal would obey."""
+    return escape("".join(character if character.isprintable() else " " for character in text))

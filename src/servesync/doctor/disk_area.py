@@ -11,7 +11,7 @@ from servesync.doctor.findings import Check, Finding, fail, ok, warn
 from servesync.doctor.mounts import examine_kind
 from servesync.doctor.probes import try_renames, try_sync
 from servesync.errors import DiskError
-from servesync.install import Shelf, Workspace
+from servesync.install import Inventory, Shelf, Workspace
 from servesync.plan.facts import Condition
 from servesync.plan.versions import Model
 from servesync.settings import Limits
@@ -76,7 +76,7 @@ class DiskArea:
             yield fail(Check.DISK_SHELF, f"{shelf} is a link or a file", advice, model)
             return
         try:
-            found = Shelf(self._workspace, model).inventory()
+            found = _inventory(Shelf(self._workspace, model))
         except OSError as error:
             yield failed(Check.DISK_SHELF, disk.describe(error, f"reading {shelf}"), model)
             return
@@ -97,6 +97,18 @@ class DiskArea:
             yield warn(Check.DISK_SHELF, text, "a running agent repairs them from the store", model)
         if not (found.strange or foreign or damaged):
             yield ok(Check.DISK_SHELF, f"versions: {len(found.versions)}, all as installed", model)
+
+
+def _inventory(shelf: Shelf) -> Inventory:
+    """Look once more if something goes away meanwhile: an agent may be at work.
+
+    Raises:
+        OSError: the shelf cannot be read.
+    """
+    try:
+        return shelf.inventory()
+    except FileNotFoundError:
+        return shelf.inventory()
 
 
 def failed(check: Check, error: DiskError, subject: str = "") -> Finding:

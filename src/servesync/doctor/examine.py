@@ -18,7 +18,7 @@ from servesync.errors import SettingsError
 from servesync.install import Workspace
 from servesync.plan.versions import Model
 from servesync.settings import Settings
-from servesync.settings_file import load_settings
+from servesync.settings_file import PREFIX, load_settings
 
 
 def examine(config: Path, environment: Mapping[str, str], show_keys: int) -> Iterator[Finding]:
@@ -28,7 +28,9 @@ def examine(config: Path, environment: Mapping[str, str], show_keys: int) -> Ite
     except SettingsError as error:
         yield from _mistakes(config, error)
         return
-    yield ok(Check.SETTINGS_FILE, f"{config} can be used; models: {len(settings.models)}")
+    names = sorted(name for name in environment if name.startswith(PREFIX))
+    more = f"; overridden by {', '.join(names)}" if names else ""
+    yield ok(Check.SETTINGS_FILE, f"{config} can be used; models: {len(settings.models)}{more}")
     yield from guarded("settings", lambda: examine_settings(settings))
     yield from guarded("environment", lambda: examine_environment(settings.store, environment))
     store, layout = StoreArea(settings.store), LayoutArea(settings, show_keys)

@@ -1,9 +1,11 @@
 """Can the server's user read what the agent installs? By the mode bits; access lists are not looked at."""
 
+import contextlib
 import itertools
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -24,48 +26,70 @@ def examine_readable(models_dir: Path, shelves: Sequence[Path], server: Process 
         yield ok(Check.DISK_READABLE, f"the server (uid {server.uid}) may read every file")
         return
     closed = next(_closed(models_dir, shelves, server), None)
-    if server is None:
-        yield _for_anybody(closed)
-    elif closed is None:
-        yield ok(Check.DISK_READABLE, f"the server (uid {server.uid}) can read the shelves")
-    else:
-        found = closed.lstat()
-        text = (
-            f"the server (uid {server.uid}) cannot read {closed} (uid {found.st_uid}, gid {found.st_gid}, "
-            f"mode {stat.S_IMODE(found.st_mode):o})"
-        )
-        if server.pid is None:  # its groups are not known
-            yield warn(Check.DISK_READABLE, text, f"{_advice(closed)}, unless it is in that group")
-        else:
-            yield fail(Check.DISK_READABLE, text, _advice(closed))
-
-
-def _for_anybody(closed: Path | None) -> Finding:
     if closed is None:
-        return ok(Check.DISK_READABLE, "any user can read the shelves")
-    found = closed.lstat()
-    text = (
-        f"not everybody can read {closed} (uid {found.st_uid}, gid {found.st_gid}, mode "
-        f"{stat.S_IMODE(found.st_mode):o}), and the server's process is not visible from here"
-    )
-    advice = f"if the server runs as another user: {_advice(closed)}, or give both one group (fsGroup)"
-    return warn(Check.DISK_READABLE, text, advice)
+        whose = f"the server (uid {server.uid})" if server else "any user"
+        yield ok(Check.DISK_READABLE, f"{whose} can read the shelves")
+    elif server is None:
+        text = f"not everybody can read {closed}, and the server's process is not visible from here"
+        advice = f"if it runs as another user: {closed.advice}, or give both one group (fsGroup)"
+        yield warn(Check.DISK_READABLE, text, advice)
+    elif server.pid is None:
+        text = f"the server (uid {server.uid}) can read {closed} only by its groups, which are not visible"
+        yield warn(Check.DISK_READABLE, text, f"{closed.advice}, unless it is in that group")
+    else:
+        text = f"the server (uid {server.uid}) cannot read {closed}"
+        yield fail(Check.DISK_READABLE, text, closed.advice)
 
 
-def _advice(path: Path) -> str:
-    return f"chmod o+{'rx' if path.is_dir() else 'r'} {path}"
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A file or directory and who may read it."""
+
+    path: Path
+    found: os.stat_result
+
+    def __str__(self) -> str:
+        mode = stat.S_IMODE(self.found.st_mode)
+        return f"{self.path} (uid {self.found.st_uid}, gid {self.found.st_gid}, mode {mode:o})"
+
+    @property
+    def advice(self) -> str:
+        return f"chmod o+{'rx' if stat.S_ISDIR(self.found.st_mode) else 'r'} {self.path}"
+
+    def admits(self, server: Process | None, *, only_through: bool) -> bool:
+        """Tell whether the mode lets the server's user read it (or pass through), or everybody."""
+        mode = self.found.st_mode & 0o777
+        if server is None:
+            allowed = mode & 7
+        elif self.found.st_uid == server.uid:
+            allowed = mode >> 6
+        elif self.found.st_gid in server.gids:
+            allowed = mode >> 3 & 7
+        else:
+            allowed = mode & 7
+        if only_through:
+            return bool(allowed & ENTER)
+        bits = READ | ENTER if stat.S_ISDIR(self.found.st_mode) else READ
+        return allowed & bits == bits
 
 
-def _closed(models_dir: Path, shelves: Sequence[Path], server: Process | None) -> Iterator[Path]:
+def _closed(models_dir: Path, shelves: Sequence[Path], server: Process | None) -> Iterator[_Place]:
     """Yield what the server's user cannot pass or read; where both see one root, from that on."""
     above = reversed(models_dir.parents) if _sees_our_root(server) else ()
-    for folder in (*above, models_dir):
-        if not _may(folder, ENTER, server):
-            yield folder
+    for place in _places((*above, models_dir)):
+        if not place.admits(server, only_through=True):
+            yield place
     for shelf in shelves:
-        for place in itertools.islice(_looked_at(shelf), MOST_PLACES):
-            if not _may(place, READ | ENTER if place.is_dir() else READ, server):
+        for place in _places(itertools.islice(_looked_at(shelf), MOST_PLACES)):
+            if not place.admits(server, only_through=False):
                 yield place
+
+
+def _places(paths: Iterable[Path]) -> Iterator[_Place]:
+    """Yield those that are still there: an agent may be at work."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            yield _Place(path, path.stat())
 
 
 def _sees_our_root(server: Process | None) -> bool:
@@ -88,21 +112,3 @@ def _looked_at(shelf: Path) -> Iterator[Path]:
             for folder, _, files in os.walk(entry.path):
                 yield Path(folder)
                 yield from (Path(folder, name) for name in files)
-
-
-def _may(path: Path, bits: int, server: Process | None) -> bool:
-    """Tell whether the mode allows `bits` (4 read, 1 enter) to the server's user, or to everybody."""
-    try:
-        found = path.lstat()
-    except OSError:
-        return True
-    mode = found.st_mode & 0o777
-    if server is None:
-        allowed = mode & 7
-    elif found.st_uid == server.uid:
-        allowed = mode >> 6
-    elif found.st_gid in server.gids:
-        allowed = mode >> 3 & 7
-    else:
-        allowed = mode & 7
-    return allowed & bits == bits

@@ -23,6 +23,8 @@ _CHECK_OF: Final = {
 _MAYBE_THE_WRONG_SCHEME: Final = frozenset(
     {Reason.STORE_UNREACHABLE, Reason.STORE_BAD_ANSWER, Reason.STORE_FAILED}
 )
+_READABLE: Final = frozenset({Reason.OBJECT_CHANGED, Reason.OBJECT_GONE})
+"""An empty object has no first byte; another may have been removed since."""
 _SET_CLOCK: Final = (
     "set this machine's clock (NTP: chrony, systemd-timesyncd); S3 refuses 15 minutes and more"
 )
@@ -40,7 +42,8 @@ class StoreArea:
         try:
             signing = signs_with()
         except StoreError as error:
-            yield _trouble(error, Operation.LIST, "", self._store)
+            advice = advice_for(error, "", Operation.LIST, self._store)
+            yield fail(Check.STORE_CREDENTIALS, without_advice(error, Operation.LIST), advice)
             return
         if signing is None:
             yield fail(
@@ -116,14 +119,13 @@ class StoreArea:
                 "publish a version, then run this again",
             )
         read = probe.read_one(key)
-        refused = {Reason.STORE_DENIED, Reason.STORE_CREDENTIALS}
-        if read.error is None or (read.error.reason not in refused and read.came):
+        if read.error is None or read.error.reason in _READABLE:
             return ok(Check.STORE_READ, f"reading works, tried with {key!a:.100}")
-        return fail(
-            Check.STORE_READ,
-            f"{without_advice(read.error, Operation.READ)} (tried {key!a:.100})",
-            advice_for(read.error, read.code, Operation.READ, self._store),
-        )
+        text = f"{without_advice(read.error, Operation.READ)} (tried {key!a:.100})"
+        if read.error.reason is Reason.OBJECT_ARCHIVED:
+            advice = "restore it, and keep models out of the lifecycle rules that archive objects"
+            return warn(Check.STORE_READ, text, advice)
+        return fail(Check.STORE_READ, text, advice_for(read.error, read.code, Operation.READ, self._store))
 
 
 def _clock(answer: Answer) -> Finding | None:

@@ -58,6 +58,10 @@ def advice_for(error: StoreError | TransferError, code: str, operation: Operatio
             return next((advice for sign, advice in _BY_TEXT if sign in said.lower()), _TLS)
         case Reason.STORE_DENIED:
             return _permission(said, operation, store)
+        case _ if "sso" in said.lower():
+            return _BY_CODE["ExpiredToken"]
+        case Reason.STORE_CREDENTIALS if "web-identity" in said:
+            return "mount the role's token: AWS_WEB_IDENTITY_TOKEN_FILE must name a file that can be read"
         case Reason.STORE_CREDENTIALS if "profile" in said.lower() and "not be found" in said:
             return _profile()
     name = code or next((name for name in (*_BY_CODE, *_BY_CODE_ALSO) if f"({name})" in said), "")

@@ -17,7 +17,7 @@ import botocore.session
 import urllib3.exceptions
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
-from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
+from botocore.exceptions import ConnectionClosedError, CredentialRetrievalError, ReadTimeoutError
 from botocore.httpsession import URLLib3Session
 from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
@@ -62,8 +62,7 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds) -> Clients:
     """
     core = botocore.session.get_session()
     session = boto3.session.Session(region_name=store.region, botocore_session=core)
-    found = session.get_credentials()
-    frozen = found.get_frozen_credentials() if found else None
+    _, frozen = read_credentials(core)
     make_http: Any = URLLib3Session  # its stubs are narrower than it is
     http = make_http(
         verify=core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True,
@@ -81,6 +80,21 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds) -> Clients:
 
     credentials = Credentials(frozen.access_key, frozen.secret_key, frozen.token) if frozen else None
     return Clients(client(bounds.list_attempts), client(1), http, credentials)
+
+
+def read_credentials(core: botocore.session.Session) -> tuple[str, Any]:
+    """Return where the credentials come from (botocore's name for it) and what they are now, or None.
+
+    Raises:
+        BotoCoreError: there are some, and they cannot be read.
+    """
+    found = core.get_credentials()
+    if found is None:
+        return "", None
+    try:
+        return str(found.method), found.get_frozen_credentials()
+    except OSError as error:  # botocore lets those of the file with a role's token through
+        raise CredentialRetrievalError(provider=str(found.method), error_msg=str(error)) from error
 
 
 def _config(store: Store, attempts: int) -> Config:

@@ -13,6 +13,7 @@ from botocore.utils import get_environ_proxies
 
 from servesync.errors import StoreError, TransferError
 from servesync.settings import Store
+from servesync.store.client import read_credentials
 from servesync.store.errors_s3 import Operation, translated
 
 SHOWN_OF_KEY: Final = 4
@@ -44,11 +45,10 @@ def signs_with() -> Signing | None:
         StoreError: `STORE_CREDENTIALS`: there are some, and they cannot be read.
     """
     with translated("reading the credentials", Operation.LIST):
-        found = botocore.session.get_session().get_credentials()
-        if found is None:
-            return None
-        frozen = found.get_frozen_credentials()
-    return Signing(str(found.method), str(frozen.access_key)[-SHOWN_OF_KEY:], bool(frozen.token))
+        source, frozen = read_credentials(botocore.session.get_session())
+    if frozen is None:
+        return None
+    return Signing(source, str(frozen.access_key)[-SHOWN_OF_KEY:], bool(frozen.token))
 
 
 def is_aws(store: Store) -> bool:

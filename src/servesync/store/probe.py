@@ -32,11 +32,6 @@ class Answer:
     skew_seconds: float | None = None
     keys: tuple[str, ...] = ()
 
-    @property
-    def came(self) -> bool:
-        """Whether anything that speaks HTTP answered, be it with an error."""
-        return self.skew_seconds is not None or bool(self.code) or self.error is None
-
 
 class Probe:
     """Asks one bucket, one request at a time, each in bounded time and without repeating it."""
