@@ -352,6 +352,16 @@ def test_a_server_that_keeps_to_latest(ward: Ward) -> None:
         assert "server.policy" not in {item.check.value for item in ward.examined()}
 
 
+def test_a_server_that_scans_a_copy(ward: Ward) -> None:
+    """A version above all that it serves: that is no matter of policy."""
+    on_the_shelf(ward, 1, 2)
+    with server(ward, {"m": {"1": AVAILABLE}}):
+        findings = until_told(ward, "server.base_path")
+
+    assert_says(findings, "server.base_path", "fail", "has not seen 2", "no copy of it")
+    assert "server.policy" not in {item.check.value for item in findings}
+
+
 def test_a_version_that_the_server_refused(ward: Ward) -> None:
     """With the server's own words."""
     on_the_shelf(ward, 1, 2)

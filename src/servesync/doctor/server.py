@@ -114,6 +114,7 @@ class _Look:
             self._unknown,
             self._elsewhere,
             lambda: self._only_the_latest(serving),
+            self._not_seen,
         )
         return next((found for ask in questions if (found := ask()) is not None), None)
 
@@ -145,6 +146,17 @@ class _Look:
         )
         advice = f"{TELL_ALL.format(model=self.model)}, or set serving.version_policy: latest"
         return fail(Check.SERVER_POLICY, text, advice, self.model)
+
+    def _not_seen(self) -> Finding | None:
+        highest = max(self.available, default=None)
+        unseen = [
+            v for v, age in self.shelved.items() if (highest is None or v > highest) and self._unseen(v, age)
+        ]
+        if not unseen or not self.served:
+            return None
+        text = f"the server has not seen {_listed(unseen)}, which the shelf holds"
+        advice = f"does it scan {self.shelf} and no copy of it, and with --file_system_poll_wait_seconds=1?"
+        return fail(Check.SERVER_BASE_PATH, text, advice, self.model)
 
     def _unseen(self, version: Version, age: float) -> bool:
         said = self.served.get(version)
