@@ -1,5 +1,6 @@
 """The doctor finds what is wrong with the disk, the lock and the model server, and leaves no trace."""
 
+import errno
 import fcntl
 import json
 import os
@@ -18,6 +19,7 @@ from agent_box import AgentBox, digests_on_disk
 from big_models import files_of, small_archive
 from doctor_box import Ward, assert_says, failures
 from fixtures_store import Bucket
+from servesync import disk
 from servesync.demo.server import ModelServer
 from servesync.doctor import Finding
 from servesync.doctor.probes import PROBE
@@ -125,6 +127,42 @@ def test_no_inode_left(ward: Ward) -> None:
         (ward.box.models_dir / "last").touch()
 
         assert_says(ward.examined(), "disk.inodes", "fail", "no inode is free")
+
+
+@root_only
+def test_a_layer_of_a_container(ward: Ward) -> None:
+    """An overlay is gone with its container."""
+    for name in ("lower", "upper", "work"):
+        (ward.box.folder / name).mkdir()
+    layers = ",".join(f"{name}dir={ward.box.folder / name}" for name in ("lower", "upper", "work"))
+    with mounted(ward.box.models_dir, "-t", "overlay", "-o", layers, "overlay"):
+        assert_says(ward.examined(), "disk.filesystem", "warn", "overlay", "mount a volume")
+
+
+@pytest.mark.parametrize(
+    ("effect", "number", "check", "words"),
+    [
+        ("sync_file", errno.EIO, "disk.sync", ["durable", "local filesystem"]),
+        ("sync_dir", errno.EINVAL, "disk.sync", ["durable", "local filesystem"]),
+        (
+            "rename_noreplace",
+            errno.EINVAL,
+            "disk.rename",
+            ["this filesystem cannot rename without replacing"],
+        ),
+        ("exchange", errno.EINVAL, "disk.rename", ["this filesystem cannot exchange", "ext4, xfs, btrfs"]),
+    ],
+)
+def test_a_filesystem_that_cannot(effect: str, number: int, check: str, words: list[str], ward: Ward) -> None:
+    """As NFS or a FUSE file system would answer; nothing is left of the attempt."""
+
+    def refuse(*paths: Path) -> None:
+        raise OSError(number, os.strerror(number), str(paths[0]))
+
+    ward.monkeypatch.setattr(disk, effect, refuse)
+
+    assert_says(ward.examined(), check, "fail", *words)
+    assert list(ward.box.models_dir.iterdir()) == []
 
 
 @root_only

@@ -79,7 +79,7 @@ class LayoutArea:
         yield from _misfits(keys, self._show_keys)
         others = sorted(keys.names - models.keys())
         if others:
-            text = f"{len(others)} models in the store are not in the settings: {_some(others)}"
+            text = f"in the store, but not in the settings: {_some(others)}"
             yield ok(Check.LAYOUT_OTHERS, text)
 
     def _empty(self) -> Finding:
