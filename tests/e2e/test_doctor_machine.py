@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -278,6 +279,14 @@ def test_an_idle_machine_stays_as_it_is(ward: Ward) -> None:
     assert [path.name for path in ward.box.models_dir.iterdir()] == ["m"]
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that any user may enter; pytest closes its own at every start of another run."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 # -- the server --------------------------------------------------------------------------------------------
 
 
@@ -437,10 +446,12 @@ def test_flags_of_the_server(flag: str, check: str, level: str, words: list[str]
         (lambda box: (box.shelf / "1" / "saved_model.pb").chmod(0o600), "models/m/1/saved_model.pb"),
     ],
 )
-def test_a_server_that_cannot_read(close: Callable[[AgentBox], None], path: str, ward: Ward) -> None:
+def test_a_server_that_cannot_read(
+    close: Callable[[AgentBox], None], path: str, ward: Ward, open_folder: Path
+) -> None:
     """Its user is found by its port, and every step of the way is looked at."""
+    ward.box.folder = open_folder
     on_the_shelf(ward, 1)
-    as_nobody._let_in(ward.box.folder)
     with server(ward, {"m": {"1": AVAILABLE}}, uid=SERVER_UID):
         assert_says(ward.examined(), "disk.readable", "ok", f"uid {SERVER_UID}")
         close(ward.box)
