@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 IMAGE_PINS := uv pip compile --quiet --generate-hashes --python-version 3.11 --universal \
   --no-annotate --no-header -c constraints.txt
 
-.PHONY: help setup demo test lint faults bench pins image-pins clean
+.PHONY: help setup demo test lint faults bench docs pins image-pins clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ faults: setup ## the fault and soak tests in their long form
 
 bench: setup ## measured against what a user would take instead
 	$(BIN)/python bench/run.py
+
+docs: setup ## makes docs/settings.md anew from the code and config.example.yaml
+	$(BIN)/servesync schema --markdown > docs/settings.md
 
 pins: ## makes constraints.txt, and then the images' lists, anew from pyproject.toml (needs uv on PATH)
 	uv pip compile --quiet --generate-hashes --python-version 3.11 --universal --all-extras \

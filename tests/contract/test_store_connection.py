@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from certificates import certificate
 from faulty_proxy import FaultyProxy
 from fixtures_store import Bucket
 from servesync.errors import Reason, StoreError
@@ -29,21 +30,6 @@ def store_of(bucket: Bucket, endpoint_url: str | None, bounds: Bounds = ONCE) ->
 def models_in(store: S3Store) -> list[Model]:
     """Return the models that a listing shows."""
     return list(store.list(lambda _: True).releases)
-
-
-def certificate(folder: Path, name: str) -> Path:
-    """Make a certificate that signs itself, for an address or a name; the key lies in the same file."""
-    file = folder / f"{name}.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
-    kind = "IP" if name[0].isdigit() else "DNS"
-    alternative = ["-addext", f"subjectAltName={kind}:{name}"]
-    made = [*command, *alternative, "-keyout", str(folder / "key"), "-out", str(folder / "certificate")]
-    try:
-        subprocess.run(made, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("no openssl here to make a certificate with")
-    file.write_text((folder / "key").read_text() + (folder / "certificate").read_text())
-    return file
 
 
 @pytest.fixture

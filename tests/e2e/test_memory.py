@@ -148,7 +148,7 @@ def steps(box: AgentBox) -> list[tuple[str, str, int]]:
     ]
 
 
-def test_three_models_that_fit_alone_but_not_old_and_new(scene: Scene) -> None:  # noqa: PLR0915 (one story)
+def test_three_models_that_fit_alone_but_not_old_and_new(scene: Scene) -> None:
     """Refused with figures, fetched once at most; with retire_first installed, one after the other."""
     each = scene.begin()
     slack = each // 2

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from servesync.doctor import Check
 from servesync.errors import Reason
 from servesync.logs import Event
 from servesync.plan.lifecycle import MOVES
@@ -29,3 +30,10 @@ def test_the_diagram_is_the_table() -> None:
     drawn = re.findall(r"^    (\w+) --> (\w+)$", (DOCS / "lifecycle.md").read_text(), re.MULTILINE)
 
     assert sorted((old.value, new.value) for old, news in MOVES.items() for new in news) == sorted(drawn)
+
+
+def test_every_check_of_the_doctor_is_documented() -> None:
+    """`docs/doctor.md` has one row for each id, and no other."""
+    rows = re.findall(r"^\| `(\w+\.\w+)` \|", (DOCS / "doctor.md").read_text(), re.MULTILINE)
+
+    assert sorted(Check) == sorted(rows)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from servesync import __version__
-from servesync.cli import moves, publish, show
+from servesync.cli import doctor, moves, publish, schema, show
 from servesync.daemon.build import build_observer
 from servesync.daemon.once import sync_once
 from servesync.daemon.process import run_daemon
@@ -31,8 +31,8 @@ app = typer.Typer(
     help="Brings models from an S3 store into TensorFlow Serving safely.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done; 1 unexpected; 2 usage or settings; 3 a required version is not in place; "
-    "4 another agent holds the lock.",
+    epilog="Exit codes: 0 done; 1 unexpected; 2 usage or settings; 3 a required version is not in place, or "
+    "the doctor found something that fails; 4 another agent holds the lock.",
 )
 
 ConfigFile = Annotated[
@@ -152,6 +152,8 @@ def retry(
     typer.echo(lift_refusal(load_settings(config, environment_overrides()), model, version))
 
 
+app.command("schema")(schema.schema)
+app.command("doctor")(doctor.doctor)
 app.command("publish")(publish.publish)
 app.command("manifest")(publish.manifest)
 app.command("promote")(moves.promote)

@@ -14,6 +14,7 @@ from servesync.verify import (
     find_operations,
     in_words,
     load_model,
+    require_tensorflow,
     verify_structure,
     verify_tensors,
 )
@@ -32,6 +33,8 @@ def prove(path: Path, level: Level, limits: Limits | None = None) -> str:
         CheckFailed: the level load could not be reached on this machine.
         DiskError: it cannot be read, or there is no space to unpack it.
     """
+    if level == "load":
+        require_tensorflow()  # before gigabytes are read
     try:
         if path.is_dir():
             return _prove_tree(path, level)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -55,10 +56,14 @@ def die_with_parent() -> None:
 
 
 class Seaweed:
-    """Runs `weed server -s3` while entered; the data lies in `folder`."""
+    """Runs `weed server -s3` while entered; the data lies in `folder`.
 
-    def __init__(self, folder: Path) -> None:
+    `others`: further identities in SeaweedFS's own form, besides the one that may do everything.
+    """
+
+    def __init__(self, folder: Path, others: Sequence[Mapping[str, object]] = ()) -> None:
         self._folder = folder
+        self._others = list(others)
         self._process: subprocess.Popen[bytes] | None = None
         self.access_key = secrets.token_hex(8)
         self.secret_key = secrets.token_hex(16)
@@ -116,9 +121,8 @@ class Seaweed:
         master, volume, filer, self.port, admin, public = ports
         config = self._folder / "s3.json"
         keys = {"accessKey": self.access_key, "secretKey": self.secret_key}
-        config.write_text(
-            json.dumps({"identities": [{"name": "demo", "credentials": [keys], "actions": ["Admin"]}]})
-        )
+        owner = {"name": "demo", "credentials": [keys], "actions": ["Admin"]}
+        config.write_text(json.dumps({"identities": [owner, *self._others]}))
         (self._folder / "master.toml").write_text(ONE_VOLUME_AT_A_TIME)
         (self._folder / "data").mkdir(exist_ok=True)
         command = [

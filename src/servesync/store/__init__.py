@@ -2,9 +2,13 @@
 
 from servesync.store.bounds import Bounds
 from servesync.store.checksums import Running
+from servesync.store.errors_s3 import Operation, without_advice
+from servesync.store.explain import Misfit, explain
+from servesync.store.identity import Caller, Signing, authority, caller, is_aws, proxy_of, signs_with
 from servesync.store.keys import KeyPattern, manifest_key, manifest_key_at
 from servesync.store.listing import Listing, Settling
 from servesync.store.port import StorePort
+from servesync.store.probe import Answer, Probe
 from servesync.store.s3 import MANIFEST_TO_COME, S3Store
 from servesync.store.writer import About, AlreadyThere, Changed, S3Writer
 
@@ -12,15 +16,28 @@ __all__ = [
     "MANIFEST_TO_COME",
     "About",
     "AlreadyThere",
+    "Answer",
     "Bounds",
+    "Caller",
     "Changed",
     "KeyPattern",
     "Listing",
+    "Misfit",
+    "Operation",
+    "Probe",
     "Running",
     "S3Store",
     "S3Writer",
     "Settling",
+    "Signing",
     "StorePort",
+    "authority",
+    "caller",
+    "explain",
+    "is_aws",
     "manifest_key",
     "manifest_key_at",
+    "proxy_of",
+    "signs_with",
+    "without_advice",
 ]

@@ -18,7 +18,7 @@ import botocore.session
 import urllib3.exceptions
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
-from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
+from botocore.exceptions import ConnectionClosedError, CredentialRetrievalError, ReadTimeoutError
 from botocore.httpsession import URLLib3Session
 from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies, parse_timestamp
@@ -64,8 +64,7 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds) -> Clients:
     core = botocore.session.get_session()
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
     session = boto3.session.Session(region_name=store.region, botocore_session=core)
-    found = session.get_credentials()
-    frozen = found.get_frozen_credentials() if found else None
+    _, frozen = read_credentials(core)
     make_http: Any = URLLib3Session  # its stubs are narrower than it is
     http = make_http(
         verify=core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True,
@@ -91,6 +90,21 @@ def _timestamp(text: str) -> datetime:
         return datetime.fromisoformat(text)
     except (ValueError, TypeError):
         return parse_timestamp(text)
+
+
+def read_credentials(core: botocore.session.Session) -> tuple[str, Any]:
+    """Return where the credentials come from (botocore's name for it) and what they are now, or None.
+
+    Raises:
+        BotoCoreError: there are some, and they cannot be read.
+    """
+    found = core.get_credentials()
+    if found is None:
+        return "", None
+    try:
+        return str(found.method), found.get_frozen_credentials()
+    except OSError as error:  # botocore lets those of the file with a role's token through
+        raise CredentialRetrievalError(provider=str(found.method), error_msg=str(error)) from error
 
 
 def _config(store: Store, attempts: int) -> Config:

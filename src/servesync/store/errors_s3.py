@@ -181,6 +181,12 @@ def _error(
     return kind(reason, f"{doing}: {detail}: {advice}", **facts)
 
 
+def without_advice(error: StoreError | TransferError, operation: Operation) -> str:
+    """Return what such an error says, for a caller that has better advice."""
+    advice = _ADVICE.get(error.reason, "").format(permission=operation.permission)
+    return str(error).removesuffix(f": {advice}")
+
+
 def _shown(text: str, characters: int) -> str:
     """Return foreign text on one line, in ASCII, without what looks like a secret, and not too long."""
     return _SECRETS.sub("[hidden]", _NOT_ASCII_TEXT.sub(" ", text))[:characters].strip()

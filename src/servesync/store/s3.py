@@ -48,17 +48,21 @@ class S3Store:
 
     # -- listing --------------------------------------------------------------------------------------
 
-    def list(self, wants: Callable[[Model], bool]) -> Listing:
+    def list(self, wants: Callable[[Model], bool], see: Callable[[str, int], None] | None = None) -> Listing:
         """Return all that lies below the prefix for wanted models.
+
+        `see` is called with every key, without the prefix, and its size in bytes.
 
         Raises:
             StoreError: there was no complete listing; what was read of it counts for nothing.
         """
         return self._ask(
-            f"listing {self._store.url}", Operation.LIST, lambda clients: self._list(clients, wants)
+            f"listing {self._store.url}", Operation.LIST, lambda clients: self._list(clients, wants, see)
         )
 
-    def _list(self, clients: Clients, wants: Callable[[Model], bool]) -> Listing:
+    def _list(
+        self, clients: Clients, wants: Callable[[Model], bool], see: Callable[[str, int], None] | None
+    ) -> Listing:
         doing = f"listing {self._store.url}"
         grouping = Grouping(self._pattern, self._store.prefix, wants, self._limits.max_members)
         requests = 0
@@ -72,6 +76,8 @@ class S3Store:
                     raise bad_answer(doing, f"the key {key!a:.80} is not below the prefix")
                 if not grouping.add(key, size, etag):
                     raise bad_answer(doing, f"the key {key!a:.80} comes twice")
+                if see is not None:
+                    see(key.removeprefix(self._store.prefix), size)
         return grouping.finish(requests)
 
     def _pages(self, clients: Clients, doing: str) -> Iterator[Mapping[str, Any]]:

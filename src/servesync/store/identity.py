@@ -1,0 +1,98 @@
+"""Who the agent is for AWS: where its credentials come from, and what STS calls their owner."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.utils import get_environ_proxies
+
+from servesync.errors import StoreError, TransferError
+from servesync.settings import Store
+from servesync.store.client import read_credentials
+from servesync.store.errors_s3 import Operation, translated
+
+SHOWN_OF_KEY: Final = 4
+SECONDS: Final = 10
+AWS_S3: Final = "https://s3.amazonaws.com"
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """Where the credentials come from (botocore's name for it), and the end of the access key's id."""
+
+    source: str
+    key_ends_in: str
+    is_temporary: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What STS says of the credentials' owner."""
+
+    account: str
+    arn: str
+
+
+def signs_with() -> Signing | None:
+    """Return what requests are signed with now; None if there are no credentials anywhere.
+
+    Raises:
+        StoreError: `STORE_CREDENTIALS`: there are some, and they cannot be read.
+    """
+    with translated("reading the credentials", Operation.LIST):
+        source, frozen = read_credentials(botocore.session.get_session())
+    if frozen is None:
+        return None
+    return Signing(source, str(frozen.access_key)[-SHOWN_OF_KEY:], bool(frozen.token))
+
+
+def is_aws(store: Store) -> bool:
+    """Tell whether the store is Amazon's, or something that comes with an STS of its own."""
+    host = urlsplit(store.endpoint_url or AWS_S3).hostname or ""
+    of_amazon = host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    return of_amazon or "AWS_ENDPOINT_URL_STS" in os.environ
+
+
+def caller(store: Store) -> Caller:
+    """Ask STS who signs; needs no permission.
+
+    Raises:
+        StoreError: STS refused the credentials, or did not answer.
+    """
+    make: Any = Config  # its stubs do not know all of these
+    config: Config = make(
+        connect_timeout=SECONDS, read_timeout=SECONDS, retries={"mode": "standard", "total_max_attempts": 1}
+    )
+    try:
+        with translated("asking STS who signs the requests", Operation.LIST):
+            session = boto3.session.Session(region_name=store.region)
+            region = session.region_name or "us-east-1"
+            found = session.client("sts", region_name=region, config=config).get_caller_identity()
+    except TransferError as error:
+        raise StoreError(error.reason, str(error)) from error
+    return Caller(str(found.get("Account", "")), str(found.get("Arn", "")))
+
+
+def proxy_of(store: Store) -> str | None:
+    """Return the proxy through which the store is asked, without its password; None if there is none."""
+    url = store.endpoint_url or AWS_S3
+    found = get_environ_proxies(url).get(urlsplit(url).scheme)
+    if not found:
+        return None
+    parts = urlsplit(found)
+    place = parts.hostname or "?"
+    return f"{parts.scheme}://{place}:{parts.port}" if parts.port else f"{parts.scheme}://{place}"
+
+
+def authority() -> tuple[str, Path] | None:
+    """Return the file of certificate authorities that counts instead of the usual ones, and what names it."""
+    for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+        if os.environ.get(name):
+            return name, Path(os.environ[name])
+    found = botocore.session.get_session().get_config_variable("ca_bundle")
+    return ("ca_bundle in the AWS profile", Path(str(found))) if found else None

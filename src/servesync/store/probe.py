@@ -1,0 +1,109 @@
+"""Single requests to the store, and all that their answers tell besides: for finding out what is wrong."""
+
+import email.utils
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from botocore.exceptions import ClientError
+
+from servesync.errors import StoreError, TransferError
+from servesync.settings import Fetch, Store
+from servesync.store.bounds import Bounds
+from servesync.store.client import Clients, connect
+from servesync.store.errors_s3 import Operation, translated
+
+PATIENCE: Final = Bounds(connect_seconds=5.0, read_seconds=10.0, answer_seconds=20.0, list_attempts=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one request told.
+
+    `code`: the error's name as S3 gives it. `region`: that of the bucket, if the store says so.
+    `skew_seconds`: how far the store's clock is ahead of ours. `keys`: what a listing began with.
+    """
+
+    error: StoreError | TransferError | None = None
+    code: str = ""
+    region: str = ""
+    skew_seconds: float | None = None
+    keys: tuple[str, ...] = ()
+
+
+class Probe:
+    """Asks one bucket, one request at a time, each in bounded time and without repeating it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._clients: Clients | None = None
+
+    def __enter__(self) -> Self:
+        """Return the probe, whose connections are closed on leaving."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close all connections."""
+        if self._clients is not None:
+            self._clients.http.close()
+            self._clients = None
+
+    def list_some(self, prefix: str, *, for_owner: bool = True, at_most: int = 1) -> Answer:
+        """Ask for the first keys below `prefix`; `for_owner`: only if the bucket is the expected owner's."""
+        return self._ask(
+            Operation.LIST,
+            lambda clients: clients.listing.list_objects_v2(
+                Bucket=self._store.bucket, Prefix=prefix, MaxKeys=at_most, **self._owner(for_owner)
+            ),
+        )
+
+    def read_one(self, key: str) -> Answer:
+        """Ask for the first byte of an object."""
+
+        def call(clients: Clients) -> Mapping[str, Any]:
+            answer = clients.reading.get_object(
+                Bucket=self._store.bucket, Key=key, Range="bytes=0-0", **self._owner(for_owner=True)
+            )
+            answer["Body"].close()
+            return answer
+
+        return self._ask(Operation.READ, call)
+
+    def _owner(self, for_owner: bool) -> dict[str, Any]:  # noqa: FBT001 (private)
+        owner = self._store.expected_bucket_owner
+        return {"ExpectedBucketOwner": owner} if owner and for_owner else {}
+
+    def _ask(self, operation: Operation, call: Callable[[Clients], Any]) -> Answer:
+        started = time.time()
+        try:
+            with translated(_DOING[operation], operation):
+                if self._clients is None:
+                    self._clients = connect(self._store, Fetch(), PATIENCE)
+                answer: Mapping[str, Any] = call(self._clients)
+        except (StoreError, TransferError) as error:
+            said = error.__cause__.response if isinstance(error.__cause__, ClientError) else {}
+            return _answer(said, (started + time.time()) / 2, error)
+        return _answer(answer, (started + time.time()) / 2, None)
+
+
+_DOING: Final = {Operation.LIST: "listing", Operation.READ: "reading an object"}
+
+
+def _answer(said: Mapping[str, Any], now: float, error: StoreError | TransferError | None) -> Answer:
+    headers = said.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    details = said.get("Error", {})
+    return Answer(
+        error,
+        code=str(details.get("Code", "")),
+        region=str(headers.get("x-amz-bucket-region") or details.get("Region", "")),
+        skew_seconds=_skew(str(headers.get("date", "")), now),
+        keys=tuple(str(item.get("Key", "")) for item in said.get("Contents", ())),
+    )
+
+
+def _skew(date: str, now: float) -> float | None:
+    with suppress(ValueError, TypeError, OverflowError):
+        return email.utils.parsedate_to_datetime(date).timestamp() - now
+    return None
