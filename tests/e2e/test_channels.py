@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agent_box import AgentBox, tar_gz_of
+from faulty_proxy import Exchange, FaultyProxy
 from fixtures_store import Bucket
 from graph_bytes import data as field
 from graph_bytes import entry, graph, node, number, saved_model
@@ -16,7 +17,7 @@ from servesync import channel
 from servesync.channel import Entry
 from servesync.errors import Reason, StoreError
 from servesync.plan.versions import Model, Version
-from servesync.publishing import promote, store_at
+from servesync.publishing import promote, store_at, withdraw
 from servesync.settings import Store
 
 M = Model("m")
@@ -45,6 +46,12 @@ def put(bucket: Bucket, version: int) -> None:
     body = saved_model(graph([node("x", "Placeholder")]), entry(5, "serving_default", named))
     tree = {"saved_model.pb": body, "assets/n": b"%d" % version}
     bucket.put(f"prod/m/{version}.tar.gz", tar_gz_of(tree, f"{version:07}"))
+
+
+def answer_lost(exchange: Exchange) -> None:
+    """The store does what it was asked, and nobody hears of it."""
+    exchange.forward()
+    exchange.reset()
 
 
 def call(box: AgentBox, *words: str) -> Any:
@@ -230,3 +237,19 @@ def test_a_withdrawn_number_cannot_be_published_again(
 
     assert box.events("version_refused")[0]["reason"] == "version_withdrawn"
     assert not [line for line in box.events("version_installed") if line["version"] == 2]
+
+
+def test_a_move_whose_answer_was_lost_went_through(bucket: Bucket, store: Store) -> None:
+    """The repeated request meets its own result: that is no other's move."""
+    put(bucket, 1)
+    with FaultyProxy(bucket.server.port) as proxy:
+        proxy.matches = lambda exchange: exchange.method == "PUT"
+        proxy.fault, proxy.times = answer_lost, 1
+        through = store.model_copy(update={"endpoint_url": proxy.endpoint_url})
+        done = promote(through, ("m", "1", "stable"), "me", "")
+        proxy.times = 1
+        withdrawn = withdraw(through, ("m", "1"), "me", "wrong")
+
+    assert done.changed
+    assert done.now.now.sequence == 1
+    assert withdrawn.fresh

@@ -289,3 +289,40 @@ def test_the_tar_has_no_trace_of_the_machine(tmp_path: Path, tree: dict[str, byt
 
     assert {(m.uid, m.gid, m.uname, m.gname, m.mtime) for m in members} == {(0, 0, "", "", 0)}
     assert all(member.name == "7" or member.name.startswith("7/") for member in members)
+
+
+def test_a_file_that_is_written_to_while_it_is_read(tmp_path: Path) -> None:
+    """Of the same size before and after, half of it old and half of it new: that is no version."""
+    root = write(tmp_path / "tree", {"a": b"a" * 3 * MIB})
+    times = 0
+
+    def take(_: bytes) -> None:
+        """Take nothing in."""
+
+    def check() -> None:
+        nonlocal times
+        times += 1
+        if times == 2:
+            with (root / "a").open("r+b") as file:
+                file.write(b"b" * 3 * MIB)
+
+    with pytest.raises(ReleaseRefused, match="changed or replaced while it was read") as caught:
+        pack_tree(root, Version(7), take, {}, archive_format="tar.zst", check=check)
+    assert caught.value.reason is Reason.PACK_REFUSED
+
+
+def test_a_file_that_becomes_a_link_while_others_are_read(tmp_path: Path) -> None:
+    """What the link points to is not packed."""
+    root = write(tmp_path / "tree", {"a": b"a", "b": b"b"})
+    (tmp_path / "secret").write_bytes(b"s")
+
+    def take(_: bytes) -> None:
+        """Take nothing in."""
+
+    def check() -> None:
+        (root / "b").unlink()
+        (root / "b").symlink_to(tmp_path / "secret")
+
+    with pytest.raises(ReleaseRefused) as caught:
+        pack_tree(root, Version(7), take, {}, archive_format="tar.zst", check=check)
+    assert caught.value.reason is Reason.PACK_REFUSED

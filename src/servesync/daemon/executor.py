@@ -291,7 +291,7 @@ class Executor:
                 facts=facts,
             )
             return
-        brings = release is not None and isinstance(action, Install | Repair | Restore)
+        brings = release is not None and isinstance(action, Install | Repair)
         identity = release.offer if release and brings else type(action).__name__
         pause = self.observer.attempts.failed((model, version), identity, error, time.monotonic())
         repeats = self.repeats.count((model, version, error.reason))

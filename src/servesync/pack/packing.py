@@ -4,11 +4,14 @@
 ordinary tar. `tar.gz` (RFC 1952): one member without name and time.
 """
 
+import errno
 import hashlib
+import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -17,7 +20,7 @@ from isal import isal_zlib
 from servesync.manifest import File, Part, Piece
 from servesync.pack.cuts import ENOUGH_BYTES, Extent, cuts
 from servesync.pack.frames import Compressors
-from servesync.pack.tree import Member, header, members, refused
+from servesync.pack.tree import Member, header, members, refused, stamp_of
 from servesync.plan.versions import Version
 
 Format: TypeAlias = Literal["tar.zst", "tar.gz"]
@@ -81,7 +84,7 @@ def _copy(
     """Pass a file's bytes on in pieces as they were cut."""
     digest = hashlib.sha256()
     offset = 0
-    with member.source.open("rb", buffering=0) as file:
+    with _opened(member) as file:
         for length in sizes:
             buffer = bytearray(length)
             view = memoryview(buffer)
@@ -98,7 +101,30 @@ def _copy(
             offset += length
         if file.read(1):
             raise refused(member.source, "it became longer while it was read: is it still written?")
+        _check_same(member, file)
     return File(path=member.path, size=size, sha256=digest.hexdigest())
+
+
+def _opened(member: Member) -> FileIO:
+    """Open the file that was listed, and no other that has come under its name since."""
+    try:
+        handle = os.open(member.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise refused(member.source, "it was replaced by a link while the directory was read") from error
+        raise
+    file = FileIO(handle)
+    try:
+        _check_same(member, file)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_same(member: Member, file: FileIO) -> None:
+    if member.stamp is not None and stamp_of(os.fstat(file.fileno())) != member.stamp:
+        raise refused(member.source, "it was changed or replaced while it was read: is it still written?")
 
 
 class _Writer(Protocol):

@@ -14,11 +14,24 @@ from servesync.plan.paths import NAME_RULE, is_plain_path
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One directory or file: its path relative to the version; `size` in bytes, None for a directory."""
+    """One directory or file: its path relative to the version; `size` in bytes, None for a directory.
+
+    `stamp`: which file it was when it was listed.
+    """
 
     path: str
     size: int | None
     source: Path
+    stamp: "Stamp | None" = None
+
+
+Stamp = tuple[int, int, int, int]
+"""Device, inode, size and mtime (ns) of a file."""
+
+
+def stamp_of(found: os.stat_result) -> Stamp:
+    """Return the stamp of a file."""
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def members(root: Path) -> Iterator[Member]:
@@ -41,7 +54,7 @@ def _below(folder: Path, prefix: str) -> Iterator[Member]:
             yield Member(path, None, Path(entry.path))
             yield from _below(Path(entry.path), f"{path}/")
         elif stat.S_ISREG(mode.st_mode):
-            yield Member(path, mode.st_size, Path(entry.path))
+            yield Member(path, mode.st_size, Path(entry.path), stamp_of(mode))
         else:
             raise refused(Path(entry.path), "it is neither a file nor a directory: copy what it stands for")
 

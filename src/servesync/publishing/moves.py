@@ -209,9 +209,9 @@ class _Desk:
         except ValidationError as error:
             raise SettingsError(Reason.SETTINGS_INVALID, sealed.place(error)) from error
         key = self._store.prefix + channel.key_of(self._model, name)
-        self._write(key, channel.dump(now), self._listing.channels.get(self._model, {}).get(name))
+        written = self._write(key, channel.dump(now), self._listing.channels.get(self._model, {}).get(name))
         if not self._went_through(name, now):
-            raise self._lost(key)
+            raise self._lost(key) from written
         return MoveDone(was, now)
 
     def _went_through(self, name: str, now: Channel) -> bool:
@@ -253,23 +253,28 @@ class _Desk:
         except ValidationError as error:
             raise SettingsError(Reason.SETTINGS_INVALID, sealed.place(error)) from error
         key = release.manifest.key if release.manifest else manifest_key_at(release)
-        self._write(key, channel.dump(fresh), release.manifest)
+        written = self._write(key, channel.dump(fresh), release.manifest)
         self._look_again()
         again = self._release(version)
-        if again is None or again.manifest is None:
-            raise self._lost(key)
-        channel.parse_withdrawal(self._read(again.manifest, channel.MAX_BYTES), self._model, version)
-        return WithdrawDone(key, fresh, fresh=True)
+        item = again.manifest if again else None
+        if item is None or item.size > channel.MAX_BYTES:
+            raise self._lost(key) from written
+        found = channel.parse_withdrawal(self._read(item, channel.MAX_BYTES), self._model, version)
+        return WithdrawDone(key, found, fresh=found == fresh)
 
-    def _write(self, key: str, data: bytes, old: StoredObject | None) -> None:
-        """Write in the place of `old` (None: of nothing)."""
+    def _write(self, key: str, data: bytes, old: StoredObject | None) -> Exception | None:
+        """Write in the place of `old` (None: of nothing); return it if the condition did not hold.
+
+        That may be because an earlier attempt went through, and its answer was lost.
+        """
         try:
             if old is None:
                 self._writer.put_new(key, data, About(JSON))
             else:
                 self._writer.replace(key, data, old.etag, About(JSON))
         except (AlreadyThere, Changed) as error:
-            raise self._lost(key) from error
+            return error
+        return None
 
     def _lost(self, key: str) -> StoreError:
         text = f"somebody else wrote {key!a} meanwhile: look at it (`servesync channels`), and run this again"

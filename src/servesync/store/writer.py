@@ -205,15 +205,22 @@ class _Upload:
         if self._buffer:
             self._send(bytes(self._buffer))
         parts: Any = [part.result() for part in self._parts]
-        with self._door.asking(self._key) as client:
-            client.complete_multipart_upload(
-                **self._where,
-                UploadId=self._id,
-                MultipartUpload={"Parts": parts},
-                IfNoneMatch="*",
-                ChecksumCRC32=base64.b64encode(self._crc.to_bytes(4, "big")).decode(),
-                ChecksumType="FULL_OBJECT",
-            )
+        try:
+            with self._door.asking(self._key) as client:
+                client.complete_multipart_upload(
+                    **self._where,
+                    UploadId=self._id,
+                    MultipartUpload={"Parts": parts},
+                    IfNoneMatch="*",
+                    ChecksumCRC32=base64.b64encode(self._crc.to_bytes(4, "big")).decode(),
+                    ChecksumType="FULL_OBJECT",
+                )
+        except (TransferError, StoreError) as error:
+            if error.facts.get("code") != "NoSuchUpload":
+                raise
+            # an earlier attempt went through, and its answer was lost: whoever is there may be us
+            self._id = ""
+            raise AlreadyThere(self._key) from error
         self._id = ""
         self._pool.shutdown()
 
