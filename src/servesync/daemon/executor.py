@@ -76,7 +76,7 @@ class Executor:
         shelf = Shelf(self.observer.workspace, model, self.check)
         match action:
             case Restore():
-                self._restore(view, action, shelf)
+                self._restore(action, shelf)
             case Install() | Repair():
                 self._bring(view, action, shelf)
             case Confirm():
@@ -114,8 +114,8 @@ class Executor:
                 self._set_aside(release, staged, short)
                 return
             self.observer.admission.about_to_load((release.model, release.version))
-            says = (view.facts.server.versions or {}).get(action.version)
-            before = self.observer.said_now(release.model, release.version, says)
+            repairs = isinstance(action, Repair)
+            before = self.observer.said_now(release.model, release.version, replaces=repairs)
             record = self._install(view, action, shelf, staged, before)
             advance(State.VERIFIED, State.INSTALLED)
         restored = isinstance(action, Repair) or action.version in view.inventory.orphaned
@@ -212,7 +212,7 @@ class Executor:
         self.empty_trash()
         return True
 
-    def _restore(self, view: ModelView, action: Restore, shelf: Shelf) -> None:
+    def _restore(self, action: Restore, shelf: Shelf) -> None:
         """Put a version of the reserve back; one that is not as it was is dropped, and fetched next time."""
         started = time.monotonic()
         reserve = Reserve(self.observer.workspace, shelf.model)
@@ -223,8 +223,7 @@ class Executor:
             text = f"{action.version} is no longer in the reserve as it was proven; dropped from there"
             raise DiskError(Reason.VERSION_DAMAGED, text)
         self.observer.admission.about_to_load((shelf.model, action.version))
-        says = (view.facts.server.versions or {}).get(action.version)
-        before = self.observer.said_now(shelf.model, action.version, says)
+        before = self.observer.said_now(shelf.model, action.version)
         shelf.put_back(reserve.path / str(action.version), action.version, record, before)
         advance(State.PRUNED, State.INSTALLED)
         reserve.forget(action.version)

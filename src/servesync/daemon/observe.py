@@ -29,7 +29,7 @@ from servesync.plan.facts import (
     Served,
     Server,
 )
-from servesync.plan.hearsay import heard, said
+from servesync.plan.hearsay import NOTHING, READING, heard, said
 from servesync.plan.planner import plan
 from servesync.plan.versions import Model, Release, StoredObject, Version, parse_version
 from servesync.plan.view import View, chosen
@@ -232,17 +232,17 @@ class Observer:
         good = [version for version, record in known.items() if record.confirmed or self.server is None]
         return (max(good), known[max(good)]) if good else None
 
-    def said_now(self, model: Model, version: Version, last: Served | None) -> str:
+    def said_now(self, model: Model, version: Version, *, replaces: bool = False) -> str:
         """Return what a record is to keep of the server's word when bytes are about to come under a number.
 
-        `last`: what it said at the last look, which counts if it does not answer now.
+        `replaces`: damaged bytes lie there, which a server that does not answer may be reading just now.
         """
         if self.server is None:
-            return ""
+            return NOTHING
         try:
             return said(self.server.status(model).get(version))
         except ServerError:
-            return said(last)
+            return READING if replaces else NOTHING
 
     def refusals(self, model: Model) -> Refusals:
         """Return the refused releases of `model`, as far as the present settings would refuse them again."""
