@@ -102,6 +102,7 @@ class Reason(StrEnum):
     SERVER_REFUSED = "server_refused"
     SERVER_LOAD_TIMEOUT = "server_load_timeout"
 
+    ADMIN_UNAVAILABLE = "admin_unavailable"
     STOPPED = "stopped"
     INTERNAL_ERROR = "internal_error"
 

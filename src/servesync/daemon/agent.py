@@ -9,6 +9,7 @@ from servesync.daemon.executor import Executor
 from servesync.daemon.memory import Repeats
 from servesync.daemon.observe import ModelView, Observation, Observer
 from servesync.daemon.scrub import Scrubber
+from servesync.daemon.status import snapshot_of
 from servesync.errors import Reason, ServerError, StoreError, SyncError
 from servesync.install import Lock, Reserve, Shelf
 from servesync.logs import Event, get_logger
@@ -92,6 +93,7 @@ class Agent:
             self._executor.empty_trash()
         self._scrub()
         seen = self.observer.look(ask_store=ask_store)
+        self.observer.board.publish(snapshot_of(seen, self.observer))
         self._report(seen, asked_store=ask_store)
         acted = False
         for view in seen.models.values():
@@ -271,6 +273,7 @@ class Agent:
             log.warning(Event.VERSION_NOT_LOADED, because=action.because)
 
     def _say_failed(self, error: SyncError, **facts: str) -> None:
+        self.observer.board.failed(error.reason)
         repeats = self._repeats.count((error.reason, str(error)))
         if repeats is not None:
             get_logger().warning(

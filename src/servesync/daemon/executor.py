@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from structlog.contextvars import bound_contextvars
 
 from servesync import disk
+from servesync.admin import Stage
 from servesync.daemon.bring import Bringer, Staged
 from servesync.daemon.memory import Repeats
 from servesync.daemon.observe import ModelView, Observer
@@ -49,7 +50,7 @@ class Executor:
             except Exception as error:  # noqa: BLE001 (a bug with one version must not hold up the others)
                 self._failed(view, action, bug(error))
             else:
-                return not isinstance(action, Wait)
+                return self._done(action)
         return False
 
     def _act(self, view: ModelView, action: Action) -> None:
@@ -63,6 +64,7 @@ class Executor:
             case Confirm():
                 shelf.confirm(version)
                 advance(State.INSTALLED, State.AVAILABLE)
+                self._available(view, version)
                 get_logger().info(Event.VERSION_AVAILABLE, because=action.because)
             case Quarantine():
                 self._quarantine(view, action, shelf)
@@ -72,6 +74,14 @@ class Executor:
             case Wait():
                 pass
 
+    def _done(self, action: Action) -> bool:
+        if isinstance(action, Wait):
+            return False
+        self.observer.board.acted(type(action).__name__.lower(), "done")
+        if isinstance(action, Quarantine):
+            self.observer.board.refused(action.reason)
+        return True
+
     # -- bringing a version -------------------------------------------------------------------------
 
     def _bring(self, view: ModelView, action: Install | Repair, shelf: Shelf) -> None:
@@ -80,8 +90,10 @@ class Executor:
         doing = f"bringing {release.model} {release.version}"
         with self.observer.workspace.attempt() as tree, disk.described(doing):
             staged = self.bringer.bring(release, tree)
-            record = self._install(view, action, shelf, staged)
+            with self.observer.board.stage(Stage.INSTALL, release.model, release.version):
+                record = self._install(view, action, shelf, staged)
             advance(State.VERIFIED, State.INSTALLED)
+        self._arrived(view, action.version)
         restored = isinstance(action, Repair) or action.version in view.inventory.orphaned
         served = (view.facts.server.versions or {}).get(action.version)
         self.observer.server_memory.installed((view.plan.model, action.version), served)
@@ -112,6 +124,17 @@ class Executor:
             )
             raise ReleaseRefused(Reason.VERSION_FOREIGN, text)
         return adopted
+
+    def _arrived(self, view: ModelView, version: Version) -> None:
+        """Note that a version came onto the shelf; where there is no server to ask, that is the end."""
+        if self.observer.server is None:
+            self._available(view, version)
+        else:
+            self.observer.board.installed(view.plan.model, version)
+
+    def _available(self, view: ModelView, version: Version) -> None:
+        release = view.offered.get(version)
+        self.observer.board.available(view.plan.model, version, release.published_at if release else None)
 
     # -- taking versions away -----------------------------------------------------------------------
 
@@ -153,6 +176,7 @@ class Executor:
         shelf.put_back(reserve.path / str(action.version), action.version, record)
         advance(State.PRUNED, State.INSTALLED)
         reserve.forget(action.version)
+        self._arrived(view, action.version)
         served = (view.facts.server.versions or {}).get(action.version)
         self.observer.server_memory.installed((shelf.model, action.version), served)
         get_logger().info(
@@ -195,6 +219,7 @@ class Executor:
         model, version = view.plan.model, action.version
         release = view.offered.get(version)
         facts = dict(error.facts)
+        name = type(action).__name__.lower()
         if isinstance(error, ReleaseRefused) and release is not None and isinstance(action, Install | Repair):
             try:
                 now = datetime.now(UTC)
@@ -203,6 +228,8 @@ class Executor:
             except OSError as problem:
                 facts["refusal_not_recorded"] = str(disk.describe(problem, "recording a refusal"))
                 self.observer.attempts.failed((model, version), release.offer, error, time.monotonic())
+            self.observer.board.acted(name, "refused")
+            self.observer.board.refused(error.reason)
             get_logger().error(
                 Event.VERSION_REFUSED,
                 reason=error.reason,
@@ -211,6 +238,8 @@ class Executor:
                 facts=facts,
             )
             return
+        self.observer.board.acted(name, "failed")
+        self.observer.board.failed(error.reason)
         identity = release.offer if release else ""
         pause = self.observer.attempts.failed((model, version), identity, error, time.monotonic())
         repeats = self.repeats.count((model, version, error.reason))
@@ -219,7 +248,7 @@ class Executor:
                 Event.ACTION_FAILED,
                 reason=error.reason,
                 because=str(error),
-                action=type(action).__name__.lower(),
+                action=name,
                 retry_in_seconds=pause,
                 repeats=repeats,
                 facts=facts,

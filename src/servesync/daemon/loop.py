@@ -7,6 +7,7 @@ from typing import Final
 
 from servesync.daemon.agent import Agent, Outcome
 from servesync.daemon.build import build_agent
+from servesync.daemon.listener import Listener
 from servesync.daemon.triggers import Triggers, Wake, longest_wait
 from servesync.errors import LockHeld, Reason, SettingsError, Stopped, SyncError
 from servesync.install import Lock
@@ -28,13 +29,21 @@ class Loop:
     """
 
     def __init__(
-        self, path: Path, settings: Settings, environment: Mapping[str, str], lock: Lock, wake: Wake
+        self,
+        path: Path,
+        settings: Settings,
+        environment: Mapping[str, str],
+        lock: Lock,
+        wake: Wake,
+        listener: Listener,
     ) -> None:
         self._path = path
         self._settings = settings
         self._environment = environment
         self._lock = lock
         self._wake = wake
+        self._listener = listener
+        self._board = listener.board
         self._triggers = Triggers(wake, path)
         self._waits = 0
         self._poll_at = 0.0
@@ -55,7 +64,7 @@ class Loop:
                 if poll:
                     self._poll_at = time.monotonic() + longest_wait(self._settings.poll)
                 outcome = self._guarded(lambda agent=agent, poll=poll: agent.cycle(ask_store=poll))  # type: ignore[misc]
-                self._wake.wait(self._pause(outcome))
+                self._sleep(self._pause(outcome))
         except Stopped:
             pass
         except SyncError as error:
@@ -68,8 +77,15 @@ class Loop:
         finally:
             self._triggers.stop()
 
+    def _sleep(self, seconds: float) -> None:
+        self._board.rest(seconds)
+        self._wake.wait(seconds)
+        self._board.woke()
+
     def _start(self, settings: Settings) -> Agent:
-        agent = build_agent(settings, self._lock, self._wake.stop.is_set, wake=self._wake.look)
+        agent = build_agent(
+            settings, self._lock, self._wake.stop.is_set, wake=self._wake.look, board=self._board
+        )
         try:
             agent.prepare()
         except SyncError:
@@ -87,6 +103,7 @@ class Loop:
         except (Stopped, LockHeld):
             raise
         except Exception:  # noqa: BLE001 (one bad cycle must not end the agent)
+            self._board.failed(Reason.INTERNAL_ERROR)
             get_logger().exception(Event.INTERNAL_ERROR, reason=Reason.INTERNAL_ERROR)
             return None
 
@@ -122,8 +139,10 @@ class Loop:
             if asked or str(error) != self._rejected:
                 get_logger().error(Event.SETTINGS_REJECTED, reason=error.reason, because=str(error))
             self._rejected = str(error)
+            self._board.reloaded("rejected")
             return agent
         self._rejected = ""
+        self._board.reloaded("unchanged" if fresh is agent else "applied")
         if fresh is agent:
             if asked:
                 get_logger().info(Event.SETTINGS_RELOADED, changed=[])
@@ -135,6 +154,7 @@ class Loop:
             if getattr(settings, name) != getattr(self._settings, name)
         ]
         self._settings = settings
+        self._listener.apply(settings)
         agent.close()
         get_logger().info(Event.SETTINGS_RELOADED, changed=changed)
         return fresh

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from servesync import __version__, disk
+from servesync.admin import Board, Stage
 from servesync.confirm import ModelServer
 from servesync.daemon.memory import Attempts, ServerMemory
 from servesync.errors import Reason, ServerError, Stopped, StoreError, SyncError, bug
@@ -76,6 +77,7 @@ class Observer:
     """The eyes of the agent. The last good listing stays in mind while the store does not answer.
 
     `one_pass`: there is no later look at which a server that starts now would have answered.
+    `polled_at`: when the store was last asked, `listed_at`: when it last answered, in seconds since 1970.
     """
 
     settings: Settings
@@ -86,6 +88,9 @@ class Observer:
     one_pass: bool = False
     attempts: Attempts = field(default_factory=Attempts)
     server_memory: ServerMemory = field(default_factory=ServerMemory)
+    board: Board = field(default_factory=Board)
+    polled_at: float | None = field(init=False, default=None)
+    listed_at: float | None = field(init=False, default=None)
     _damaged: dict[Model, DamageSeen] = field(init=False, default_factory=dict)
     _settling: Settling = field(init=False)
     _listing: Listing | None = field(init=False, default=None)
@@ -160,13 +165,17 @@ class Observer:
     def _list_store(self) -> None:
         wanted = self.models
         asked_at = time.monotonic()
+        self.polled_at = time.time()
         try:
-            self._listing = self.store.list(wanted.__contains__)
+            with self.board.stage(Stage.LIST):
+                self._listing = self.store.list(wanted.__contains__)
         except StoreError as error:
             self._store_error = error
         else:
             self._store_error = None
             self._listed_at = asked_at
+            self.listed_at = self.polled_at
+        self.board.polled(self._store_error.reason if self._store_error else None)
 
     def _settle(self) -> dict[Model, dict[Version, float]]:
         """Return the seconds after the last listing that each settling release must stay unchanged."""
