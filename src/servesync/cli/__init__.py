@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from servesync import __version__
-from servesync.cli import publish, show
+from servesync.cli import publish, show, status
 from servesync.daemon.build import build_observer
 from servesync.daemon.once import sync_once
 from servesync.daemon.process import run_daemon
@@ -141,6 +141,7 @@ def verify(
     typer.echo(f"{path}: good ({proof})")
 
 
+app.command("status")(status.status)
 app.command("publish")(publish.publish)
 app.command("manifest")(publish.manifest)
 
