@@ -8,13 +8,14 @@ from typing import Final
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from servesync.admin.board import Board
 from servesync.admin.gauges import register
 from servesync.admin.guard import Guard, refuse_sync
+from servesync.admin.page import Page
 from servesync.admin.probes import AskServer, Verdict, livez, readyz, startupz
 from servesync.admin.report import report
 from servesync.settings import Admin
@@ -40,6 +41,7 @@ class _Endpoints:
         self._parts = parts
         self._board = parts.board
         self._registry = register(parts.board, parts.lines_dropped)
+        self._page = Page()
 
     async def live(self, _: Request) -> Response:
         return _answer(livez(self._board))
@@ -58,6 +60,13 @@ class _Endpoints:
     async def status(self, _: Request) -> Response:
         return JSONResponse(report(self._board, self._parts.settings()))
 
+    async def page(self, _: Request) -> Response:
+        text, policy = self._page.whole(report(self._board, self._parts.settings()))
+        return HTMLResponse(text, headers={"content-security-policy": policy})
+
+    async def live_part(self, _: Request) -> Response:
+        return HTMLResponse(self._page.live(report(self._board, self._parts.settings())))
+
     async def metrics(self, request: Request) -> Response:
         encode, kind = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(self._registry), headers={"content-type": kind})
@@ -75,6 +84,8 @@ def build_app(parts: Parts) -> ASGIApp:
     """Return the application; it holds no state of its own."""
     endpoints = _Endpoints(parts)
     routes = [
+        Route("/", endpoints.page),
+        Route("/live", endpoints.live_part),
         Route("/livez", endpoints.live),
         Route("/startupz", endpoints.started),
         Route("/readyz", endpoints.ready),
