@@ -97,7 +97,7 @@ def test_installing(box: AgentBox, bucket: Bucket, tree: Tree, page: Page) -> No
         box.until(lambda: ((admin.status()["activity"] or {}).get("done_bytes") or 0) > 1 << 20)
         text = check(page, admin, "installing")
         assert "fetch m 2" in text
-        assert "being updated" in text
+        assert "one model is not yet as wanted" in text
         shown = page.run("document.querySelector('.bar').getAttribute('aria-label')")
         box.until(
             lambda: page.run("document.querySelector('.bar').getAttribute('aria-label')") != shown,

@@ -10,6 +10,7 @@ from servesync.admin import Board, OnDisk, Snapshot
 from servesync.admin.page import Page, dollars, percent, verdict_of
 from servesync.admin.report import report
 from servesync.plan.facts import Role
+from servesync.plan.versions import Model
 from servesync.settings import Admin
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
@@ -81,6 +82,20 @@ def test_every_text_is_text() -> None:
     nonce = policy.partition("nonce-")[2].partition("'")[0]
     assert f'<script nonce="{nonce}">' in text
     assert Page().whole(report(board, Admin()))[1] != policy, "a nonce is used once"
+
+
+def test_of_many_models_those_in_trouble_come_first() -> None:
+    """And no page has more than one can read."""
+    good, bad = snapshot({1: version()}), snapshot()
+    (fine,), (missing,) = good.models.values(), bad.models.values()
+    board = Board()
+    board.publish(
+        replace(good, models={**{Model(f"a{number}"): fine for number in range(100)}, Model("z"): missing})
+    )
+    text, _ = Page().whole(report(board, Admin()))
+    assert text.count("<article") == 50
+    assert text.index('aria-label="model z"') < text.index('aria-label="model a0"')
+    assert "and 51 more" in text
 
 
 @pytest.mark.parametrize(("part", "whole", "share"), [(1, 3, 33), (5, 0, 0), (9, 3, 100), (-1, 3, 0)])

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
@@ -42,6 +43,7 @@ class _Endpoints:
         self._board = parts.board
         self._registry = register(parts.board, parts.lines_dropped)
         self._page = Page()
+        self._renderer = ThreadPoolExecutor(1, "servesync-renders")  # one: the agent shares the processor
 
     async def live(self, _: Request) -> Response:
         return _answer(livez(self._board))
@@ -58,18 +60,28 @@ class _Endpoints:
             return _answer(Verdict((f"the model server has not answered within {PROBE_SECONDS:g} s",)))
 
     async def status(self, _: Request) -> Response:
-        return JSONResponse(report(self._board, self._parts.settings()))
+        return await self._rendered(lambda: JSONResponse(self._report()))
 
     async def page(self, _: Request) -> Response:
-        text, policy = self._page.whole(report(self._board, self._parts.settings()))
-        return HTMLResponse(text, headers={"content-security-policy": policy})
+        def render() -> Response:
+            text, policy = self._page.whole(self._report())
+            return HTMLResponse(text, headers={"content-security-policy": policy})
+
+        return await self._rendered(render)
 
     async def live_part(self, _: Request) -> Response:
-        return HTMLResponse(self._page.live(report(self._board, self._parts.settings())))
+        return await self._rendered(lambda: HTMLResponse(self._page.live(self._report())))
 
     async def metrics(self, request: Request) -> Response:
         encode, kind = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(self._registry), headers={"content-type": kind})
+        return await self._rendered(lambda: Response(encode(self._registry), headers={"content-type": kind}))
+
+    def _report(self) -> dict[str, Any]:
+        return report(self._board, self._parts.settings())
+
+    async def _rendered(self, work: Callable[[], Response]) -> Response:
+        """Do what takes long for a thousand models beside the loop: probes are answered meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._renderer, work)
 
     async def sync(self, request: Request) -> Response:
         refusal = refuse_sync(request, self._parts.settings().token_file)

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from servesync.admin.ages import age
 
 SHOWN_EVENTS: Final = 25
+MOST_MODELS: Final = 50
 SHOWN_IDENTITY: Final = 12
 
 Status = Mapping[str, Any]
@@ -61,7 +62,19 @@ class Page:
 
 def _values(status: Status) -> dict[str, Any]:
     verdict, tone = verdict_of(status)
-    return {"s": status, "verdict": verdict, "tone": tone, "tones": TONES}
+    models = sorted(status["models"].items(), key=lambda item: (_is_well(item[1]), item[0]))
+    return {
+        "s": status,
+        "models": models[:MOST_MODELS],
+        "more_models": len(models) - len(models[:MOST_MODELS]),
+        "verdict": verdict,
+        "tone": tone,
+        "tones": TONES,
+    }
+
+
+def _is_well(model: Status) -> bool:
+    return bool(model["in_place"] and model["served"]) or not model["required"]
 
 
 def verdict_of(status: Status) -> tuple[str, str]:
@@ -78,7 +91,8 @@ def verdict_of(status: Status) -> tuple[str, str]:
     if status["troubles"]:
         return "Everything required is served, but not all is well", "warn"
     if behind:
-        return f"Everything required is served; {len(behind)} of {len(required)} are being updated", "busy"
+        count = "one model is" if len(behind) == 1 else f"{len(behind)} models are"
+        return f"Everything required is served; {count} not yet as wanted", "busy"
     return "Everything required is served", "good"
 
 
