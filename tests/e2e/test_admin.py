@@ -64,6 +64,9 @@ def test_an_outage_of_the_store_fails_no_probe(
             assert [item["about"] for item in status["troubles"]] == ["store"]
             assert status["troubles"][0]["reason"] == "store_denied"
             assert status["store"]["last_good_poll_at"] < status["now"]
+            shown = "".join(admin.ask(path).text for path in ("/", "/status", "/metrics", "/readyz"))
+            assert box.secret_key not in shown
+            assert box.access_key not in shown
             assert [admin.ask(probe).status for probe in ("/livez", "/startupz", "/readyz")] == [200] * 3
             assert (admin.metric("servesync_polls_total", outcome="store_denied") or 0) >= 1
             requests = admin.metric("servesync_s3_requests_total", operation="list", outcome="refused")
