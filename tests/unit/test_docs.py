@@ -1,11 +1,16 @@
 """The documents name what the code has, in both directions."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
+from board_box import full_board
+from servesync.admin.board import Activity
+from servesync.admin.report import report
 from servesync.errors import Reason
 from servesync.logs import Event
 from servesync.plan.lifecycle import MOVES
+from servesync.settings import Admin
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -29,3 +34,15 @@ def test_the_diagram_is_the_table() -> None:
     drawn = re.findall(r"^    (\w+) --> (\w+)$", (DOCS / "lifecycle.md").read_text(), re.MULTILINE)
 
     assert sorted((old.value, new.value) for old, news in MOVES.items() for new in news) == sorted(drawn)
+
+
+def test_every_field_of_the_status_is_documented() -> None:
+    """`docs/admin.md` names each field of `/status`, down to those of a version."""
+    found = report(full_board(), Admin())
+    (model,) = found["models"].values()
+    (version, *_) = model["versions"].values()
+    activity = [item.name for item in fields(Activity)]
+    named = set(re.findall(r"`(\w+)`", (DOCS / "admin.md").read_text()))
+
+    nested = [*found["store"], *found["server"], *found["disk"], *found["memory"], *activity]
+    assert {*found, *model, *version, *nested} - {"models"} <= named

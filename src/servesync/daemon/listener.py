@@ -92,7 +92,7 @@ class Listener:
         self.board.stuck_after_seconds = settings.admin.stuck_after_seconds
         if settings.serving.rest_url != old.serving.rest_url:
             asked, self._asked = self._asked, AskedNow(settings.serving.rest_url)
-            asked.close()
+            threading.Thread(target=asked.close, daemon=True).start()  # it may wait for an answer
         if (settings.admin.host, settings.admin.port) != (old.admin.host, old.admin.port):
             self._interrupt()
 
