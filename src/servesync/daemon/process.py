@@ -14,7 +14,6 @@ from typing import Final
 
 from servesync import __version__, disk
 from servesync.admin import Board
-from servesync.daemon.listener import Listener
 from servesync.daemon.loop import Loop
 from servesync.daemon.triggers import Wake
 from servesync.install import Lock, Workspace
@@ -50,6 +49,8 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
         LockHeld: another agent has the models directory.
         SyncError: the agent could not start, or lost its lock.
     """
+    from servesync.daemon.listener import Listener  # noqa: PLC0415 (the web server is for this command only)
+
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     started = time.monotonic()
     with claimed(settings) as lock:
