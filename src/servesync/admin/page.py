@@ -87,7 +87,7 @@ def verdict_of(status: Status) -> tuple[str, str]:
     if not status["alive"]:
         return "The deciding thread gives no sign of life", "bad"
     if without:
-        return f"{len(without)} of {len(required)} required models have no version that is served", "bad"
+        return f"Not served: {len(without)} of {len(required)} required models", "bad"
     if status["troubles"]:
         return "Everything required is served, but not all is well", "warn"
     if behind:
