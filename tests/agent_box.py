@@ -89,6 +89,7 @@ class AgentBox:
             "models": self.models,
             "poll": {"interval_seconds": 1, "jitter_seconds": 0},
             "limits": {"disk_reserve_bytes": 0},
+            "admin": {"port": None},
         }
         for section, keys in self.overrides.items():
             found.setdefault(section, {}).update(keys)

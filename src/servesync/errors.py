@@ -111,6 +111,7 @@ class Reason(StrEnum):
     SERVER_LOAD_TIMEOUT = "server_load_timeout"
     MEMORY_SHORT = "memory_short"
 
+    ADMIN_UNAVAILABLE = "admin_unavailable"
     STOPPED = "stopped"
     INTERNAL_ERROR = "internal_error"
 

@@ -11,6 +11,7 @@ import select
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Literal, TextIO
 
@@ -25,7 +26,6 @@ LIBRARIES_QUIET = (
     "httpx",
     "httpcore",
     "apscheduler",
-    "watchdog",
 )
 
 
@@ -71,6 +71,8 @@ class Event(StrEnum):
     VERSION_SET_ASIDE = "version_set_aside"
     MEMORY_SHORT = "memory_short"
     MEMORY_BUDGET = "memory_budget"
+    ADMIN_LISTENING = "admin_listening"
+    ADMIN_UNAVAILABLE = "admin_unavailable"
     LOG_LINES_DROPPED = "log_lines_dropped"
     LIBRARY_MESSAGE = "library_message"
     INTERNAL_ERROR = "internal_error"
@@ -101,9 +103,11 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO | 
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             _order,
+            _tell_listener,
+            _drop_below(logging.getLevelNamesMapping()[level.upper()]),
             final,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=lambda *_: output,
         cache_logger_on_first_use=False,
     )
@@ -112,6 +116,7 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO | 
     root.setLevel(logging.WARNING)
     for name in LIBRARIES_QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of every request that is none
     logging.getLogger("watchdog").setLevel(logging.ERROR)  # it warns whenever a watch is replaced
 
 
@@ -125,6 +130,7 @@ class _Output:
         self._stream = stream
         self._lines: queue.Queue[str] = queue.Queue(MOST_LINES_WAITING)
         self._dropped = 0
+        self.dropped_ever = 0
         threading.Thread(target=self._write_on, name="servesync-log", daemon=True).start()
 
     def msg(self, line: str) -> None:
@@ -135,6 +141,7 @@ class _Output:
             self._lines.put_nowait(line)
         except queue.Full:
             self._dropped += 1
+            self.dropped_ever += 1
 
     debug = info = warning = error = critical = exception = log = msg
 
@@ -181,6 +188,38 @@ def drain(seconds: float = 2.0) -> None:
     """Give the log's reader `seconds` to take what is still to be written; called before the process ends."""
     for output in _outputs.values():
         output.drain(seconds)
+
+
+def lines_dropped() -> int:
+    """Return how many lines have been given up so far because nobody read the log."""
+    return sum(output.dropped_ever for output in _outputs.values())
+
+
+Listener = Callable[[Mapping[str, object]], None]
+_listeners: list[Listener] = []
+
+
+def set_listener(listener: Listener | None) -> None:
+    """Show every line, whatever its level, to `listener` as well, in the thread that logs; None ends that."""
+    _listeners[:] = [] if listener is None else [listener]
+
+
+def _tell_listener(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    for listener in _listeners:
+        listener(line)
+    return line
+
+
+def _drop_below(level: int) -> structlog.typing.Processor:
+    """Return the processor that ends lines below `level`: here, so that the listener has seen them."""
+    levels = logging.getLevelNamesMapping()
+
+    def drop(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+        if levels.get(str(line.get("level", "")).upper(), logging.ERROR) < level:
+            raise structlog.DropEvent
+        return line
+
+    return drop
 
 
 def get_logger() -> FilteringBoundLogger:

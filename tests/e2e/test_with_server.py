@@ -1,10 +1,12 @@
 """Agent, store and model server together, while a client keeps asking: it never gets a failed answer."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from admin_client import AdminClient
 from agent_box import tar_gz_of
 from fixtures_store import Bucket
 from served_scene import Scene, scene_of
@@ -131,3 +133,29 @@ def test_who_comes_from_a_copying_loop_loses_no_request(scene: Scene) -> None:
     assert client.failures == []
     assert len(client.answers) == 2
     assert scene.box.numbers() == ["2"]
+
+
+def test_readyz_follows_the_server_even_while_the_agent_is_busy(scene: Scene) -> None:
+    """A server that ends in the middle of a long download is noticed at once, and so is its return."""
+    admin = AdminClient.listen(scene.box)
+    scene.box.overrides["fetch"] = {"max_bytes_per_second": 1 << 20}
+    scene.publish(1)
+    with scene.box.running():
+        scene.until("version_installed", 1)
+        assert admin.ask("/startupz").status == 200
+        assert "does not answer" in admin.ask("/readyz").json["missing"][0]
+        scene.server.start()
+        scene.server.wait_ready(120)
+        scene.until("version_available", 1)
+        scene.box.until(lambda: admin.ask("/readyz").status == 200, "ready")
+        assert (admin.metric("servesync_stage_duration_seconds_count", stage="confirm") or 0) >= 1
+
+        big = scene.tree(2) | {"assets/big.bin": os.urandom(60 << 20)}
+        scene.bucket.put("prod/m/2.tar.gz", tar_gz_of(big, "2"))
+        scene.box.until(lambda: (admin.status()["activity"] or {}).get("stage") == "fetch", "the download")
+        scene.server.kill()
+        scene.box.until(lambda: admin.ask("/readyz").status == 503, "not ready")
+        assert admin.status()["activity"]["stage"] == "fetch"
+        scene.server.start()
+        scene.box.until(lambda: admin.ask("/readyz").status == 200, "ready again")
+        assert [admin.ask(probe).status for probe in ("/livez", "/startupz")] == [200, 200]

@@ -1,12 +1,17 @@
 """The documents name what the code has, in both directions."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
+from board_box import full_board
+from servesync.admin.board import Activity
+from servesync.admin.report import report
 from servesync.doctor import Check
 from servesync.errors import Reason
 from servesync.logs import Event
 from servesync.plan.lifecycle import MOVES
+from servesync.settings import Admin
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -37,3 +42,15 @@ def test_every_check_of_the_doctor_is_documented() -> None:
     rows = re.findall(r"^\| `(\w+\.\w+)` \|", (DOCS / "doctor.md").read_text(), re.MULTILINE)
 
     assert sorted(Check) == sorted(rows)
+
+
+def test_every_field_of_the_status_is_documented() -> None:
+    """`docs/admin.md` names each field of `/status`, down to those of a version."""
+    found = report(full_board(), Admin())
+    (model,) = found["models"].values()
+    (version, *_) = model["versions"].values()
+    activity = [item.name for item in fields(Activity)]
+    named = set(re.findall(r"`(\w+)`", (DOCS / "admin.md").read_text()))
+
+    nested = [*found["store"], *found["server"], *found["disk"], *found["memory"], *activity]
+    assert {*found, *model, *version, *nested} - {"models"} <= named

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from servesync import __version__
-from servesync.cli import doctor, moves, publish, schema, show
+from servesync.cli import doctor, moves, publish, schema, show, status
 from servesync.daemon.build import build_observer
 from servesync.daemon.once import sync_once
 from servesync.daemon.process import run_daemon
@@ -154,6 +154,7 @@ def retry(
 
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
+app.command("status")(status.status)
 app.command("publish")(publish.publish)
 app.command("manifest")(publish.manifest)
 app.command("promote")(moves.promote)

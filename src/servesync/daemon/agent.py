@@ -12,6 +12,7 @@ from servesync.daemon.memory_log import MemoryLog
 from servesync.daemon.models_config import ConfigWriter
 from servesync.daemon.observe import MOST_MODELS, ModelView, Observation, Observer
 from servesync.daemon.scrub import Scrubber
+from servesync.daemon.status import snapshot_of
 from servesync.daemon.turns import Turns, retires
 from servesync.errors import Reason, ServerError, StoreError, SyncError, bug
 from servesync.install import Lock, Reserve, Shelf
@@ -107,6 +108,7 @@ class Agent:
         self._scrub()
         seen = self.observer.look(ask_store=ask_store)
         self._prepare_new()
+        self.observer.board.publish(snapshot_of(seen, self.observer))
         self._report(seen, asked_store=ask_store)
         self._turns.look([(view.facts, view.plan) for view in seen.models.values()], time.monotonic())
         acted, resting = self._write_config(seen), False
@@ -381,6 +383,7 @@ class Agent:
             log.warning(Event.VERSION_NOT_LOADED, because=action.because)
 
     def _say_failed(self, error: SyncError, **facts: str) -> None:
+        self.observer.board.failed(error.reason)
         repeats = self._repeats.count((error.reason, str(error)))
         if repeats is not None:
             get_logger().warning(

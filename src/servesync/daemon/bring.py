@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from servesync import manifest
+from servesync.admin import Counting, Stage
 from servesync.daemon.manifests import ManifestReader
 from servesync.daemon.observe import Observer
 from servesync.daemon.progress import Report, Reporter
@@ -120,7 +121,8 @@ class Bringer:
             mb_per_second=round(release.stored_bytes / 1e6 / max(seconds, 1e-3), 1),
             proof=evidence.proven_by,
         )
-        tensor_bytes, signatures = self._verify(release, unpacked)
+        with self.observer.board.stage(Stage.VERIFY, release.model, release.version):
+            tensor_bytes, signatures = self._verify(release, unpacked)
         advance(state, State.VERIFIED)
         return Staged(unpacked, tensor_bytes, evidence.proven_by, signatures)
 
@@ -150,7 +152,9 @@ class Bringer:
     def _fetch(self, release: Release, tree: Path, evidence: _Evidence) -> Unpacked:
         """Bring the release's bytes into `tree` in one pass; no archive ever lies on the disk."""
         settings = self.observer.settings
+        stage = self.observer.board.stage(Stage.FETCH, release.model, release.version, release.stored_bytes)
         with (
+            stage as count,
             self.reporter(release) as report,
             stream(
                 release.objects,
@@ -160,7 +164,7 @@ class Bringer:
                 proofs=evidence.proofs,
             ) as parts,
         ):
-            watched = self._watched(parts, report, evidence.checksum)
+            watched = self._watched(parts, (report, count), evidence.checksum)
             if release.layout is Layout.ARCHIVE:
                 return unpack_archive(
                     (piece for _, piece in watched),
@@ -174,7 +178,10 @@ class Bringer:
             return unpack_objects(objects, tree, settings.limits)
 
     def _watched(
-        self, parts: Iterator[tuple[StoredObject, memoryview]], report: Report, checksum: Running | None
+        self,
+        parts: Iterator[tuple[StoredObject, memoryview]],
+        reports: Sequence[Report | Counting],
+        checksum: Running | None,
     ) -> Iterator[tuple[StoredObject, memoryview]]:
         """Pass the bytes on in slices, reporting progress, and keeping the disk's reserve free."""
         done = 0
@@ -185,7 +192,8 @@ class Bringer:
                 piece = part[start : start + SLICE_BYTES]
                 yield item, piece
                 done += len(piece)
-                report(done)
+                for report in reports:
+                    report(done)
                 self.check()
                 self._space.check(Needed())
 

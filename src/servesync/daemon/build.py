@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 
+from servesync.admin import Board
 from servesync.confirm import ModelServer, ServerFootprint
 from servesync.daemon.admission import Admission
 from servesync.daemon.agent import Agent
@@ -23,13 +24,18 @@ from servesync.verify import require_tensorflow
 
 
 def build_observer(
-    settings: Settings, should_stop: Callable[[], bool] = lambda: False, *, one_pass: bool = True
+    settings: Settings,
+    should_stop: Callable[[], bool] = lambda: False,
+    *,
+    one_pass: bool = True,
+    board: Board | None = None,
 ) -> Observer:
     """Return eyes that look at the store, shelf and server of `settings`."""
     serving = settings.serving
     url, file = serving.rest_url, serving.config_file
     workspace = Workspace(serving.models_dir)
-    store = S3Store(settings.store, settings.fetch, settings.limits)
+    board = board or Board()
+    store = S3Store(settings.store, settings.fetch, settings.limits, on_request=board.count_request)
     return Observer(
         settings=settings,
         store=store,
@@ -43,6 +49,7 @@ def build_observer(
         check=_checker(should_stop),
         one_pass=one_pass,
         config=ConfigKeeper(file, serving, workspace, one_pass) if file else None,
+        board=board,
     )
 
 
@@ -53,20 +60,28 @@ def build_agent(
     reporter: Reporter | None = None,
     *,
     wake: Callable[[], None] | None = None,
+    board: Board | None = None,
 ) -> Agent:
     """Return an agent that works under `settings` for as long as the caller holds `lock`.
 
     `wake` makes a running agent look again; None for one pass, in which nothing goes on beside it.
+    `board`: where it leaves what it knows.
 
     Raises:
         SettingsError: the settings ask for TensorFlow, which is not installed.
     """
     if settings.verify.level == "load":
         require_tensorflow()
-    observer = build_observer(settings, should_stop, one_pass=wake is None)
+    board = board or Board()
+
+    def asked_to_stop() -> bool:
+        board.beat()  # whoever looks for this gets on with the work, or waits for no longer than it is to
+        return should_stop()
+
+    observer = build_observer(settings, asked_to_stop, one_pass=wake is None, board=board)
     observer.notices.durable = True
     repeats = Repeats()
-    bringer = Bringer(observer, observer.check, should_stop, reporter or for_stream(sys.stderr))
+    bringer = Bringer(observer, observer.check, asked_to_stop, reporter or for_stream(sys.stderr))
     executor = Executor(observer, bringer, observer.check, repeats)
     scrubber = Scrubber(settings.scrub, wake) if wake else None
     return Agent(observer, executor, lock, repeats, scrubber)

@@ -9,6 +9,7 @@ from typing import Final
 from structlog.contextvars import bound_contextvars
 
 from servesync import disk
+from servesync.admin import Stage
 from servesync.daemon.bring import Bringer, Staged
 from servesync.daemon.memory import Repeats
 from servesync.daemon.observe import ModelView, Observer
@@ -68,7 +69,7 @@ class Executor:
             except Exception as error:  # noqa: BLE001 (a bug with one version must not hold up the others)
                 self._failed(view, action, bug(error))
             else:
-                return not isinstance(action, Wait)
+                return self._done(action)
         return False
 
     def _act(self, view: ModelView, action: Action) -> None:
@@ -76,11 +77,11 @@ class Executor:
         shelf = Shelf(self.observer.workspace, model, self.check)
         match action:
             case Restore():
-                self._restore(action, shelf)
+                self._restore(view, action, shelf)
             case Install() | Repair():
                 self._bring(view, action, shelf)
             case Confirm():
-                self._confirm(action, shelf)
+                self._confirm(view, action, shelf)
             case Quarantine():
                 self._quarantine(view, action, shelf)
             case Retry():
@@ -91,15 +92,24 @@ class Executor:
             case Wait():
                 pass
 
-    def _confirm(self, action: Confirm, shelf: Shelf) -> None:
+    def _confirm(self, view: ModelView, action: Confirm, shelf: Shelf) -> None:
         shelf.confirm(action.version)
         advance(State.INSTALLED, State.AVAILABLE)
+        self._available(view, action.version)
         facts = {}
         grown = self.observer.admission.available((shelf.model, action.version))
         if grown is not None:
             shelf.observed(action.version, grown)
             facts["server_grew_bytes"] = grown
         get_logger().info(Event.VERSION_AVAILABLE, because=action.because, **facts)
+
+    def _done(self, action: Action) -> bool:
+        if isinstance(action, Wait):
+            return False
+        self.observer.board.acted(type(action).__name__.lower(), "done")
+        if isinstance(action, Quarantine):
+            self.observer.board.refused(action.reason)
+        return True
 
     # -- bringing a version -------------------------------------------------------------------------
 
@@ -116,8 +126,10 @@ class Executor:
             self.observer.admission.about_to_load((release.model, release.version))
             repairs = isinstance(action, Repair)
             before = self.observer.said_now(release.model, release.version, replaces=repairs)
-            record = self._install(view, action, shelf, staged, before)
+            with self.observer.board.stage(Stage.INSTALL, release.model, release.version):
+                record = self._install(view, action, shelf, staged, before)
             advance(State.VERIFIED, State.INSTALLED)
+        self._arrived(view, action.version)
         restored = isinstance(action, Repair) or action.version in view.inventory.orphaned
         self.observer.server_memory.installed((view.plan.model, action.version))
         self.observer.attempts.succeeded((view.plan.model, action.version))
@@ -173,6 +185,17 @@ class Executor:
             raise ReleaseRefused(Reason.VERSION_FOREIGN, text)
         return adopted
 
+    def _arrived(self, view: ModelView, version: Version) -> None:
+        """Note that a version came onto the shelf; where there is no server to ask, that is the end."""
+        if self.observer.server is None:
+            self._available(view, version)
+        else:
+            self.observer.board.installed(view.plan.model, version)
+
+    def _available(self, view: ModelView, version: Version) -> None:
+        release = view.offered.get(version)
+        self.observer.board.available(view.plan.model, version, release.published_at if release else None)
+
     # -- taking versions away -----------------------------------------------------------------------
 
     def _quarantine(self, view: ModelView, action: Quarantine, shelf: Shelf) -> None:
@@ -212,7 +235,7 @@ class Executor:
         self.empty_trash()
         return True
 
-    def _restore(self, action: Restore, shelf: Shelf) -> None:
+    def _restore(self, view: ModelView, action: Restore, shelf: Shelf) -> None:
         """Put a version of the reserve back; one that is not as it was is dropped, and fetched next time."""
         started = time.monotonic()
         reserve = Reserve(self.observer.workspace, shelf.model)
@@ -227,6 +250,7 @@ class Executor:
         shelf.put_back(reserve.path / str(action.version), action.version, record, before)
         advance(State.PRUNED, State.INSTALLED)
         reserve.forget(action.version)
+        self._arrived(view, action.version)
         self.observer.server_memory.installed((shelf.model, action.version))
         get_logger().info(
             Event.VERSION_RESTORED,
@@ -274,6 +298,7 @@ class Executor:
         model, version = view.plan.model, action.version
         release = view.offered.get(version)
         facts = dict(error.facts)
+        name = type(action).__name__.lower()
         if isinstance(error, ReleaseRefused) and release is not None and isinstance(action, Install | Repair):
             try:
                 now = datetime.now(UTC)
@@ -282,6 +307,8 @@ class Executor:
             except OSError as problem:
                 facts["refusal_not_recorded"] = str(disk.describe(problem, "recording a refusal"))
                 self.observer.attempts.failed((model, version), release.offer, error, time.monotonic())
+            self.observer.board.acted(name, "refused")
+            self.observer.board.refused(error.reason)
             get_logger().error(
                 Event.VERSION_REFUSED,
                 reason=error.reason,
@@ -290,6 +317,8 @@ class Executor:
                 facts=facts,
             )
             return
+        self.observer.board.acted(name, "failed")
+        self.observer.board.failed(error.reason)
         brings = release is not None and isinstance(action, Install | Repair)
         identity = release.offer if release and brings else type(action).__name__
         pause = self.observer.attempts.failed((model, version), identity, error, time.monotonic())
@@ -299,7 +328,7 @@ class Executor:
                 Event.ACTION_FAILED,
                 reason=error.reason,
                 because=str(error),
-                action=type(action).__name__.lower(),
+                action=name,
                 retry_in_seconds=pause,
                 repeats=repeats,
                 facts=facts,

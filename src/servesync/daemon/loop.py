@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from servesync.daemon.agent import Agent, Outcome
 from servesync.daemon.build import build_agent
@@ -14,6 +14,9 @@ from servesync.logs import Event, configure, get_logger
 from servesync.plan.versions import Model
 from servesync.settings import Settings
 from servesync.settings_file import load_settings
+
+if TYPE_CHECKING:
+    from servesync.daemon.listener import Listener
 
 FIRST_WAIT_SECONDS: Final = 0.25
 LONGEST_WAIT_SECONDS: Final = 2.0
@@ -29,13 +32,21 @@ class Loop:
     """
 
     def __init__(
-        self, path: Path, settings: Settings, environment: Mapping[str, str], lock: Lock, wake: Wake
+        self,
+        path: Path,
+        settings: Settings,
+        environment: Mapping[str, str],
+        lock: Lock,
+        wake: Wake,
+        listener: "Listener",
     ) -> None:
         self._path = path
         self._settings = settings
         self._environment = environment
         self._lock = lock
         self._wake = wake
+        self._listener = listener
+        self._board = listener.board
         self._triggers = Triggers(wake, path)
         self._waits = 0
         self._poll_at = 0.0
@@ -60,7 +71,7 @@ class Loop:
                     self._poll_at = time.monotonic() + longest_wait(self._settings.poll)
                 outcome = self._guarded(lambda agent=agent, poll=poll: agent.cycle(ask_store=poll))  # type: ignore[misc]
                 self._watch(agent)
-                self._wake.wait(self._pause(outcome))
+                self._sleep(self._pause(outcome))
         except Stopped:
             pass
         except SyncError as error:
@@ -73,9 +84,16 @@ class Loop:
         finally:
             self._triggers.stop()
 
+    def _sleep(self, seconds: float) -> None:
+        self._board.rest(seconds)
+        self._wake.wait(seconds)
+        self._board.woke()
+
     def _start(self, settings: Settings, before: Agent | None = None) -> Agent:
         """Return an agent under `settings` that remembers what the one `before` it has learnt."""
-        agent = build_agent(settings, self._lock, self._wake.stop.is_set, wake=self._wake.look)
+        agent = build_agent(
+            settings, self._lock, self._wake.stop.is_set, wake=self._wake.look, board=self._board
+        )
         if before is not None:
             agent.observer.server_memory = before.observer.server_memory
             agent.observer.attempts = before.observer.attempts
@@ -103,6 +121,7 @@ class Loop:
         except (Stopped, LockHeld):
             raise
         except Exception:  # noqa: BLE001 (one bad cycle must not end the agent)
+            self._board.failed(Reason.INTERNAL_ERROR)
             get_logger().exception(Event.INTERNAL_ERROR, reason=Reason.INTERNAL_ERROR)
             return None
 
@@ -138,8 +157,10 @@ class Loop:
             if asked or str(error) != self._rejected:
                 get_logger().error(Event.SETTINGS_REJECTED, reason=error.reason, because=str(error))
             self._rejected = str(error)
+            self._board.reloaded("rejected")
             return agent
         self._rejected = ""
+        self._board.reloaded("unchanged" if fresh is agent else "applied")
         if fresh is agent:
             if asked:
                 get_logger().info(Event.SETTINGS_RELOADED, changed=[])
@@ -151,6 +172,7 @@ class Loop:
             if getattr(settings, name) != getattr(self._settings, name)
         ]
         self._settings = settings
+        self._listener.apply(settings)
         agent.close()
         get_logger().info(Event.SETTINGS_RELOADED, changed=changed)
         return fresh

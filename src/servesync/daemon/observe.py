@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from servesync import __version__, disk
+from servesync.admin import Board, Stage
 from servesync.confirm import ModelServer
 from servesync.daemon.admission import Admission, MemoryView
 from servesync.daemon.channels import Notices
@@ -90,6 +91,7 @@ class Observer:
     """The eyes of the agent. The last good listing stays in mind while the store does not answer.
 
     `one_pass`: there is no later look at which a server that starts now would have answered.
+    `polled_at`: when the store was last asked, `listed_at`: when it last answered, in seconds since 1970.
     """
 
     settings: Settings
@@ -106,6 +108,9 @@ class Observer:
     notice_error: SyncError | None = field(init=False, default=None)
     _models: dict[Model, ModelSettings] = field(init=False, default_factory=dict)
     _ignored_models: int = field(init=False, default=0)
+    board: Board = field(default_factory=Board)
+    polled_at: float | None = field(init=False, default=None)
+    listed_at: float | None = field(init=False, default=None)
     _damaged: dict[Model, DamageSeen] = field(init=False, default_factory=dict)
     _settling: Settling = field(init=False)
     _listing: Listing | None = field(init=False, default=None)
@@ -262,15 +267,19 @@ class Observer:
     def _list_store(self) -> None:
         names = {item.name for item in self.settings.models}
         asked_at = time.monotonic()
+        self.polled_at = time.time()
         try:
-            self._listing = self.store.list(lambda model: EVERY_MODEL in names or model in names)
+            with self.board.stage(Stage.LIST):
+                self._listing = self.store.list(lambda model: EVERY_MODEL in names or model in names)
         except StoreError as error:
             self._store_error = error
         else:
             self._store_error = None
             self._listed_at = asked_at
+            self.listed_at = self.polled_at
             self._discover()
             self._read_notices(self._listing)
+        self.board.polled(self._store_error.reason if self._store_error else None)
 
     def _read_notices(self, listing: Listing) -> None:
         """Take over where channels stand, and what is withdrawn; what fails is looked at again next time."""

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from servesync import __version__, disk
+from servesync.admin import Board
 from servesync.daemon.loop import Loop
 from servesync.daemon.triggers import Wake
 from servesync.install import Lock, Workspace
-from servesync.logs import Event, drain, get_logger
+from servesync.logs import Event, drain, get_logger, set_listener
 from servesync.settings import Settings
 
 WATCHED: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})
@@ -48,9 +49,13 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
         LockHeld: another agent has the models directory.
         SyncError: the agent could not start, or lost its lock.
     """
+    from servesync.daemon.listener import Listener  # noqa: PLC0415 (the web server is for this command only)
+
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     started = time.monotonic()
     with claimed(settings) as lock:
+        board = Board(settings.admin.stuck_after_seconds)
+        set_listener(board.note)
         get_logger().info(
             Event.AGENT_STARTED,
             servesync=__version__,
@@ -60,12 +65,15 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
             models=[model.name for model in settings.models],
         )
         wake = Wake()
-        loop = Loop(path, settings, environment, lock, wake)
+        listener = Listener(board, settings, wake.poll)
+        listener.start()
+        loop = Loop(path, settings, environment, lock, wake, listener)
         thread = threading.Thread(target=loop.run, name="servesync-decides", daemon=True)
         thread.start()
         name = _serve_signals(thread, wake)
         wake.end()
         _await_end(thread)
+        listener.stop()
         get_logger().info(
             Event.AGENT_STOPPED,
             because=name,

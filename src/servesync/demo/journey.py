@@ -180,6 +180,7 @@ class Journey:
             "models": [{"name": MODEL, "versions": {"latest": 1}}],
             "poll": {"interval_seconds": 1, "jitter_seconds": 0},
             "limits": {"disk_reserve_bytes": 0},
+            "admin": {"port": None},
         }
 
     @contextmanager

@@ -42,13 +42,14 @@ class Inventory:
 
     `strange`: names that the server takes for versions though servesync would never write them.
     `refreshed`: records that turned out to be behind the truth; `Shelf.settle` writes them.
-    `orphaned`: records of versions that are no longer on the shelf.
+    `orphaned`: records of versions that are no longer on the shelf. `recorded`: those of the ones that are.
     """
 
     versions: Mapping[Version, Shelved]
     strange: tuple[str, ...] = ()
     refreshed: Mapping[Version, Record] = field(default_factory=dict)
     orphaned: Mapping[Version, Record] = field(default_factory=dict)
+    recorded: Mapping[Version, Record] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class Shelf:
         known = records.read_all(self._records, Record)
         versions: dict[Version, Shelved] = {}
         refreshed: dict[Version, Record] = {}
+        recorded: dict[Version, Record] = {}
         strange = []
         seen = {} if damage_seen is None else damage_seen
         for entry in disk.entries(self.path):
@@ -92,10 +94,12 @@ class Shelf:
                     strange.append(entry.name)
                 continue
             record = known.pop(version, None)
+            if record is not None:
+                recorded[version] = record
             versions[version], fresh = self._examine(version, record, seen)
             if fresh is not None:
                 refreshed[version] = fresh
-        return Inventory(versions, tuple(strange), refreshed, known)
+        return Inventory(versions, tuple(strange), refreshed, known, recorded)
 
     def _examine(
         self, version: Version, record: Record | None, seen: DamageSeen

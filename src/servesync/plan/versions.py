@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NewType
 
@@ -62,6 +62,8 @@ class StoredObject:
     etag: str
     path: str = ""
     """Directory layout: where the object lands, relative to the version (`variables/variables.index`)."""
+    modified_at: float | None = field(default=None, compare=False)
+    """When the store got it, in seconds since 1970, as it says; only ever shown and measured with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,14 @@ class Release:
         manifest = self.manifest
         text = f"{self.identity}\0{manifest.key}\0{manifest.size}\0{manifest.etag}"
         return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+    @property
+    def published_at(self) -> float | None:
+        """When the store got the last object of it, in seconds since 1970; None if it does not say."""
+        objects = self.objects if self.manifest is None else (*self.objects, self.manifest)
+        times = [item.modified_at for item in objects]
+        known = [at for at in times if at is not None]
+        return max(known) if len(known) == len(times) else None
 
     @property
     def stored_bytes(self) -> int:

@@ -26,6 +26,7 @@ from botocore.utils import get_environ_proxies, parse_timestamp
 from servesync.deadline import Deadline, TookTooLong
 from servesync.settings import Fetch, Store
 from servesync.store.bounds import Bounds
+from servesync.store.counting import OnRequest, counted, nobody_counts
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -55,7 +56,7 @@ class Clients:
     credentials: Credentials | None = field(repr=False)
 
 
-def connect(store: Store, fetch: Fetch, bounds: Bounds) -> Clients:
+def connect(store: Store, fetch: Fetch, bounds: Bounds, on_request: OnRequest = nobody_counts) -> Clients:
     """Return clients with credentials that were read just now.
 
     Raises:
@@ -76,7 +77,7 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds) -> Clients:
 
     def client(attempts: int) -> "S3Client":
         made = session.client("s3", endpoint_url=store.endpoint_url, config=_config(store, attempts))
-        handler: Any = _sender(http, bounds)
+        handler: Any = _sender(http, bounds, on_request)
         made.meta.events.register("before-send.s3", handler)
         return made
 
@@ -120,7 +121,7 @@ def _config(store: Store, attempts: int) -> Config:
     return config
 
 
-def _sender(http: URLLib3Session, bounds: Bounds) -> Callable[..., AWSResponse]:
+def _sender(http: URLLib3Session, bounds: Bounds, on_request: OnRequest) -> Callable[..., AWSResponse]:
     """Return the handler of `before-send` that sends, and reads what is no object."""
     deadline = Deadline(bounds.answer_seconds, "servesync-lists")
 
@@ -129,7 +130,9 @@ def _sender(http: URLLib3Session, bounds: Bounds) -> Callable[..., AWSResponse]:
             return _no_bucket(request)
         request.stream_output = True
         is_listing = event_name.endswith(".ListObjectsV2")  # reads are watched by the stream that they feed
-        answer = _within(deadline, http, request) if is_listing else http.send(request)
+        with counted(on_request, event_name) as answered:
+            answer = _within(deadline, http, request) if is_listing else http.send(request)
+            answered(answer.status_code)
         if event_name.endswith(".GetObject") and answer.status_code < 300:  # noqa: PLR2004 (success)
             return _with_needed_headers(answer)
         try:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from servesync import channel
@@ -56,7 +57,7 @@ class Grouping:
         self._ignored = 0
         self._examples: list[str] = []
 
-    def add(self, key: str, size: int, etag: str) -> bool:
+    def add(self, key: str, size: int, etag: str, modified: float | None = None) -> bool:
         """Take in one key of the listing; False if it was there before, which no listing does.
 
         A folder marker (it ends in `/`, and is empty) counts for nothing, an empty file counts.
@@ -77,15 +78,15 @@ class Grouping:
         found = self._found.setdefault(where, _Found())
         known = len(found.archives) + len(found.manifests) + len(found.members)
         if parsed.kind is KeyKind.ARCHIVE:
-            found.archives[key] = StoredObject(key, size, etag)
+            found.archives[key] = StoredObject(key, size, etag, modified_at=modified)
         elif parsed.kind is KeyKind.MANIFEST:
-            found.manifests[key] = StoredObject(key, size, etag)
+            found.manifests[key] = StoredObject(key, size, etag, modified_at=modified)
         else:
             found.folders.add(key.removesuffix(parsed.path))
             if len(found.members) >= self._max_members:
                 self._too_many.add(where)
                 return True
-            found.members[key] = StoredObject(key, size, etag, parsed.path)
+            found.members[key] = StoredObject(key, size, etag, parsed.path, modified)
         return len(found.archives) + len(found.manifests) + len(found.members) > known
 
     def _add_channel(self, model: Model, name: str, item: StoredObject) -> bool:
@@ -155,6 +156,14 @@ def _manifest_of(archive: StoredObject, manifests: Mapping[str, StoredObject]) -
         text = f"{others[0]!a} is not named after the archive {archive.key!a}: it must be {expected!a}"
         raise ReleaseRefused(Reason.RELEASE_AMBIGUOUS, text)
     return manifests.get(expected)
+
+
+def modified_at(found: object) -> float | None:
+    """Return a `LastModified` as seconds since 1970; None if it is none, or none that a clock can show."""
+    try:
+        return found.timestamp() if isinstance(found, datetime) else None
+    except (OverflowError, ValueError):
+        return None
 
 
 def _identity(items: Iterable[StoredObject]) -> str:

@@ -15,9 +15,10 @@ from servesync.settings import Fetch, Limits, Store
 from servesync.store.bounds import Bounds, SpeedFloor
 from servesync.store.checksums import checksum_of
 from servesync.store.client import BLOCK_BYTES, Clients, connect
+from servesync.store.counting import OnRequest, nobody_counts
 from servesync.store.errors_s3 import Operation, bad_answer, translated
 from servesync.store.keys import KeyPattern
-from servesync.store.listing import Grouping, Listing
+from servesync.store.listing import Grouping, Listing, modified_at
 from servesync.store.port import ObjectFacts
 
 if TYPE_CHECKING:
@@ -34,12 +35,18 @@ class S3Store:
     """One bucket and prefix of an S3-compatible store. Reads may run in several threads at once."""
 
     def __init__(
-        self, store: Store, fetch: Fetch, limits: Limits | None = None, bounds: Bounds | None = None
+        self,
+        store: Store,
+        fetch: Fetch,
+        limits: Limits | None = None,
+        bounds: Bounds | None = None,
+        on_request: OnRequest = nobody_counts,
     ) -> None:
         self._store = store
         self._fetch = fetch
         self._limits = limits or Limits()
         self._bounds = bounds or Bounds()
+        self._on_request = on_request
         self._pattern = KeyPattern(store.key_pattern)
         owner = store.expected_bucket_owner
         self._owner: dict[str, Any] = {"ExpectedBucketOwner": owner} if owner else {}
@@ -74,7 +81,7 @@ class S3Store:
                     raise bad_answer(doing, f"the key {key!a:.80} has no size or no ETag")
                 if not key.startswith(self._store.prefix):
                     raise bad_answer(doing, f"the key {key!a:.80} is not below the prefix")
-                if not grouping.add(key, size, etag):
+                if not grouping.add(key, size, etag, modified_at(item.get("LastModified"))):
                     raise bad_answer(doing, f"the key {key!a:.80} comes twice")
                 if see is not None:
                     see(key.removeprefix(self._store.prefix), size)
@@ -236,7 +243,7 @@ class S3Store:
     def _connected(self) -> Clients:
         with self._lock:
             if self._clients is None:
-                self._clients = connect(self._store, self._fetch, self._bounds)
+                self._clients = connect(self._store, self._fetch, self._bounds, self._on_request)
             return self._clients
 
     def _renewed(self, refused: Clients) -> Clients:
@@ -244,7 +251,7 @@ class S3Store:
         with self._lock:
             if self._clients is None or self._clients is refused:
                 self._clients = None
-                self._clients = connect(self._store, self._fetch, self._bounds)
+                self._clients = connect(self._store, self._fetch, self._bounds, self._on_request)
             return self._clients
 
 

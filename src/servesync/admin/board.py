@@ -1,0 +1,199 @@
+"""Where the deciding thread leaves what it knows, and the readers find it; nobody waits for anybody.
+
+Everything is replaced by one assignment of a frozen value, but for the ring of events, whose lock is held
+for as long as it takes to copy a hundred references.
+"""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from servesync.admin.metrics import Metrics, Stage
+from servesync.admin.snapshot import Snapshot
+from servesync.errors import Reason
+from servesync.plan.versions import Model, Version
+
+MOST_EVENTS: Final = 100
+MOST_CHARACTERS: Final = 600
+MOST_AWAITED: Final = 1000
+QUIET: Final = frozenset({"poll_finished", "fetch_progress"})
+"""Events that the board tells in a better way."""
+_SHOWN: Final = ("timestamp", "level", "event", "model", "version", "reason", "because", "repeats", "seconds")
+
+LogLine = Mapping[str, str | int | float]
+
+
+class Counting(Protocol):
+    """Takes the number of bytes that have been worked off so far."""
+
+    def __call__(self, done_bytes: int, /) -> None:
+        """Note that `done_bytes` are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What the deciding thread is busy with; bytes only where they are counted."""
+
+    stage: Stage
+    since_at: float
+    model: Model | None = None
+    version: Version | None = None
+    done_bytes: int | None = None
+    total_bytes: int | None = None
+
+
+class Board:
+    """Written by the deciding thread; `note`, `count_request` and `beat` may be called by any."""
+
+    def __init__(self, stuck_after_seconds: float = 600.0) -> None:
+        self.metrics = Metrics()
+        self.started_at = time.time()
+        self.pid = os.getpid()
+        self.snapshot: Snapshot | None = None
+        self.activity: Activity | None = None
+        self.stuck_after_seconds = stuck_after_seconds
+        self._due = time.monotonic()
+        self._turned_at = time.time()
+        self._events: deque[LogLine] = deque(maxlen=MOST_EVENTS)
+        self._events_lock = threading.Lock()
+        self._installed: dict[tuple[Model, Version], float] = {}
+
+    # -- is it alive? ---------------------------------------------------------------------------------
+
+    def beat(self) -> None:
+        """Say that the deciding thread gets on with its work."""
+        self._due = max(self._due, time.monotonic())
+        self._turned_at = time.time()
+
+    def rest(self, seconds: float) -> None:
+        """Say that the deciding thread sleeps for `seconds` at most."""
+        self.beat()
+        self._due = time.monotonic() + seconds
+
+    def woke(self) -> None:
+        """Say that the sleep is over, however long it was to be."""
+        self._due = time.monotonic()
+        self._turned_at = time.time()
+
+    @property
+    def turned_at(self) -> float:
+        """When the deciding thread last gave a sign, in seconds since 1970."""
+        return self._turned_at
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long the deciding thread has given no sign though it should have; 0 while it sleeps."""
+        return max(0.0, time.monotonic() - self._due)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the deciding thread turns."""
+        return self.silent_seconds < self.stuck_after_seconds
+
+    # -- what is going on -----------------------------------------------------------------------------
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Put a new look at everything in the place of the last."""
+        self.snapshot = snapshot
+        self.beat()
+
+    @contextmanager
+    def stage(
+        self,
+        stage: Stage,
+        model: Model | None = None,
+        version: Version | None = None,
+        total_bytes: int | None = None,
+    ) -> Iterator[Counting]:
+        """Show what is being done, and measure how long it took if it came to a good end."""
+        began = time.monotonic()
+        done = 0 if total_bytes is not None else None
+        activity = Activity(stage, time.time(), model, version, done, total_bytes)
+
+        def count(done_bytes: int) -> None:
+            nonlocal activity
+            before = activity.done_bytes or 0
+            activity = replace(activity, done_bytes=done_bytes)
+            self.activity = activity
+            self.metrics.fetched_bytes.inc(max(0, done_bytes - before))
+            self.beat()
+
+        before, self.activity = self.activity, activity
+        self.beat()
+        try:
+            yield count
+        finally:
+            self.activity = before
+            self.beat()
+        self.metrics.took(stage, time.monotonic() - began)
+
+    def installed(self, model: Model, version: Version) -> None:
+        """Note that a version came onto the shelf just now, to be confirmed by the server."""
+        if len(self._installed) >= MOST_AWAITED:
+            del self._installed[next(iter(self._installed))]
+        self._installed[model, version] = time.monotonic()
+
+    def available(self, model: Model, version: Version, published_at: float | None) -> None:
+        """Note that a version has arrived: the server says AVAILABLE, or there is none to ask.
+
+        How long it took since its publication counts only if this agent ran by then: one that is new brings
+        what was published long ago.
+        """
+        installed = self._installed.pop((model, version), None)
+        if installed is not None:
+            self.metrics.took(Stage.CONFIRM, time.monotonic() - installed)
+        if published_at is not None and published_at >= self.started_at:
+            self.metrics.publish_to_available.observe(max(0.0, time.time() - published_at))
+
+    # -- what happened --------------------------------------------------------------------------------
+
+    def note(self, line: Mapping[str, object]) -> None:
+        """Keep a line of the log among the last events."""
+        if line.get("level") == "debug" or line.get("event") in QUIET:
+            return
+        shown = {key: _short(line[key]) for key in _SHOWN if key in line}
+        with self._events_lock:
+            self._events.append(shown)
+
+    def events(self) -> tuple[LogLine, ...]:
+        """Return the last events, the newest first."""
+        with self._events_lock:
+            found = tuple(self._events)
+        return found[::-1]
+
+    def count_request(self, operation: str, outcome: str) -> None:
+        """Count one request to the store; both words come from short lists of the store's."""
+        self.metrics.s3_requests.labels(operation, outcome).inc()
+        self.beat()
+
+    def acted(self, action: str, outcome: str) -> None:
+        """Count an action of the planner that was `done`, `refused` or `failed`."""
+        self.metrics.actions.labels(action, outcome).inc()
+
+    def refused(self, reason: Reason) -> None:
+        """Count a version that was refused, here or by the model server."""
+        self.metrics.refusals.labels(reason.value).inc()
+
+    def failed(self, reason: Reason) -> None:
+        """Count something that failed in a way that may pass."""
+        self.metrics.failures.labels(reason.value).inc()
+
+    def reloaded(self, outcome: str) -> None:
+        """Count a reading of the settings: `applied`, `unchanged` or `rejected`."""
+        self.metrics.reloads.labels(outcome).inc()
+
+    def polled(self, reason: Reason | None) -> None:
+        """Count one look at the store; `reason`: why it failed."""
+        self.metrics.polls.labels(reason.value if reason else "ok").inc()
+
+
+def _short(value: object) -> str | int | float:
+    if isinstance(value, int | float):
+        return value
+    text = str(value)
+    return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 3] + "..."

@@ -1,0 +1,78 @@
+"""What the probes answer: yes or no, and what is missing. An outage of the store fails none of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from servesync.admin.board import Board
+from servesync.admin.snapshot import Snapshot
+from servesync.plan.facts import Served, ServerState
+from servesync.plan.versions import Model, Version
+
+NOT_LOOKED_YET = "the agent has not looked at its models directory yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer of a probe; `missing` holds one sentence for each thing that keeps it from being a yes."""
+
+    missing: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is missing."""
+        return not self.missing
+
+
+class AskServer(Protocol):
+    """Asks the model server now, within a second or two."""
+
+    def __call__(self, model: Model, /) -> Mapping[Version, Served] | str:
+        """Return what it says of each version of `model`, or why it says nothing."""
+
+
+def livez(board: Board) -> Verdict:
+    """Whether the deciding thread turns; at work or asleep, but never silent for too long."""
+    silent, limit = board.silent_seconds, board.stuck_after_seconds
+    if silent < limit:
+        return Verdict()
+    doing = f" in the stage {board.activity.stage.value}" if board.activity else ""
+    return Verdict(
+        (f"the deciding thread has given no sign for {silent:.0f} s{doing} (stuck after {limit:.0f})",)
+    )
+
+
+def startupz(seen: Snapshot | None) -> Verdict:
+    """Whether every required model has a proven version on the shelf, and the server its models.config."""
+    if seen is None:
+        return Verdict((NOT_LOOKED_YET,))
+    missing = [
+        f"{model}: no proven version on disk" + (f" ({item.trouble.text})" if item.trouble else "")
+        for model, item in sorted(seen.models.items())
+        if item.required and not item.proven
+    ]
+    if seen.config_file_missing:
+        missing.append(seen.config_file_missing)
+    return Verdict(tuple(missing))
+
+
+def readyz(seen: Snapshot | None, ask: AskServer) -> Verdict:
+    """Whether, besides, the server now serves a proven version of every required model; asks it.
+
+    Where there is no server to ask, a version on the shelf is enough.
+    """
+    started = startupz(seen)
+    if seen is None or not started.good or seen.server.url is None:
+        return started
+    missing: list[str] = []
+    for model, item in sorted(seen.models.items()):
+        if not item.required:
+            continue
+        said = ask(model)
+        if isinstance(said, str):
+            return Verdict((*missing, f"{model}: {said}"))
+        served = [said[version].state for version in item.proven & said.keys()]
+        if ServerState.AVAILABLE not in served:
+            states = ", ".join(f"{version} {one.state.value}" for version, one in sorted(said.items())[:10])
+            missing.append(f"{model}: the server serves no proven version ({states or 'it lists none'})")
+    return Verdict(tuple(missing))

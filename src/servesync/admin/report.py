@@ -1,0 +1,57 @@
+"""`/status`: all that the board knows, as one JSON object with stable names. `docs/admin.md` describes it."""
+
+import time
+from typing import Any, Final
+
+from servesync import __version__
+from servesync.admin.board import Board
+from servesync.admin.cost import cost_of
+from servesync.admin.snapshot import SCHEMA_VERSION, Snapshot, as_json, iso
+from servesync.settings import Admin
+
+MOST_SHOWN: Final = 1000
+
+
+def report(board: Board, settings: Admin) -> dict[str, Any]:
+    """Return what `/status` shows, with numbers, strings, lists and objects only."""
+    seen = board.snapshot
+    now = time.time()
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "servesync": __version__,
+        "pid": board.pid,
+        "now": iso(now),
+        "started_at": iso(board.started_at),
+        "looked_at": iso(seen.at) if seen else None,
+        "next_poll_at": _next_poll(seen),
+        "alive": board.is_alive,
+        "activity": as_json(board.activity),
+        "models": as_json(seen.models) if seen else {},
+        "store": as_json(seen.store) if seen else None,
+        "server": as_json(seen.server) if seen else None,
+        "disk": as_json(seen.disk) if seen else None,
+        "memory": as_json(seen.memory) if seen else None,
+        "cost": as_json(cost_of(board, settings.prices)),
+        "troubles": troubles(seen),
+        "events": list(board.events()),
+    }
+
+
+def _next_poll(seen: Snapshot | None) -> str | None:
+    """Return when the store is due to be listed again, but for the jitter."""
+    if seen is None or seen.store.last_poll_at is None:
+        return None
+    return iso(seen.store.last_poll_at + seen.poll_interval_seconds)
+
+
+def troubles(seen: Snapshot | None) -> list[dict[str, str]]:
+    """Return what does not work now, most general first; `about` names the store, the server or a model."""
+    if seen is None:
+        return []
+    found = [("store", seen.store.trouble), ("server", seen.server.trouble)]
+    found += [(str(model), item.trouble) for model, item in seen.models.items()]
+    return [
+        {"about": about, "reason": trouble.reason.value, "text": trouble.text}
+        for about, trouble in found
+        if trouble is not None
+    ][:MOST_SHOWN]

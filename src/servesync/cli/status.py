@@ -1,0 +1,165 @@
+"""`servesync status`: what the running agent reports, as tables for people or as its own JSON."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+import httpx
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
+
+from servesync.admin.ages import age
+from servesync.errors import Reason, ServerError
+
+DEFAULT_URL: Final = "http://127.0.0.1:9494"
+NOT_SERVED: Final = 3
+SECONDS: Final = 10.0
+MOST_BYTES: Final = 64 << 20
+SHOWN_EVENTS: Final = 8
+_STYLES: Final = {
+    "serving": "green",
+    "to_install": "cyan",
+    "to_repair": "cyan",
+    "waiting": "yellow",
+    "to_prune": "magenta",
+    "reserved": "blue",
+    "held": "red",
+    "foreign": "red",
+    "missing": "red",
+    "error": "red",
+    "warning": "yellow",
+}
+
+Json = Mapping[str, Any]
+
+
+def status(
+    url: Annotated[str, typer.Option(help="Where the agent's admin interface is.")] = DEFAULT_URL,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="The agent's own JSON, for programs.")] = False,
+) -> None:
+    """Show what the running agent reports. Exit code 3: a required model is not in place or not served."""
+    found = fetch_status(url)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        show_status(found, Console())
+    required = [item for item in found["models"].values() if item["required"]]
+    if found["looked_at"] is None or not all(item["in_place"] and item["served"] for item in required):
+        raise typer.Exit(NOT_SERVED)
+
+
+def fetch_status(url: str) -> Json:
+    """Return `/status` of the agent at `url`.
+
+    Raises:
+        ServerError: there is no agent, or something else answers.
+    """
+    where = f"{url.rstrip('/').removesuffix('/status')}/status"
+    try:
+        with (
+            httpx.Client(timeout=SECONDS, trust_env=False) as client,
+            client.stream("GET", where, headers={"Accept-Encoding": "identity"}) as answer,
+        ):
+            body = bytearray()
+            for piece in answer.iter_raw():
+                body += piece
+                if len(body) > MOST_BYTES:
+                    raise _no_agent(where, f"it answers with more than {MOST_BYTES} bytes")
+            code = answer.status_code
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        cause = str(error) or type(error).__name__
+        text = (
+            f"no agent answers at {where} ({cause}): is `servesync run` at work there, with admin.host and "
+            "admin.port as in --url?"
+        )
+        raise ServerError(Reason.ADMIN_UNAVAILABLE, text) from error
+    if code != httpx.codes.OK:
+        raise _no_agent(where, f"HTTP {code}: {body[:200].decode(errors='replace')!a}")
+    return _parsed(where, bytes(body))
+
+
+def _parsed(where: str, body: bytes) -> Json:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise _no_agent(where, "no JSON") from error
+    if not isinstance(found, dict) or found.get("schema_version") != 1:
+        raise _no_agent(where, "no status of a version that this servesync knows")
+    return found
+
+
+def _no_agent(where: str, what: str) -> ServerError:
+    return ServerError(Reason.ADMIN_UNAVAILABLE, f"{where} is no agent's admin interface: {what}")
+
+
+def show_status(found: Json, console: Console) -> None:
+    """Print tables of everything, what does not work first."""
+    store, server = found["store"] or {}, found["server"] or {}
+    console.print(f"servesync {found['servesync']}, pid {found['pid']}, since {found['started_at']}")
+    if not found["alive"]:
+        console.print("[red]the deciding thread gives no sign[/]")
+    for trouble in found["troubles"]:
+        console.print(f"[red]{trouble['about']}: {trouble['reason']}[/]: {escape(trouble['text'])}")
+    console.print(f"store   {store.get('url')}, last good poll {_ago(store.get('last_good_poll_at'), found)}")
+    console.print(f"server  {_server(server)}")
+    console.print(f"now     {_activity(found['activity'])}")
+    for name, model in found["models"].items():
+        console.print(_model_table(name, model, found))
+        if model["more_versions"]:
+            console.print(f"and {model['more_versions']} more in the store that nobody wants")
+    for event in found["events"][:SHOWN_EVENTS]:
+        style = _STYLES.get(event["level"], "")
+        line = " ".join(str(event[key]) for key in ("event", "model", "version", "reason") if key in event)
+        text = f"{event['timestamp'][:19]}Z {line}  {event.get('because', '')}"
+        console.print(escape(text), style=style, overflow="ellipsis", no_wrap=True)
+
+
+def _model_table(name: str, model: Json, found: Json) -> Table:
+    need = "required" if model["required"] else "optional"
+    place = "in place" if model["in_place"] else "[red]not in place[/]"
+    served = "served" if model["served"] else "[yellow]not served[/]"
+    title = f"{name} ({model['policy']}, {need}): {place}, {served}"
+    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
+    for column in ("version", "state", "disk", "server", "size", "installed", "why"):
+        table.add_column(column, overflow="fold")
+    for number, item in model["versions"].items():
+        style = _STYLES.get(item["role"], "")
+        table.add_row(
+            number,
+            f"[{style}]{item['role']}[/]" if style else item["role"],
+            item["on_disk"],
+            item["server"] or "-",
+            _size(item["bytes"]),
+            _ago(item["installed_at"], found),
+            escape(item["why"]),
+        )
+    return table
+
+
+def _server(server: Json) -> str:
+    if not server or server["url"] is None:
+        return "none to ask"
+    answers = {True: "answers", False: "[red]does not answer[/]", None: "not asked yet"}[server["answers"]]
+    return f"{server['url']} {answers}, version policy {server['policy']}"
+
+
+def _activity(activity: Json | None) -> str:
+    if activity is None:
+        return "waiting"
+    about = f"{activity['model']} {activity['version']}" if activity["model"] else "the store"
+    if not activity["total_bytes"]:
+        return f"{activity['stage']} {about}"
+    percent = 100 * activity["done_bytes"] // activity["total_bytes"]
+    return f"{activity['stage']} {about}: {percent} % of {_size(activity['total_bytes'])}"
+
+
+def _size(count: int | None) -> str:
+    return "-" if count is None else decimal(count)
+
+
+def _ago(at: str | None, found: Json) -> str:
+    return "-" if at is None else f"{age(at, found['now'])} ago"

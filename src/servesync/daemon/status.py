@@ -1,0 +1,149 @@
+"""Turns one look at everything into the frozen snapshot that the admin interface shows."""
+
+import shutil
+import time
+from typing import Final
+
+from servesync.admin import (
+    DiskSpace,
+    MemoryBudget,
+    ModelStatus,
+    OnDisk,
+    ServerStatus,
+    Snapshot,
+    StoreStatus,
+    Trouble,
+    VersionStatus,
+)
+from servesync.daemon.observe import ModelView, Observation, Observer
+from servesync.errors import SyncError
+from servesync.install import Record
+from servesync.plan.facts import Condition, Role
+from servesync.plan.versions import Model, Version
+from servesync.plan.view import View
+from servesync.settings import ModelSettings
+
+MOST_NOT_WANTED: Final = 20
+MOST_SHOWN: Final = 1000
+_ON_DISK: Final = {
+    Condition.GOOD: OnDisk.GOOD,
+    Condition.DAMAGED: OnDisk.DAMAGED,
+    Condition.FOREIGN: OnDisk.FOREIGN,
+}
+
+
+def snapshot_of(seen: Observation, observer: Observer) -> Snapshot:
+    """Return what was seen, as values that any thread may read for as long as it likes.
+
+    Bounded: of a model's versions that nobody wants only the highest few are in it, the others are counted.
+    """
+    settings, listing = observer.settings, seen.listing
+    asked = observer.server is not None
+    return Snapshot(
+        at=time.time(),
+        models={model: _model(model, item, seen) for model, item in observer.models.items()},
+        store=StoreStatus(
+            url=settings.store.url,
+            last_poll_at=observer.polled_at,
+            last_good_poll_at=observer.listed_at,
+            requests=listing.requests if listing else None,
+            ignored_keys=listing.ignored_keys if listing else None,
+            ignored_examples=listing.ignored_examples if listing else (),
+            trouble=_trouble(seen.store_error),
+        ),
+        server=ServerStatus(
+            url=settings.serving.rest_url,
+            policy=settings.serving.version_policy,
+            answers=seen.server_error is None if asked else None,
+            trouble=_trouble(seen.server_error),
+        ),
+        poll_interval_seconds=settings.poll.interval_seconds,
+        disk=_disk(observer),
+        memory=_memory(seen),
+        config_file_missing=_config_file_missing(seen),
+    )
+
+
+def _model(model: Model, settings: ModelSettings, seen: Observation) -> ModelStatus:
+    wish = settings.versions.model_dump(exclude_none=True)
+    policy = ", ".join(f"{name}: {value}" for name, value in wish.items())
+    view = seen.models.get(model)
+    if view is None:
+        trouble = _trouble(seen.broken.get(model))
+        return ModelStatus(required=settings.required, policy=policy, trouble=trouble)
+    shown = _shown(view)
+    return ModelStatus(
+        required=settings.required,
+        policy=View(view.facts).policy,
+        wanted=tuple(sorted(view.plan.wanted)),
+        in_place=view.plan.in_place,
+        served=view.plan.served,
+        in_store=None if view.facts.offered is None else len(view.offered),
+        versions={version: _version(view, version) for version in shown},
+        more_versions=len(view.plan.verdicts) - len(shown),
+        strange_names=tuple(ascii(name) for name in view.inventory.strange[:MOST_NOT_WANTED]),
+    )
+
+
+def _shown(view: ModelView) -> list[Version]:
+    """Return the versions to show, the highest first."""
+    verdicts = sorted(view.plan.verdicts.items(), reverse=True)
+    of_interest = [version for version, verdict in verdicts if verdict.role is not Role.NOT_WANTED]
+    others = [version for version, verdict in verdicts if verdict.role is Role.NOT_WANTED]
+    return sorted(of_interest[:MOST_SHOWN] + others[:MOST_NOT_WANTED], reverse=True)
+
+
+def _version(view: ModelView, version: Version) -> VersionStatus:
+    verdict = view.plan.verdicts[version]
+    shelved = view.facts.shelf.get(version)
+    release = view.offered.get(version)
+    served = (view.facts.server.versions or {}).get(version)
+    record = view.inventory.recorded.get(version)
+    if shelved is not None:
+        on_disk = _ON_DISK[shelved.condition]
+    else:
+        on_disk = OnDisk.RESERVED if version in view.facts.reserve else OnDisk.ABSENT
+    return VersionStatus(
+        role=verdict.role,
+        why=verdict.why,
+        on_disk=on_disk,
+        server=served.state if served else None,
+        identity=(shelved.identity if shelved else "") or (release.identity if release else ""),
+        proven_by=record.proven_by.value if record else None,
+        bytes=sum(file.size for file in record.files) if record else None,
+        tensor_bytes=record.tensor_bytes if record else None,
+        published_at=release.published_at if release else None,
+        installed_at=_installed_at(record),
+    )
+
+
+def _installed_at(record: Record | None) -> float | None:
+    return record.at.timestamp() if record else None
+
+
+def _memory(seen: Observation) -> MemoryBudget:
+    budget = seen.memory.budget
+    return MemoryBudget(budget.bytes if budget else None, sum(item.bytes for item in seen.memory.loaded))
+
+
+def _config_file_missing(seen: Observation) -> str | None:
+    """Return why there is no models.config of ours yet, for a server that is to start with it."""
+    draft = seen.config
+    if draft is None or draft.path.exists():
+        return None
+    why = str(draft.problem) if draft.problem else "it is about to be written"
+    return f"{draft.path} (serving.config_file) is not there: {why}"
+
+
+def _disk(observer: Observer) -> DiskSpace | None:
+    path = observer.workspace.models_dir
+    try:
+        found = shutil.disk_usage(path)
+    except OSError:
+        return None
+    reserve = observer.settings.limits.disk_reserve_bytes
+    return DiskSpace(str(path), found.total, found.free, reserve)
+
+
+def _trouble(error: SyncError | None) -> Trouble | None:
+    return None if error is None else Trouble(error.reason, str(error)[:1000])

@@ -1,0 +1,77 @@
+"""A board as a running agent would have filled it, for tests of what is shown."""
+
+import time
+from dataclasses import replace
+
+from servesync.admin import (
+    Board,
+    DiskSpace,
+    MemoryBudget,
+    ModelStatus,
+    OnDisk,
+    ServerStatus,
+    Snapshot,
+    StoreStatus,
+    Trouble,
+    VersionStatus,
+)
+from servesync.errors import Reason
+from servesync.plan.facts import Role, ServerState
+from servesync.plan.versions import Model, Version
+
+M = Model("m")
+
+
+def version(role: Role = Role.SERVING, on_disk: OnDisk = OnDisk.GOOD, **more: object) -> VersionStatus:
+    """Return a version; a serving one, unless told otherwise."""
+    served = ServerState.AVAILABLE if role is Role.SERVING else None
+    base = VersionStatus(role=role, why="because", on_disk=on_disk, server=served, published_at=time.time())
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+def snapshot(
+    versions: dict[int, VersionStatus] | None = None,
+    *,
+    server_url: str | None = "http://127.0.0.1:8501",
+    required: bool = True,
+    store_trouble: Trouble | None = None,
+) -> Snapshot:
+    """Return a look at one model, `m`."""
+    found = {Version(number): item for number, item in (versions or {}).items()}
+    wanted = tuple(sorted(number for number, item in found.items() if item.role is Role.SERVING))
+    return Snapshot(
+        at=time.time(),
+        models={
+            M: ModelStatus(
+                required=required,
+                policy="latest: 1",
+                wanted=wanted,
+                in_place=bool(wanted),
+                served=bool(wanted),
+                in_store=len(found),
+                versions=found,
+            )
+        },
+        store=StoreStatus("s3://acme/prod", time.time(), time.time(), 1, 0, (), store_trouble),
+        server=ServerStatus(server_url, "all", True if server_url else None),
+        poll_interval_seconds=10.0,
+        disk=DiskSpace("/models", 1000, 400, 100),
+        memory=MemoryBudget(500, 300),
+    )
+
+
+OUTAGE = Trouble(Reason.STORE_UNREACHABLE, "no answer")
+
+
+def full_board() -> Board:
+    """Return a board on which every kind of thing has happened."""
+    board = Board()
+    board.publish(snapshot({1: version(), 2: version(Role.HELD, OnDisk.ABSENT)}))
+    board.polled(None)
+    board.count_request("list", "ok")
+    board.acted("install", "done")
+    board.refused(Reason.ARCHIVE_FORMAT)
+    board.failed(Reason.DISK_FULL)
+    board.installed(M, Version(1))
+    board.available(M, Version(1), time.time() + 1)
+    return board

@@ -1,0 +1,66 @@
+"""`servesync status` against real agents, none, and things that are none."""
+
+import http.server
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from admin_client import AdminClient
+from agent_box import AgentBox
+from big_models import files_of, small_archive
+from fixtures_store import Bucket
+
+
+def status(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command."""
+    command = [sys.executable, "-m", "servesync", "status", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_tables_and_exit_codes(box: AgentBox, bucket: Bucket, real_models: Path) -> None:
+    """3 until everything required is in place and served, 0 from then on; refused versions with why."""
+    admin = AdminClient.listen(box)
+    tree = files_of(real_models / "plain_module")
+    with box.running():
+        box.until(lambda: box.events("poll_finished"))
+        admin.await_listening()
+        before = status("--url", admin.url)
+        assert before.returncode == 3
+        assert "not in place" in before.stdout
+
+        bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+        bucket.put("prod/m/2.tar.gz", b"[red]no archive[/]")
+        box.until(lambda: admin.status()["models"]["m"]["in_place"])
+        after = status("--url", admin.url)
+        machine = status("--url", f"{admin.url}/status", "--json")
+
+    assert after.returncode == 0, after.stdout + after.stderr
+    for word in ("serving", "held", "archive_format", "none to ask", "version_installed", "s ago"):
+        assert word in after.stdout
+    assert machine.returncode == 0
+    assert json.loads(machine.stdout)["models"]["m"]["wanted"] == [1]
+
+
+def test_no_agent_is_said_plainly() -> None:
+    """One message with what to check, and exit code 1."""
+    done = status("--url", "http://127.0.0.1:1")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "no agent answers at http://127.0.0.1:1/status" in done.stderr
+    assert "admin.port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_something_else_on_the_port_is_named() -> None:
+    """A web server of another kind is no agent."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        done = status("--url", f"http://127.0.0.1:{server.server_address[1]}")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.returncode == 1
+    assert "is no agent's admin interface: HTTP 501" in done.stderr
