@@ -144,6 +144,7 @@ class Machine(RuleBasedStateMachine):
             self.world.meddled = True
             del self.world.shelf[number]
 
+    @precondition(lambda self: self.told is ServerPolicy.ALL)
     @rule(number=NUMBERS, is_theirs=st.booleans())
     def put_by_hand(self, number: Version, *, is_theirs: bool) -> None:
         """A version that is not ours, with the store's bytes or others."""
