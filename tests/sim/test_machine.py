@@ -15,7 +15,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from servesync.plan import facts
 from servesync.plan.facts import Everything, Follow, Latest, Pin, ServerPolicy
 from servesync.plan.versions import Version
 from sim.server import Loads
@@ -156,6 +155,7 @@ class Machine(RuleBasedStateMachine):
             self.world.meddled = True
             del self.world.shelf[number]
 
+    @precondition(lambda self: self.told is ServerPolicy.ALL)
     @rule(number=NUMBERS, is_theirs=st.booleans())
     def put_by_hand(self, number: Version, *, is_theirs: bool) -> None:
         """A version that is not ours, with the store's bytes or others."""
@@ -233,7 +233,6 @@ class BesideLatest(Machine):
         assert Version(99) in self.world.server.answering or self.world.is_stuck, self.world.trace[-12:]
 
 
-@pytest.mark.skipif(not hasattr(facts, "Retry"), reason="the world is one in which versions are retried")
 @pytest.mark.parametrize("machine", [Machine, WithoutServer, BesideLatest])
 def test_any_order_of_events(machine: type[Machine]) -> None:
     """No guarantee is broken on the way, and in the end what is wanted is served."""

@@ -4,16 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from servesync.plan import facts
-from servesync.plan.facts import Latest, Pin
+from servesync.plan.facts import Latest, Pin, ServerPolicy
 from servesync.plan.versions import Version
 from sim.server import Loads
 from sim.values import Item, Release
 from sim.world import World
-
-pytestmark = pytest.mark.skipif(
-    not hasattr(facts, "Retry"), reason="the world is one in which versions are retried"
-)
 
 ONE, TWO, THREE = Version(1), Version(2), Version(3)
 
@@ -79,6 +74,27 @@ def test_an_empty_listing_takes_nothing_away() -> None:
     work(world, 60)
 
     assert world.server.answering == {ONE: "id1"}
+
+
+def test_a_version_that_the_listing_lacks_stays() -> None:
+    """Also where it still has an older one."""
+    world = world_with(ONE, TWO)
+    del world.store[TWO]
+
+    world.calm_down()
+
+    assert world.server.answering == {TWO: "id2"}
+
+
+def test_the_only_version_that_answers_stays_though_a_foreign_one_is_loading() -> None:
+    """Beside a server with policy latest: 3 is not ours and loads, 2 is ours and ignored, 1 answers."""
+    world = World(policy=Latest(1), told=ServerPolicy.LATEST)
+    world.store[ONE] = Release("id1")
+    world.calm_down()
+    world.store[TWO] = Release("id2")
+    world.shelf[THREE] = Item(Release("theirs"), is_ours=False)
+
+    world.calm_down()
 
 
 def test_a_damaged_version_that_nobody_can_mend_does_not_keep_others_away() -> None:

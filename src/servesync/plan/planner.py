@@ -174,12 +174,14 @@ def _departures(view: View, judged: AbstractSet[Version]) -> Iterator[Action]:
     leaving = {v for v in free if v not in judged and not _is_loading(view, v)}
     if not leaving or not all(view.is_served(version) for version in view.wanted):
         return
-    if not view.server.asked or any(_is_available(view, version) for version in view.wanted | view.unwanted):
-        gone = leaving & view.facts.withdrawn
-        if gone:
-            yield Prune(min(gone), "withdrawn; what policy wants instead serves")
-        else:
-            yield Prune(min(leaving), f"not wanted by policy ({view.policy}); newer ones serve")
+    gone = leaving & view.facts.withdrawn
+    version = min(gone or leaving)
+    others = (view.wanted | view.unwanted) - {version}
+    falls_back = view.server.policy is ServerPolicy.LATEST and version == max(view.facts.shelf)
+    answering = {version} if falls_back else others  # it loads the next one before it lets the highest go
+    if not view.server.asked or any(_is_available(view, other) for other in answering | others):
+        because = "withdrawn" if gone else f"not wanted by policy ({view.policy})"
+        yield Prune(version, f"{because}; what policy wants serves")
 
 
 def _is_available(view: View, version: Version) -> bool:
