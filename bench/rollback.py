@@ -1,10 +1,10 @@
 """How long a rollback takes: `python bench/rollback.py [ROUNDS]`.
 
 A real store, a real agent that polls every second, and a model server (the real one if it is on PATH, else
-the stand-in) with a scan a second. Each round moves a channel back to the version in the reserve, and again to
-the other one. The store is stopped the moment the agent has seen the channel move, and started again for the
-next move. Printed: the time from the command's start, and from the agent's seeing it, until AVAILABLE; and
-what was fetched, which is nothing.
+the stand-in) with a scan a second. Each round moves a channel back to the version in the reserve, and again
+to the other one. The store is stopped the moment the agent has seen the channel move, and started again for
+the next move. Printed: the time from the command's start, and from the agent's seeing it, until AVAILABLE;
+and what was fetched, which is nothing.
 """
 
 import argparse
