@@ -25,7 +25,7 @@ demo: setup ## the whole journey, on this machine, with real parts
 	@$(BIN)/servesync demo
 
 test: setup ## every test, the long ones in a short form
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -n 4 --dist loadfile
 
 lint: setup ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

@@ -66,9 +66,9 @@ def judge_prune(world: "World", version: Version) -> None:
     stay = demanded(world, worth)
     if version in stay:
         raise Broken(f"{version} is pruned, though {world.policy} asks for it: {world.trace[-3:]}")
-    is_withdrawn = version in world.known_withdrawn
+    is_lost = version in world.known_withdrawn or world.shelf[version].is_damaged
     match world.policy:
-        case Latest(count) if not is_withdrawn and len([v for v in stay if v > version]) < count:
+        case Latest(count) if not is_lost and len([v for v in stay if v > version]) < count:
             raise Broken(f"{version} is pruned with fewer than {count} above it: {world.trace[-3:]}")
         case Pin(versions) if not versions - world.known_withdrawn <= world.shelf.keys():
             raise Broken(f"{version} is pruned while a pin is missing: {world.trace[-3:]}")
@@ -78,8 +78,10 @@ def judge_prune(world: "World", version: Version) -> None:
             raise Broken(f"{version} is pruned while a channel's version is missing: {world.trace[-3:]}")
         case _:
             pass
-    if is_withdrawn and not stay:
-        raise Broken(f"{version} is withdrawn, but the last good one: {world.trace[-3:]}")
+    if is_lost and not stay:
+        raise Broken(f"{version} is withdrawn or damaged, but the last good one: {world.trace[-3:]}")
+    if world.told is ServerPolicy.LATEST and version == max(world.shelf) and worth - {version}:
+        return  # the server loads the next one before it lets the highest go
     if world.has_server and not (world.server.answering.keys() & world.shelf.keys()) - {version}:
         raise Broken(f"{version} is pruned, and no other version answers: {world.trace[-3:]}")
 

@@ -23,7 +23,7 @@ from sim.world import World
 
 LONG: Final = os.environ.get("LONG_TESTS") == "1"
 EFFORT: Final = settings(
-    max_examples=2000 if LONG else 50,
+    max_examples=600 if LONG else 50,
     stateful_step_count=60 if LONG else 30,
     deadline=None,
     report_multiple_bugs=False,
