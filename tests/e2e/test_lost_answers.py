@@ -58,7 +58,7 @@ def test_a_lost_answer_is_no_failure(
     box: AgentBox,
 ) -> None:
     """The store did it, the connection broke: the publisher finds its own object and goes on."""
-    folder = model if step == "small archive" else heavy(model, box.folder / "large")
+    folder = model if step == "small archive" else heavy(model, box.folder / "large", megabytes=20)
     proxy.fault, proxy.times, proxy.matches = lose_the_answer, 1, at(*STEPS[step])
 
     assert publish(folder, endpoint_url=proxy.endpoint_url).outcome == "published"
@@ -73,7 +73,7 @@ def test_no_answer_at_all_is_looked_up(
     step: str, publish: Callable[..., Any], proxy: FaultyProxy, model: Path, tmp_path: Path
 ) -> None:
     """Every repetition of the request is lost, too; a look at the object tells."""
-    folder = heavy(model, tmp_path / "large")
+    folder = heavy(model, tmp_path / "large", megabytes=20)
     proxy.fault, proxy.matches = lose_the_answer, at(*STEPS[step])
 
     assert publish(folder, endpoint_url=proxy.endpoint_url).outcome == "published"
@@ -89,7 +89,7 @@ def test_an_upload_that_is_no_more(
     tmp_path: Path,
 ) -> None:
     """Amazon's answer to a repeated completion; or, at that moment, somebody else's object is there."""
-    folder = heavy(model, tmp_path / "large")
+    folder = heavy(model, tmp_path / "large", megabytes=20)
 
     def fault(exchange: Exchange) -> None:
         if found == "another":
@@ -111,7 +111,7 @@ def test_an_error_inside_of_a_success(
     publish: Callable[..., Any], bucket: Bucket, proxy: FaultyProxy, model: Path, tmp_path: Path
 ) -> None:
     """Completing answers 200 before it is done: what comes then counts."""
-    folder = heavy(model, tmp_path / "large")
+    folder = heavy(model, tmp_path / "large", megabytes=20)
     proxy.fault, proxy.matches = an_error_inside, at(*STEPS["complete"])
 
     with pytest.raises(StoreError, match="InternalError"):

@@ -203,3 +203,5 @@ def _tell(store: Store, done: Published) -> None:
     typer.echo(f"{found.model} {found.version}: {done.outcome}")
     typer.echo(f"  s3://{store.bucket}/{done.key} ({size}, sha256 {archive.sha256})")
     typer.echo(f"  s3://{store.bucket}/{done.manifest_key} ({counts})")
+    for note in done.notes:
+        typer.echo(f"  note: {note}", err=True)

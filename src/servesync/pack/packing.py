@@ -17,7 +17,7 @@ from isal import isal_zlib
 from servesync.manifest import File, Part, Piece
 from servesync.pack.cuts import ENOUGH_BYTES, Extent, cuts
 from servesync.pack.frames import Compressors
-from servesync.pack.tree import Member, header, members, refused
+from servesync.pack.tree import STILL_WRITTEN, Member, header, members, refused
 from servesync.plan.versions import Version
 
 Format: TypeAlias = Literal["tar.zst", "tar.gz"]
@@ -63,16 +63,17 @@ def pack_tree(
     files = []
     top = str(version)
     with closing(writer):
-        writer.structure(header(top, Member("", None, root)))
+        writer.structure(header(top, "", None))
         for member in members(root):
-            writer.structure(header(top, member))
-            if member.size is not None:
-                sizes = cuts(member.size, extents.get(member.path, ()))
-                files.append(_copy(member, member.size, sizes, writer, check))
-                writer.structure(bytes(-member.size % tarfile.BLOCKSIZE))
+            size = member.stamp.size if member.stamp else None
+            writer.structure(header(top, member.path, size))
+            if size is not None:
+                sizes = cuts(size, extents.get(member.path, ()))
+                files.append(_copy(member, size, sizes, writer, check))
+                writer.structure(bytes(-size % tarfile.BLOCKSIZE))
         writer.structure(bytes(2 * tarfile.BLOCKSIZE))
-        size, digest, parts = writer.finish()
-    return Packed(size, digest, parts, tuple(sorted(files, key=lambda file: file.path)))
+        archive_size, digest, parts = writer.finish()
+    return Packed(archive_size, digest, parts, tuple(sorted(files, key=lambda file: file.path)))
 
 
 def _copy(
@@ -81,7 +82,7 @@ def _copy(
     """Pass a file's bytes on in pieces as they were cut."""
     digest = hashlib.sha256()
     offset = 0
-    with member.source.open("rb", buffering=0) as file:
+    with member.opened() as file:
         for length in sizes:
             buffer = bytearray(length)
             view = memoryview(buffer)
@@ -90,14 +91,14 @@ def _copy(
                 check()
                 count = file.readinto(view[done : done + READ_BYTES])
                 if not count:
-                    raise refused(member.source, "it became shorter while it was read: is it still written?")
+                    raise refused(member.source, f"it became shorter {STILL_WRITTEN}")
                 done += count
             digest.update(buffer)
             piece = Piece(path=member.path, offset=offset, size=length)
             writer.data(piece, buffer, is_whole=length == size)
             offset += length
         if file.read(1):
-            raise refused(member.source, "it became longer while it was read: is it still written?")
+            raise refused(member.source, f"it became longer {STILL_WRITTEN}")
     return File(path=member.path, size=size, sha256=digest.hexdigest())
 
 

@@ -17,6 +17,9 @@ from servesync.verify import Expectations, ModelFacts, load_model, verify_struct
 
 Outcome = Literal["published", "already there", "not written (dry run)"]
 MANIFEST_TYPE: Final = "application/json"
+UNCONDITIONAL: Final = (
+    "the store knows no If-None-Match, so two publishers at once may both write: let one publish"
+)
 
 
 class Progress(Protocol):
@@ -78,12 +81,13 @@ def prove(root: Path, request: Request) -> ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What is in the store now: keys, and the archive's bytes and SHA-256."""
+    """What is in the store now: keys, the archive's bytes and SHA-256, and what to know about the store."""
 
     outcome: Outcome
     key: str
     manifest_key: str
     manifest: Manifest
+    notes: tuple[str, ...] = ()
 
 
 def exists(model: Model, version: Version, what: str) -> ReleaseRefused:

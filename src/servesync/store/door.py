@@ -108,10 +108,12 @@ class Door:
     def is_ours(self, key: str, *, patient: bool = True) -> bool | None:
         """Tell whether the object under `key` is the one that was written here.
 
-        None: nobody can tell, as the store does not let us look, or keeps no metadata. `patient`: ask again
-        if the store does not answer.
+        None: nobody can tell, as nothing was, or as the store does not let us look, or keeps no metadata.
+        `patient`: ask again if the store does not answer.
         """
-        word, size = self._words.get(key, ("", -1))
+        if key not in self._words:
+            return None
+        word, size = self._words[key]
         try:
             with translated(f"looking at {key!a:.200}", Operation.READ):
                 clients = self._connected()
