@@ -320,3 +320,21 @@ def test_the_archive_is_an_ordinary_one(publish: Callable[..., Any], bucket: Buc
         names = {member.name for member in tar.getmembers() if member.isfile()}
 
     assert names == {f"1/{name}" for name in files_of(model)}
+
+
+def test_what_agents_would_refuse_is_said(
+    publish: Callable[..., Any], bucket: Bucket, model: Path, tmp_path: Path, box: AgentBox
+) -> None:
+    """With the agents' settings nothing is written; without them the limits that they need are named."""
+    folder = heavy(model, tmp_path / "empty", megabytes=0)
+    (folder / "assets/zeros.bin").write_bytes(bytes(64 << 20))
+    strict = box.call("publish", str(folder), "--model", "m", "--version", "1")
+    assert strict.returncode == 1
+    assert "limits.max_ratio" in strict.stderr
+    assert keys(bucket) == uploads(bucket) == []
+
+    (note,) = publish(folder).notes
+    needed = int(note.split("limits.max_ratio of ")[1].split(",")[0])
+    assert '"reason": "archive_ratio"' in box.call("sync").stdout
+    box.overrides = {"limits": {"max_ratio": needed}}
+    assert box.call("sync").returncode == 0

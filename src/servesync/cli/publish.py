@@ -81,6 +81,7 @@ def publish(  # noqa: PLR0913 (each is an option)
         level=level,
         archive_format=archive_format,
         dry_run=dry_run,
+        limits=None if config is None else load_settings(config, environment_overrides()).limits,
     )
     with (
         _ended_by_signals(),

@@ -27,6 +27,7 @@ from servesync.publishing.request import (
     make_manifest,
     prove,
 )
+from servesync.publishing.taken import shortcomings
 from servesync.settings import Fetch, Limits, Store
 from servesync.store import MANIFEST_TO_COME, About, AlreadyThere, KeyPattern, S3Store, S3Writer, manifest_key
 from servesync.verify import ModelFacts, bundle_extents
@@ -68,6 +69,7 @@ class _Publication:
     request: Request
     writer: S3Writer
     is_known: bool | None = None
+    notes: tuple[str, ...] = ()
 
     def run(self) -> Published:
         there = self._there()
@@ -146,6 +148,8 @@ class _Publication:
             check=self.request.check,
         )
         check_unchanged(self.root, self.proven)
+        directories = sum(stamp is None for stamp in self.proven.values())
+        self.notes = shortcomings(packed, directories, self.request.limits)
         return packed
 
     def _manifest(self, packed: Packed) -> Manifest:
@@ -228,7 +232,7 @@ class _Publication:
             raise exists(self.model, self.version, what)
 
     def _published(self, outcome: Outcome, made: Manifest) -> Published:
-        notes = (UNCONDITIONAL,) if self.writer.unconditional else ()
+        notes = (*self.notes, UNCONDITIONAL) if self.writer.unconditional else self.notes
         return Published(outcome, self._key, manifest_key(self._key), made, notes)
 
 

@@ -12,7 +12,7 @@ from servesync.errors import Reason, ReleaseRefused, SettingsError
 from servesync.manifest import Archive, File, Manifest, Totals, check_labels
 from servesync.pack import Format
 from servesync.plan.versions import MAX_VERSION, Model, Version, parse_model
-from servesync.settings import Level, LoadLimits, Store
+from servesync.settings import Level, Limits, LoadLimits, Store
 from servesync.verify import Expectations, ModelFacts, load_model, verify_structure, verify_tensors
 
 Outcome = Literal["published", "already there", "not written (dry run)"]
@@ -35,7 +35,7 @@ def _silent(_done: int, _total: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to publish, under which name."""
+    """What to publish, under which name; `limits`: those of the agents, None if they are not known."""
 
     model: str
     version: int
@@ -43,6 +43,7 @@ class Request:
     level: Level = "checksum"
     archive_format: Format = "tar.zst"
     dry_run: bool = False
+    limits: Limits | None = None
     check: Callable[[], None] = lambda: None
     progress: Progress = _silent
 
