@@ -74,6 +74,8 @@ class Exchange:
         """Send status and headers; `length` overrides the Content-Length, None leaves it out."""
         self._handler.send_response_only(answer.status)
         headers = answer.headers | {"content-length": str(len(answer.body) if length == -1 else length)}
+        if self.method == "HEAD":  # then it is the length of the object
+            headers["content-length"] = answer.headers.get("content-length", "0")
         if length is None:
             del headers["content-length"]
             headers["connection"] = "close"
@@ -373,3 +375,17 @@ def edit_body(old: bytes, new: bytes) -> Fault:
         exchange.answer(answer)
 
     return fault
+
+
+def lose_the_answer(exchange: Exchange) -> None:
+    """Let the store do it, and reset the connection instead of saying so."""
+    exchange.forward()
+    exchange.reset()
+
+
+def an_error_inside(exchange: Exchange) -> None:
+    """Answer 200 at once, and then with an error in the body, as S3 does when it takes long to complete."""
+    text = (
+        b'<?xml version="1.0"?>\n  <Error><Code>InternalError</Code><Message>said the test</Message></Error>'
+    )
+    exchange.answer(Answer(200, {"content-type": "application/xml"}, text))

@@ -119,7 +119,7 @@ def test_the_status_tells_of_the_agent(box: AgentBox, bucket: Bucket, tree: Tree
     refused = next(event for event in status["events"] if event["event"] == "version_refused")
     assert refused["reason"] == "archive_format"
     assert status["disk"]["free_bytes"] > 0
-    assert status["memory"] is None
+    assert status["memory"] == {"budget_bytes": None, "estimate_bytes": 0}
     assert status["cost"]["list_requests"] >= 1
     assert status["server"]["url"] is None
 
@@ -255,7 +255,7 @@ def test_a_port_that_is_taken_stops_nothing(box: AgentBox, bucket: Bucket, tree:
             admin = AdminClient.listen(box)
             box.write_settings()
             admin.await_listening()
-            assert admin.ask("/readyz").status == 200
+            box.until(lambda: admin.ask("/readyz").status == 200, "ready")
             box.overrides["admin"] = {"port": None}
             box.write_settings()
             box.until(lambda: len(box.events("settings_reloaded")) == 2)

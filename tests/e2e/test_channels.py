@@ -1,14 +1,14 @@
 """Channels and withdrawals through the real commands, a real store, and the agent as a process."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from agent_box import AgentBox, tar_gz_of
-from faulty_proxy import Exchange, FaultyProxy
+from faulty_proxy import FaultyProxy, s3_error
 from fixtures_store import Bucket
 from graph_bytes import data as field
 from graph_bytes import entry, graph, node, number, saved_model
@@ -17,7 +17,7 @@ from servesync import channel
 from servesync.channel import Entry
 from servesync.errors import Reason, StoreError
 from servesync.plan.versions import Model, Version
-from servesync.publishing import promote, store_at, withdraw
+from servesync.publishing import promote, store_at
 from servesync.settings import Store
 
 M = Model("m")
@@ -46,12 +46,6 @@ def put(bucket: Bucket, version: int) -> None:
     body = saved_model(graph([node("x", "Placeholder")]), entry(5, "serving_default", named))
     tree = {"saved_model.pb": body, "assets/n": b"%d" % version}
     bucket.put(f"prod/m/{version}.tar.gz", tar_gz_of(tree, f"{version:07}"))
-
-
-def answer_lost(exchange: Exchange) -> None:
-    """The store does what it was asked, and nobody hears of it."""
-    exchange.forward()
-    exchange.reset()
 
 
 def call(box: AgentBox, *words: str) -> Any:
@@ -239,17 +233,60 @@ def test_a_withdrawn_number_cannot_be_published_again(
     assert not [line for line in box.events("version_installed") if line["version"] == 2]
 
 
-def test_a_move_whose_answer_was_lost_went_through(bucket: Bucket, store: Store) -> None:
-    """The repeated request meets its own result: that is no other's move."""
-    put(bucket, 1)
-    with FaultyProxy(bucket.server.port) as proxy:
-        proxy.matches = lambda exchange: exchange.method == "PUT"
-        proxy.fault, proxy.times = answer_lost, 1
-        through = store.model_copy(update={"endpoint_url": proxy.endpoint_url})
-        done = promote(through, ("m", "1", "stable"), "me", "")
-        proxy.times = 1
-        withdrawn = withdraw(through, ("m", "1"), "me", "wrong")
+@pytest.mark.parametrize("instead", ["garbage", "another's withdrawal", "torn", "huge", "denied"])
+def test_what_is_no_manifest_does_not_undo_a_withdrawal(
+    instead: str, box: AgentBox, bucket: Bucket, publish: Callable[..., Any]
+) -> None:
+    """Also over a restart; the manifest put back does."""
+    key = "prod/m/2.manifest.json"
+    publish(version=2)
+    good = bucket.client.get_object(Bucket=bucket.name, Key=key)["Body"].read()
+    assert box.call("sync").returncode == 0
+    call(box, "withdraw", "m", "2", "--reason", "wrong data")
+    box.call("sync")
+    withdrawal = bucket.client.get_object(Bucket=bucket.name, Key=key)["Body"].read()
+    bodies = {
+        "garbage": b"{}",
+        "another's withdrawal": withdrawal.replace(b'"version":2', b'"version":3'),
+        "torn": good[: len(good) // 2],
+        "huge": bytes(5 << 20),
+    }
 
-    assert done.changed
-    assert done.now.now.sequence == 1
-    assert withdrawn.fresh
+    def why() -> str:
+        return str(box.plan()["models"]["m"]["versions"]["2"]["why"])
+
+    with FaultyProxy(bucket.server.port) as proxy:
+        proxy.fault, proxy.matches = s3_error(403, "AccessDenied"), lambda exchange: key in exchange.path
+        proxy.times = 1_000_000 if instead == "denied" else 0
+        box.overrides = {"store": {"endpoint_url": proxy.endpoint_url}}
+        bucket.put(key, bodies.get(instead, b"{}"))
+        box.call("sync")
+        assert "withdrawn" in why()
+
+    box.overrides = {}
+    bucket.put(key, good)
+    assert box.call("sync").returncode == 0
+    assert "withdrawn" not in why()
+    bucket.put(key, withdrawal)
+    publish(version=1)
+    assert box.call("sync").returncode == 0
+    assert box.numbers() == ["1"]
+
+
+def test_a_manifest_that_cannot_be_read_hides_no_withdrawal(
+    box: AgentBox, bucket: Bucket, publish: Callable[..., Any]
+) -> None:
+    """One key is denied; the withdrawal of a later version counts all the same."""
+    box.models = [{"name": "m", "versions": {"all": True}}]
+    for version in (1, 2, 3):
+        publish(version=version)
+    assert box.call("sync").returncode == 0
+    call(box, "withdraw", "m", "2", "--reason", "wrong data")
+    bucket.put("prod/m/1.manifest.json", b"{}")
+    with FaultyProxy(bucket.server.port) as proxy:
+        proxy.fault = s3_error(403, "AccessDenied")
+        proxy.matches = lambda exchange: "1.manifest.json" in exchange.path
+        box.overrides = {"store": {"endpoint_url": proxy.endpoint_url}}
+        box.call("sync")
+
+    assert box.numbers() == ["1", "3"]

@@ -73,7 +73,11 @@ def names_in(wheel: Path) -> set[str]:
 
 def test_the_wheel_is_whole(wheel: Path) -> None:
     """Every module, the mark that it is typed, the example, the licence; nothing else."""
-    sources = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src").rglob("*.py")}
+    sources = {
+        str(path.relative_to(ROOT / "src"))
+        for kind in ("*.py", "*.html")
+        for path in (ROOT / "src").rglob(kind)
+    }
     names = names_in(wheel)
     packed = {name for name in names if name.startswith("servesync/")}
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,53 +13,15 @@ from typing import Any
 
 import pytest
 
-import servesync
 from agent_box import AgentBox, digests, digests_on_disk
 from big_models import files_of, small_archive
 from faulty_proxy import Exchange, FaultyProxy, s3_error
+from fixtures_publish import body, heavy, keys, uploads
 from fixtures_store import Bucket
 from servesync import manifest, sealed
 from servesync.errors import Reason, ReleaseRefused, SettingsError, SyncError
 
 SHARD = "variables/variables.data-00000-of-00001"
-
-
-@pytest.fixture
-def model(real_models: Path) -> Path:
-    """A sound SavedModel."""
-    return real_models / "plain_module"
-
-
-@pytest.fixture
-def publish(bucket: Bucket, model: Path) -> Callable[..., Any]:
-    """`servesync.publish` into the test's bucket."""
-
-    def call(directory: Path = model, version: int = 1, **more: Any) -> Any:
-        where = {"store": f"s3://{bucket.name}/prod", "endpoint_url": bucket.server.endpoint_url}
-        return servesync.publish(directory, model="m", version=version, region="us-east-1", **where | more)
-
-    return call
-
-
-def keys(bucket: Bucket) -> list[str]:
-    """Return the keys of all objects."""
-    return [item["Key"] for item in bucket.client.list_objects_v2(Bucket=bucket.name).get("Contents", [])]
-
-
-def body(bucket: Bucket, key: str) -> bytes:
-    """Return an object's bytes."""
-    return bucket.client.get_object(Bucket=bucket.name, Key=key)["Body"].read()
-
-
-def heavy(model: Path, folder: Path, megabytes: int = 40) -> Path:
-    """Copy a model and make it large, so that it is uploaded in parts."""
-    for name, data in files_of(model).items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    (folder / "assets").mkdir(exist_ok=True)
-    (folder / "assets/weights.bin").write_bytes(os.urandom(megabytes << 20))
-    return folder
 
 
 @pytest.mark.parametrize("archive_format", ["tar.zst", "tar.gz"])
@@ -165,15 +126,9 @@ def test_a_large_version_goes_in_parts(
 
     head = bucket.client.head_object(Bucket=bucket.name, Key="prod/m/1.tar.zst", ChecksumMode="ENABLED")
     assert head["ChecksumType"] == "FULL_OBJECT"
-    assert head["Metadata"] == {"servesync-manifest": "1.manifest.json"}
+    assert head["Metadata"]["servesync-manifest"] == "1.manifest.json"
     assert box.call("sync").returncode == 0
     assert digests_on_disk(box.shelf / "1") == digests(files_of(folder))
-
-
-def uploads(bucket: Bucket) -> list[str]:
-    """Return the keys of uploads that were begun and not ended."""
-    found = bucket.client.list_multipart_uploads(Bucket=bucket.name).get("Uploads", [])
-    return [upload["Key"] for upload in found]
 
 
 @pytest.mark.parametrize("step", ["create", "part", "complete", "manifest"])
@@ -365,3 +320,21 @@ def test_the_archive_is_an_ordinary_one(publish: Callable[..., Any], bucket: Buc
         names = {member.name for member in tar.getmembers() if member.isfile()}
 
     assert names == {f"1/{name}" for name in files_of(model)}
+
+
+def test_what_agents_would_refuse_is_said(
+    publish: Callable[..., Any], bucket: Bucket, model: Path, tmp_path: Path, box: AgentBox
+) -> None:
+    """With the agents' settings nothing is written; without them the limits that they need are named."""
+    folder = heavy(model, tmp_path / "empty", megabytes=0)
+    (folder / "assets/zeros.bin").write_bytes(bytes(64 << 20))
+    strict = box.call("publish", str(folder), "--model", "m", "--version", "1")
+    assert strict.returncode == 1
+    assert "limits.max_ratio" in strict.stderr
+    assert keys(bucket) == uploads(bucket) == []
+
+    (note,) = publish(folder).notes
+    needed = int(note.split("limits.max_ratio of ")[1].split(",")[0])
+    assert '"reason": "archive_ratio"' in box.call("sync").stdout
+    box.overrides = {"limits": {"max_ratio": needed}}
+    assert box.call("sync").returncode == 0

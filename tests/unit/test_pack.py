@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from servesync.errors import Reason, ReleaseRefused
 from servesync.manifest import Part
-from servesync.pack import Extent, Format, Packed, describe, pack_tree
+from servesync.pack import Extent, Format, Packed, check_unchanged, describe, pack_tree, survey
 from servesync.pack.cuts import MOST_BYTES, cuts
+from servesync.pack.tree import members
 from servesync.plan.versions import FileFact, Version
 from unpack_box import UnpackBox
 
@@ -245,6 +246,70 @@ def test_a_file_that_is_still_written_is_refused(growth: int, tmp_path: Path) ->
     assert caught.value.reason is Reason.PACK_REFUSED
 
 
+def _swap(path: Path, kind: str, other: Path) -> None:
+    if kind == "rewritten":
+        path.write_bytes(b"z" * path.stat().st_size)
+        return
+    path.unlink()
+    if kind == "link":
+        path.symlink_to(other)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "replaced":
+        path.write_bytes(other.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c/d"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "gone", "replaced", "rewritten"])
+def test_a_file_that_is_swapped_is_refused(kind: str, name: str, tmp_path: Path) -> None:
+    """Between the listing and the end of packing, whatever the size: no link is ever followed."""
+    other = tmp_path / "secret"
+    other.write_bytes(b"y" * MIB)
+    root = write(tmp_path / "tree", dict.fromkeys(("a", "b", "c/d"), b"x" * MIB))
+    before = survey(root)
+    calls = []
+    written: list[bytes] = []
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            _swap(root / name, kind, other)
+
+    with pytest.raises(ReleaseRefused, match=name) as caught:  # noqa: PT012 (either may see it)
+        pack_tree(root, Version(7), written.append, {}, check=check)
+        check_unchanged(root, before)
+
+    assert caught.value.reason is Reason.PACK_REFUSED
+    assert (
+        "changed" in str(caught.value) or "went away" in str(caught.value) or "neither" in str(caught.value)
+    )
+
+
+def test_a_folder_that_is_swapped_for_a_link_is_refused(tmp_path: Path) -> None:
+    """Its files would come from somewhere else."""
+    elsewhere = write(tmp_path / "elsewhere", {"d": b"y" * MIB})
+    root = write(tmp_path / "tree", dict.fromkeys(("a", "c/d"), b"x" * MIB))
+    found = members(root)
+    while (member := next(found)).path != "c":
+        assert member.path == "a"
+    (root / "c").rename(tmp_path / "old")
+    (root / "c").symlink_to(elsewhere)
+
+    with pytest.raises(ReleaseRefused, match="changed"):
+        next(found)
+
+
+def test_what_comes_after_the_proof_is_refused(tmp_path: Path) -> None:
+    """A file that is added, or a folder, names itself."""
+    root = write(tmp_path / "tree", {"a": b"x"})
+    before = survey(root)
+    check_unchanged(root, before)
+    (root / "late").mkdir()
+
+    with pytest.raises(ReleaseRefused, match="late"):
+        check_unchanged(root, before)
+
+
 def test_empty_files_do_not_pile_up(tmp_path: Path) -> None:
     """Headers without data go into frames of about a mebibyte, too: memory stays bounded."""
     root = tmp_path / "tree"
@@ -306,7 +371,7 @@ def test_a_file_that_is_written_to_while_it_is_read(tmp_path: Path) -> None:
             with (root / "a").open("r+b") as file:
                 file.write(b"b" * 3 * MIB)
 
-    with pytest.raises(ReleaseRefused, match="changed or replaced while it was read") as caught:
+    with pytest.raises(ReleaseRefused, match=r"changed|became") as caught:
         pack_tree(root, Version(7), take, {}, archive_format="tar.zst", check=check)
     assert caught.value.reason is Reason.PACK_REFUSED
 

@@ -81,6 +81,7 @@ def publish(  # noqa: PLR0913 (each is an option)
         level=level,
         archive_format=archive_format,
         dry_run=dry_run,
+        limits=None if config is None else load_settings(config, environment_overrides()).limits,
     )
     with (
         _ended_by_signals(),
@@ -203,3 +204,5 @@ def _tell(store: Store, done: Published) -> None:
     typer.echo(f"{found.model} {found.version}: {done.outcome}")
     typer.echo(f"  s3://{store.bucket}/{done.key} ({size}, sha256 {archive.sha256})")
     typer.echo(f"  s3://{store.bucket}/{done.manifest_key} ({counts})")
+    for note in done.notes:
+        typer.echo(f"  note: {note}", err=True)

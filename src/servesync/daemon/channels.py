@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from servesync import channel
+from servesync import channel, manifest
 from servesync.errors import Reason, ReleaseRefused, SyncError
 from servesync.install import Position, Positions, Refusals, Workspace
 from servesync.plan.versions import Model, Release, StoredObject, Version
@@ -131,38 +131,66 @@ class Notices:
     def look_for_withdrawals(
         self, model: Model, releases: Iterable[Release], here: Iterable[Version], refusals: Refusals
     ) -> None:
-        """Read the manifests of versions on this machine that have changed, and are small enough for one.
+        """Read the manifests of versions on this machine that have changed, and may be withdrawals.
+
+        One that cannot be read keeps no other from being read.
 
         Raises:
             SyncError: one could not be read; it is read at the next listing.
             OSError: a withdrawal could not be recorded.
         """
-        on_machine = set(here)
+        on_machine, gone = set(here), self._withdrawn_before(model, refusals)
+        troubles = []
         for release in releases:
-            item = release.manifest
-            key = (model, release.version)
-            if item is None or release.version not in on_machine or item.size > channel.MAX_BYTES:
+            item, before = release.manifest, gone.get(release.version)
+            if item is None or release.version not in on_machine:
                 continue
-            if self._read_manifests.get(key) == item.etag:
+            if item.size > channel.MAX_BYTES and before is None:
                 continue
-            data = self.read(item)
-            if channel.is_withdrawal(data):
-                self._take_withdrawal(release, data, refusals)
-            self._read_manifests[key] = item.etag
+            if self._read_manifests.get((model, release.version)) == item.etag:
+                continue
+            try:
+                data = self.read(item) if item.size <= manifest.MAX_MANIFEST_BYTES else b""
+            except SyncError as error:
+                troubles.append(error)
+                if before is not None:  # until it can be read, nobody says otherwise
+                    self._withdrawn[model, release.version] = (release.offer, before)
+                continue
+            self._judge(release, data, before, refusals)
+            self._read_manifests[model, release.version] = item.etag
+        if troubles:
+            raise troubles[0]
 
-    def _take_withdrawal(self, release: Release, data: bytes, refusals: Refusals) -> None:
-        try:
-            found = channel.parse_withdrawal(data, release.model, release.version)
-        except ReleaseRefused:
-            return  # nobody knows who says so: it takes nothing away
-        text = str(channel.withdrawn(found))
+    def _withdrawn_before(self, model: Model, refusals: Refusals) -> dict[Version, str]:
+        """Return what was withdrawn when its manifest was last read, and why; whatever is offered now."""
+        seen = {version: text for (name, version), (_, text) in self._withdrawn.items() if name == model}
+        return {**refusals.withdrawn({}), **seen}
+
+    def _judge(self, release: Release, data: bytes, before: str | None, refusals: Refusals) -> None:
+        """Take over what stands in a manifest's place; `before`: why the version was withdrawn until now."""
+        if channel.is_withdrawal(data):
+            text = _text_of(release, data)
+            if text is not None:
+                self._take_withdrawal(release, text, refusals)
+                return
+        if before is None:
+            return
+        if not _is_manifest_of(release, data):  # nobody says that the version is good again
+            self._take_withdrawal(release, before, refusals)
+            return
+        self._withdrawn.pop((release.model, release.version), None)
+        if self.durable:
+            refusals.forget(release.version)
+
+    def _take_withdrawal(self, release: Release, text: str, refusals: Refusals) -> None:
         known = refusals.withdrawn({release.version: release})
+        before = self._withdrawn_before(release.model, refusals)
         if self.durable and release.version not in known:
             refusals.remember(
                 release.version, release.offer, Reason.VERSION_WITHDRAWN, text, datetime.now(UTC)
             )
         self._withdrawn[release.model, release.version] = (release.offer, text)
-        if release.version not in known:
+        if release.version not in known and release.version not in before:
             self.news.append(Withdrawn(release.model, release.version, text))
 
     def withdrawn(
@@ -175,6 +203,24 @@ class Notices:
             if name == model and (version not in offered or offered[version].offer == offer)
         }
         return frozenset(seen | refusals.withdrawn(offered).keys())
+
+
+def _text_of(release: Release, data: bytes) -> str | None:
+    """Return what a withdrawal says; None if it is not sound: nobody knows who says so."""
+    try:
+        return str(channel.withdrawn(channel.parse_withdrawal(data, release.model, release.version)))
+    except ReleaseRefused:
+        return None
+
+
+def _is_manifest_of(release: Release, data: bytes) -> bool:
+    try:
+        found = manifest.parse(data)
+        name, size = release.objects[0].key.rpartition("/")[2], release.stored_bytes
+        manifest.check_identity(found, release.model, release.version, name, size)
+    except ReleaseRefused:
+        return False
+    return True
 
 
 def _is_later(fresh: Position, known: Position) -> bool:

@@ -2,5 +2,16 @@
 
 from servesync.pack.cuts import Extent
 from servesync.pack.packing import Format, Packed, Ranges, describe, pack_tree
+from servesync.pack.tree import Stamp, check_unchanged, survey
 
-__all__ = ["Extent", "Format", "Packed", "Ranges", "describe", "pack_tree"]
+__all__ = [
+    "Extent",
+    "Format",
+    "Packed",
+    "Ranges",
+    "Stamp",
+    "check_unchanged",
+    "describe",
+    "pack_tree",
+    "survey",
+]

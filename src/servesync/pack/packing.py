@@ -4,14 +4,11 @@
 ordinary tar. `tar.gz` (RFC 1952): one member without name and time.
 """
 
-import errno
 import hashlib
-import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -20,7 +17,7 @@ from isal import isal_zlib
 from servesync.manifest import File, Part, Piece
 from servesync.pack.cuts import ENOUGH_BYTES, Extent, cuts
 from servesync.pack.frames import Compressors
-from servesync.pack.tree import Member, header, members, refused, stamp_of
+from servesync.pack.tree import STILL_WRITTEN, Member, header, members, refused
 from servesync.plan.versions import Version
 
 Format: TypeAlias = Literal["tar.zst", "tar.gz"]
@@ -66,16 +63,17 @@ def pack_tree(
     files = []
     top = str(version)
     with closing(writer):
-        writer.structure(header(top, Member("", None, root)))
+        writer.structure(header(top, "", None))
         for member in members(root):
-            writer.structure(header(top, member))
-            if member.size is not None:
-                sizes = cuts(member.size, extents.get(member.path, ()))
-                files.append(_copy(member, member.size, sizes, writer, check))
-                writer.structure(bytes(-member.size % tarfile.BLOCKSIZE))
+            size = member.stamp.size if member.stamp else None
+            writer.structure(header(top, member.path, size))
+            if size is not None:
+                sizes = cuts(size, extents.get(member.path, ()))
+                files.append(_copy(member, size, sizes, writer, check))
+                writer.structure(bytes(-size % tarfile.BLOCKSIZE))
         writer.structure(bytes(2 * tarfile.BLOCKSIZE))
-        size, digest, parts = writer.finish()
-    return Packed(size, digest, parts, tuple(sorted(files, key=lambda file: file.path)))
+        archive_size, digest, parts = writer.finish()
+    return Packed(archive_size, digest, parts, tuple(sorted(files, key=lambda file: file.path)))
 
 
 def _copy(
@@ -84,7 +82,7 @@ def _copy(
     """Pass a file's bytes on in pieces as they were cut."""
     digest = hashlib.sha256()
     offset = 0
-    with _opened(member) as file:
+    with member.opened() as file:
         for length in sizes:
             buffer = bytearray(length)
             view = memoryview(buffer)
@@ -93,38 +91,15 @@ def _copy(
                 check()
                 count = file.readinto(view[done : done + READ_BYTES])
                 if not count:
-                    raise refused(member.source, "it became shorter while it was read: is it still written?")
+                    raise refused(member.source, f"it became shorter {STILL_WRITTEN}")
                 done += count
             digest.update(buffer)
             piece = Piece(path=member.path, offset=offset, size=length)
             writer.data(piece, buffer, is_whole=length == size)
             offset += length
         if file.read(1):
-            raise refused(member.source, "it became longer while it was read: is it still written?")
-        _check_same(member, file)
+            raise refused(member.source, f"it became longer {STILL_WRITTEN}")
     return File(path=member.path, size=size, sha256=digest.hexdigest())
-
-
-def _opened(member: Member) -> FileIO:
-    """Open the file that was listed, and no other that has come under its name since."""
-    try:
-        handle = os.open(member.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise refused(member.source, "it was replaced by a link while the directory was read") from error
-        raise
-    file = FileIO(handle)
-    try:
-        _check_same(member, file)
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def _check_same(member: Member, file: FileIO) -> None:
-    if member.stamp is not None and stamp_of(os.fstat(file.fileno())) != member.stamp:
-        raise refused(member.source, "it was changed or replaced while it was read: is it still written?")
 
 
 class _Writer(Protocol):

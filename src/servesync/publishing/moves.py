@@ -7,8 +7,8 @@ whoever lost a race is told. Channels and withdrawals are the only objects that 
 import getpass
 import hashlib
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from servesync import channel, manifest, sealed
 from servesync.channel import Channel, Entry, Withdrawal
-from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError, TransferError
+from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError, SyncError, TransferError
 from servesync.fetch import read_whole
 from servesync.plan.versions import Model, Release, StoredObject, Version, parse_model, parse_version
 from servesync.settings import Fetch, Limits, Store
@@ -209,9 +209,8 @@ class _Desk:
         except ValidationError as error:
             raise SettingsError(Reason.SETTINGS_INVALID, sealed.place(error)) from error
         key = self._store.prefix + channel.key_of(self._model, name)
-        written = self._write(key, channel.dump(now), self._listing.channels.get(self._model, {}).get(name))
-        if not self._went_through(name, now):
-            raise self._lost(key) from written
+        item = self._listing.channels.get(self._model, {}).get(name)
+        self._write(key, channel.dump(now), item, lambda: self._went_through(name, now))
         return MoveDone(was, now)
 
     def _went_through(self, name: str, now: Channel) -> bool:
@@ -253,19 +252,25 @@ class _Desk:
         except ValidationError as error:
             raise SettingsError(Reason.SETTINGS_INVALID, sealed.place(error)) from error
         key = release.manifest.key if release.manifest else manifest_key_at(release)
-        written = self._write(key, channel.dump(fresh), release.manifest)
+        self._write(key, channel.dump(fresh), release.manifest, lambda: self._is_withdrawn(version))
+        return WithdrawDone(key, fresh, fresh=True)
+
+    def _is_withdrawn(self, version: Version) -> bool:
         self._look_again()
         again = self._release(version)
-        item = again.manifest if again else None
-        if item is None or item.size > channel.MAX_BYTES:
-            raise self._lost(key) from written
-        found = channel.parse_withdrawal(self._read(item, channel.MAX_BYTES), self._model, version)
-        return WithdrawDone(key, found, fresh=found == fresh)
+        if again is None or again.manifest is None or again.manifest.size > channel.MAX_BYTES:
+            return False
+        data = self._read(again.manifest, channel.MAX_BYTES)
+        if not channel.is_withdrawal(data):
+            return False
+        channel.parse_withdrawal(data, self._model, version)
+        return True
 
-    def _write(self, key: str, data: bytes, old: StoredObject | None) -> Exception | None:
-        """Write in the place of `old` (None: of nothing); return it if the condition did not hold.
+    def _write(self, key: str, data: bytes, old: StoredObject | None, stands: Callable[[], bool]) -> None:
+        """Write in the place of `old` (None: of nothing); what counts is whether it `stands` afterwards.
 
-        That may be because an earlier attempt went through, and its answer was lost.
+        An answer can be lost though the store has written: then the same request, repeated, is told that
+        somebody else was faster, and that was itself.
         """
         try:
             if old is None:
@@ -273,12 +278,27 @@ class _Desk:
             else:
                 self._writer.replace(key, data, old.etag, About(JSON))
         except (AlreadyThere, Changed) as error:
-            return error
-        return None
+            if not stands():
+                raise self._lost(key) from error
+        except SyncError as error:
+            if not _after(error, stands):
+                raise
+        else:
+            if not stands():
+                raise self._lost(key)
 
     def _lost(self, key: str) -> StoreError:
         text = f"somebody else wrote {key!a} meanwhile: look at it (`servesync channels`), and run this again"
         return StoreError(Reason.CHANNEL_MOVED_MEANWHILE, text)
+
+
+def _after(error: SyncError, stands: Callable[[], bool]) -> bool:
+    """Tell whether what was written stands, though the store did not say so."""
+    if error.reason not in {Reason.STORE_UNREACHABLE, Reason.STORE_FAILED, Reason.TRANSFER_BROKEN}:
+        return False
+    with suppress(SyncError):
+        return stands()
+    return False
 
 
 def _now() -> str:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from servesync import channel, manifest
-from servesync.errors import Reason, SettingsError
+from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError
 from servesync.fetch import read_whole, stream
 from servesync.manifest import Archive, Manifest
-from servesync.pack import Extent, Packed, describe, pack_tree
+from servesync.pack import Extent, Packed, Stamp, check_unchanged, describe, pack_tree, survey
 from servesync.plan.versions import Model, Release, StoredObject, Version
 from servesync.publishing.request import (
     MANIFEST_TYPE,
+    UNCONDITIONAL,
     Outcome,
     Published,
     Request,
@@ -26,6 +27,7 @@ from servesync.publishing.request import (
     make_manifest,
     prove,
 )
+from servesync.publishing.taken import shortcomings
 from servesync.settings import Fetch, Limits, Store
 from servesync.store import MANIFEST_TO_COME, About, AlreadyThere, KeyPattern, S3Store, S3Writer, manifest_key
 from servesync.verify import ModelFacts, bundle_extents
@@ -48,9 +50,10 @@ def publish_tree(root: Path, store: Store, request: Request) -> Published:
     if not root.is_dir():
         text = f"{root}: no such directory; give the version's directory, which holds saved_model.pb"
         raise SettingsError(Reason.SETTINGS_INVALID, text)
+    proven = survey(root)
     facts = prove(root, request)
     with S3Writer(store) as writer:
-        return _Publication(root, model, version, facts, store, request, writer).run()
+        return _Publication(root, model, version, proven, facts, store, request, writer).run()
 
 
 @dataclass
@@ -60,10 +63,13 @@ class _Publication:
     root: Path
     model: Model
     version: Version
+    proven: Mapping[str, Stamp | None]
     facts: ModelFacts
     store: Store
     request: Request
     writer: S3Writer
+    is_known: bool | None = None
+    notes: tuple[str, ...] = ()
 
     def run(self) -> Published:
         there = self._there()
@@ -72,13 +78,13 @@ class _Publication:
                 return self._write_all()
             there = self._there()  # somebody else was faster
         if there is None:
-            return self._published("not written (dry run)", self._packed(lambda _: None))
+            return self._published("not written (dry run)", self._manifest(self._packed(lambda _: None)))
         packed = self._packed(lambda _: None)
         if there.manifest is not None:
             return self._compare(there, there.manifest, packed)
         self._check_same_archive(there, packed)
         if self.request.dry_run:
-            return self._published("not written (dry run)", packed)
+            return self._published("not written (dry run)", self._manifest(packed))
         return self._write_manifest(packed)
 
     @property
@@ -116,6 +122,11 @@ class _Publication:
         with self.writer.upload_new(self._key, about) as write:
             packed = self._packed(write)
             manifest.dump(self._manifest(packed))  # too large a manifest must be known before
+            if self._there() is not None:  # not every store knows conditions
+                raise AlreadyThere(self._key)
+        self.is_known = self.writer.is_ours(self._key)
+        if self.is_known is False:
+            raise self._disturbed()
         return self._write_manifest(packed)
 
     def _packed(self, out: Callable[[bytes], None]) -> Packed:
@@ -128,7 +139,7 @@ class _Publication:
             done += len(data)
             self.request.progress(done, total)
 
-        return pack_tree(
+        packed = pack_tree(
             self.root,
             self.version,
             write,
@@ -136,6 +147,10 @@ class _Publication:
             archive_format=self.request.archive_format,
             check=self.request.check,
         )
+        check_unchanged(self.root, self.proven)
+        directories = sum(stamp is None for stamp in self.proven.values())
+        self.notes = shortcomings(packed, directories, self.request.limits)
+        return packed
 
     def _manifest(self, packed: Packed) -> Manifest:
         archive = Archive(
@@ -148,7 +163,8 @@ class _Publication:
         return make_manifest(self.model, self.version, archive, packed.files, self.facts, self.request.labels)
 
     def _write_manifest(self, packed: Packed) -> Published:
-        data = manifest.dump(self._manifest(packed))
+        made = self._manifest(packed)
+        data = manifest.dump(made)
         try:
             self.writer.put_new(manifest_key(self._key), data, About(MANIFEST_TYPE))
         except AlreadyThere:
@@ -156,7 +172,34 @@ class _Publication:
             if there is None or there.manifest is None:
                 raise exists(self.model, self.version, "its manifest came and went meanwhile") from None
             return self._compare(there, there.manifest, packed)
-        return self._published("published", packed)
+        self._look_back(data)
+        return self._published("published", made)
+
+    def _look_back(self, written: bytes) -> None:
+        """Make sure that what was written stands: a store that knows no conditions lets others replace it.
+
+        Raises:
+            ReleaseRefused: somebody else wrote at the same time, or has withdrawn the version since.
+            StoreError: the store does not show what it has taken.
+        """
+        there = self._there()
+        if there is None or there.manifest is None:
+            text = (
+                f"{self.store.url} does not show {self.model} {self.version}, just written: publish it again"
+            )
+            raise StoreError(Reason.STORE_BAD_ANSWER, text)
+        data = _read(self.store, there.manifest)
+        if channel.is_withdrawal(data):
+            raise channel.withdrawn(channel.parse_withdrawal(data, self.model, self.version))
+        if data != written or self.writer.is_ours(self._key) is not self.is_known:
+            raise self._disturbed()
+
+    def _disturbed(self) -> ReleaseRefused:
+        text = (
+            f"somebody else published {self.model} {self.version} at the same time, and the store has let "
+            "both write: take this number out (`servesync withdraw`), and publish under a new one"
+        )
+        return ReleaseRefused(Reason.RELEASE_EXISTS, text)
 
     def _compare(self, there: Release, item: StoredObject, packed: Packed) -> Published:
         """Return the version that is there already, if it has the same files."""
@@ -182,10 +225,15 @@ class _Publication:
             reader.close()
             same = sha256 == packed.sha256
         if not same:
-            raise exists(self.model, self.version, f"{archive.key!a} is another archive, without a manifest")
+            what = (
+                f"{archive.key!a} is another archive, without a manifest; if it is a good one, "
+                f"`servesync manifest s3://{self.store.bucket}/{archive.key}` completes it"
+            )
+            raise exists(self.model, self.version, what)
 
-    def _published(self, outcome: Outcome, packed: Packed) -> Published:
-        return Published(outcome, self._key, manifest_key(self._key), self._manifest(packed))
+    def _published(self, outcome: Outcome, made: Manifest) -> Published:
+        notes = (*self.notes, UNCONDITIONAL) if self.writer.unconditional else self.notes
+        return Published(outcome, self._key, manifest_key(self._key), made, notes)
 
 
 def _read(store: Store, item: StoredObject) -> bytes:

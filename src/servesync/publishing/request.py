@@ -12,11 +12,14 @@ from servesync.errors import Reason, ReleaseRefused, SettingsError
 from servesync.manifest import Archive, File, Manifest, Totals, check_labels
 from servesync.pack import Format
 from servesync.plan.versions import MAX_VERSION, Model, Version, parse_model
-from servesync.settings import Level, LoadLimits, Store
+from servesync.settings import Level, Limits, LoadLimits, Store
 from servesync.verify import Expectations, ModelFacts, load_model, verify_structure, verify_tensors
 
 Outcome = Literal["published", "already there", "not written (dry run)"]
 MANIFEST_TYPE: Final = "application/json"
+UNCONDITIONAL: Final = (
+    "the store knows no If-None-Match, so two publishers at once may both write: let one publish"
+)
 
 
 class Progress(Protocol):
@@ -32,7 +35,7 @@ def _silent(_done: int, _total: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to publish, under which name."""
+    """What to publish, under which name; `limits`: those of the agents, None if they are not known."""
 
     model: str
     version: int
@@ -40,6 +43,7 @@ class Request:
     level: Level = "checksum"
     archive_format: Format = "tar.zst"
     dry_run: bool = False
+    limits: Limits | None = None
     check: Callable[[], None] = lambda: None
     progress: Progress = _silent
 
@@ -78,12 +82,13 @@ def prove(root: Path, request: Request) -> ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What is in the store now: keys, and the archive's bytes and SHA-256."""
+    """What is in the store now: keys, the archive's bytes and SHA-256, and what to know about the store."""
 
     outcome: Outcome
     key: str
     manifest_key: str
     manifest: Manifest
+    notes: tuple[str, ...] = ()
 
 
 def exists(model: Model, version: Version, what: str) -> ReleaseRefused:

@@ -171,7 +171,9 @@ class S3Store:
         if answer.get("ETag", "").strip('"') != item.etag.strip('"'):
             text = f"{doing}: it was replaced after the listing; the next poll sees the new one"
             raise TransferError(Reason.OBJECT_CHANGED, text)
-        return ObjectFacts(checksum_of(answer), MANIFEST_TO_COME in answer.get("Metadata", {}))
+        # some stores give the names of metadata back as HTTP writes headers: Servesync-Manifest
+        names = {name.lower() for name in answer.get("Metadata", {})}
+        return ObjectFacts(checksum_of(answer), MANIFEST_TO_COME in names)
 
     def _read(
         self,

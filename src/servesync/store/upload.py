@@ -1,0 +1,178 @@
+"""Uploads one new object in one pass: in one request if it is small, else in parts."""
+
+import base64
+import hashlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from isal.isal_zlib import crc32
+
+from servesync.errors import Reason, StoreError, SyncError, TransferError
+from servesync.store.door import NOT_IMPLEMENTED, About, AlreadyThere, Door, base64_crc32
+
+MOST_PARTS: Final = 10_000
+AT_ONCE: Final = 4
+_NOT_KNOWN: Final = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest", "MalformedXML"})
+"""What stores answer to a checksum, or a type of checksum, that they do not know."""
+
+
+class _Part(NamedTuple):
+    """One part as the store has taken it."""
+
+    number: int
+    etag: str
+    checksum: str
+
+
+class Upload:
+    """One object that is being written.
+
+    The store gets the CRC32 of every part and of the whole. One that does not know them gets the MD5 of
+    every part.
+    """
+
+    def __init__(self, door: Door, key: str, part_bytes: int, about: About) -> None:
+        self._door = door
+        self._key = key
+        self._where = door.where(key)
+        self._part_bytes = part_bytes
+        self._about = about
+        self._buffer = bytearray()
+        self._crc = 0
+        self._size = 0
+        self._id = ""
+        self._has_checksums = True
+        self._parts: list[Future[_Part]] = []
+        self._slots = threading.Semaphore(AT_ONCE)
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="upload")
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes; waits while enough parts are under way."""
+        self._crc = crc32(data, self._crc)
+        self._size += len(data)
+        self._buffer += data
+        while len(self._buffer) >= self._part_bytes:
+            piece = bytes(self._buffer[: self._part_bytes])
+            del self._buffer[: self._part_bytes]
+            self._send(piece)
+
+    def finish(self) -> None:
+        """Send what is left and make the object visible."""
+        if not self._id:
+            self._door.put_new(self._key, bytes(self._buffer), self._about)
+            self._pool.shutdown()
+            return
+        if self._buffer:
+            self._send(bytes(self._buffer))
+        parts = [part.result() for part in self._parts]
+        self._door.written(self._key, self._size)
+        try:
+            self._complete(parts)
+        except (AlreadyThere, StoreError, TransferError) as error:
+            self._door.settle(self._key, error)
+        self._id = ""
+        self._pool.shutdown()
+
+    def abort(self) -> None:
+        """Remove the parts that were sent; what cannot be removed is invisible, and a lifecycle rule's."""
+        self._pool.shutdown(cancel_futures=True)
+        if self._id:
+            with suppress(SyncError, AlreadyThere), self._door.asking(self._key) as client:
+                client.abort_multipart_upload(**self._where, UploadId=self._id)
+
+    # -- the three kinds of requests ------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        metadata = self._door.sign(self._key, self._about.metadata)
+
+        def create() -> None:
+            checksum: dict[str, Any] = {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
+            with self._door.asking(self._key) as client:
+                answer = client.create_multipart_upload(
+                    **self._where,
+                    ContentType=self._about.content_type,
+                    Metadata=metadata,
+                    **(checksum if self._has_checksums else {}),
+                )
+            self._id = answer["UploadId"]
+
+        self._with_checksums_or_not(create)
+
+    def _send(self, piece: bytes) -> None:
+        if len(self._parts) >= MOST_PARTS:
+            text = f"{self._key!a}: more than {MOST_PARTS} parts of {self._part_bytes} bytes"
+            raise StoreError(Reason.RELEASE_TOO_BIG, text)
+        if not self._id:
+            self._begin()
+        for part in self._parts:
+            if part.done():
+                part.result()  # the first failure ends the upload
+        self._slots.acquire()
+        self._parts.append(self._pool.submit(self._send_part, len(self._parts) + 1, piece))
+
+    def _send_part(self, number: int, piece: bytes) -> _Part:
+        try:
+            checksum = base64_crc32(piece)
+            proof: dict[str, Any] = (
+                {"ChecksumCRC32": checksum} if self._has_checksums else {"ContentMD5": _md5(piece)}
+            )
+            with self._door.asking(self._key) as client:
+                answer = client.upload_part(
+                    **self._where, UploadId=self._id, PartNumber=number, Body=piece, **proof
+                )
+            return _Part(number, answer["ETag"], checksum)
+        finally:
+            self._slots.release()
+
+    def _complete(self, parts: list[_Part]) -> None:
+        """Make the object visible; step by step without what the store says that it does not know."""
+
+        def complete(condition: dict[str, Any]) -> None:
+            with self._door.asking(self._key) as client:
+                client.complete_multipart_upload(
+                    **self._where,
+                    UploadId=self._id,
+                    MultipartUpload={"Parts": self._named(parts)},
+                    **self._of_the_whole(),
+                    **condition,
+                )
+
+        try:
+            self._with_checksums_or_not(lambda: complete({"IfNoneMatch": "*"}))
+        except StoreError as error:
+            self._door.without_condition(self._key, error)
+            self._with_checksums_or_not(lambda: complete({}))
+
+    def _with_checksums_or_not(self, ask: Callable[[], None]) -> None:
+        """Ask; once more without checksums if the store says that it does not know them."""
+        try:
+            ask()
+        except StoreError as error:
+            if not (self._has_checksums and _is_not_known(error)):
+                raise
+            self._has_checksums = False
+            ask()
+
+    def _named(self, parts: list[_Part]) -> Any:  # noqa: ANN401 (boto3's own types)
+        return [
+            {"PartNumber": part.number, "ETag": part.etag}
+            | ({"ChecksumCRC32": part.checksum} if self._has_checksums else {})
+            for part in parts
+        ]
+
+    def _of_the_whole(self) -> dict[str, Any]:
+        if not self._has_checksums:
+            return {}
+        whole = base64.b64encode(self._crc.to_bytes(4, "big")).decode()
+        return {"ChecksumCRC32": whole, "ChecksumType": "FULL_OBJECT"}
+
+
+def _is_not_known(error: StoreError) -> bool:
+    return error.facts.get("status") == NOT_IMPLEMENTED or error.facts.get("code") in _NOT_KNOWN
+
+
+def _md5(data: bytes) -> str:
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
