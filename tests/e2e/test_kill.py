@@ -9,7 +9,7 @@ from big_models import LONG, files_of, small_archive
 from fixtures_store import Bucket
 from servesync.plan.versions import server_sees_version
 
-KILLS = 30 if LONG else 8
+KILLS = 30 if LONG else 5
 ASSET_BYTES = 12 << 20
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agent_box import AgentBox, digests, digests_on_disk
-from big_models import files_of, small_archive
+from big_models import LONG, files_of, small_archive
 from faulty_proxy import Exchange, FaultyProxy, s3_error
 from fixtures_publish import body, heavy, keys, uploads
 from fixtures_store import Bucket
@@ -172,7 +172,9 @@ def command(bucket: Bucket, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "servesync", *arguments, *where, "--region", "us-east-1"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL] if LONG else [signal.SIGTERM, signal.SIGKILL]
+)
 def test_a_killed_publisher_leaves_nothing_that_counts(
     number: int, bucket: Bucket, model: Path, tmp_path: Path, box: AgentBox
 ) -> None:

@@ -20,10 +20,10 @@ from straced import Call
 
 pytestmark = pytest.mark.skipif(not straced.WORKS, reason="no strace here, or no right to use it")
 
-SINGLES = 10
+SINGLES = 6
 DOUBLES = 2
 WORKERS = 2
-RESERVE_KILLS = 4
+RESERVE_KILLS = 2
 RESERVE_RENAMES = 3
 WRITEBACK_BYTES = 8 << 20
 
