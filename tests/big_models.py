@@ -6,10 +6,13 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from agent_box import tar_gz_of
 
 MIB = 1 << 20
 LONG = bool(os.environ.get("LONG_TESTS"))
+LONG_ONLY = pytest.mark.skipif(not LONG, reason="one of several like it; make faults runs it")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from agent_box import AgentBox, tar_gz_of
+from big_models import LONG_ONLY
 from fixtures_store import Bucket
 from servesync.demo.client import Client, ask
 from servesync.demo.server import FLAGS, ModelServer
@@ -156,6 +157,7 @@ def test_promote_moves_a_label_without_a_failed_request(scene: Scene) -> None:
     assert scene.box.numbers() == ["1", "2"]
 
 
+@LONG_ONLY
 def test_a_label_waits_for_its_version_and_a_rollback_moves_it_back(scene: Scene) -> None:
     """The version that a label asks for is not there yet: it moves when that is AVAILABLE, not before."""
     scene.ask_for({"pin": [1]}, {"stable": 1})

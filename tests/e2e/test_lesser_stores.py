@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent_box import AgentBox, digests, digests_on_disk
-from big_models import LONG, files_of, small_archive
+from big_models import LONG, LONG_ONLY, files_of, small_archive
 from faulty_proxy import Exchange, Fault, FaultyProxy, lose_the_answer, s3_error
 from fixtures_publish import body, heavy, keys, uploads
 from fixtures_store import Bucket
@@ -66,6 +66,7 @@ def with_metadata(change: Callable[[str], str | None]) -> Fault:
     return fault
 
 
+@LONG_ONLY
 @pytest.mark.parametrize(
     "said",
     [
@@ -177,6 +178,7 @@ def test_names_of_metadata_as_http_writes_them(
     assert box.call("sync").returncode == 0
 
 
+@LONG_ONLY
 @pytest.mark.parametrize("step", ["complete", "manifest"])
 @pytest.mark.parametrize("trouble", ["lost", "denied"])
 def test_nobody_can_tell_whose_object_it_is(

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from agent_box import AgentBox, tar_gz_of
-from big_models import files_of
+from big_models import LONG_ONLY, files_of
 from fixtures_store import Bucket
 from servesync.demo.client import Client
 from servesync.demo.server import FLAGS, ModelServer
@@ -240,6 +240,7 @@ def test_everything_comes_at_once_while_there_is_no_server(scene: Scene) -> None
     assert scene.on_shelf() == ALL_AT_ONE
 
 
+@LONG_ONLY
 def test_one_load_at_a_time_over_all_models(scene: Scene) -> None:
     """While the server takes its time for one model, no other gets a new version."""
     scene.begin()

@@ -173,7 +173,7 @@ def command(bucket: Bucket, *arguments: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL] if LONG else [signal.SIGTERM, signal.SIGKILL]
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL] if LONG else [signal.SIGKILL]
 )
 def test_a_killed_publisher_leaves_nothing_that_counts(
     number: int, bucket: Bucket, model: Path, tmp_path: Path, box: AgentBox

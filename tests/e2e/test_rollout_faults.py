@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent_box import tar_gz_of
-from big_models import LONG
+from big_models import LONG, LONG_ONLY
 from fixtures_store import Bucket
 from served_scene import Scene, files_of, scene_of
 from servesync.demo.client import Client
@@ -101,6 +101,7 @@ def test_a_server_that_never_comes(scene: Scene) -> None:
     assert [line["event"] for line in scene.box.events("server_unreachable")]
 
 
+@LONG_ONLY
 def test_an_agent_that_dies_with_the_server_half_way(scene: Scene) -> None:
     """Both are killed while a new version loads; both come back, and the end is the same."""
     scene.publish(1)
