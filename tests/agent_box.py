@@ -148,7 +148,7 @@ class AgentBox:
         found = [json.loads(line) for line in lines if line.endswith("\n") and line.startswith("{")]
         return [line for line in found if name is None or line["event"] == name]
 
-    def until(self, happened: Callable[[], object], what: str = "", seconds: float = 60) -> None:
+    def until(self, happened: Callable[[], object], what: str = "", seconds: float = 120) -> None:
         """Wait for something, and fail with the log if it does not come."""
         deadline = time.monotonic() + seconds
         while not happened():
