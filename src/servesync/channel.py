@@ -106,9 +106,12 @@ def parse_key(key: str) -> tuple[Model, str] | None:
     return (found, name) if found is not None and rest.endswith(".json") and is_name(name) else None
 
 
-def moved(old: Channel | None, model: Model, name: str, entry: Entry) -> Channel:
-    """Return a channel brought to a new position; its earliest ones are forgotten after `MOST_PAST`."""
-    sequence = 1 if old is None else old.now.sequence + 1
+def moved(old: Channel | None, model: Model, name: str, entry: Entry, after: int = 0) -> Channel:
+    """Return a channel brought to a new position; its earliest ones are forgotten after `MOST_PAST`.
+
+    Its sequence is the next one, or the one after `after`, if that is higher.
+    """
+    sequence = max(after, 0 if old is None else old.now.sequence) + 1
     now = Move(sequence=sequence, **entry._asdict())
     past = () if old is None else (old.now, *old.past)
     return Channel(model=model, channel=name, now=now, past=past[:MOST_PAST])
@@ -126,8 +129,8 @@ def before(channel: Channel) -> Version | None:
     return next((Version(move.version) for move in past if move.version != channel.now.version), None)
 
 
-def parse_channel(data: bytes, model: Model, name: str) -> Channel:
-    """Return the channel in `data`, which stands under the key of `name`.
+def parse_channel(data: bytes, model: Model, name: str, seen: int | None = None) -> Channel:
+    """Return the channel in `data`, which stands under the key of `name`; `seen`: as `set_anew` takes it.
 
     Raises:
         ReleaseRefused: `CHANNEL_INVALID`: it is not one, or another one.
@@ -137,15 +140,20 @@ def parse_channel(data: bytes, model: Model, name: str) -> Channel:
         found = Channel.model_validate(plain)
         sealed.check(data, _plain(found), digest)
     except (sealed.NotSealed, ValidationError) as error:
-        text = f"the channel {name} of {model} is not valid: {_words(error)}; set it with `servesync promote`"
+        text = f"the channel {name} of {model} is not valid: {_words(error)}; {set_anew(seen)}"
         raise ReleaseRefused(Reason.CHANNEL_INVALID, text) from error
     if (found.model, found.channel) != (model, name):
-        text = (
-            f"the channel {name} of {model} holds the channel {found.channel} of {found.model}: "
-            "set it with `servesync promote`"
-        )
+        held = f"the channel {found.channel} of {found.model}"
+        text = f"the channel {name} of {model} holds {held}; {set_anew(seen)}"
         raise ReleaseRefused(Reason.CHANNEL_INVALID, text)
     return found
+
+
+def set_anew(seen: int | None = None) -> str:
+    """Return what to do about a channel that came to harm; `seen`: the sequence that an instance knows."""
+    if seen is None:
+        return "set it with `servesync promote --after N`, N being the sequence that instances have seen"
+    return f"set it with `servesync promote --after {seen}`"
 
 
 def is_withdrawal(data: bytes) -> bool:

@@ -30,6 +30,12 @@ def promote(  # noqa: PLR0913 (each is an option)
     channel: ChannelName,
     why: Why = "",
     who: Who = None,
+    after: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="For a channel that was lost or put back: a sequence that was seen."
+        ),
+    ] = None,
     config: ConfigFile = None,
     store: StoreUrl = None,
     endpoint_url: Endpoint = None,
@@ -39,7 +45,7 @@ def promote(  # noqa: PLR0913 (each is an option)
 ) -> None:
     """Bring a channel to a version: every instance that follows it serves that version next."""
     where = store_of(config, store, endpoint_url, region, key_pattern)
-    done = publishing.promote(where, (model, version, channel), who or publishing.default_who(), why)
+    done = publishing.promote(where, (model, version, channel), who or publishing.default_who(), why, after)
     _tell(done, as_json=as_json)
 
 
@@ -71,6 +77,9 @@ def withdraw(  # noqa: PLR0913 (each is an option)
     *,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; every instance logs it.")],
     who: Who = None,
+    removed: Annotated[
+        bool, typer.Option("--removed", help="The store has nothing of it any more, but instances may.")
+    ] = False,
     config: ConfigFile = None,
     store: StoreUrl = None,
     endpoint_url: Endpoint = None,
@@ -82,7 +91,8 @@ def withdraw(  # noqa: PLR0913 (each is an option)
     if not reason.strip():
         raise SettingsError(Reason.SETTINGS_INVALID, "--reason: say why; every instance logs it")
     where = store_of(config, store, endpoint_url, region, key_pattern)
-    done = publishing.withdraw(where, (model, version), who or publishing.default_who(), reason)
+    author = who or publishing.default_who()
+    done = publishing.withdraw(where, (model, version), author, reason, removed=removed)
     if as_json:
         typer.echo(
             json.dumps(done.withdrawal.model_dump(mode="json", by_alias=True) | {"written": done.fresh})

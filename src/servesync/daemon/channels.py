@@ -85,8 +85,9 @@ class Notices:
     def _look(self, model: Model, name: str, item: StoredObject | None) -> None:
         known = self._known(model).get(name)
         if item is None:
-            stays = f"; it stays at {known.version}" if known else ""
-            text = f"the store has no channel {name} of {model}{stays}; set it with `servesync promote`"
+            stays = f"; it stays at {known.version} with sequence {known.sequence}" if known else ""
+            advice = channel.set_anew(known.sequence) if known else "set it with `servesync promote`"
+            text = f"the store has no channel {name} of {model}{stays}; {advice}"
             raise SyncError(Reason.CHANNEL_MISSING, text)
         if known is not None and known.etag == item.etag:
             return
@@ -100,13 +101,14 @@ class Notices:
             raise
 
     def _take(self, model: Model, name: str, item: StoredObject, known: Position | None) -> None:
+        seen = known.sequence if known else None
         if item.size > channel.MAX_BYTES:
             text = (
                 f"the channel {name} of {model} has {item.size} bytes, over {channel.MAX_BYTES}: it is none"
             )
-            raise ReleaseRefused(Reason.CHANNEL_INVALID, text)
+            raise ReleaseRefused(Reason.CHANNEL_INVALID, f"{text}; {channel.set_anew(seen)}")
         data = self.read(item)
-        found = channel.parse_channel(data, model, name)
+        found = channel.parse_channel(data, model, name, seen)
         fresh = Position(
             version=found.now.version,
             sequence=found.now.sequence,
@@ -117,7 +119,7 @@ class Notices:
             text = (
                 f"the channel {name} of {model} says {found.now.version} with sequence {fresh.sequence}, "
                 f"after {known.version} with sequence {known.sequence} was seen: an older copy was put back, "
-                "or two were written; move it with `servesync promote`"
+                f"or two were written; {channel.set_anew(known.sequence)}"
             )
             raise ReleaseRefused(Reason.CHANNEL_WENT_BACK, text)
         if self.durable:
@@ -133,33 +135,38 @@ class Notices:
     ) -> None:
         """Read the manifests of versions on this machine that have changed, and may be withdrawals.
 
-        One that cannot be read keeps no other from being read.
+        One that cannot be read, or recorded, keeps no other from being read.
 
         Raises:
             SyncError: one could not be read; it is read at the next listing.
-            OSError: a withdrawal could not be recorded.
+            OSError: a withdrawal could not be recorded; it counts until this process ends.
         """
         on_machine, gone = set(here), self._withdrawn_before(model, refusals)
-        troubles = []
+        troubles: list[SyncError | OSError] = []
         for release in releases:
-            item, before = release.manifest, gone.get(release.version)
-            if item is None or release.version not in on_machine:
-                continue
-            if item.size > channel.MAX_BYTES and before is None:
-                continue
-            if self._read_manifests.get((model, release.version)) == item.etag:
-                continue
-            try:
-                data = self.read(item) if item.size <= manifest.MAX_MANIFEST_BYTES else b""
-            except SyncError as error:
-                troubles.append(error)
-                if before is not None:  # until it can be read, nobody says otherwise
-                    self._withdrawn[model, release.version] = (release.offer, before)
-                continue
-            self._judge(release, data, before, refusals)
-            self._read_manifests[model, release.version] = item.etag
+            if release.version in on_machine:
+                try:
+                    self._learn(release, gone.get(release.version), refusals)
+                except (SyncError, OSError) as error:
+                    troubles.append(error)
         if troubles:
             raise troubles[0]
+
+    def _learn(self, release: Release, before: str | None, refusals: Refusals) -> None:
+        """Read what stands in a manifest's place, if that is news; `before`: see `_judge`."""
+        item, key = release.manifest, (release.model, release.version)
+        if item is None or self._read_manifests.get(key) == release.offer:
+            return
+        if item.size > channel.MAX_BYTES and before is None:
+            return
+        try:
+            data = self.read(item) if item.size <= manifest.MAX_MANIFEST_BYTES else b""
+        except SyncError:
+            if before is not None:  # until it can be read, nobody says otherwise
+                self._withdrawn[key] = (release.offer, before)
+            raise
+        self._judge(release, data, before, refusals)
+        self._read_manifests[key] = release.offer
 
     def _withdrawn_before(self, model: Model, refusals: Refusals) -> dict[Version, str]:
         """Return what was withdrawn when its manifest was last read, and why; whatever is offered now."""
@@ -185,13 +192,13 @@ class Notices:
     def _take_withdrawal(self, release: Release, text: str, refusals: Refusals) -> None:
         known = refusals.withdrawn({release.version: release})
         before = self._withdrawn_before(release.model, refusals)
+        self._withdrawn[release.model, release.version] = (release.offer, text)
+        if release.version not in known and release.version not in before:
+            self.news.append(Withdrawn(release.model, release.version, text))
         if self.durable and release.version not in known:
             refusals.remember(
                 release.version, release.offer, Reason.VERSION_WITHDRAWN, text, datetime.now(UTC)
             )
-        self._withdrawn[release.model, release.version] = (release.offer, text)
-        if release.version not in known and release.version not in before:
-            self.news.append(Withdrawn(release.model, release.version, text))
 
     def withdrawn(
         self, model: Model, offered: Mapping[Version, Release], refusals: Refusals
@@ -214,6 +221,8 @@ def _text_of(release: Release, data: bytes) -> str | None:
 
 
 def _is_manifest_of(release: Release, data: bytes) -> bool:
+    if not release.objects:  # its archive is gone: there is nothing that it could prove
+        return False
     try:
         found = manifest.parse(data)
         name, size = release.objects[0].key.rpartition("/")[2], release.stored_bytes

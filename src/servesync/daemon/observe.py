@@ -288,7 +288,7 @@ class Observer:
             try:
                 self.notices.follow(model, settings.channels, listing.channels.get(model, {}))
                 here = {*Shelf(self.workspace, model).records(), *Reserve(self.workspace, model).versions()}
-                releases = listing.releases.get(model, ())
+                releases = listing.documented(model)
                 self.notices.look_for_withdrawals(model, releases, here, self.refusals(model))
             except Stopped:
                 raise

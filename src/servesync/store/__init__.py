@@ -2,11 +2,11 @@
 
 from servesync.store.bounds import Bounds
 from servesync.store.checksums import Running
-from servesync.store.door import About, AlreadyThere, Changed
+from servesync.store.door import CONFLICT, About, AlreadyThere, Changed
 from servesync.store.errors_s3 import Operation, without_advice
 from servesync.store.explain import Misfit, explain
 from servesync.store.identity import Caller, Signing, authority, caller, is_aws, proxy_of, signs_with
-from servesync.store.keys import KeyPattern, manifest_key, manifest_key_at
+from servesync.store.keys import MANIFEST_ENDING, KeyPattern, manifest_key, manifest_key_at
 from servesync.store.listing import Listing, Settling
 from servesync.store.port import StorePort
 from servesync.store.probe import Answer, Probe
@@ -14,6 +14,8 @@ from servesync.store.s3 import MANIFEST_TO_COME, S3Store
 from servesync.store.writer import S3Writer
 
 __all__ = [
+    "CONFLICT",
+    "MANIFEST_ENDING",
     "MANIFEST_TO_COME",
     "About",
     "AlreadyThere",

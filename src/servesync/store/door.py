@@ -79,7 +79,7 @@ class Door:
         except StoreError as error:
             if error.facts.get("status") == CONFLICT:
                 text = f"{doing}: somebody else writes it at this moment; run the command again"
-                raise StoreError(Reason.STORE_FAILED, text) from error
+                raise StoreError(Reason.STORE_FAILED, text, status=CONFLICT) from error
             raise
 
     def close(self) -> None:

@@ -22,7 +22,8 @@ class Listing:
 
     `problems`: why a version that has keys is no release. `ignored_keys`: how many keys name no version of
     any model, with a few examples, escaped. `requests`: what the look cost. `channels`: the objects of the
-    channels of each model, by name.
+    channels of each model, by name. `remains`: what stands in the place of manifests whose archives are gone
+    (each is a problem, too): a withdrawal may.
     """
 
     releases: Mapping[Model, tuple[Release, ...]]
@@ -31,6 +32,11 @@ class Listing:
     ignored_examples: tuple[str, ...]
     requests: int
     channels: Mapping[Model, Mapping[str, StoredObject]] = field(default_factory=dict)
+    remains: Mapping[Model, tuple[Release, ...]] = field(default_factory=dict)
+
+    def documented(self, model: Model) -> tuple[Release, ...]:
+        """Return all versions of a model that may have a manifest or a withdrawal, offered or not."""
+        return (*self.releases.get(model, ()), *self.remains.get(model, ()))
 
 
 @dataclass(slots=True)
@@ -109,17 +115,27 @@ class Grouping:
     def finish(self, requests: int) -> Listing:
         """Return all that was taken in."""
         releases: dict[Model, list[Release]] = {}
+        remains: dict[Model, list[Release]] = {}
         problems: dict[tuple[Model, Version], SyncError] = {}
         for (model, version), found in sorted(self._found.items()):
             try:
                 release = self._release(model, version, found)
             except ReleaseRefused as problem:
                 problems[model, version] = problem
+                if len(found.manifests) == 1 and not found.archives and not found.folders:
+                    (item,) = found.manifests.values()
+                    left = Release(model, version, Layout.ARCHIVE, (), "", item)
+                    remains.setdefault(model, []).append(left)
             else:
                 releases.setdefault(model, []).append(release)
-        frozen = {model: tuple(items) for model, items in releases.items()}
         return Listing(
-            frozen, problems, self._ignored, tuple(self._examples), requests, channels=self._channels
+            _frozen(releases),
+            problems,
+            self._ignored,
+            tuple(self._examples),
+            requests,
+            channels=self._channels,
+            remains=_frozen(remains),
         )
 
     def _release(self, model: Model, version: Version, found: _Found) -> Release:
@@ -156,6 +172,10 @@ def _manifest_of(archive: StoredObject, manifests: Mapping[str, StoredObject]) -
         text = f"{others[0]!a} is not named after the archive {archive.key!a}: it must be {expected!a}"
         raise ReleaseRefused(Reason.RELEASE_AMBIGUOUS, text)
     return manifests.get(expected)
+
+
+def _frozen(releases: Mapping[Model, list[Release]]) -> dict[Model, tuple[Release, ...]]:
+    return {model: tuple(items) for model, items in releases.items()}
 
 
 def modified_at(found: object) -> float | None:
