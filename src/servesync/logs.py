@@ -8,6 +8,7 @@ import logging
 import os
 import queue
 import select
+import signal
 import sys
 import threading
 import time
@@ -131,7 +132,11 @@ class _Output:
         self._lines: queue.Queue[str] = queue.Queue(MOST_LINES_WAITING)
         self._dropped = 0
         self.dropped_ever = 0
-        threading.Thread(target=self._write_on, name="servesync-log", daemon=True).start()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:  # inherited: a signal that this thread took would end a process whose main thread reads signals
+            threading.Thread(target=self._write_on, name="servesync-log", daemon=True).start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def msg(self, line: str) -> None:
         try:

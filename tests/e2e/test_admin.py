@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -270,6 +271,21 @@ def test_it_stops_promptly_while_being_asked(box: AgentBox, bucket: Bucket, admi
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     assert box.events("agent_stopped")[0]["in_time"]
+
+
+def test_no_thread_but_the_main_one_takes_a_signal(box: AgentBox, admin: AdminClient) -> None:
+    """The main thread reads signals between other work; a thread that let one in would end the process."""
+    with box.running() as process:
+        admin.await_listening()
+        tasks = Path("/proc", str(process.pid), "task")
+        statuses = {task.name: (task / "status").read_text() for task in tasks.iterdir()}
+    others = {number: text for number, text in statuses.items() if number != str(process.pid)}
+    assert len(others) >= 2
+    for text in others.values():
+        found = re.search(r"^SigBlk:\s*([0-9a-f]+)$", text, re.MULTILINE)
+        assert found
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            assert int(found[1], 16) >> (number - 1) & 1, text
 
 
 def _refuses(address: tuple[str, int]) -> bool:

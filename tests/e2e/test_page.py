@@ -161,6 +161,7 @@ def test_all_but_the_updating_works_without_scripts(
         admin.await_listening()
         page.scripts(on=False)
         try:
+            box.until(lambda: admin.ask("/readyz").status == 200, "ready")
             page.look_at(f"{admin.url}/")
             assert "Everything required is served" in page.text()
             assert "Without JavaScript" in page.text()
