@@ -16,8 +16,6 @@ LEAST: Final[dict[str, Any]] = {
     "serving": {"models_dir": "/models"},
     "models": [{"name": "answer_bot"}],
 }
-COMING: Final[tuple[tuple[str, ...], ...]] = (("admin",),)
-"""Keys that deploy files have before the agent knows them; each is checked as soon as the agent does."""
 
 
 def fenced(text: str, language: str) -> Iterator[str]:
@@ -48,19 +46,13 @@ def settings_texts() -> dict[str, str]:
 def is_settings(text: str) -> bool:
     """Tell whether a YAML document has sections of the settings, and nothing else."""
     value = yaml.safe_load(text)
-    known = set(Settings.model_fields) | {place[0] for place in COMING}
+    known = set(Settings.model_fields)
     return isinstance(value, dict) and bool(value) and set(value) <= known
 
 
 def load(text: str, folder: Path) -> Settings:
     """Load settings strictly, with what every file needs where a document shows only a part."""
     value: dict[str, Any] = yaml.safe_load(text)
-    for section, *key in COMING:
-        known = Settings.model_fields.get(section)
-        if known is None:
-            value.pop(section, None)
-        elif key and key[0] not in getattr(known.annotation, "model_fields", {}):
-            (value.get(section) or {}).pop(key[0], None)
     for section, least in LEAST.items():
         there = value.get(section)
         value[section] = least | there if isinstance(there, dict) else there or least

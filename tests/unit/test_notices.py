@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from servesync import channel, disk
-from servesync.channel import Withdrawal
-from servesync.daemon.channels import Notices, Withdrawn
-from servesync.install import Refusals, Workspace
+from servesync.channel import Entry, Withdrawal
+from servesync.daemon.channels import Moved, Notices, Withdrawn
+from servesync.install import Positions, Refusals, Workspace
 from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
 
 M = Model("m")
@@ -19,6 +19,38 @@ def withdrawal(number: int) -> bytes:
     """Return a sound withdrawal."""
     at = "2026-01-02T03:04:05Z"
     return channel.dump(Withdrawal(model=M, version=number, time=at, who="me", reason="wrong data"))
+
+
+def refuse(path: Path, data: bytes) -> None:
+    """Refuse to write, as a full disk does."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def at(number: int) -> tuple[StoredObject, bytes]:
+    """Return the object of a channel that stands at a version, and what it says."""
+    entry = Entry(Version(number), "promote", "2026-01-02T03:04:05Z", "me", "")
+    data = channel.dump(channel.moved(None, M, "stable", entry, after=number))
+    return StoredObject("m/channels/stable.json", len(data), f"e{number}"), data
+
+
+def test_a_full_disk_holds_no_channel_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback is in force at once, and recorded as soon as the disk takes it."""
+    workspace = Workspace(tmp_path / "models")
+    workspace.claim()
+    documents: dict[str, bytes] = {}
+    notices = Notices(workspace, lambda item: documents[item.etag], durable=True)
+    for number in (7, 8):
+        item, documents[item.etag] = at(number)
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "write_file", refuse)
+            for _ in range(2):
+                with pytest.raises(OSError, match="No space"):
+                    notices.follow(M, ["stable"], {"stable": item})
+            assert notices.positions(M) == {"stable": number}
+            assert Notices(workspace, lambda _: b"").positions(M) != {"stable": number}
+        notices.follow(M, ["stable"], {"stable": item})
+        assert Positions(workspace, M).read()["stable"].version == number
+    assert [news.now.version for news in notices.news if isinstance(news, Moved)] == [7, 8]
 
 
 def test_a_full_disk_hides_no_withdrawal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,9 +68,6 @@ def test_a_full_disk_hides_no_withdrawal(tmp_path: Path, monkeypatch: pytest.Mon
     offered = {release.version: release for release in releases}
     refusals = Refusals(workspace.refusals(M), "judge")
     notices = Notices(workspace, lambda item: documents[item.key], durable=True)
-
-    def refuse(path: Path, data: bytes) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     with monkeypatch.context() as patch:
         patch.setattr(disk, "write_file", refuse)

@@ -14,7 +14,7 @@ from servesync.daemon.observe import MOST_MODELS, ModelView, Observation, Observ
 from servesync.daemon.scrub import Scrubber
 from servesync.daemon.status import snapshot_of
 from servesync.daemon.turns import Turns, retires
-from servesync.errors import Reason, ServerError, StoreError, SyncError, bug
+from servesync.errors import Reason, ServerError, StoreError, SyncError, TransferError, bug
 from servesync.install import Lock, Reserve, Shelf
 from servesync.logs import Event, get_logger
 from servesync.plan.facts import Action, Condition, Install, ModelPlan, Repair, Restore, Role, Verdict, Wait
@@ -289,7 +289,8 @@ class Agent:
         for (model, name), error in notices.troubles.items():
             if (model, name, str(error)) not in self._channel_troubles:
                 log = get_logger().bind(model=model, channel=name)
-                log.error(Event.CHANNEL_REFUSED, reason=error.reason, because=str(error))
+                say = log.warning if isinstance(error, StoreError | TransferError) else log.error
+                say(Event.CHANNEL_REFUSED, reason=error.reason, because=str(error))
         self._channel_troubles = troubles
         if self.observer.notice_error is not None:
             self._say_failed(self.observer.notice_error)

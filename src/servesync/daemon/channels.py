@@ -52,6 +52,7 @@ class Notices:
     troubles: dict[tuple[Model, str], SyncError] = field(default_factory=dict)
     """Why the position of a channel is not known for sure, as of the last listing."""
     _positions: dict[Model, dict[str, Position]] = field(default_factory=dict)
+    _unwritten: dict[tuple[Model, str], Position] = field(default_factory=dict)
     _refused: dict[tuple[Model, str], tuple[str, SyncError]] = field(default_factory=dict)
     _read_manifests: dict[tuple[Model, Version], str] = field(default_factory=dict)
     _withdrawn: dict[tuple[Model, Version], tuple[str, str]] = field(default_factory=dict)
@@ -68,14 +69,27 @@ class Notices:
         """Take over where channels stand by a listing.
 
         Raises:
-            OSError: a position cannot be recorded; it counts as not seen.
+            OSError: a position cannot be recorded; it counts until this process ends, and is written at the
+                next listing. No other channel waits for it.
         """
+        problems: list[OSError] = []
         for name in names:
             self.troubles.pop((model, name), None)
             try:
                 self._look(model, name, listed.get(name))
+                self._record(model, name)
             except SyncError as error:
                 self.troubles[model, name] = error
+            except OSError as problem:
+                problems.append(problem)
+        if problems:
+            raise problems[0]
+
+    def _record(self, model: Model, name: str) -> None:
+        fresh = self._unwritten.get((model, name))
+        if fresh is not None:
+            Positions(self.workspace, model).write(name, fresh)
+            del self._unwritten[model, name]
 
     def _known(self, model: Model) -> dict[str, Position]:
         if model not in self._positions:
@@ -123,7 +137,7 @@ class Notices:
             )
             raise ReleaseRefused(Reason.CHANNEL_WENT_BACK, text)
         if self.durable:
-            Positions(self.workspace, model).write(name, fresh)
+            self._unwritten[model, name] = fresh
         self._known(model)[name] = fresh
         if known is None or known.version != fresh.version:
             self.news.append(Moved(model, name, Version(known.version) if known else None, found.now))

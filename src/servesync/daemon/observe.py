@@ -2,8 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -285,17 +286,24 @@ class Observer:
         """Take over where channels stand, and what is withdrawn; what fails is looked at again next time."""
         self.notice_error = None
         for model, settings in self.models.items():
-            try:
+            with self._going_on(model):
                 self.notices.follow(model, settings.channels, listing.channels.get(model, {}))
+            with self._going_on(model):
                 here = {*Shelf(self.workspace, model).records(), *Reserve(self.workspace, model).versions()}
                 releases = listing.documented(model)
                 self.notices.look_for_withdrawals(model, releases, here, self.refusals(model))
-            except Stopped:
-                raise
-            except SyncError as error:
-                self.notice_error = error
-            except OSError as problem:
-                self.notice_error = disk.describe(problem, f"recording what the store says of {model}")
+
+    @contextmanager
+    def _going_on(self, model: Model) -> Iterator[None]:
+        """Keep what fails for the log, and go on."""
+        try:
+            yield
+        except Stopped:
+            raise
+        except SyncError as error:
+            self.notice_error = error
+        except OSError as problem:
+            self.notice_error = disk.describe(problem, f"recording what the store says of {model}")
 
     def _settle(self) -> dict[Model, dict[Version, float]]:
         """Return the seconds after the last listing that each settling release must stay unchanged."""
