@@ -155,7 +155,6 @@ def mended_during_a_start() -> World:
     return world
 
 
-@pytest.mark.xfail(reason="no version leaves while a newer one is still to come")
 def test_versions_that_come_faster_than_they_load_do_not_pile_up() -> None:
     """A release every three seconds, two to load one: at most old and new are in memory."""
     world = World(policy=Latest(1))

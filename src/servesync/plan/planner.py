@@ -11,8 +11,9 @@ The rules, in the order in which they are asked:
    or installed, highest first.
 4. Only when every wanted version is in place and served does an unwanted one leave: a withdrawn one first,
    then the lowest; never one that a label points to, or may still point to in the server. A withdrawn
-   version is never wanted. The one exception is asked for by
-   `memory.when_short: retire_first`: it leaves before its successor, proven, comes.
+   version is never wanted. Under `latest`, where newer ones than it serve in full number, it leaves although
+   still newer ones are to come: versions that come faster than they load do not pile up. The one exception
+   is asked for by `memory.when_short: retire_first`: it leaves before its successor, proven, comes.
 
 Absence is never an order: a version that the listing no longer names stays for as long as policy would
 keep it. What servesync did not put there is never touched.
@@ -26,6 +27,7 @@ from servesync.plan.facts import (
     Confirm,
     Facts,
     Install,
+    Latest,
     ModelPlan,
     Prune,
     Repair,
@@ -60,10 +62,14 @@ def _actions(view: View) -> Iterator[Action]:
     doubtful = [version for version in view.in_doubt() if not refusal(view, version)]
     for version in doubtful:
         yield Wait(version, _waiting_for(view, version), overdue=view.is_overdue(version))
+    leaving = () if doubtful else tuple(_departures(view, {action.version for action in judged}))
+    overtaken = not _is_complete(view)
+    if overtaken:
+        yield from leaving
     if not doubtful or _may_others_come(view, doubtful):
         yield from _arrivals(view)
-    if not doubtful:
-        yield from _departures(view, {action.version for action in judged})
+    if not overtaken:
+        yield from leaving
 
 
 def _may_others_come(view: View, doubtful: list[Version]) -> bool:
@@ -163,7 +169,7 @@ def _restore(view: View, version: Version) -> Restore | Prune | Wait:
 
 
 def _departures(view: View, judged: AbstractSet[Version]) -> Iterator[Action]:
-    """Yield the lowest unwanted version once all that is wanted is in place and served."""
+    """Yield the lowest unwanted version that is not needed any more, whatever becomes of what is to come."""
     if view.facts.offered is None or view.pins_missing or view.channels_unknown:
         return
     if not view.wanted or not view.unwanted:
@@ -172,7 +178,9 @@ def _departures(view: View, judged: AbstractSet[Version]) -> Iterator[Action]:
         return
     free = view.unwanted - view.facts.labelled
     leaving = {v for v in free if v not in judged and not _is_loading(view, v)}
-    if not leaving or not all(view.is_served(version) for version in view.wanted):
+    if not _is_complete(view):
+        leaving = {v for v in leaving if _is_overtaken(view, v)}
+    if not leaving:
         return
     gone = leaving & view.facts.withdrawn
     version = min(gone or leaving)
@@ -181,7 +189,19 @@ def _departures(view: View, judged: AbstractSet[Version]) -> Iterator[Action]:
     answering = {version} if falls_back else others  # it loads the next one before it lets the highest go
     if not view.server.asked or any(_is_available(view, other) for other in answering | others):
         because = "withdrawn" if gone else f"not wanted by policy ({view.policy})"
-        yield Prune(version, f"{because}; what policy wants serves")
+        serves = "what policy wants" if _is_complete(view) else "enough of what is newer"
+        yield Prune(version, f"{because}; {serves} serves")
+
+
+def _is_complete(view: View) -> bool:
+    return all(view.is_served(version) for version in view.wanted)
+
+
+def _is_overtaken(view: View, version: Version) -> bool:
+    """Whether policy would not want a version even if nothing of what is still to come did come."""
+    policy = view.facts.policy
+    newer = [v for v in view.candidates if v > version and view.is_served(v)]
+    return isinstance(policy, Latest) and len(newer) >= policy.count
 
 
 def _is_available(view: View, version: Version) -> bool:
