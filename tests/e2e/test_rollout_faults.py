@@ -14,6 +14,7 @@ from big_models import LONG, LONG_ONLY
 from fixtures_store import Bucket
 from served_scene import Scene, files_of, scene_of
 from servesync.demo.client import Client
+from servesync.demo.seaweed import ServerDidNotStart
 
 STEPS = ["version_fetched", "version_verified", "version_installed", "version_available", "version_pruned"]
 KILLED_AT = STEPS if LONG else ["version_installed"]
@@ -99,6 +100,42 @@ def test_a_server_that_never_comes(scene: Scene) -> None:
     assert not scene.box.events("version_pruned") + scene.box.events("version_quarantined")
     assert len(scene.box.events("poll_finished")) >= polls
     assert [line["event"] for line in scene.box.events("server_unreachable")]
+
+
+def test_a_server_that_ends_of_a_bad_version_at_every_start(scene: Scene) -> None:
+    """It comes up with the old one, without anybody's help, and what it died of is judged by it then."""
+    scene.box.overrides["serving"]["load_timeout_seconds"] = 5
+    scene.publish(1)
+    with scene.box.running():
+        scene.until("version_installed", 1)
+        scene.server.start()
+        scene.server.wait_ready(120)
+        scene.until("version_available", 1)
+        scene.server.kill()
+        scene.publish(2, unloadable=True)
+        scene.until("version_installed", 2)
+        ends = 0
+        while not comes_up(scene):
+            ends += 1
+        with scene.client() as client:
+            scene.until("version_quarantined", 2)
+            ask_on(scene, client)
+
+    assert ends >= 1
+    assert client.failures == []
+    assert scene.box.numbers() == ["1"]
+    assert [line["version"] for line in scene.box.events("version_retried")] == [2]
+    assert scene.box.events("version_quarantined")[0]["reason"] == "server_refused"
+
+
+def comes_up(scene: Scene) -> bool:
+    """Start the server as its supervisor does; return whether it lives."""
+    scene.server.start()
+    try:
+        scene.server.wait_ready(60)
+    except ServerDidNotStart:
+        return False
+    return True
 
 
 @LONG_ONLY

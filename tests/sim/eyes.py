@@ -28,7 +28,9 @@ class Eyes:
         self.attempts = Attempts()
         self.rests_until: dict[Version, float] = {}
         self.waited: dict[Version, float] = {}
+        self.unheard: dict[Version, float] = {}
         self._last_answer: float | None = None
+        self._last_silence: float | None = None
         self._silent_since: float | None = None
 
     def facts(self) -> Facts:
@@ -83,6 +85,7 @@ class Eyes:
             policy=self._world.told,
             versions=None if versions is None else {v: self._heard(v, said) for v, said in versions.items()},
             waited_seconds=dict(self.waited),
+            unheard_seconds=dict(self.unheard),
             load_timeout_seconds=LOAD_TIMEOUT_SECONDS,
             may_be_starting=silent < LOAD_TIMEOUT_SECONDS,
         )
@@ -91,10 +94,13 @@ class Eyes:
         """Count the time for which an answering server has had what is not available."""
         now = self._world.now
         last, self._last_answer = self._last_answer, None if versions is None else now
+        silence, self._last_silence = self._last_silence, now if versions is None else None
         if versions is None:
             self._silent_since = now if self._silent_since is None else self._silent_since
+            step = 0.0 if silence is None else min(LONGEST_STEP_SECONDS, now - silence)
+            self.unheard = {version: self.unheard.get(version, 0.0) + step for version in self._world.shelf}
             return
-        self._silent_since = None
+        self._silent_since, self.unheard = None, {}
         step = 0.0 if last is None else min(LONGEST_STEP_SECONDS, now - last)
         up = {version for version, served in versions.items() if served.state is ServerState.AVAILABLE}
         late = (versions.keys() | self._world.shelf.keys()) - up

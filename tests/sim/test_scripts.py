@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
-
 from servesync.plan.facts import Latest, Pin, ServerPolicy
 from servesync.plan.versions import Version
 from sim.server import Loads
@@ -169,7 +167,6 @@ def test_versions_that_come_faster_than_they_load_do_not_pile_up() -> None:
     assert most <= 2
 
 
-@pytest.mark.xfail(reason="nobody can tell of what a server dies that never comes up")
 def test_a_server_killed_while_it_judges_a_bad_version_comes_back_with_the_old_one() -> None:
     """Version 1 served; 2 is bad, and the server dies of it at every start."""
     world = world_with(ONE)
@@ -182,13 +179,43 @@ def test_a_server_killed_while_it_judges_a_bad_version_comes_back_with_the_old_o
     assert world.server.answering == {ONE: "id1"}
 
 
-def test_a_server_that_dies_of_a_bad_version_is_saved_by_a_higher_one() -> None:
-    """What the plan tells the person who looks."""
+def test_a_server_that_falls_silent_with_a_version_again_and_again_is_spared_it() -> None:
+    """It comes up without it each time, and answers nothing any more soon after it has come back."""
     world = world_with(ONE)
+    world.store[TWO] = Release("bad", loads=Loads.HANGS)
+    for _ in range(600):
+        world.cycle()
+        world.wait(1)
+        if TWO in world.shelf:
+            world.server.kill(world.now)
+
+    assert TWO not in world.shelf
+    assert TWO in world.refusals
+    assert world.server.answering == {ONE: "id1"}
+
+
+def test_a_version_that_stepped_aside_comes_back_with_the_server() -> None:
+    """Silence refuses nothing."""
+    world = world_with(ONE)
+    world.store[TWO] = Release("id2")
+    world.cycle()
+    world.server.kill(world.now, 300)
+    work(world, 200)
+    assert world.shelf.keys() == {ONE}
+
+    work(world, 200)
+
+    assert world.server.answering == {TWO: "id2"}
+    assert world.refusals == {}
+
+
+def test_a_server_that_dies_of_its_first_version_is_saved_by_a_higher_one() -> None:
+    """What the plan tells the person who looks."""
+    world = World(policy=Latest(1))
     world.store[TWO] = Release("bad", loads=Loads.FAILS)
     world.cycle()
     world.server.kill(world.now)
-    work(world, 30)
+    work(world, 60)
     assert world.is_stuck
 
     world.store[THREE] = Release("id3")

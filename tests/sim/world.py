@@ -115,11 +115,16 @@ class World:
 
     @property
     def is_stuck(self) -> bool:
-        """The server dies of what lies on the shelf whenever it starts: nobody can tell from outside of what.
+        """The server dies of what lies on the shelf whenever it starts, and nothing there has ever served.
 
-        The plan says so in words, and waits for a person or for a higher version.
+        Nobody can tell from outside of what it dies. The plan says so in words, and waits for a person or for
+        a higher version. So it does with damage that cannot be mended, and with what is not ours.
         """
-        bad = any(item.is_damaged or item.release.loads is not Loads.WELL for item in self.shelf.values())
+        stays = any(item.confirmed and item.is_ours and not item.is_damaged for item in self.shelf.values())
+        bad = any(
+            item.is_damaged or (item.release.loads is not Loads.WELL and not (item.is_ours and stays))
+            for item in self.shelf.values()
+        )
         return self.has_server and bad and not self.server.is_ready and self.server.crashes > 0
 
     def _bytes(self) -> dict[Version, Bytes]:
@@ -196,6 +201,7 @@ class World:
             word = "LOADING"
         self.shelf[version] = replace(item, returning=False, said_before=word)
         self._eyes.waited.pop(version, None)
+        self._eyes.unheard.pop(version, None)
 
     def _take_off(self, action: Action, name: str) -> None:
         version = action.version

@@ -98,11 +98,14 @@ class ServerMemory:
     """How long an answering server has had a version that is not available, and since when it is silent.
 
     Time counts only between two looks at which the server answered, and at most ten seconds for each:
-    a server that was down, or an agent that was suspended, makes nobody late.
+    a server that was down, or an agent that was suspended, makes nobody late. Time without an answer counts
+    likewise, apart.
     """
 
     _waited: dict[Model, dict[Version, float]] = field(default_factory=dict)
+    _unheard: dict[Model, dict[Version, float]] = field(default_factory=dict)
     _last_answer: dict[Model, float] = field(default_factory=dict)
+    _last_silence: dict[Model, float] = field(default_factory=dict)
     _silent_since: dict[Model, float] = field(default_factory=dict)
     _rests_until: dict[Key, float] = field(default_factory=dict)
 
@@ -117,19 +120,29 @@ class ServerMemory:
         last = self._last_answer.pop(model, None)
         if versions is None:
             self._silent_since.setdefault(model, now)
+            self._heard_nothing(model, now, shelf)
             return
         self._last_answer[model] = now
         self._silent_since.pop(model, None)
+        self._last_silence.pop(model, None)
+        self._unheard.pop(model, None)
         step = 0.0 if last is None else min(now - last, LONGEST_STEP_SECONDS)
         known = self._waited.get(model, {})
         available = {v for v, served in versions.items() if served.state is ServerState.AVAILABLE}
         late = (versions.keys() | set(shelf)) - available
         self._waited[model] = {version: known.get(version, 0.0) + step for version in late}
 
+    def _heard_nothing(self, model: Model, now: float, shelf: Iterable[Version]) -> None:
+        step = min(now - self._last_silence.get(model, now), LONGEST_STEP_SECONDS)
+        known = self._unheard.get(model, {})
+        self._last_silence[model] = now
+        self._unheard[model] = {version: known.get(version, 0.0) + step for version in shelf}
+
     def installed(self, key: Key) -> None:
         """Note that new bytes lie under a number: its time begins anew."""
         model, version = key
         self._waited.get(model, {}).pop(version, None)
+        self._unheard.get(model, {}).pop(version, None)
 
     def taken_off(self, key: Key, now: float, rest_seconds: float) -> None:
         """Note that a number has left the shelf: the server must miss it at a scan before it comes again."""
@@ -147,6 +160,10 @@ class ServerMemory:
     def waited_for(self, model: Model) -> Mapping[Version, float]:
         """Return the seconds waited for each version of `model`."""
         return dict(self._waited.get(model, {}))
+
+    def unheard(self, model: Model) -> Mapping[Version, float]:
+        """Return the seconds for which versions of `model` have lain there and the server did not answer."""
+        return dict(self._unheard.get(model, {}))
 
     def silent_seconds(self, model: Model, now: float) -> float:
         """Return for how long the server has not answered, as far as is known; 0 if it does."""

@@ -366,6 +366,7 @@ class Observer:
                 policy=policy,
                 versions=versions,
                 waited_seconds=self.server_memory.waited_for(model),
+                unheard_seconds={} if self.one_pass else self.server_memory.unheard(model),
                 load_timeout_seconds=self.settings.serving.load_timeout_seconds,
                 scan_seconds=self.settings.serving.scan_interval_seconds,
                 may_be_starting=self._may_be_starting(model, now),

@@ -113,7 +113,8 @@ class Server:
 
     `asked` False: there is no server to ask, and installation is the end. `versions` None: it did not
     answer; `may_be_starting` then tells whether it may be about to. `waited_seconds`: how long an answering
-    server has been seen with a version that is not available, or not even listed. `scan_seconds`: how often
+    server has been seen with a version that is not available, or not even listed. `unheard_seconds`: how long
+    a version has lain on the shelf without any answer from the server. `scan_seconds`: how often
     it looks at the shelf. `latest`: how many of the highest versions a server with
     policy latest serves.
     """
@@ -122,6 +123,7 @@ class Server:
     policy: ServerPolicy = ServerPolicy.ALL
     versions: Mapping[Version, Served] | None = None
     waited_seconds: Mapping[Version, float] = field(default_factory=dict)
+    unheard_seconds: Mapping[Version, float] = field(default_factory=dict)
     load_timeout_seconds: float = 600.0
     scan_seconds: float = 1.0
     may_be_starting: bool = True

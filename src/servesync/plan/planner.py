@@ -101,10 +101,7 @@ def _empties_the_shelf(view: View, version: Version) -> bool:
 
 def _waiting_for(view: View, version: Version) -> str:
     if view.server.versions is None:
-        return (
-            "on the shelf; the server does not answer yet (if it ends at every start, this version may be "
-            "why, and its log says so: then publish a higher number, and move this directory away by hand)"
-        )
+        return f"on the shelf; the server does not answer yet{_aside_later(view)}"
     served = view.says(version)
     if served is None and view.is_overdue(version):
         return (
@@ -114,6 +111,20 @@ def _waiting_for(view: View, version: Version) -> str:
     if served is None:
         return "on the shelf; the server has not seen it yet"
     return f"on the shelf; the server says {served.state.value}"
+
+
+def _aside_later(view: View) -> str:
+    if view.has_served:
+        after = (
+            f"after {view.server.load_timeout_seconds:.0f} s without an answer (serving.load_timeout_seconds)"
+        )
+        return (
+            f" (if it ends at every start, this version may be why: {after} it steps aside until it answers)"
+        )
+    return (
+        " (if it ends at every start, this version may be why, and its log says so: then publish a higher "
+        "number, and move this directory away by hand)"
+    )
 
 
 def _arrivals(view: View) -> Iterator[Action]:
@@ -129,7 +140,7 @@ def _arrivals(view: View) -> Iterator[Action]:
         for version in fetchable & (view.owned.keys() - view.good.keys())
         if view.offered[version] == view.owned[version].identity
     }
-    missing = (fetchable | view.ready & view.wanted) - view.owned.keys()
+    missing = (fetchable | view.ready & view.wanted) - view.owned.keys() - view.aside
     if damaged:
         version = max(damaged)
         yield Repair(version, "damaged on the shelf; the store has it")

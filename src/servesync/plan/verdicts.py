@@ -136,6 +136,10 @@ def _verdict_on_strange(view: View, version: Version) -> Verdict:
 
 def _verdict_in_store(view: View, version: Version) -> Verdict:
     hold = view.facts.held.get(version)
+    if version in view.aside and version in view.wanted:
+        return Verdict(
+            Role.WAITING, "taken off the shelf until the server answers, which then tries it again"
+        )
     if version in view.returning and version in view.wanted:
         text = "taken off the shelf to be tried again; it comes back as soon as the server has seen it gone"
         return Verdict(Role.WAITING, text)

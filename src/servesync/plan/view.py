@@ -65,6 +65,8 @@ class View:
             if not self._is_refused(version) and version not in facts.shelf
         )
         """Versions that are off the shelf only until the server has seen them gone."""
+        self.aside = self.returning if self.is_silent and self.has_served else frozenset()
+        """Those that come back only when the server answers: of one of them it may die at its start."""
         self.fetchable = self.offered.keys() - facts.held.keys() - self.returning
         self.late = frozenset(
             version
@@ -111,10 +113,10 @@ class View:
     def in_place(self) -> bool:
         """Whether all that policy wants is complete on the shelf, as far as it can be had now."""
         if self.named is not None:
-            return bool(self.good) and not self.pins_missing and not self.channels_unknown
-        return (
-            bool(self.good.keys() & self.wanted or self.late) and self.wanted - self.late <= self.good.keys()
-        )
+            missing = self.pins_missing - self.aside
+            return bool(self.good) and not missing and not self.channels_unknown
+        late = self.late | self.aside
+        return bool(self.good.keys() & self.wanted or late) and self.wanted - late <= self.good.keys()
 
     @property
     def pins_missing(self) -> frozenset[Version]:
@@ -157,6 +159,11 @@ class View:
         silent = self.server.versions is not None and (served is None or served.state is ServerState.END)
         waited = self.server.waited_seconds.get(version, 0.0)
         return silent and waited >= self.server.load_timeout_seconds
+
+    @property
+    def has_served(self) -> bool:
+        """Whether a version lies on the shelf that the server has served before."""
+        return any(item.confirmed for item in self.good.values())
 
     @property
     def is_silent(self) -> bool:
