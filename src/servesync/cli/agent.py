@@ -1,0 +1,87 @@
+"""The commands that do an agent's work: `run`, `sync`, `plan`, `verify`, `retry`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+
+from servesync.cli import show
+from servesync.daemon.build import build_observer
+from servesync.daemon.once import sync_once
+from servesync.daemon.process import run_daemon
+from servesync.daemon.prove import prove
+from servesync.daemon.retry import retry as lift_refusal
+from servesync.logs import configure
+from servesync.settings import Level, Settings
+from servesync.settings_file import environment_overrides, load_settings
+
+STORE_FAILED: Final = 1
+NOT_IN_PLACE: Final = 3
+
+ConfigFile = Annotated[
+    Path, typer.Option("--config", "-c", metavar="FILE", help="The settings file; see config.example.yaml.")
+]
+
+
+def run(config: ConfigFile) -> None:
+    """Run the agent until SIGTERM or SIGINT. SIGHUP reloads the settings, SIGUSR1 syncs now."""
+    run_daemon(config.absolute(), _load(config), environment_overrides())
+
+
+def sync(
+    config: ConfigFile,
+    timeout: Annotated[float, typer.Option(min=1, help="Give up after this many seconds.")] = 3600.0,
+) -> None:
+    """Do one pass, then exit: for init containers and cron."""
+    result = sync_once(_load(config), timeout)
+    if result.missing:
+        names = ", ".join(result.missing)
+        sys.stderr.write(f"servesync: not in place: {names} ({result.because}); `servesync plan` says why\n")
+        raise typer.Exit(NOT_IN_PLACE)
+
+
+def plan(
+    config: ConfigFile,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+) -> None:
+    """Show what sync would do, and why for every version; changes nothing."""
+    seen = build_observer(load_settings(config, environment_overrides())).look(ask_store=True)
+    if as_json:
+        typer.echo(json.dumps(show.as_json(seen), indent=2))
+    else:
+        show.show(seen, Console())
+    if seen.store_error:
+        raise typer.Exit(STORE_FAILED)
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(help="A version's directory, or an archive of one.")],
+    level: Annotated[Level, typer.Option(help="How much is proven; see verify.level.")] = "checksum",
+    config: Annotated[
+        Path | None,
+        typer.Option("-c", "--config", help="A settings file, whose limits then count.", dir_okay=False),
+    ] = None,
+) -> None:
+    """Prove a directory or an archive on disk as the agent would before installing it."""
+    limits = load_settings(config, environment_overrides()).limits if config else None
+    proof = prove(path, level, limits)
+    typer.echo(f"{path}: good ({proof})")
+
+
+def retry(
+    model: Annotated[str, typer.Argument(help="The model.")],
+    version: Annotated[str, typer.Argument(help="The version that was refused or quarantined.")],
+    config: ConfigFile,
+) -> None:
+    """Let this instance try a refused version again, once its cause is mended."""
+    typer.echo(lift_refusal(load_settings(config, environment_overrides()), model, version))
+
+
+def _load(config: Path) -> Settings:
+    settings = load_settings(config, environment_overrides())
+    configure(settings.log.level, settings.log.format)
+    return settings
