@@ -1,5 +1,6 @@
 """Real SavedModels, written once a session by TensorFlow in a process of its own."""
 
+import fcntl
 import importlib.util
 import os
 import subprocess
@@ -45,39 +46,54 @@ def examine(tmp_path: Path) -> Examine:
 @pytest.fixture(scope="session")
 def real_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one SavedModel for each of KINDS."""
-    return written_by("make_models.py", tmp_path_factory.mktemp("real_models"))
+    return written_once("make_models.py", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def unsafe_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one SavedModel for each kind of `make_unsafe_models.py`."""
-    return written_by("make_unsafe_models.py", tmp_path_factory.mktemp("unsafe_models"))
+    return written_once("make_unsafe_models.py", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two models of the demo, trained once."""
+    return made_once("exported", tmp_path_factory, lambda out: run("-m", "servesync.demo.models", str(out)))
+
+
+def written_once(script_name: str, factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that a script writes models into, for all workers of a run."""
+    return made_once(script_name, factory, lambda out: written_by(script_name, out))
+
+
+def made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Path], object]) -> Path:
+    """Return a folder that is made by the first worker that needs it; the others wait for it."""
+    if importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("no tensorflow here")
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    out = base / f"shared-{name}"
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            fresh = base / f"{name}.fresh"
+            make(fresh)
+            fresh.rename(out)
+    return out
 
 
 def written_by(script_name: str, out: Path) -> Path:
     """Run a script that writes models into a folder, and return the folder."""
     if importlib.util.find_spec("tensorflow") is None:
         pytest.skip("no tensorflow here")
-    script = Path(__file__).with_name(script_name)
+    run(str(Path(__file__).with_name(script_name)), str(out))
+    return out
+
+
+def run(*arguments: str) -> None:
+    """Run Python, on a machine that has no GPU."""
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, str(script), str(out)],
-        env=os.environ | quiet,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, *arguments], env=os.environ | quiet, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return out
-
-
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two models of the demo, trained once."""
-    out = tmp_path_factory.mktemp("exported")
-    command = [sys.executable, "-m", "servesync.demo.models", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode and "No module named 'tensorflow'" in done.stderr:
-        pytest.skip("no tensorflow here")
-    assert done.returncode == 0, done.stderr[-2000:]
-    return out
