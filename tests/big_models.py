@@ -15,6 +15,11 @@ LONG = bool(os.environ.get("LONG_TESTS"))
 LONG_ONLY = pytest.mark.skipif(not LONG, reason="one of several like it; make faults runs it")
 
 
+def first_of(*values: object) -> list[object]:
+    """Return the values of a parameter of which all but the first run in `make faults` only."""
+    return [values[0], *(pytest.param(value, marks=LONG_ONLY) for value in values[1:])]
+
+
 @dataclass(frozen=True)
 class Made:
     """An archive on disk, and the size and SHA-256 of every file in it."""

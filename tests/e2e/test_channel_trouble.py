@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent_box import AgentBox
-from big_models import files_of, small_archive
+from big_models import files_of, first_of, small_archive
 from faulty_proxy import FaultyProxy, s3_error
 from fixtures_store import Bucket
 from said_server import LOADING, UP, SaidServer, said_server
@@ -63,8 +63,8 @@ def older() -> bytes:
     return channel.dump(channel.moved(None, M, "stable", entry))
 
 
-@pytest.mark.parametrize("harm", ["removed", "spoilt", "restored"])
-@pytest.mark.parametrize("target", [1, 2])
+@pytest.mark.parametrize("harm", first_of("removed", "spoilt", "restored"))
+@pytest.mark.parametrize("target", first_of(1, 2))
 def test_a_channel_that_came_to_harm_goes_on_after_what_instances_have_seen(
     harm: str, target: int, box: AgentBox, bucket: Bucket, put: Callable[[int], None]
 ) -> None:
@@ -100,7 +100,7 @@ def test_a_sequence_is_never_lowered(box: AgentBox, put: Callable[[int], None]) 
     assert box.call("promote", "m", "2", "--channel", "stable", "--after", "-1").returncode == 2
 
 
-@pytest.mark.parametrize("gone", ["before", "after", "with its manifest"])
+@pytest.mark.parametrize("gone", first_of("after", "before", "with its manifest"))
 def test_a_version_whose_archive_was_removed_can_be_withdrawn(
     gone: str,
     box: AgentBox,
@@ -162,7 +162,7 @@ def test_a_withdrawal_holds_when_the_archive_comes_back(
     assert "wrong data" in box.plan()["models"]["m"]["versions"]["2"]["why"]
 
 
-@pytest.mark.parametrize("wrong", ["another's withdrawal", "half a withdrawal"])
+@pytest.mark.parametrize("wrong", first_of("half a withdrawal", "another's withdrawal"))
 def test_a_withdrawal_that_is_not_sound_can_be_written_anew(
     wrong: str, box: AgentBox, bucket: Bucket, publish: Callable[..., Any]
 ) -> None:
@@ -179,7 +179,7 @@ def test_a_withdrawal_that_is_not_sound_can_be_written_anew(
     assert '"event": "version_withdrawn"' in box.call("sync").stdout
 
 
-@pytest.mark.parametrize("lack", ["interrupted", "garbage", "another's", "unproven"])
+@pytest.mark.parametrize("lack", ["interrupted", *first_of("unproven", "garbage", "another's")])
 def test_what_no_instance_would_take_is_not_promoted(
     lack: str, box: AgentBox, bucket: Bucket, put: Callable[[int], None], publish: Callable[..., Any]
 ) -> None:
