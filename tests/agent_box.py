@@ -139,6 +139,12 @@ class AgentBox:
         finally:
             process.kill()
             process.wait()
+        assert self.is_log_all_json(), self.log.read_text()[-3000:]
+
+    def is_log_all_json(self) -> bool:
+        """Whether every line is an event, or a message of the command about its own end."""
+        lines = self.log.read_text().splitlines()
+        return all(line.startswith(("{", "servesync: ", "  ")) for line in lines)
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """Return the complete lines of the log, or those of one event."""

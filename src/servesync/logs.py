@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Literal, TextIO
@@ -118,7 +119,20 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO | 
     for name in LIBRARIES_QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of every request that is none
-    logging.getLogger("watchdog").setLevel(logging.ERROR)  # it warns whenever a watch is replaced
+    # watchdog speaks of watches that are replaced, or end, while events are under way: events only wake us
+    logging.getLogger("watchdog").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
+    logging.captureWarnings(capture=True)
+    threading.excepthook = _say_thread_failed
+
+
+def _say_thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """Write what ended a thread as a line of the log; on standard error it would be many that are no JSON."""
+    if failed.exc_value is None or issubclass(failed.exc_type, SystemExit):
+        return
+    name = failed.thread.name if failed.thread is not None else "?"
+    text = f"the thread {name} ended: {failed.exc_type.__name__}: {failed.exc_value}"
+    get_logger().error(Event.LIBRARY_MESSAGE, library="python", message=text, exc_info=failed.exc_value)
 
 
 class _Output:
