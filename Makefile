@@ -10,6 +10,9 @@ READY := $(VENV)/.ready
 IMAGE_PINS := uv pip compile --quiet --generate-hashes --python-version 3.11 --universal \
   --no-annotate --no-header -c constraints.txt
 
+# Hundreds of processes are started: without bytecode on the disk each compiles all of src again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help setup demo test lint faults bench docs pins image-pins clean
 
 help: ## this list
