@@ -98,6 +98,7 @@ def scene(box: AgentBox, bucket: Bucket, exported: Path, tmp_path: Path) -> Iter
         server.kill()
 
 
+@LONG_ONLY
 def test_a_label_moves_without_a_failed_request(scene: Scene) -> None:
     """A/B: two versions side by side; stable moves to the other one, and the first one leaves."""
     scene.ask_for({"pin": [1, 2]}, {"stable": 1, "canary": 2})
