@@ -85,6 +85,13 @@ class Reserve:
         folder = self.path / str(version)
         return dict(stamps(folder)) == dict(record.stamps) or hash_tree(folder) == record.content
 
+    def keep(self, version: Version) -> None:
+        """Let a version that was to come back stay, as one that left by policy; fine if it is not there."""
+        record = self.versions().get(version)
+        if record is not None:
+            changes = {"returning": False, "tries": 0, "confirmed": False}
+            records.write(self._records, version, record.model_copy(update=changes))
+
     def forget(self, version: Version) -> None:
         """Drop the record of a version that is on the shelf again."""
         records.drop(self._records, version)
