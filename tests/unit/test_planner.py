@@ -540,6 +540,14 @@ CASES = [
         passing={3},
     ),
     Case(
+        "two refused, and the server would unload another one with both",
+        Pin(versions(2, 3)),
+        {2, 3},
+        {2: "g", 3: "g"},
+        {1: UP, 2: FAILED, 3: FAILED},
+        [(Quarantine, 2)],
+    ),
+    Case(
         "refused, but the server would unload another one with it",
         Latest(1),
         {1, 2},
