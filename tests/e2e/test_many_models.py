@@ -88,3 +88,22 @@ def test_nothing_found_is_not_in_place(box: AgentBox) -> None:
 
     assert done.returncode == 3
     assert "not in place: *" in done.stderr
+
+
+def test_a_model_whose_only_version_is_away_for_a_moment_is_known_after_a_restart(
+    box: AgentBox, bucket: Bucket
+) -> None:
+    """Taken off to be tried again, agent restarted, store gone: what "*" stood for comes back."""
+    bucket.put("prod/one/1.tar.gz", archive(1))
+    box.models = [{"name": "*"}]
+    with said_server() as server:
+        box.overrides = {"serving": {"rest_url": server.url, "scan_interval_seconds": 60}}
+        with box.running():
+            box.until((box.models_dir / "one/1").is_dir, "version 1")
+            server.versions = {1: ("END", "RESOURCE_EXHAUSTED", "out of memory")}
+            box.until(lambda: box.events("version_retried"), "taken off")
+        box.overrides["store"] = {"endpoint_url": "http://127.0.0.1:9"}
+        with box.running():
+            box.until(lambda: box.events("version_restored"), "put back", 30)
+
+    assert (box.models_dir / "one/1").is_dir()

@@ -144,3 +144,25 @@ def test_an_operator_lifts_a_refusal(box: AgentBox, bucket: Bucket, server: Said
         again = box.call("retry", "m", "2")
         assert again.returncode == 2
         assert "not refused" in again.stderr
+
+
+def test_a_version_that_nobody_wants_back_takes_no_space_for_ever(
+    box: AgentBox, bucket: Bucket, server: SaidServer
+) -> None:
+    """Version 2 is off the shelf to be tried again when 3 comes and is served: the reserve keeps one."""
+    server_said = {1: UP, 2: ("END", "RESOURCE_EXHAUSTED", "out of memory")}
+    put(bucket, 1)
+    with box.running():
+        serve_first(box, server)
+        put(bucket, 2)
+        box.until(lambda: "2" in box.numbers(), "version 2")
+        server.versions = server_said
+        box.until(lambda: box.events("version_retried"), "taken off")
+        put(bucket, 3)
+        box.until(lambda: "3" in box.numbers(), "version 3")
+        server.versions = server_said | {3: UP}
+        box.until(lambda: box.events("version_pruned"), "version 1 leaves")
+        reserve = box.workspace / "reserve/m"
+        box.until(lambda: [path.name for path in reserve.iterdir()] == ["1"], "version 2 gave way", 20)
+
+    assert box.numbers() == ["3"]

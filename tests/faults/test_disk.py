@@ -13,6 +13,7 @@ import straced
 from agent_box import AgentBox, digests, digests_on_disk
 from big_models import LONG, files_of, small_archive
 from fixtures_store import Bucket
+from said_server import BAD, UP, said_server
 
 MIB = 1 << 20
 FOLDERS = 2
@@ -340,3 +341,40 @@ def test_a_removed_base_path_is_put_back(box: AgentBox, bucket: Bucket, tree: di
         shutil.rmtree(box.shelf)
         box.until(lambda: box.numbers() == ["1"] and box.events("version_restored"), "the version again")
     assert digests_on_disk(box.shelf / "1") == digests(tree)
+
+
+@AS_ROOT
+def test_a_bad_version_leaves_a_disk_without_a_byte_free(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """On the shelf it would end the server at its next start; it is remembered when it has made room."""
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    with tmpfs(box.models_dir, "size=20m"), said_server() as server:
+        box.overrides |= {"serving": {"rest_url": server.url}, "log": {"level": "debug"}}
+        with box.running():
+            box.until(lambda: box.numbers() == ["1"], "version 1")
+            server.versions = {1: UP}
+            box.until(lambda: box.events("version_available"), "served")
+            bucket.put("prod/m/2.tar.gz", small_archive(tree, 2))
+            box.until(lambda: box.numbers() == ["1", "2"], "version 2")
+            fill(box.models_dir / "full")
+            server.versions = {1: UP, 2: BAD}
+            box.until(lambda: box.events("version_quarantined"), "quarantined", 20)
+            fetched = len(box.events("version_fetched"))
+            polls = len(box.events("poll_finished"))
+            box.until(lambda: len(box.events("poll_finished")) > polls, "a later poll")
+
+        assert box.numbers() == ["1"]
+        assert len(box.events("version_fetched")) == fetched == 2
+        assert "server_refused" in box.plan()["models"]["m"]["versions"]["2"]["why"]
+
+
+def fill(path: Path) -> None:
+    """Leave no byte free on a filesystem."""
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096, 1):
+            try:
+                while file.write(bytes(size)):
+                    pass
+            except OSError:
+                continue

@@ -78,6 +78,9 @@ class World:
     def cycle(self) -> ModelPlan:
         """Look, plan and act once, as the agent does; return the plan."""
         made = plan(self._eyes.facts())
+        for version, item in self.reserve.items() if made.served else ():
+            if item.returning and version not in made.wanted:
+                self.reserve[version] = replace(item, returning=False, tries=0, confirmed=False)
         if made.actions:
             names = [f"{type(action).__name__} {action.version}" for action in made.actions]
             self.trace.append(f"{self.now:g}: {', '.join(names)}")

@@ -1,5 +1,6 @@
 """The agent's models.config over time: what is written when, and which versions must stay meanwhile."""
 
+import errno
 import os
 import time
 from dataclasses import dataclass, field
@@ -392,6 +393,50 @@ def test_a_model_leaves_the_file_only_at_a_start_or_reload(scene: Scene) -> None
     scene.prepare()
     assert "m" not in scene.written()
     assert "model m is gone: the server unloads it" in scene.events("models_config_written")[-1]["changes"]
+
+
+def test_a_model_that_is_gone_from_store_and_shelf_does_not_keep_the_server_from_starting(
+    scene: Scene,
+) -> None:
+    """As for one of "*": a server that starts would wait for its first version, with closed ports."""
+    scene.labels[N] = {}
+    scene.workspace.prepare(scene.models)
+    scene.put(N, 1)
+    scene.said[N] = {1: UP}
+    scene.cycle()
+    assert scene.written().keys() == {"m", "n"}
+
+    (scene.workspace.shelf(N) / "1").rmdir()
+    del scene.labels[N]
+    assert scene.cycle()
+    assert scene.written().keys() == {"m"}
+
+    scene.labels[M] = {"stable": 2}
+    scene.workspace.shelf(N).rmdir()
+    assert scene.cycle()
+    assert scene.label() == 2
+    scene.cycle(1)
+    scene.cycle(READ)
+    assert 1 in scene.leaving()
+
+
+def test_what_could_not_leave_at_a_reload_leaves_later(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk was full in the moment of the reload."""
+    scene.cycle()
+    scene.labels = {N: {}}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    scene.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "write_file", full)
+        scene.prepare()
+    assert scene.written().keys() == {"m"}
+
+    scene.put(N, 1)
+    assert scene.cycle()
+    assert scene.written().keys() == {"n"}
 
 
 def test_a_file_that_vanished_comes_back_with_its_labels(scene: Scene) -> None:

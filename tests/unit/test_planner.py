@@ -1,6 +1,6 @@
 """The planner as a table: a situation in, actions and verdicts out."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
@@ -542,6 +542,14 @@ CASES = [
         passing={3},
     ),
     Case(
+        "two refused, and the server would unload another one with both",
+        Pin(versions(2, 3)),
+        {2, 3},
+        {2: "g", 3: "g"},
+        {1: UP, 2: FAILED, 3: FAILED},
+        [(Quarantine, 2)],
+    ),
+    Case(
         "refused, but the server would unload another one with it",
         Latest(1),
         {1, 2},
@@ -900,6 +908,18 @@ def test_a_damaged_version_is_repaired_only_with_the_same_release() -> None:
 
     assert found.actions == ()
     assert "something else under this number" in found.verdicts[Version(1)].why
+
+
+def test_a_withdrawn_version_that_a_label_holds_says_so() -> None:
+    """Everything that policy wants serves, and yet it stays: the person who withdrew it must be told why."""
+    case = Case("", Follow(("s", "c")), {7, 8}, {7: "c", 8: "c"}, {7: UP, 8: UP}, [], gone={7})
+    case = replace(case, channels={"s": 7, "c": 8})
+
+    free, held = (plan(facts_of(replace(case, labelled=labelled))) for labelled in (set(), {7, 8}))
+
+    assert [type(action) for action in free.actions] == [Prune]
+    assert held.actions == ()
+    assert "move the label" in held.verdicts[Version(7)].why
 
 
 def test_a_missing_pin_is_named() -> None:

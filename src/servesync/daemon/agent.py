@@ -190,12 +190,24 @@ class Agent:
             shelf.settle(view.inventory)
             for version, said in view.said.items():
                 shelf.note_said(version, said)
-            for version in view.facts.withdrawn & view.facts.reserve.keys():
-                Reserve(self.observer.workspace, view.plan.model).drop(version)
+            self._settle_reserve(view)
             for version in view.inventory.orphaned.keys() - view.plan.wanted - view.facts.held.keys():
                 shelf.forget(version)
         except OSError as error:
             self._say_failed(disk.describe(error, f"writing records of {view.plan.model}"))
+
+    def _settle_reserve(self, view: ModelView) -> None:
+        """Drop what was withdrawn; keep what was to be tried again, and is not wanted, as the rest."""
+        model = view.plan.model
+        reserve = Reserve(self.observer.workspace, model)
+        for version in view.facts.withdrawn & view.facts.reserve.keys():
+            reserve.drop(version)
+        left = view.facts.returning - view.plan.wanted - view.facts.withdrawn
+        if left and view.plan.served:
+            for version in left:
+                reserve.keep(version)
+            reserve.trim(self.observer.settings.reserve.keep, self.observer.admission.awaited(model))
+            self._executor.empty_trash()
 
     def _outcome(self, seen: Observation, *, acted: bool, resting: bool) -> Outcome:
         plans = {model: view.plan for model, view in seen.models.items()}

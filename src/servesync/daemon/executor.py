@@ -199,14 +199,47 @@ class Executor:
     # -- taking versions away -----------------------------------------------------------------------
 
     def _quarantine(self, view: ModelView, action: Quarantine, shelf: Shelf) -> None:
-        """Remember first, then take off: a crash in between leaves a version that is refused again."""
+        """Remember first, then take off: a crash in between leaves a version that is refused again.
+
+        It leaves all the same where no record can be written: on the shelf it may end the server at its next
+        start, and what it gives up may be the space for the record.
+        """
         model, version = view.plan.model, action.version
-        identity = view.inventory.versions[version].identity
-        refusals = self.observer.refusals(model)
-        refusals.remember(version, identity, action.reason, action.because, datetime.now(UTC))
-        self._take_off(shelf, model, version)
+        try:
+            self._remember(view, action)
+        except OSError:
+            self._take_off(shelf, model, version)
+            self._remember_or_pause(view, action)
+        else:
+            self._take_off(shelf, model, version)
         advance(State.INSTALLED, State.QUARANTINED)
         get_logger().error(Event.VERSION_QUARANTINED, reason=action.reason, because=action.because)
+
+    def _remember(self, view: ModelView, action: Quarantine) -> None:
+        identity = view.inventory.versions[action.version].identity
+        refusals = self.observer.refusals(view.plan.model)
+        refusals.remember(action.version, identity, action.reason, action.because, datetime.now(UTC))
+
+    def _remember_or_pause(self, view: ModelView, action: Quarantine) -> None:
+        """Remember a refusal; where that fails, too, the version is not fetched again for a while."""
+        model, version = view.plan.model, action.version
+        try:
+            self._remember(view, action)
+        except OSError as problem:
+            error = disk.describe(problem, f"recording the refusal of {model} {version}")
+            release = view.offered.get(version)
+            offer = release.offer if release else ""
+            pause = self.observer.attempts.failed((model, version), offer, error, time.monotonic())
+            text = f"{error}; it is off the shelf, and may come again"
+            get_logger().warning(
+                Event.ACTION_FAILED,
+                reason=error.reason,
+                because=text,
+                action="quarantine",
+                retry_in_seconds=pause,
+                repeats=1,
+                facts=error.facts,
+            )
 
     def _retry(self, action: Retry, shelf: Shelf) -> None:
         """Take a version off the shelf, as it is; the planner puts it back when its rest is over."""

@@ -100,6 +100,8 @@ class ConfigKeeper:
     _present: ModelsConfig = field(init=False, default_factory=ModelsConfig)
     _down_since: float | None = field(init=False, default=None)
     _taken_since: float | None = field(init=False, default=None)
+    _to_leave: frozenset[Model] = field(init=False, default=frozenset())
+    """Models that were not configured at the start or reload; their leaving may have failed then."""
 
     def look(self) -> None:
         """Read the file. While it cannot be read, or is gone, what it last said counts."""
@@ -168,10 +170,13 @@ class ConfigKeeper:
         """Return what the file is to say now.
 
         `may_remove`: models that are no longer configured leave it, and the server unloads them; never in
-        the midst of work, where a model that is not there may just not be known.
+        the midst of work, where a model that is not there may just not be known. What has no version leaves
+        even then.
         """
-        may_remove = may_remove or bool(self.found.foreign)
-        entries: dict[Model, Entry] = {} if may_remove else dict(self._present.models)
+        if may_remove:
+            self._to_leave = frozenset(self._present.models.keys() - models.keys())
+        present = {} if self.found.foreign else self._present.models
+        entries = {model: entry for model, entry in present.items() if model in models or self._stays(model)}
         waiting: dict[tuple[Model, str], str] = {}
         for model, settings in models.items():
             entry = self._entry(model, settings, facts.get(model), now, waiting)
@@ -232,6 +237,17 @@ class ConfigKeeper:
             return Link.SILENT
         patience = self.serving.load_timeout_seconds
         return Link.LOST if now - self._down_since >= patience else Link.DOWN
+
+    def _stays(self, model: Model) -> bool:
+        """Whether a model that is not known now keeps its place in the file.
+
+        Without a version, or a base path, it would hold up every other one, and nobody looks after it.
+        """
+        try:
+            names = [entry.name for entry in disk.entries(self.workspace.shelf(model))]
+        except OSError:
+            return model not in self._to_leave
+        return model not in self._to_leave and any(map(server_sees_version, names))
 
     def _has_versions(self, model: Model) -> bool:
         """Whether the server sees a version of a model; of a shelf that cannot be read, nobody knows."""

@@ -17,7 +17,7 @@ from servesync.daemon.memory import Attempts, ServerMemory
 from servesync.daemon.models_config import ConfigKeeper, Draft, labels_of, told
 from servesync.errors import Reason, ServerError, Stopped, StoreError, SyncError, bug
 from servesync.fetch import read_whole
-from servesync.install import DamageSeen, Inventory, Record, Refusals, Reserve, Shelf, Workspace
+from servesync.install import DamageSeen, Inventory, Record, Refusals, Reserve, Shelf, Workspace, awaited_back
 from servesync.plan.facts import (
     Condition,
     Everything,
@@ -147,17 +147,20 @@ class Observer:
     def _discover(self) -> None:
         """Take up every model of the store and of the shelf that "*" stands for.
 
-        One that leaves the store stays for as long as there is something of it on this machine.
+        One that leaves the store stays for as long as there is something of it on this machine, and no new
+        one takes its place.
         """
         named = {item.name: item for item in self.settings.models}
         others = named.pop(EVERY_MODEL, None)
         self._models = {Model(name): item for name, item in named.items()}
         if others is None:
             return
-        found = set(self.workspace.recorded())
+        here = self.workspace.recorded()
+        here |= awaited_back(self.workspace, here)
+        found = set(here)
         if self._listing is not None:
             found |= self._listing.releases.keys() | {model for model, _ in self._listing.problems}
-        fresh = sorted(found - self._models.keys())
+        fresh = sorted(found - self._models.keys(), key=lambda model: (model not in here, model))
         room = max(0, MOST_MODELS - len(self._models))
         self._ignored_models = len(fresh[room:])
         self._models |= {model: others.model_copy(update={"name": model}) for model in fresh[:room]}

@@ -5,7 +5,7 @@ from servesync.install.lock import Lock, lock_holder
 from servesync.install.positions import Position, Positions
 from servesync.install.records import Record
 from servesync.install.refusals import Refusals
-from servesync.install.reserve import Reserve
+from servesync.install.reserve import Reserve, awaited_back
 from servesync.install.shelf import DamageSeen, Inventory, Proven, Shelf
 from servesync.install.workspace import Workspace
 
@@ -21,6 +21,7 @@ __all__ = [
     "Reserve",
     "Shelf",
     "Workspace",
+    "awaited_back",
     "hash_tree",
     "lock_holder",
 ]

@@ -11,7 +11,19 @@ from servesync.install.content import hash_tree, stamps
 from servesync.install.records import Record
 from servesync.install.shelf import Proven, record_of
 from servesync.install.workspace import Workspace
-from servesync.plan.versions import Model, Release, Version, parse_canonical
+from servesync.plan.versions import Model, Release, Version, parse_canonical, parse_model
+
+
+def awaited_back(workspace: Workspace, known: Collection[Model]) -> frozenset[Model]:
+    """Return the models, besides those that are `known`, of which a version is off the shelf for a moment."""
+    folders = [parse_model(entry.name) for entry in disk.entries(workspace.root / "reserve")]
+    return frozenset(
+        model
+        for model in folders
+        if model is not None
+        and model not in known
+        and any(record.returning for record in Reserve(workspace, model).versions().values())
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,13 @@ class Reserve:
         """
         folder = self.path / str(version)
         return dict(stamps(folder)) == dict(record.stamps) or hash_tree(folder) == record.content
+
+    def keep(self, version: Version) -> None:
+        """Let a version that was to come back stay, as one that left by policy; fine if it is not there."""
+        record = self.versions().get(version)
+        if record is not None:
+            changes = {"returning": False, "tries": 0, "confirmed": False}
+            records.write(self._records, version, record.model_copy(update=changes))
 
     def forget(self, version: Version) -> None:
         """Drop the record of a version that is on the shelf again."""

@@ -81,22 +81,22 @@ def _may_others_come(view: View, doubtful: list[Version]) -> bool:
 
 
 def _judgements(view: View) -> Iterator[Action]:
+    stays = set(view.facts.shelf)
     for version, item in sorted(view.good.items()):
         if not view.is_expected(version):
             continue
         verdict = refusal(view, version)
-        if verdict and not _empties_the_shelf(view, version):
+        if verdict and not _empties_the_shelf(view, stays, version):
+            stays.remove(version)
             yield verdict
         elif view.is_served(version) and (not item.confirmed or item.tries):
             yield Confirm(version, "the server says AVAILABLE")
 
 
-def _empties_the_shelf(view: View, version: Version) -> bool:
+def _empties_the_shelf(view: View, stays: AbstractSet[Version], version: Version) -> bool:
     """Whether taking a version off would make the server unload another one, which it still serves."""
     others = [served for number, served in (view.server.versions or {}).items() if number != version]
-    return view.facts.shelf.keys() == {version} and any(
-        served.state is ServerState.AVAILABLE for served in others
-    )
+    return stays == {version} and any(served.state is ServerState.AVAILABLE for served in others)
 
 
 def _waiting_for(view: View, version: Version) -> str:

@@ -60,7 +60,13 @@ def _verdict_on_shelf(view: View, version: Version) -> Verdict:
     if version in view.facts.withdrawn:
         hold = view.facts.held.get(version)
         why = f" ({hold.text})" if hold else ""
-        return Verdict(Role.KEPT, f"withdrawn{why}; kept until another version that policy wants serves")
+        until = "another version that policy wants serves"
+        if version in view.facts.labelled:
+            until += (
+                ", and no label points to it any more, which the server must have read: move the label, or "
+                "the channel that it follows"
+            )
+        return Verdict(Role.KEPT, f"withdrawn{why}; kept until {until}")
     note = f"; {_PROOFS[view.good[version].proven_by]}{_store_note(view, version)}"
     if version not in view.wanted:
         until = _kept_until(view, version)

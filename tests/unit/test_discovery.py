@@ -1,0 +1,48 @@
+"""Which models "*" stands for."""
+
+from pathlib import Path
+
+from servesync.daemon.build import build_observer
+from servesync.daemon.observe import MOST_MODELS
+from servesync.install import Workspace
+from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
+from servesync.settings import Settings
+from servesync.store import Listing
+
+
+class Offers:
+    """A store that offers version 1 of some models, and is asked for nothing else."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def list(self, _wants: object) -> Listing:
+        """Return what the store offers."""
+        return Listing({Model(name): (_release(name),) for name in self._names}, {}, 0, (), 1)
+
+
+def _release(name: str) -> Release:
+    return Release(Model(name), Version(1), Layout.ARCHIVE, (StoredObject(f"{name}/1.tar", 1, "e"),), "i")
+
+
+def test_a_new_model_takes_no_place_from_one_that_is_served(tmp_path: Path) -> None:
+    """There are as many as one agent takes; the new one comes first in the alphabet."""
+    settings = Settings.model_validate(
+        {
+            "store": {"url": "s3://bucket", "endpoint_url": "http://127.0.0.1:9", "region": "us-east-1"},
+            "serving": {"models_dir": str(tmp_path), "rest_url": None},
+            "models": [{"name": "*"}],
+        }
+    )
+    workspace = Workspace(tmp_path)
+    served = {Model(f"m{number:04}") for number in range(MOST_MODELS)}
+    for model in served:
+        workspace.records(model).mkdir(parents=True)
+        (workspace.records(model) / "1.json").touch()
+    observer = build_observer(settings)
+    observer.store = Offers("a-new-one", *served)  # type: ignore[assignment]
+
+    observer.look(ask_store=True)
+
+    assert observer.models.keys() == served
+    assert observer.ignored_models == 1
