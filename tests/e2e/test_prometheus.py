@@ -31,6 +31,8 @@ class Prometheus:
     def ask(self, query: str) -> list[Any]:
         """Return the result of an instant query; a query that it cannot answer fails the test."""
         answer = httpx.get(f"{self.url}/api/v1/query", params={"query": query}, trust_env=False)
+        if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            answer.raise_for_status()  # it is still starting
         found = answer.json()
         assert found["status"] == "success", (query, found)
         return list(found["data"]["result"])

@@ -142,7 +142,7 @@ def test_readyz_follows_the_server_even_while_the_agent_is_busy(scene: Scene) ->
     scene.publish(1)
     with scene.box.running():
         scene.until("version_installed", 1)
-        assert admin.ask("/startupz").status == 200
+        scene.box.until(lambda: admin.ask("/startupz").status == 200, "in place")
         assert "does not answer" in admin.ask("/readyz").json["missing"][0]
         scene.server.start()
         scene.server.wait_ready(120)
