@@ -17,7 +17,6 @@ from servesync.plan.versions import Model, Release, StoredObject, Version
 from servesync.publishing.takeable import check_not_withdrawn, check_takeable, sound_withdrawal
 from servesync.settings import Fetch, Store
 from servesync.store import (
-    CONFLICT,
     MANIFEST_ENDING,
     About,
     AlreadyThere,
@@ -247,15 +246,10 @@ class Desk:
                 raise self._lost(key)
 
     def _put(self, key: str, data: bytes, old: StoredObject | None) -> None:
-        try:
-            if old is None:
-                self._writer.put_new(key, data, About(JSON))
-            else:
-                self._writer.replace(key, data, old.etag, About(JSON))
-        except StoreError as error:
-            if error.facts.get("status") == CONFLICT:  # another conditional write is under way
-                raise Changed(key) from error
-            raise
+        if old is None:
+            self._writer.put_new(key, data, About(JSON))
+        else:
+            self._writer.replace(key, data, old.etag, About(JSON))
 
     def _lost(self, key: str) -> StoreError:
         text = f"somebody else wrote {key!a} meanwhile: look at it (`servesync channels`), and run this again"

@@ -5,7 +5,6 @@ under the same number is refused. An agent takes the archive only once its manif
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +21,7 @@ from servesync.publishing.request import (
     Outcome,
     Published,
     Request,
+    being_written,
     checked,
     exists,
     make_manifest,
@@ -53,7 +53,10 @@ def publish_tree(root: Path, store: Store, request: Request) -> Published:
     proven = survey(root)
     facts = prove(root, request)
     with S3Writer(store) as writer:
-        return _Publication(root, model, version, proven, facts, store, request, writer).run()
+        done = _Publication(root, model, version, proven, facts, store, request, writer).run()
+        if not request.dry_run:
+            writer.remove_leftovers(done.key)  # of publishers that were killed: the key is taken now
+        return done
 
 
 @dataclass
@@ -73,12 +76,17 @@ class _Publication:
 
     def run(self) -> Published:
         there = self._there()
-        if there is None and not self.request.dry_run:
-            with suppress(AlreadyThere):
-                return self._write_all()
-            there = self._there()  # somebody else was faster
-        if there is None:
+        if there is None and self.request.dry_run:
             return self._published("not written (dry run)", self._manifest(self._packed(lambda _: None)))
+        if there is None:
+            try:
+                return self._write_all()
+            except AlreadyThere:
+                there = self._there_now()
+        return self._complete(there)
+
+    def _complete(self, there: Release) -> Published:
+        """Compare what is there with what is to be published, and add the manifest if that is missing."""
         packed = self._packed(lambda _: None)
         if there.manifest is not None:
             return self._compare(there, there.manifest, packed)
@@ -114,6 +122,17 @@ class _Publication:
                 return release
         return None
 
+    def _there_now(self) -> Release:
+        """Return what the store has under this number, after an answer by which there is something.
+
+        Raises:
+            StoreError: it lists nothing.
+        """
+        there = self._there()
+        if there is None:
+            raise being_written(self._key)
+        return there
+
     def _write_all(self) -> Published:
         about = About(
             ARCHIVE_TYPES[self.request.archive_format],
@@ -125,8 +144,10 @@ class _Publication:
             if self._there() is not None:  # not every store knows conditions
                 raise AlreadyThere(self._key)
         self.is_known = self.writer.is_ours(self._key)
-        if self.is_known is False:
-            raise self._disturbed()
+        if not self.is_known:
+            (archive,) = self._there_now().objects
+            if self.is_known is False or archive.size != packed.size:
+                raise self._disturbed()
         return self._write_manifest(packed)
 
     def _packed(self, out: Callable[[bytes], None]) -> Packed:
@@ -168,9 +189,9 @@ class _Publication:
         try:
             self.writer.put_new(manifest_key(self._key), data, About(MANIFEST_TYPE))
         except AlreadyThere:
-            there = self._there()
-            if there is None or there.manifest is None:
-                raise exists(self.model, self.version, "its manifest came and went meanwhile") from None
+            there = self._there_now()
+            if there.manifest is None:
+                raise being_written(manifest_key(self._key)) from None
             return self._compare(there, there.manifest, packed)
         self._look_back(data)
         return self._published("published", made)

@@ -8,7 +8,7 @@ from typing import Final, Literal, Protocol
 
 from pydantic import ValidationError
 
-from servesync.errors import Reason, ReleaseRefused, SettingsError
+from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError
 from servesync.manifest import Archive, File, Manifest, Totals, check_labels
 from servesync.pack import Format
 from servesync.plan.versions import MAX_VERSION, Model, Version, parse_model
@@ -95,6 +95,15 @@ def exists(model: Model, version: Version, what: str) -> ReleaseRefused:
     """Return the error for a number that is taken."""
     text = f"{model} {version} is in the store already ({what}); versions are immutable: publish a new number"
     return ReleaseRefused(Reason.RELEASE_EXISTS, text)
+
+
+def being_written(key: str) -> StoreError:
+    """Return the error for an object that is there by the store's answer, and is not listed."""
+    text = (
+        f"{key!a}: by the store's answers it is there, or is being written, but the store does not list it: "
+        "run the command again"
+    )
+    return StoreError(Reason.STORE_FAILED, text)
 
 
 def make_manifest(
