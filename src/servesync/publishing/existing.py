@@ -58,7 +58,7 @@ def manifest_of_object(store: Store, request: Request) -> Published:
         OSError: it cannot be unpacked below the temporary directory.
     """
     model, version = checked(request)
-    reader = S3Store(store, Fetch(), Limits())
+    reader = S3Store(store, Fetch(), request.limits or Limits())
     try:
         release = _archive_in(reader, store, model, version)
         (archive,) = release.objects
@@ -122,7 +122,7 @@ def _manifest_of(name: str, size: int, chunks: Iterable[bytes | memoryview], req
     with tempfile.TemporaryDirectory(prefix="servesync-manifest-") as folder:
         tree = Path(folder, "tree")
         tree.mkdir()
-        unpacked = unpack_archive(watched(), tree, version, Limits(), archive_bytes=size)
+        unpacked = unpack_archive(watched(), tree, version, request.limits or Limits(), archive_bytes=size)
         facts = prove(unpacked.root, request)
     _, sha256, parts = ranges.finish()
     archive = Archive.model_validate(
