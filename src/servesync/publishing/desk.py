@@ -14,6 +14,7 @@ from servesync.channel import Channel, Entry, Withdrawal
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError, SyncError, TransferError
 from servesync.fetch import read_whole
 from servesync.plan.versions import Model, Release, StoredObject, Version
+from servesync.publishing.request import stem_of
 from servesync.publishing.takeable import check_not_withdrawn, check_takeable, sound_withdrawal
 from servesync.settings import Fetch, Store
 from servesync.store import (
@@ -21,7 +22,6 @@ from servesync.store import (
     About,
     AlreadyThere,
     Changed,
-    KeyPattern,
     Listing,
     S3Store,
     S3Writer,
@@ -216,8 +216,7 @@ class Desk:
     def _key_for(self, release: Release | None, version: Version) -> str:
         if release is not None:
             return manifest_key_at(release)
-        stem = KeyPattern(self._store.key_pattern).stem(self._model, version)
-        return f"{self._store.prefix}{stem}{MANIFEST_ENDING}"
+        return stem_of(self._store, self._model, version) + MANIFEST_ENDING
 
     def _is_withdrawn(self, version: Version) -> bool:
         self._look_again()

@@ -26,10 +26,12 @@ from servesync.publishing.request import (
     exists,
     make_manifest,
     prove,
+    stem_of,
 )
 from servesync.publishing.taken import shortcomings
 from servesync.settings import Fetch, Limits, Store
-from servesync.store import MANIFEST_TO_COME, About, AlreadyThere, KeyPattern, S3Store, S3Writer, manifest_key
+from servesync.store import MANIFEST_TO_COME, About, AlreadyThere, S3Store, S3Writer, manifest_key
+from servesync.unpack import check_paths
 from servesync.verify import ModelFacts, bundle_extents
 
 ARCHIVE_TYPES: Final[Mapping[str, str]] = {"tar.zst": "application/zstd", "tar.gz": "application/gzip"}
@@ -41,19 +43,23 @@ def publish_tree(root: Path, store: Store, request: Request) -> Published:
     Interrupted at any point, it leaves nothing that an agent would take, and running it again completes it.
 
     Raises:
-        SettingsError: there is no directory, or model, version or labels are not acceptable.
-        ReleaseRefused: the SavedModel is not sound, or something else is in the store under this number.
+        SettingsError: there is no directory, or model, version or labels are not acceptable, or by the
+            store's pattern nobody could tell which version it is.
+        ReleaseRefused: the SavedModel is not sound, or has names that agents refuse, or something else is in
+            the store under this number.
         StoreError, TransferError: the store refused or did not answer.
         OSError: a file cannot be read.
     """
     model, version = checked(request)
+    stem = stem_of(store, model, version)
     if not root.is_dir():
         text = f"{root}: no such directory; give the version's directory, which holds saved_model.pb"
         raise SettingsError(Reason.SETTINGS_INVALID, text)
     proven = survey(root)
+    check_paths({path: stamp is None for path, stamp in proven.items()}, str(version))
     facts = prove(root, request)
     with S3Writer(store) as writer:
-        done = _Publication(root, model, version, proven, facts, store, request, writer).run()
+        done = _Publication(root, model, version, stem, proven, facts, store, request, writer).run()
         if not request.dry_run:
             writer.remove_leftovers(done.key)  # of publishers that were killed: the key is taken now
         return done
@@ -66,6 +72,7 @@ class _Publication:
     root: Path
     model: Model
     version: Version
+    stem: str
     proven: Mapping[str, Stamp | None]
     facts: ModelFacts
     store: Store
@@ -96,12 +103,8 @@ class _Publication:
         return self._write_manifest(packed)
 
     @property
-    def _stem(self) -> str:
-        return self.store.prefix + KeyPattern(self.store.key_pattern).stem(self.model, self.version)
-
-    @property
     def _key(self) -> str:
-        return f"{self._stem}.{self.request.archive_format}"
+        return f"{self.stem}.{self.request.archive_format}"
 
     def _there(self) -> Release | None:
         """Return what the store has under this number.

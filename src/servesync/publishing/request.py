@@ -13,6 +13,7 @@ from servesync.manifest import Archive, File, Manifest, Totals, check_labels
 from servesync.pack import Format
 from servesync.plan.versions import MAX_VERSION, Model, Version, parse_model
 from servesync.settings import Level, Limits, LoadLimits, Store
+from servesync.store import MANIFEST_ENDING, KeyPattern
 from servesync.verify import Expectations, ModelFacts, load_model, verify_structure, verify_tensors
 
 Outcome = Literal["published", "already there", "not written (dry run)"]
@@ -63,6 +64,24 @@ def checked(request: Request) -> tuple[Model, Version]:
         raise SettingsError(Reason.SETTINGS_INVALID, text)
     check_labels(request.labels)
     return model, Version(request.version)
+
+
+def stem_of(store: Store, model: Model, version: Version) -> str:
+    """Return the key of a version without its ending.
+
+    Raises:
+        SettingsError: by this pattern the key would be another version's.
+    """
+    pattern = KeyPattern(store.key_pattern)
+    stem = pattern.stem(model, version)
+    found = pattern.parse(stem + MANIFEST_ENDING)
+    if found is None or (found.model, found.version) != (model, version):
+        text = (
+            f"by the key pattern {store.key_pattern!a} nobody can tell which version {stem!a} is: choose "
+            "another name, or a pattern with a / between {model} and {version}"
+        )
+        raise SettingsError(Reason.SETTINGS_INVALID, text)
+    return store.prefix + stem
 
 
 def prove(root: Path, request: Request) -> ModelFacts:
