@@ -128,6 +128,39 @@ def test_a_conflict_with_the_same_content(
     assert uploads(bucket) == []
 
 
+def test_another_publisher_was_faster(
+    behind: Callable[..., Any], publish: Callable[..., Any], proxy: FaultyProxy, bucket: Bucket, large: Path
+) -> None:
+    """Having succeeded it tidies up, and ends this upload: with the same content that is no failure."""
+
+    def fault(exchange: Exchange) -> None:
+        publish(large)
+        assert uploads(bucket) == []
+        exchange.answer(exchange.forward())
+
+    proxy.matches, proxy.times, proxy.fault = (lambda exchange: "partNumber=2" in exchange.path), 1, fault
+
+    assert behind(large).outcome == "already there"
+    assert uploads(bucket) == []
+    assert keys(bucket) == [MANIFEST, ARCHIVE]
+
+
+def test_another_publisher_has_only_its_archive_yet(
+    behind: Callable[..., Any], publish: Callable[..., Any], proxy: FaultyProxy, bucket: Bucket, model: Path
+) -> None:
+    """Of the same content: this one adds the manifest, and does not take itself for disturbed."""
+
+    def fault(exchange: Exchange) -> None:
+        publish(model)
+        bucket.delete(MANIFEST)
+        exchange.answer(exchange.forward())
+
+    proxy.matches, proxy.times, proxy.fault = is_archive_put, 1, fault
+
+    assert behind(model).outcome == "published"
+    assert keys(bucket) == [MANIFEST, ARCHIVE]
+
+
 def test_a_conflict_with_nothing(
     behind: Callable[..., Any], proxy: FaultyProxy, bucket: Bucket, model: Path
 ) -> None:

@@ -100,6 +100,7 @@ class _Publication:
         self._check_same_archive(there, packed)
         if self.request.dry_run:
             return self._published("not written (dry run)", self._manifest(packed))
+        self.is_known = self.writer.is_ours(self._key)
         return self._write_manifest(packed)
 
     @property
