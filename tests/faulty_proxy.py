@@ -45,7 +45,7 @@ class Exchange:
         self.headers = dict(handler.headers.items())
         self.method = handler.command
         self.path = handler.path
-        self._body = handler.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self.body = handler.rfile.read(int(self.headers.get("Content-Length", "0")))
         self.is_listing = "list-type" in parse_qs(urlsplit(handler.path).query)
 
     @property
@@ -62,7 +62,7 @@ class Exchange:
             )
             for name, value in self.headers.items():
                 store.putheader(name, value)
-            store.endheaders(self._body or None)
+            store.endheaders(self.body or None)
             got = store.getresponse()
             body = got.read()
             headers = {name.lower(): value for name, value in got.getheaders()}

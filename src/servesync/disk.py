@@ -45,19 +45,22 @@ _ADVICE: Final = {
 }
 
 
-def describe(error: OSError, doing: str) -> DiskError:
-    """Return the error that a user reads for `error`, met while `doing` something."""
+def describe(error: OSError, doing: str, advice: str | None = None) -> DiskError:
+    """Return the error that a user reads for `error`, met while `doing` something.
+
+    `advice`: what to do about it, where it is not the disk of an agent.
+    """
     reason = _REASONS.get(error.errno or 0, Reason.DISK_FAILED)
     if reason is Reason.DISK_FULL and error.filename and _inodes_exhausted(Path(os.fsdecode(error.filename))):
         reason = Reason.DISK_INODES
     who = f" (uid {os.getuid()}, gid {os.getgid()})" if reason is Reason.DISK_PERMISSION else ""
     name = f" {os.fsdecode(error.filename)!a}" if error.filename else ""
-    text = f"{doing}: {error.strerror or error}{name}{who}: {_ADVICE[reason]}"
+    text = f"{doing}: {error.strerror or error}{name}{who}: {advice or _ADVICE[reason]}"
     return DiskError(reason, text, errno=errno.errorcode.get(error.errno or 0, str(error.errno)))
 
 
 @contextlib.contextmanager
-def described(doing: str) -> Iterator[None]:
+def described(doing: str, advice: str | None = None) -> Iterator[None]:
     """Raise the error that a user reads for an `OSError` inside, while the disk is still as it was then.
 
     Raises:
@@ -66,7 +69,7 @@ def described(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise describe(error, doing) from error
+        raise describe(error, doing, advice) from error
 
 
 def _inodes_exhausted(path: Path) -> bool:

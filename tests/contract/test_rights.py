@@ -49,6 +49,8 @@ def in_iam_words(exchange: Exchange) -> Asked:
             context[f"s3:{header}"] = value
     if exchange.is_listing:
         return Asked("s3:ListBucket", resource, {"s3:prefix": query["prefix"][0]})
+    if exchange.method == "GET" and "uploads" in query:
+        return Asked("s3:ListBucketMultipartUploads", resource)
     if exchange.method in {"GET", "HEAD"}:
         return Asked("s3:GetObject", resource)
     if exchange.method == "DELETE":

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agent_box import AgentBox, digests, digests_on_disk
-from big_models import LONG, files_of, small_archive
+from big_models import LONG, LONG_ONLY, files_of, small_archive
 from faulty_proxy import Exchange, FaultyProxy, s3_error
 from fixtures_publish import body, heavy, keys, uploads
 from fixtures_store import Bucket
@@ -101,6 +101,50 @@ def test_a_damaged_model_is_not_published(
     assert keys(bucket) == []
 
 
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (("assets/Words", "assets/words"), Reason.ARCHIVE_DUPLICATE),
+        pytest.param(("/".join(["d"] * 16),), Reason.ARCHIVE_PATH, marks=LONG_ONLY),
+        pytest.param(("._saved_model.pb",), Reason.ARCHIVE_LAYOUT, marks=LONG_ONLY),
+    ],
+    ids=["case", "depth", "macOS"],
+)
+def test_names_that_agents_would_refuse_are_not_published(
+    names: tuple[str, ...],
+    reason: Reason,
+    publish: Callable[..., Any],
+    bucket: Bucket,
+    model: Path,
+    tmp_path: Path,
+) -> None:
+    """The number would be used up for nothing."""
+    folder = heavy(model, tmp_path / "odd", megabytes=0)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+    with pytest.raises(ReleaseRefused) as caught:
+        publish(folder)
+
+    assert caught.value.reason is reason
+    assert keys(bucket) == []
+
+
+def test_a_stretch_of_zeros_is_no_bomb(
+    publish: Callable[..., Any], model: Path, tmp_path: Path, box: AgentBox
+) -> None:
+    """The manifest says how much it is; a table that training has not touched is as large as another."""
+    folder = heavy(model, tmp_path / "zeros", megabytes=3)
+    with (folder / "assets/a_table").open("wb") as file:
+        file.truncate(100 << 20)
+
+    assert publish(folder).notes == ()
+
+    assert box.call("sync").returncode == 0
+    assert box.numbers() == ["1"]
+
+
 def test_bad_arguments_are_named(publish: Callable[..., Any], bucket: Bucket, tmp_path: Path) -> None:
     """Before anything is read or sent."""
     for more in (
@@ -109,6 +153,7 @@ def test_bad_arguments_are_named(publish: Callable[..., Any], bucket: Bucket, tm
         {"labels": {"new\nline": "x"}},
         {"labels": {"x": "y" * 300}},
         {"store": "https://somewhere"},
+        {"key_pattern": "{model}0{version}", "version": 101},  # m0101 is also version 1 of m01
         {"endpoint_url": "http://example.com"},
     ):
         with pytest.raises(SettingsError):
@@ -173,7 +218,7 @@ def command(bucket: Bucket, *arguments: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL] if LONG else [signal.SIGKILL]
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL] if LONG else [signal.SIGTERM]
 )
 def test_a_killed_publisher_leaves_nothing_that_counts(
     number: int, bucket: Bucket, model: Path, tmp_path: Path, box: AgentBox
@@ -181,12 +226,15 @@ def test_a_killed_publisher_leaves_nothing_that_counts(
     """SIGTERM and Ctrl-C also remove the parts; after `kill -9` they are invisible; the next run succeeds."""
     folder = heavy(model, tmp_path / "large", megabytes=150)
     line = command(bucket, "publish", str(folder), "--model", "m", "--version", "1")
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not uploads(bucket) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
-    assert process.wait(30) != 0
+    _, said = process.communicate(timeout=30)
+    assert process.returncode != 0
+    stopped = f"stopped by {'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'}: "
+    assert (stopped in said) == (number != signal.SIGKILL)
 
     assert keys(bucket) == []
     if number != signal.SIGKILL:
@@ -195,6 +243,7 @@ def test_a_killed_publisher_leaves_nothing_that_counts(
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "published" in done.stdout
+    assert uploads(bucket) == []
     assert box.call("sync").returncode == 0
 
 
@@ -221,6 +270,7 @@ def test_a_manifest_for_an_archive_that_exists(
     done = subprocess.run(command(bucket, "manifest", url), capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
+    assert f"({len(small_archive(tree, 3)) / 1e3:.1f} kB, sha256 " in done.stdout
     assert "prod/m/0000003.manifest.json" in keys(bucket)
     again = box.call("sync")
     assert '"event": "version_fetched"' not in again.stdout
@@ -247,6 +297,20 @@ def test_a_manifest_for_a_file_is_printed(model: Path, tmp_path: Path) -> None:
     assert found.archive.key == "modelv4.tar.gz"
     assert {file.path for file in found.files} == set(files_of(model))
     assert subprocess.run(line[:-2], capture_output=True, check=False).returncode == 2
+
+
+def test_a_manifest_keeps_to_the_limits_of_the_agents(bucket: Bucket, model: Path, box: AgentBox) -> None:
+    """For a file and for an object: what they would refuse gets no manifest."""
+    box.overrides = {"limits": {"max_members": 3}}
+    archive = box.folder / "1.tar.gz"
+    archive.write_bytes(small_archive(files_of(model), 1))
+    bucket.put("prod/m/1.tar.gz", archive.read_bytes())
+    own = ("--model", "m", "--version", "1")
+    for arguments in ((str(archive), *own), (f"s3://{bucket.name}/prod/m/1.tar.gz",)):
+        done = box.call("manifest", *arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "limits.max_members" in done.stderr
+    assert keys(bucket) == ["prod/m/1.tar.gz"]
 
 
 def test_without_a_manifest_there_are_two_ways(bucket: Bucket, model: Path, box: AgentBox) -> None:

@@ -87,3 +87,19 @@ def test_a_directory_that_it_may_not_write(box: AgentBox, bucket: Bucket) -> Non
     assert "disk_permission" in done.stderr
     assert f"uid {as_nobody.UID}, gid {as_nobody.UID}" in done.stderr
     assert list(box.models_dir.iterdir()) == []
+
+
+def test_a_file_that_the_publisher_may_not_read(
+    box: AgentBox, bucket: Bucket, real_models: Path, tmp_path: Path
+) -> None:
+    """It is named, with what to do about it, and nothing is published."""
+    folder = tmp_path / "model"
+    shutil.copytree(real_models / "plain_module", folder)
+    (folder / "variables/variables.index").chmod(0o600)
+
+    done = as_nobody.run(box, "publish", str(folder), "--model", "m", "--version", "1")
+
+    assert done.returncode == 1
+    assert "variables.index" in done.stderr
+    assert "must be able to read" in done.stderr
+    assert bucket.client.list_objects_v2(Bucket=bucket.name)["KeyCount"] == 0

@@ -222,6 +222,44 @@ def test_small_zero_filled_variables_are_no_bomb(box: UnpackBox) -> None:
     assert box.unpack(a.tar_gz(tree)).content == content_of(tree)
 
 
+ZEROS: Final = bytes(40 << 20)
+
+
+@pytest.mark.parametrize("compress", [a.gz, a.zst])
+def test_a_promised_stretch_of_zeros_is_no_bomb(
+    box: UnpackBox, tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    """The whole keeps to the ratio: with a manifest that says so it is unpacked, without one refused."""
+    tree = {"1/saved_model.pb": ZEROS, "1/variables/x": os.urandom(1 << 20)}
+    data = compress(a.tar_tree(tree))
+
+    def unpack(into: str, promised: int | None) -> str:
+        (tmp_path / into).mkdir()
+        done = unpack_archive(
+            a.in_chunks(data),
+            tmp_path / into,
+            Version(1),
+            Limits(),
+            archive_bytes=len(data),
+            promised_bytes=promised,
+        )
+        return str(done.content.total_bytes)
+
+    size = sum(map(len, tree.values()))
+    assert unpack("promised", size) == str(size)
+    for into, promised, reason in (
+        ("bare", None, Reason.ARCHIVE_RATIO),
+        ("lied", 1 << 20, Reason.ARCHIVE_TOO_BIG),
+    ):
+        with pytest.raises(ReleaseRefused) as caught:
+            unpack(into, promised)
+        assert caught.value.reason is reason
+    data = compress(a.tar_tree({"1/saved_model.pb": ZEROS}))
+    with pytest.raises(ReleaseRefused) as caught:
+        unpack("bomb", len(ZEROS))
+    assert caught.value.reason is Reason.ARCHIVE_RATIO
+
+
 def test_limits_are_inclusive(box: UnpackBox) -> None:
     """What is exactly as large as allowed is accepted."""
     archive = a.tar_gz(FOLDER)

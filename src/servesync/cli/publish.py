@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 from rich.console import Console
@@ -31,10 +31,15 @@ from servesync.publishing import (
     publish_tree,
     store_at,
 )
-from servesync.settings import Level, Store
+from servesync.settings import Level, Limits, Store
 from servesync.settings_file import environment_overrides, load_settings
 from servesync.store import KeyPattern
 
+READABLE: Final = "whoever publishes must be able to read every file and folder of the version"
+UNPACKED_ASIDE: Final = (
+    "the archive must be readable, and is unpacked for a moment below the temporary directory; TMPDIR names "
+    "another one"
+)
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", "-c", metavar="FILE", help="Take the store from an agent's settings file."),
@@ -81,12 +86,12 @@ def publish(  # noqa: PLR0913 (each is an option)
         level=level,
         archive_format=archive_format,
         dry_run=dry_run,
-        limits=None if config is None else load_settings(config, environment_overrides()).limits,
+        limits=_limits_of(config),
     )
     with (
         _ended_by_signals(),
         _bar(f"{model} {version}", request) as shown,
-        disk.described(f"reading {directory}"),
+        disk.described(f"reading {directory}", READABLE),
     ):
         done = publish_tree(directory, where, shown)
     _tell(where, done)
@@ -113,8 +118,8 @@ def manifest(  # noqa: PLR0913 (each is an option)
             raise SettingsError(
                 Reason.SETTINGS_INVALID, "a file does not say its --model and --version: give both"
             )
-        with disk.described(f"reading {archive}"):
-            request = Request(model, version, labels, level)
+        request = Request(model, version, labels, level, limits=_limits_of(config))
+        with _ended_by_signals(), disk.described(f"reading {archive}", UNPACKED_ASIDE):
             sys.stdout.buffer.write(dump(manifest_of_file(Path(archive), request)))
         return
     where = store_of(config, store, endpoint_url, region, key_pattern)
@@ -123,11 +128,11 @@ def manifest(  # noqa: PLR0913 (each is an option)
     if parsed is None:
         text = f"{archive!a} is no archive below {where.url} by the key pattern {where.key_pattern!a}"
         raise SettingsError(Reason.SETTINGS_INVALID, text)
-    request = Request(parsed.model, parsed.version, labels, level, dry_run=dry_run)
+    request = Request(parsed.model, parsed.version, labels, level, dry_run=dry_run, limits=_limits_of(config))
     with (
         _ended_by_signals(),
         _bar(f"{parsed.model} {parsed.version}", request) as shown,
-        disk.described(f"unpacking {archive}"),
+        disk.described(f"unpacking {archive}", UNPACKED_ASIDE),
     ):
         done = manifest_of_object(where, shown)
     _tell(where, done)
@@ -149,6 +154,10 @@ def store_of(
     return store_at(url=url, endpoint_url=endpoint_url, region=region, key_pattern=key_pattern)
 
 
+def _limits_of(config: Path | None) -> Limits | None:
+    return None if config is None else load_settings(config, environment_overrides()).limits
+
+
 def _labels(given: list[str] | None) -> dict[str, str]:
     found: dict[str, str] = {}
     for label in given or ():
@@ -162,7 +171,7 @@ def _labels(given: list[str] | None) -> dict[str, str]:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the command as Ctrl-C does: what was sent is removed again."""
+    """Let SIGTERM and SIGHUP end the command as Ctrl-C does: what was sent is removed, and it says so."""
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)
@@ -170,6 +179,10 @@ def _ended_by_signals() -> Iterator[None]:
     old = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
+    except KeyboardInterrupt as interrupt:
+        text = "agents take nothing that is not complete; the same command completes it"
+        sys.stderr.write(f"servesync: stopped by {str(interrupt) or 'Ctrl-C'}: {text}\n")
+        raise
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -199,10 +212,18 @@ def _bar(title: str, request: Request) -> Iterator[Request]:
 
 def _tell(store: Store, done: Published) -> None:
     found, archive = done.manifest, done.manifest.archive
-    size = f"{archive.size / 1e6:.1f} MB"
+    size = _size(archive.size)
     counts = f"{found.totals.files} files, {found.totals.tensors} tensors, {len(archive.parts)} parts"
     typer.echo(f"{found.model} {found.version}: {done.outcome}")
     typer.echo(f"  s3://{store.bucket}/{done.key} ({size}, sha256 {archive.sha256})")
     typer.echo(f"  s3://{store.bucket}/{done.manifest_key} ({counts})")
     for note in done.notes:
         typer.echo(f"  note: {note}", err=True)
+
+
+def _size(size: int) -> str:
+    """Return a number of bytes as people read it."""
+    for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= least:
+            return f"{size / least:.1f} {unit}"
+    return f"{size} B"

@@ -172,6 +172,7 @@ class Bringer:
                     release.version,
                     settings.limits,
                     archive_bytes=release.stored_bytes,
+                    promised_bytes=evidence.manifest.totals.bytes if evidence.manifest else None,
                 )
             each = groupby(watched, key=itemgetter(0))
             objects = ((item, (piece for _, piece in group)) for item, group in each)

@@ -14,15 +14,14 @@ from servesync.channel import Channel, Entry, Withdrawal
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError, SyncError, TransferError
 from servesync.fetch import read_whole
 from servesync.plan.versions import Model, Release, StoredObject, Version
+from servesync.publishing.request import stem_of
 from servesync.publishing.takeable import check_not_withdrawn, check_takeable, sound_withdrawal
 from servesync.settings import Fetch, Store
 from servesync.store import (
-    CONFLICT,
     MANIFEST_ENDING,
     About,
     AlreadyThere,
     Changed,
-    KeyPattern,
     Listing,
     S3Store,
     S3Writer,
@@ -217,8 +216,7 @@ class Desk:
     def _key_for(self, release: Release | None, version: Version) -> str:
         if release is not None:
             return manifest_key_at(release)
-        stem = KeyPattern(self._store.key_pattern).stem(self._model, version)
-        return f"{self._store.prefix}{stem}{MANIFEST_ENDING}"
+        return stem_of(self._store, self._model, version) + MANIFEST_ENDING
 
     def _is_withdrawn(self, version: Version) -> bool:
         self._look_again()
@@ -247,15 +245,10 @@ class Desk:
                 raise self._lost(key)
 
     def _put(self, key: str, data: bytes, old: StoredObject | None) -> None:
-        try:
-            if old is None:
-                self._writer.put_new(key, data, About(JSON))
-            else:
-                self._writer.replace(key, data, old.etag, About(JSON))
-        except StoreError as error:
-            if error.facts.get("status") == CONFLICT:  # another conditional write is under way
-                raise Changed(key) from error
-            raise
+        if old is None:
+            self._writer.put_new(key, data, About(JSON))
+        else:
+            self._writer.replace(key, data, old.etag, About(JSON))
 
     def _lost(self, key: str) -> StoreError:
         text = f"somebody else wrote {key!a} meanwhile: look at it (`servesync channels`), and run this again"

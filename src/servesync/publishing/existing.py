@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from servesync import manifest
@@ -14,6 +15,7 @@ from servesync.publishing.request import (
     MANIFEST_TYPE,
     Published,
     Request,
+    being_written,
     checked,
     exists,
     make_manifest,
@@ -56,13 +58,14 @@ def manifest_of_object(store: Store, request: Request) -> Published:
         OSError: it cannot be unpacked below the temporary directory.
     """
     model, version = checked(request)
-    reader = S3Store(store, Fetch(), Limits())
+    reader = S3Store(store, Fetch(), request.limits or Limits())
     try:
         release = _archive_in(reader, store, model, version)
         (archive,) = release.objects
         with stream(release.objects, reader.read, Fetch(), lambda: False) as parts:
             name = archive.key.rpartition("/")[2]
             found = _manifest_of(name, archive.size, (piece for _, piece in parts), request)
+        reader.describe(archive)  # a manifest of what was replaced meanwhile would make agents refuse it
     finally:
         reader.close()
     key = manifest_key(archive.key)
@@ -72,8 +75,17 @@ def manifest_of_object(store: Store, request: Request) -> Published:
         try:
             writer.put_new(key, manifest.dump(found), About(MANIFEST_TYPE))
         except AlreadyThere:
+            _check_being_written(store, model, version, key)
             raise exists(model, version, "it has a manifest") from None
     return Published("published", archive.key, key, found)
+
+
+def _check_being_written(store: Store, model: Model, version: Version, key: str) -> None:
+    """Raise if the store lists no manifest, though by its answer there is one."""
+    with closing(S3Store(store, Fetch(), Limits())) as reader:
+        listing = reader.list(lambda name: name == model)
+    if not any(release.version == version and release.manifest for release in listing.documented(model)):
+        raise being_written(key)
 
 
 def _archive_in(reader: S3Store, store: Store, model: Model, version: Version) -> Release:
@@ -110,7 +122,7 @@ def _manifest_of(name: str, size: int, chunks: Iterable[bytes | memoryview], req
     with tempfile.TemporaryDirectory(prefix="servesync-manifest-") as folder:
         tree = Path(folder, "tree")
         tree.mkdir()
-        unpacked = unpack_archive(watched(), tree, version, Limits(), archive_bytes=size)
+        unpacked = unpack_archive(watched(), tree, version, request.limits or Limits(), archive_bytes=size)
         facts = prove(unpacked.root, request)
     _, sha256, parts = ranges.finish()
     archive = Archive.model_validate(

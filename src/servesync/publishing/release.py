@@ -5,7 +5,6 @@ under the same number is refused. An agent takes the archive only once its manif
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,14 +21,17 @@ from servesync.publishing.request import (
     Outcome,
     Published,
     Request,
+    being_written,
     checked,
     exists,
     make_manifest,
     prove,
+    stem_of,
 )
 from servesync.publishing.taken import shortcomings
 from servesync.settings import Fetch, Limits, Store
-from servesync.store import MANIFEST_TO_COME, About, AlreadyThere, KeyPattern, S3Store, S3Writer, manifest_key
+from servesync.store import MANIFEST_TO_COME, About, AlreadyThere, S3Store, S3Writer, manifest_key
+from servesync.unpack import check_paths
 from servesync.verify import ModelFacts, bundle_extents
 
 ARCHIVE_TYPES: Final[Mapping[str, str]] = {"tar.zst": "application/zstd", "tar.gz": "application/gzip"}
@@ -41,19 +43,26 @@ def publish_tree(root: Path, store: Store, request: Request) -> Published:
     Interrupted at any point, it leaves nothing that an agent would take, and running it again completes it.
 
     Raises:
-        SettingsError: there is no directory, or model, version or labels are not acceptable.
-        ReleaseRefused: the SavedModel is not sound, or something else is in the store under this number.
+        SettingsError: there is no directory, or model, version or labels are not acceptable, or by the
+            store's pattern nobody could tell which version it is.
+        ReleaseRefused: the SavedModel is not sound, or has names that agents refuse, or something else is in
+            the store under this number.
         StoreError, TransferError: the store refused or did not answer.
         OSError: a file cannot be read.
     """
     model, version = checked(request)
+    stem = stem_of(store, model, version)
     if not root.is_dir():
         text = f"{root}: no such directory; give the version's directory, which holds saved_model.pb"
         raise SettingsError(Reason.SETTINGS_INVALID, text)
     proven = survey(root)
+    check_paths({path: stamp is None for path, stamp in proven.items()}, str(version))
     facts = prove(root, request)
     with S3Writer(store) as writer:
-        return _Publication(root, model, version, proven, facts, store, request, writer).run()
+        done = _Publication(root, model, version, stem, proven, facts, store, request, writer).run()
+        if not request.dry_run:
+            writer.remove_leftovers(done.key)  # of publishers that were killed: the key is taken now
+        return done
 
 
 @dataclass
@@ -63,6 +72,7 @@ class _Publication:
     root: Path
     model: Model
     version: Version
+    stem: str
     proven: Mapping[str, Stamp | None]
     facts: ModelFacts
     store: Store
@@ -73,27 +83,29 @@ class _Publication:
 
     def run(self) -> Published:
         there = self._there()
-        if there is None and not self.request.dry_run:
-            with suppress(AlreadyThere):
-                return self._write_all()
-            there = self._there()  # somebody else was faster
-        if there is None:
+        if there is None and self.request.dry_run:
             return self._published("not written (dry run)", self._manifest(self._packed(lambda _: None)))
+        if there is None:
+            try:
+                return self._write_all()
+            except AlreadyThere:
+                there = self._there_now()
+        return self._complete(there)
+
+    def _complete(self, there: Release) -> Published:
+        """Compare what is there with what is to be published, and add the manifest if that is missing."""
         packed = self._packed(lambda _: None)
         if there.manifest is not None:
             return self._compare(there, there.manifest, packed)
         self._check_same_archive(there, packed)
         if self.request.dry_run:
             return self._published("not written (dry run)", self._manifest(packed))
+        self.is_known = self.writer.is_ours(self._key)
         return self._write_manifest(packed)
 
     @property
-    def _stem(self) -> str:
-        return self.store.prefix + KeyPattern(self.store.key_pattern).stem(self.model, self.version)
-
-    @property
     def _key(self) -> str:
-        return f"{self._stem}.{self.request.archive_format}"
+        return f"{self.stem}.{self.request.archive_format}"
 
     def _there(self) -> Release | None:
         """Return what the store has under this number.
@@ -114,6 +126,17 @@ class _Publication:
                 return release
         return None
 
+    def _there_now(self) -> Release:
+        """Return what the store has under this number, after an answer by which there is something.
+
+        Raises:
+            StoreError: it lists nothing.
+        """
+        there = self._there()
+        if there is None:
+            raise being_written(self._key)
+        return there
+
     def _write_all(self) -> Published:
         about = About(
             ARCHIVE_TYPES[self.request.archive_format],
@@ -125,8 +148,10 @@ class _Publication:
             if self._there() is not None:  # not every store knows conditions
                 raise AlreadyThere(self._key)
         self.is_known = self.writer.is_ours(self._key)
-        if self.is_known is False:
-            raise self._disturbed()
+        if not self.is_known:
+            (archive,) = self._there_now().objects
+            if self.is_known is False or archive.size != packed.size:
+                raise self._disturbed()
         return self._write_manifest(packed)
 
     def _packed(self, out: Callable[[bytes], None]) -> Packed:
@@ -168,9 +193,9 @@ class _Publication:
         try:
             self.writer.put_new(manifest_key(self._key), data, About(MANIFEST_TYPE))
         except AlreadyThere:
-            there = self._there()
-            if there is None or there.manifest is None:
-                raise exists(self.model, self.version, "its manifest came and went meanwhile") from None
+            there = self._there_now()
+            if there.manifest is None:
+                raise being_written(manifest_key(self._key)) from None
             return self._compare(there, there.manifest, packed)
         self._look_back(data)
         return self._published("published", made)

@@ -8,11 +8,12 @@ from typing import Final, Literal, Protocol
 
 from pydantic import ValidationError
 
-from servesync.errors import Reason, ReleaseRefused, SettingsError
+from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError
 from servesync.manifest import Archive, File, Manifest, Totals, check_labels
 from servesync.pack import Format
 from servesync.plan.versions import MAX_VERSION, Model, Version, parse_model
 from servesync.settings import Level, Limits, LoadLimits, Store
+from servesync.store import MANIFEST_ENDING, KeyPattern
 from servesync.verify import Expectations, ModelFacts, load_model, verify_structure, verify_tensors
 
 Outcome = Literal["published", "already there", "not written (dry run)"]
@@ -65,6 +66,24 @@ def checked(request: Request) -> tuple[Model, Version]:
     return model, Version(request.version)
 
 
+def stem_of(store: Store, model: Model, version: Version) -> str:
+    """Return the key of a version without its ending.
+
+    Raises:
+        SettingsError: by this pattern the key would be another version's.
+    """
+    pattern = KeyPattern(store.key_pattern)
+    stem = pattern.stem(model, version)
+    found = pattern.parse(stem + MANIFEST_ENDING)
+    if found is None or (found.model, found.version) != (model, version):
+        text = (
+            f"by the key pattern {store.key_pattern!a} nobody can tell which version {stem!a} is: choose "
+            "another name, or a pattern with a / between {model} and {version}"
+        )
+        raise SettingsError(Reason.SETTINGS_INVALID, text)
+    return store.prefix + stem
+
+
 def prove(root: Path, request: Request) -> ModelFacts:
     """Prove the SavedModel in `root` as far as the request asks.
 
@@ -95,6 +114,15 @@ def exists(model: Model, version: Version, what: str) -> ReleaseRefused:
     """Return the error for a number that is taken."""
     text = f"{model} {version} is in the store already ({what}); versions are immutable: publish a new number"
     return ReleaseRefused(Reason.RELEASE_EXISTS, text)
+
+
+def being_written(key: str) -> StoreError:
+    """Return the error for an object that is there by the store's answer, and is not listed."""
+    text = (
+        f"{key!a}: by the store's answers it is there, or is being written, but the store does not list it: "
+        "run the command again"
+    )
+    return StoreError(Reason.STORE_FAILED, text)
 
 
 def make_manifest(

@@ -10,8 +10,8 @@ from servesync.unpack import RATIO_FLOOR_BYTES
 
 FOLDER: Final = 1
 """The version's own directory is a member of the archive, too."""
-TINY_BYTES: Final = 4 << 10
-"""An agent may unpack a whole frame of this size before it counts any of it as read."""
+AROUND_BYTES: Final = 1 << 10
+"""What a tar has around a member, and at its end: a header and zeros."""
 
 
 def shortcomings(packed: Packed, directories: int, limits: Limits | None) -> tuple[str, ...]:
@@ -30,11 +30,12 @@ def shortcomings(packed: Packed, directories: int, limits: Limits | None) -> tup
 
 
 def _beyond(packed: Packed, directories: int, limits: Limits) -> Iterator[str]:
+    members = len(packed.files) + directories + FOLDER
     needed = {
         "max_archive_bytes": packed.size,
         "max_unpacked_bytes": sum(file.size for file in packed.files),
-        "max_members": len(packed.files) + directories + FOLDER,
-        "max_ratio": _ratio(packed),
+        "max_members": members,
+        "max_ratio": _ratio(packed, members),
     }
     for name, value in needed.items():
         limit = getattr(limits, name)
@@ -42,13 +43,7 @@ def _beyond(packed: Packed, directories: int, limits: Limits) -> Iterator[str]:
             yield f"it needs limits.{name} of {value}, and {limit} is set"
 
 
-def _ratio(packed: Packed) -> int:
-    """Return how many bytes come out of each stored one, where that is most, after some that are free."""
-    unpacked, most = 0, 0
-    for part in packed.parts:
-        unpacked += sum(piece.size for piece in part.content or ())
-        if unpacked > RATIO_FLOOR_BYTES:
-            stored = part.offset + (part.size if part.size > TINY_BYTES else 0)
-            most = max(most, -(-unpacked // max(1, stored)))
-    whole = sum(file.size for file in packed.files)
-    return max(most, -(-whole // packed.size) if whole > RATIO_FLOOR_BYTES else 0)
+def _ratio(packed: Packed, members: int) -> int:
+    """Return how many bytes come out of each stored one, over the whole archive, as agents count them."""
+    unpacked = sum(file.size for file in packed.files) + (members + 1) * AROUND_BYTES
+    return -(-unpacked // packed.size) if unpacked > RATIO_FLOOR_BYTES else 0

@@ -2,7 +2,7 @@
 
 from servesync.store.bounds import Bounds
 from servesync.store.checksums import Running
-from servesync.store.door import CONFLICT, About, AlreadyThere, Changed
+from servesync.store.door import About, AlreadyThere, Changed
 from servesync.store.errors_s3 import Operation, without_advice
 from servesync.store.explain import Misfit, explain
 from servesync.store.identity import Caller, Signing, authority, caller, is_aws, proxy_of, signs_with
@@ -14,7 +14,6 @@ from servesync.store.s3 import MANIFEST_TO_COME, S3Store
 from servesync.store.writer import S3Writer
 
 __all__ = [
-    "CONFLICT",
     "MANIFEST_ENDING",
     "MANIFEST_TO_COME",
     "About",

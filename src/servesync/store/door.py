@@ -5,8 +5,9 @@ taken, by itself. So every new object carries a random word in its metadata, and
 """
 
 import base64
+import hashlib
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 PRECONDITION_FAILED: Final = 412
 CONFLICT: Final = 409
 NOT_IMPLEMENTED: Final = 501
+NO_SUCH_UPLOAD: Final = "NoSuchUpload"
+NOT_KNOWN: Final = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest", "MalformedXML"})
+"""What stores answer to a checksum, or a type of checksum, that they do not know."""
 WORD: Final = "servesync-write"
 """The metadata key of the random word."""
 WRITING: Final = Bounds(read_seconds=60.0, answer_seconds=300.0, list_attempts=5)
@@ -41,7 +45,10 @@ class About:
 
 
 class AlreadyThere(Exception):
-    """The key has an object already; nothing was written."""
+    """The key has an object already, somebody is writing it, or has ended this upload; nothing was written.
+
+    Which of them it is only a look at the store tells.
+    """
 
 
 class Changed(Exception):
@@ -52,6 +59,7 @@ class Door:
     """One bucket, opened when it is first needed.
 
     `unconditional`: the store has refused a condition as unknown, and something was written without.
+    `has_checksums`: it has not refused a CRC32 as unknown.
     """
 
     def __init__(self, store: Store) -> None:
@@ -59,27 +67,28 @@ class Door:
         self._clients: Clients | None = None
         self._words: dict[str, tuple[str, int]] = {}
         self.unconditional = False
+        self.has_checksums = True
 
     def where(self, key: str) -> dict[str, Any]:
         """Return bucket and key as boto3 wants them."""
+        return self.bucket | {"Key": key}
+
+    @property
+    def bucket(self) -> dict[str, Any]:
+        """The bucket, as boto3 wants it."""
         owner = self._store.expected_bucket_owner
-        return {"Bucket": self._store.bucket, "Key": key} | ({"ExpectedBucketOwner": owner} if owner else {})
+        return {"Bucket": self._store.bucket} | ({"ExpectedBucketOwner": owner} if owner else {})
 
     @contextmanager
     def asking(self, key: str) -> Iterator["S3Client"]:
-        """Lend the client; a failed condition is `AlreadyThere`, everything else one of our errors."""
-        doing = f"writing {key!a:.200}"
+        """Lend the client; that others are there is `AlreadyThere`, everything else one of our errors."""
         try:
-            with translated(doing, Operation.WRITE):
+            with translated(f"writing {key!a:.200}", Operation.WRITE):
                 yield self._connected().listing
-        except TransferError as error:
-            if error.facts.get("status") == PRECONDITION_FAILED:
+        except (StoreError, TransferError) as error:
+            taken = error.facts.get("status") in {PRECONDITION_FAILED, CONFLICT}
+            if taken or error.facts.get("code") == NO_SUCH_UPLOAD:
                 raise AlreadyThere(key) from error
-            raise
-        except StoreError as error:
-            if error.facts.get("status") == CONFLICT:
-                text = f"{doing}: somebody else writes it at this moment; run the command again"
-                raise StoreError(Reason.STORE_FAILED, text, status=CONFLICT) from error
             raise
 
     def close(self) -> None:
@@ -128,8 +137,7 @@ class Door:
 
     def settle(self, key: str, error: AlreadyThere | SyncError) -> None:
         """Return if a write went through though it ended with `error`; else raise that."""
-        gone = isinstance(error, SyncError) and error.reason is Reason.OBJECT_GONE  # NoSuchUpload
-        if isinstance(error, AlreadyThere) or gone:
+        if isinstance(error, AlreadyThere):
             patient = True
         elif error.reason in _OPEN:
             patient = False
@@ -160,22 +168,52 @@ class Door:
             "Body": data,
             "ContentType": about.content_type,
             "Metadata": self.sign(key, about.metadata),
-            "ChecksumCRC32": base64_crc32(data),
         }
         self.written(key, len(data))
-
-        def put(condition: dict[str, Any]) -> None:
-            with self.asking(key) as client:
-                client.put_object(**request, **condition)
-
         try:
             try:
-                put({"IfNoneMatch": "*"})
+                self.put(key, data, request, IfNoneMatch="*")
             except StoreError as error:
                 self.without_condition(key, error)
-                put({})
+                self.put(key, data, request)
         except (AlreadyThere, StoreError, TransferError) as error:
             self.settle(key, error)
+
+    def put(self, key: str, data: bytes, request: Mapping[str, Any], **condition: str) -> None:
+        """Write one object in one request, with what proves its bytes on the way."""
+
+        def put() -> None:
+            with self.asking(key) as client:
+                proven: Any = {**request, **self.proof(data), **condition}
+                client.put_object(**proven)
+
+        self.with_checksums_or_not(put)
+
+    def abort(self, key: str, upload_id: str) -> None:
+        """Remove the parts of an upload."""
+        with self.asking(key) as client:
+            client.abort_multipart_upload(**self.where(key), UploadId=upload_id)
+
+    def proof(self, data: bytes) -> dict[str, str]:
+        """Return what proves the bytes of an object or a part: their CRC32, or else their MD5."""
+        if self.has_checksums:
+            return {"ChecksumCRC32": base64_crc32(data)}
+        md5 = hashlib.md5(data, usedforsecurity=False).digest()
+        return {"ContentMD5": base64.b64encode(md5).decode()}
+
+    def with_checksums_or_not(self, ask: Callable[[], None]) -> None:
+        """Ask; once more without checksums if the store says that it does not know something."""
+        try:
+            ask()
+        except StoreError as error:
+            if not (self.has_checksums and _is_not_known(error)):
+                raise
+            self.has_checksums = False
+            try:
+                ask()
+            except StoreError:
+                self.has_checksums = True  # it was something else that it does not know
+                raise
 
     def without_condition(self, key: str, error: StoreError) -> None:
         """Return if a store has refused `If-None-Match` as unknown, and the key is free; else raise.
@@ -189,6 +227,10 @@ class Door:
         if not self.is_free(key):
             raise AlreadyThere(key) from error
         self.unconditional = True
+
+
+def _is_not_known(error: StoreError) -> bool:
+    return error.facts.get("status") == NOT_IMPLEMENTED or error.facts.get("code") in NOT_KNOWN
 
 
 def base64_crc32(data: bytes) -> str:

@@ -92,6 +92,18 @@ _ADVICE: Final[Mapping[Reason, str]] = {
     Reason.TRANSFER_BROKEN: "the connection ended early; tried again",
     Reason.STORE_FAILED: "the store could not answer; tried again later",
 }
+_AGAIN: Final = "run the command again"
+_ADVICE_ON_WRITES: Final[Mapping[Reason, str]] = {
+    Reason.STORE_DENIED: "the publisher needs {permission}; check its policy, the bucket's, and the owner",
+    Reason.STORE_CREDENTIALS: "check the publisher's AWS credentials (environment, profile, role)",
+    Reason.STORE_THROTTLED: f"the store asks for fewer requests; {_AGAIN} later",
+    Reason.STORE_UNREACHABLE: f"check the endpoint and the network, and {_AGAIN}",
+    Reason.STORE_FAILED: f"the store could not do it; {_AGAIN}",
+    Reason.TRANSFER_BROKEN: f"the connection ended early; {_AGAIN}",
+    Reason.OBJECT_GONE: f"the store does not have it; {_AGAIN}",
+    Reason.OBJECT_CHANGED: f"somebody else writes it; {_AGAIN}",
+}
+"""What a person is told who publishes: nothing is tried again by itself."""
 _OF_TRANSFER: Final = frozenset(
     {Reason.OBJECT_CHANGED, Reason.OBJECT_GONE, Reason.OBJECT_ARCHIVED, Reason.TRANSFER_BROKEN}
 )
@@ -176,14 +188,19 @@ def _detail(error: Exception) -> str:
 def _error(
     reason: Reason, doing: str, detail: str, operation: Operation, **facts: str | int
 ) -> StoreError | TransferError:
-    advice = _ADVICE[reason].format(permission=operation.permission)
+    advice = _advice(reason, operation)
     kind = TransferError if reason in _OF_TRANSFER else StoreError
     return kind(reason, f"{doing}: {detail}: {advice}", **facts)
 
 
+def _advice(reason: Reason, operation: Operation) -> str:
+    on_writes = _ADVICE_ON_WRITES.get(reason) if operation is Operation.WRITE else None
+    return (on_writes or _ADVICE.get(reason, "")).format(permission=operation.permission)
+
+
 def without_advice(error: StoreError | TransferError, operation: Operation) -> str:
     """Return what such an error says, for a caller that has better advice."""
-    advice = _ADVICE.get(error.reason, "").format(permission=operation.permission)
+    advice = _advice(error.reason, operation)
     return str(error).removesuffix(f": {advice}")
 
 

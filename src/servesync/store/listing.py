@@ -150,7 +150,8 @@ class Grouping:
             return Release(model, version, Layout.ARCHIVE, (archive,), _identity([archive]), manifest)
         if found.manifests and not found.folders:
             text = (
-                f"{min(found.manifests)!a} belongs to an archive that is not there: publish the archive again"
+                f"{min(found.manifests)!a} belongs to an archive that is not there: put that back, or "
+                "publish under a new number"
             )
             raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
         if (model, version) in self._too_many:

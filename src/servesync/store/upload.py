@@ -1,9 +1,7 @@
 """Uploads one new object in one pass: in one request if it is small, else in parts."""
 
 import base64
-import hashlib
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -11,12 +9,10 @@ from typing import Any, Final, NamedTuple
 from isal.isal_zlib import crc32
 
 from servesync.errors import Reason, StoreError, SyncError, TransferError
-from servesync.store.door import NOT_IMPLEMENTED, About, AlreadyThere, Door, base64_crc32
+from servesync.store.door import About, AlreadyThere, Door, base64_crc32
 
 MOST_PARTS: Final = 10_000
 AT_ONCE: Final = 4
-_NOT_KNOWN: Final = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest", "MalformedXML"})
-"""What stores answer to a checksum, or a type of checksum, that they do not know."""
 
 
 class _Part(NamedTuple):
@@ -44,7 +40,6 @@ class Upload:
         self._crc = 0
         self._size = 0
         self._id = ""
-        self._has_checksums = True
         self._parts: list[Future[_Part]] = []
         self._slots = threading.Semaphore(AT_ONCE)
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="upload")
@@ -60,7 +55,12 @@ class Upload:
             self._send(piece)
 
     def finish(self) -> None:
-        """Send what is left and make the object visible."""
+        """Send what is left and make the object visible.
+
+        Raises:
+            AlreadyThere: there is another object, or none though the store said that it is done.
+            StoreError, TransferError: the store refused or did not answer.
+        """
         if not self._id:
             self._door.put_new(self._key, bytes(self._buffer), self._about)
             self._pool.shutdown()
@@ -80,8 +80,8 @@ class Upload:
         """Remove the parts that were sent; what cannot be removed is invisible, and a lifecycle rule's."""
         self._pool.shutdown(cancel_futures=True)
         if self._id:
-            with suppress(SyncError, AlreadyThere), self._door.asking(self._key) as client:
-                client.abort_multipart_upload(**self._where, UploadId=self._id)
+            with suppress(SyncError, AlreadyThere):
+                self._door.abort(self._key, self._id)
 
     # -- the three kinds of requests ------------------------------------------------------------------
 
@@ -95,11 +95,11 @@ class Upload:
                     **self._where,
                     ContentType=self._about.content_type,
                     Metadata=metadata,
-                    **(checksum if self._has_checksums else {}),
+                    **(checksum if self._door.has_checksums else {}),
                 )
             self._id = answer["UploadId"]
 
-        self._with_checksums_or_not(create)
+        self._door.with_checksums_or_not(create)
 
     def _send(self, piece: bytes) -> None:
         if len(self._parts) >= MOST_PARTS:
@@ -115,15 +115,12 @@ class Upload:
 
     def _send_part(self, number: int, piece: bytes) -> _Part:
         try:
-            checksum = base64_crc32(piece)
-            proof: dict[str, Any] = (
-                {"ChecksumCRC32": checksum} if self._has_checksums else {"ContentMD5": _md5(piece)}
-            )
+            proof: Any = self._door.proof(piece)
             with self._door.asking(self._key) as client:
                 answer = client.upload_part(
                     **self._where, UploadId=self._id, PartNumber=number, Body=piece, **proof
                 )
-            return _Part(number, answer["ETag"], checksum)
+            return _Part(number, answer["ETag"], base64_crc32(piece))
         finally:
             self._slots.release()
 
@@ -132,47 +129,31 @@ class Upload:
 
         def complete(condition: dict[str, Any]) -> None:
             with self._door.asking(self._key) as client:
-                client.complete_multipart_upload(
+                answer = client.complete_multipart_upload(
                     **self._where,
                     UploadId=self._id,
                     MultipartUpload={"Parts": self._named(parts)},
                     **self._of_the_whole(),
                     **condition,
                 )
+            if not answer.get("ETag") and self._door.is_ours(self._key) is False:
+                raise AlreadyThere(self._key)  # an answer that says nothing, and there is nothing of ours
 
         try:
-            self._with_checksums_or_not(lambda: complete({"IfNoneMatch": "*"}))
+            self._door.with_checksums_or_not(lambda: complete({"IfNoneMatch": "*"}))
         except StoreError as error:
             self._door.without_condition(self._key, error)
-            self._with_checksums_or_not(lambda: complete({}))
-
-    def _with_checksums_or_not(self, ask: Callable[[], None]) -> None:
-        """Ask; once more without checksums if the store says that it does not know them."""
-        try:
-            ask()
-        except StoreError as error:
-            if not (self._has_checksums and _is_not_known(error)):
-                raise
-            self._has_checksums = False
-            ask()
+            self._door.with_checksums_or_not(lambda: complete({}))
 
     def _named(self, parts: list[_Part]) -> Any:  # noqa: ANN401 (boto3's own types)
         return [
             {"PartNumber": part.number, "ETag": part.etag}
-            | ({"ChecksumCRC32": part.checksum} if self._has_checksums else {})
+            | ({"ChecksumCRC32": part.checksum} if self._door.has_checksums else {})
             for part in parts
         ]
 
     def _of_the_whole(self) -> dict[str, Any]:
-        if not self._has_checksums:
+        if not self._door.has_checksums:
             return {}
         whole = base64.b64encode(self._crc.to_bytes(4, "big")).decode()
         return {"ChecksumCRC32": whole, "ChecksumType": "FULL_OBJECT"}
-
-
-def _is_not_known(error: StoreError) -> bool:
-    return error.facts.get("status") == NOT_IMPLEMENTED or error.facts.get("code") in _NOT_KNOWN
-
-
-def _md5(data: bytes) -> str:
-    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()

@@ -6,12 +6,12 @@ know it (501); then it is written without, so the publisher also looks before an
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Self
 
-from servesync.errors import Reason, StoreError, TransferError
+from servesync.errors import Reason, StoreError, SyncError, TransferError
 from servesync.settings import Store
-from servesync.store.door import NOT_IMPLEMENTED, About, AlreadyThere, Changed, Door, base64_crc32
+from servesync.store.door import NOT_IMPLEMENTED, About, AlreadyThere, Changed, Door
 from servesync.store.upload import Upload
 
 PART_BYTES: Final = 16 << 20
@@ -45,7 +45,7 @@ class S3Writer:
         """Write one object in one request; an answer that was lost is no failure.
 
         Raises:
-            AlreadyThere: the key is taken, by somebody else as far as can be told.
+            AlreadyThere: the key is taken, or being written, by somebody else as far as can be told.
             StoreError, TransferError: the store refused or did not answer; the object may be there or not.
         """
         self._door.put_new(key, data, about)
@@ -62,12 +62,10 @@ class S3Writer:
             "Body": data,
             "ContentType": about.content_type,
             "Metadata": about.metadata,
-            "ChecksumCRC32": base64_crc32(data),
         }
         try:
-            with self._door.asking(key) as client:
-                client.put_object(**request, IfMatch=etag)
-        except AlreadyThere as error:  # the same status says that the condition does not hold
+            self._door.put(key, data, request, IfMatch=etag)
+        except AlreadyThere as error:  # the same answers say that the condition does not hold
             raise Changed(key) from error
         except TransferError as error:
             if error.reason is Reason.OBJECT_GONE:
@@ -77,8 +75,7 @@ class S3Writer:
             if error.facts.get("status") != NOT_IMPLEMENTED:
                 raise
             self._door.unconditional = True
-            with self._door.asking(key) as client:
-                client.put_object(**request)
+            self._door.put(key, data, request)
 
     @contextmanager
     def upload_new(self, key: str, about: About) -> Iterator[Callable[[bytes | memoryview], None]]:
@@ -89,7 +86,7 @@ class S3Writer:
         the whole, or else the MD5 of every part.
 
         Raises:
-            AlreadyThere: the key is taken; nothing was written.
+            AlreadyThere: the key is taken or being written, or somebody has ended this upload: look.
             StoreError, TransferError: the store refused or did not answer.
         """
         upload = Upload(self._door, key, self._part_bytes, about)
@@ -99,3 +96,15 @@ class S3Writer:
         except BaseException:
             upload.abort()
             raise
+
+    def remove_leftovers(self, key: str) -> None:
+        """Remove the parts of uploads that others began for an object that is there, and never can end.
+
+        What the store refuses to list or to remove stays: it is invisible, and a lifecycle rule's.
+        """
+        with suppress(SyncError, AlreadyThere):
+            with self._door.asking(key) as client:
+                listed = client.list_multipart_uploads(**self._door.bucket, Prefix=key)
+            for upload in listed.get("Uploads", []):
+                if upload.get("Key") == key:
+                    self._door.abort(key, upload["UploadId"])

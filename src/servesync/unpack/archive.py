@@ -1,8 +1,9 @@
 """An archive, from its bytes as they arrive to the directory that is the version, in one pass."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from servesync.errors import Reason, ReleaseRefused
 from servesync.plan.versions import Content, FileFact, Version
@@ -12,8 +13,11 @@ from servesync.unpack.layout import TopLevel
 from servesync.unpack.paths import Names, parse_path
 from servesync.unpack.refusal import shown
 from servesync.unpack.source import ByteSource, Chunk, measured
-from servesync.unpack.tar_members import members
+from servesync.unpack.tar_members import Member, members
 from servesync.unpack.tree_writer import TreeWriter
+
+SLACK_BYTES: Final = 16 << 20
+"""By how much an archive may be larger than its manifest says before it is not read to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +29,20 @@ class Unpacked:
 
 
 def unpack_archive(
-    chunks: Iterable[Chunk], into: Path, version: Version | None, limits: Limits, *, archive_bytes: int
+    chunks: Iterable[Chunk],
+    into: Path,
+    version: Version | None,
+    limits: Limits,
+    *,
+    archive_bytes: int,
+    promised_bytes: int | None = None,
 ) -> Unpacked:
     """Unpack a tar, tar.gz or tar.zst into the empty directory `into` and return what is there now.
 
     `chunks` is read once, to its end; a chunk is not touched after the next one was asked for.
     `version` None accepts a folder of any number; `archive_bytes` is the size that the store listed.
+    `promised_bytes` is what all files have together by a manifest, which has been held against `limits`:
+    then `limits.max_ratio` is that of the whole, and a stretch of zeros is no bomb. None: there is none.
     Directories get mode 0755, `into` too, and files 0644. Nothing is synced.
 
     Raises:
@@ -48,10 +60,10 @@ def unpack_archive(
             limit_bytes=limits.max_archive_bytes,
         )
     source = ByteSource(measured(chunks, archive_bytes, "the archive"))
-    stream, capacity = open_tar(source, archive_bytes, limits)
+    stream, capacity = open_tar(source, archive_bytes, limits, is_promised=promised_bytes is not None)
     names, top = Names(limits), TopLevel(version)
     with TreeWriter(into) as tree:
-        for member in members(stream, limits, capacity):
+        for member in _as_promised(members(stream, limits, capacity), promised_bytes):
             parts = parse_path(member.path, is_directory=member.is_directory)
             top.add(parts, is_directory=member.is_directory)
             if not parts:
@@ -67,3 +79,19 @@ def unpack_archive(
     root = top.root()
     inside = (FileFact(fact.path.removeprefix(f"{root}/"), fact.size, fact.sha256) for fact in files)
     return Unpacked(into / root, Content.of(inside if root else files))
+
+
+def _as_promised(found: Iterator[Member], promised_bytes: int | None) -> Iterator[Member]:
+    """Yield members until they have much more than was promised; a small difference is told file by file."""
+    total = 0
+    for member in found:
+        total += member.size
+        if promised_bytes is not None and total > promised_bytes + SLACK_BYTES:
+            text = f"it unpacks to at least {total} bytes, but its manifest says {promised_bytes}"
+            raise ReleaseRefused(
+                Reason.ARCHIVE_TOO_BIG,
+                f"{text}: publish under a new number",
+                unpacked_bytes=total,
+                limit_bytes=promised_bytes,
+            )
+        yield member

@@ -40,8 +40,12 @@ _OTHERS: Final = (
 )
 
 
-def open_tar(source: ByteSource, archive_bytes: int, limits: Limits) -> tuple[ByteSource, Capacity]:
+def open_tar(
+    source: ByteSource, archive_bytes: int, limits: Limits, *, is_promised: bool = False
+) -> tuple[ByteSource, Capacity]:
     """Return the tar stream inside `source`, and what it can hold at most.
+
+    `is_promised`: a manifest says what it holds, so the ratio need only hold for the whole archive.
 
     Raises:
         ReleaseRefused: now, if it is no archive that is accepted; while the stream is read, if it is
@@ -51,7 +55,8 @@ def open_tar(source: ByteSource, archive_bytes: int, limits: Limits) -> tuple[By
     if kind is Format.TAR:
         return ByteSource(owned_pieces(source)), Capacity(archive_bytes, Reason.ARCHIVE_TRUNCATED)
     most = max(RATIO_FLOOR_BYTES, archive_bytes * limits.max_ratio)
-    plain = ByteSource(_metered(_DECODERS[kind](source), source, limits))
+    read = (lambda: archive_bytes) if is_promised else (lambda: source.consumed)
+    plain = ByteSource(_metered(_DECODERS[kind](source), read, limits))
     inner = _sniff(plain, f"the content of the {kind} stream")
     if inner is not Format.TAR:
         raise _no_archive(f"the content of the {kind} stream", f"{inner} again")
@@ -82,18 +87,18 @@ def _no_archive(what: str, looks_like: str) -> ReleaseRefused:
     )
 
 
-def _metered(pieces: Iterator[bytes], source: ByteSource, limits: Limits) -> Iterator[bytes]:
-    """Yield `pieces`, and stop where they outgrow what was read by more than the ratio allowed."""
+def _metered(pieces: Iterator[bytes], read: Callable[[], int], limits: Limits) -> Iterator[bytes]:
+    """Yield `pieces`, and stop where they outgrow the bytes that count as `read` by more than the ratio."""
     total = 0
     for piece in pieces:
         total += len(piece)
-        if total > RATIO_FLOOR_BYTES and total > source.consumed * limits.max_ratio:
+        if total > RATIO_FLOOR_BYTES and total > read() * limits.max_ratio:
             raise ReleaseRefused(
                 Reason.ARCHIVE_RATIO,
-                f"{source.consumed} bytes of the archive unpack to more than {total} bytes, over"
+                f"{read()} bytes of the archive unpack to more than {total} bytes, over"
                 f" limits.max_ratio ({limits.max_ratio}); raise it if the model really is that empty",
                 unpacked_bytes=total,
-                consumed_bytes=source.consumed,
+                consumed_bytes=read(),
                 limit=limits.max_ratio,
             )
         yield piece

@@ -1,5 +1,6 @@
 """Which names a version may hold, and that no two of them are, or on some filesystem become, the same."""
 
+from collections.abc import Mapping
 from typing import TypeAlias
 
 from servesync.errors import Reason, ReleaseRefused
@@ -87,3 +88,17 @@ class Names:
             " filesystems. Pack it anew, each path once",
             member=shown(path),
         )
+
+
+def check_paths(paths: Mapping[str, bool], top: str) -> None:
+    """Make sure that an archive of these paths, each with whether it is a directory, would be unpacked.
+
+    `top`: the folder of the archive that holds them all. How many they are is not looked at.
+
+    Raises:
+        ReleaseRefused: as unpacking it would.
+    """
+    names = Names(Limits().model_copy(update={"max_members": len(paths) + 1}))
+    names.add((top,), is_directory=True)
+    for path, is_directory in paths.items():
+        names.add(parse_path(f"{top}/{path}".encode(), is_directory=is_directory), is_directory=is_directory)
