@@ -30,7 +30,7 @@ class Eyes:
         self.waited: dict[Version, float] = {}
         self.unheard: dict[Version, float] = {}
         self._last_answer: float | None = None
-        self._last_silence: float | None = None
+        self._last_down: float | None = None
         self._silent_since: float | None = None
 
     def facts(self) -> Facts:
@@ -94,10 +94,11 @@ class Eyes:
         """Count the time for which an answering server has had what is not available."""
         now = self._world.now
         last, self._last_answer = self._last_answer, None if versions is None else now
-        silence, self._last_silence = self._last_silence, now if versions is None else None
+        was_down, self._last_down = self._last_down, now if self._world.server.is_down else None
         if versions is None:
             self._silent_since = now if self._silent_since is None else self._silent_since
-            step = 0.0 if silence is None else min(LONGEST_STEP_SECONDS, now - silence)
+            is_counted = was_down is not None and self._last_down is not None
+            step = min(LONGEST_STEP_SECONDS, now - (was_down or now)) if is_counted else 0.0
             self.unheard = {version: self.unheard.get(version, 0.0) + step for version in self._world.shelf}
             return
         self._silent_since, self.unheard = None, {}

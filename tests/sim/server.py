@@ -54,6 +54,11 @@ class Server:
         return self.memory if self.is_ready else {}
 
     @property
+    def is_down(self) -> bool:
+        """Whether nothing listens: it is not running, or only starting."""
+        return self._manager is None or not self.is_ready
+
+    @property
     def is_busy(self) -> bool:
         """Whether it loads something, or starts and has something to load."""
         loading = self._manager is not None and self._manager.is_loading

@@ -194,6 +194,17 @@ def test_a_server_that_falls_silent_with_a_version_again_and_again_is_spared_it(
     assert world.server.answering == {ONE: "id1"}
 
 
+def test_a_server_that_hangs_but_serves_keeps_what_it_serves() -> None:
+    """Only its answers to us are missing: nobody knows that it serves the new version, but it does."""
+    world = world_with(ONE)
+    world.store[TWO] = Release("id2")
+    world.cycle()
+    world.server.is_silent = True
+    work(world, 300)
+
+    assert world.server.answering == {ONE: "id1", TWO: "id2"}
+
+
 def test_a_version_that_stepped_aside_comes_back_with_the_server() -> None:
     """Silence refuses nothing."""
     world = world_with(ONE)

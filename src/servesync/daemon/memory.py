@@ -98,16 +98,21 @@ class ServerMemory:
     """How long an answering server has had a version that is not available, and since when it is silent.
 
     Time counts only between two looks at which the server answered, and at most ten seconds for each:
-    a server that was down, or an agent that was suspended, makes nobody late. Time without an answer counts
-    likewise, apart.
+    a server that was down, or an agent that was suspended, makes nobody late. Time in which nothing listened
+    counts likewise, apart.
     """
 
     _waited: dict[Model, dict[Version, float]] = field(default_factory=dict)
     _unheard: dict[Model, dict[Version, float]] = field(default_factory=dict)
     _last_answer: dict[Model, float] = field(default_factory=dict)
-    _last_silence: dict[Model, float] = field(default_factory=dict)
+    _last_down: dict[Model, float] = field(default_factory=dict)
+    _down: set[Model] = field(default_factory=set)
     _silent_since: dict[Model, float] = field(default_factory=dict)
     _rests_until: dict[Key, float] = field(default_factory=dict)
+
+    def nothing_listens(self, model: Model) -> None:
+        """Note, before `saw`, that there was no connection: the server is not running, or only starting."""
+        self._down.add(model)
 
     def saw(
         self,
@@ -120,11 +125,11 @@ class ServerMemory:
         last = self._last_answer.pop(model, None)
         if versions is None:
             self._silent_since.setdefault(model, now)
-            self._heard_nothing(model, now, shelf)
+            self._lay_there(model, now, shelf)
             return
         self._last_answer[model] = now
         self._silent_since.pop(model, None)
-        self._last_silence.pop(model, None)
+        self._last_down.pop(model, None)
         self._unheard.pop(model, None)
         step = 0.0 if last is None else min(now - last, LONGEST_STEP_SECONDS)
         known = self._waited.get(model, {})
@@ -132,10 +137,15 @@ class ServerMemory:
         late = (versions.keys() | set(shelf)) - available
         self._waited[model] = {version: known.get(version, 0.0) + step for version in late}
 
-    def _heard_nothing(self, model: Model, now: float, shelf: Iterable[Version]) -> None:
-        step = min(now - self._last_silence.get(model, now), LONGEST_STEP_SECONDS)
+    def _lay_there(self, model: Model, now: float, shelf: Iterable[Version]) -> None:
+        """Count for how long nothing has listened; a server that hangs may well be serving a version."""
+        last = self._last_down.pop(model, now)
         known = self._unheard.get(model, {})
-        self._last_silence[model] = now
+        step = 0.0
+        if model in self._down:
+            self._down.remove(model)
+            self._last_down[model] = now
+            step = min(now - last, LONGEST_STEP_SECONDS)
         self._unheard[model] = {version: known.get(version, 0.0) + step for version in shelf}
 
     def installed(self, key: Key) -> None:
@@ -162,7 +172,7 @@ class ServerMemory:
         return dict(self._waited.get(model, {}))
 
     def unheard(self, model: Model) -> Mapping[Version, float]:
-        """Return the seconds for which versions of `model` have lain there and the server did not answer."""
+        """Return the seconds for which versions of `model` have lain there and nothing listened."""
         return dict(self._unheard.get(model, {}))
 
     def silent_seconds(self, model: Model, now: float) -> float:

@@ -15,7 +15,7 @@ from servesync.daemon.admission import Admission, MemoryView
 from servesync.daemon.channels import Notices
 from servesync.daemon.memory import Attempts, ServerMemory
 from servesync.daemon.models_config import ConfigKeeper, Draft, labels_of, told
-from servesync.errors import Reason, ServerError, Stopped, StoreError, SyncError, bug
+from servesync.errors import Reason, ServerDown, ServerError, Stopped, StoreError, SyncError, bug
 from servesync.fetch import read_whole
 from servesync.install import DamageSeen, Inventory, Record, Refusals, Reserve, Shelf, Workspace, awaited_back
 from servesync.plan.facts import (
@@ -330,6 +330,8 @@ class Observer:
                 found = self.server.status(model)
             except ServerError as problem:
                 error = problem
+        if isinstance(error, ServerDown):
+            self.server_memory.nothing_listens(model)
         return found, error
 
     def _view(

@@ -114,8 +114,8 @@ class Server:
     `asked` False: there is no server to ask, and installation is the end. `versions` None: it did not
     answer; `may_be_starting` then tells whether it may be about to. `waited_seconds`: how long an answering
     server has been seen with a version that is not available, or not even listed. `unheard_seconds`: how long
-    a version has lain on the shelf without any answer from the server. `scan_seconds`: how often
-    it looks at the shelf. `latest`: how many of the highest versions a server with
+    a version has lain on the shelf while nothing listened where the server should be. `scan_seconds`: how
+    often it looks at the shelf. `latest`: how many of the highest versions a server with
     policy latest serves.
     """
 

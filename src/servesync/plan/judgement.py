@@ -64,7 +64,7 @@ def _unheard(view: View, version: Version) -> Quarantine | Retry | None:
         return None
     limit = f"serving.load_timeout_seconds is {view.server.load_timeout_seconds:.0f}"
     text = (
-        f"the server has not answered for {waited:.0f} s with it on the shelf ({limit}), and never served it"
+        f"no server has listened for {waited:.0f} s with it on the shelf ({limit}), and none ever served it"
     )
     if item.tries < MOST_TRIES:
         return Retry(version, f"{text}: if the server ends of it at every start, it comes up without it")

@@ -116,7 +116,7 @@ def _waiting_for(view: View, version: Version) -> str:
 def _aside_later(view: View) -> str:
     if view.has_served:
         after = (
-            f"after {view.server.load_timeout_seconds:.0f} s without an answer (serving.load_timeout_seconds)"
+            f"after {view.server.load_timeout_seconds:.0f} s without a server (serving.load_timeout_seconds)"
         )
         return (
             f" (if it ends at every start, this version may be why: {after} it steps aside until it answers)"
