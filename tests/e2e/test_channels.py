@@ -170,6 +170,18 @@ def test_of_two_moves_at_once_one_wins(bucket: Bucket, store: Store) -> None:
     assert now.now.sequence == 1 + len(won)
 
 
+def test_what_is_unproven_is_promoted_with_a_note(box: AgentBox, bucket: Bucket) -> None:
+    """An archive that somebody packed by hand: what it is nobody has looked at yet."""
+    put(bucket, 1)
+
+    done = box.call("promote", "m", "1", "--channel", "stable")
+
+    assert done.returncode == 0
+    assert "note: 1 has no manifest" in done.stderr
+    assert "servesync manifest s3://" in done.stderr
+    assert call(box, "promote", "m", "1", "--channel", "stable")["note"].startswith("1 has no manifest")
+
+
 def test_only_what_is_offered_can_be_promoted(box: AgentBox, bucket: Bucket, server: SaidServer) -> None:
     """The message says what there is; a withdrawn version is not offered."""
     del server

@@ -151,8 +151,10 @@ def _tell(done: publishing.MoveDone, *, as_json: bool) -> None:
     found = done.now
     if as_json:
         plain: dict[str, Any] = found.model_dump(mode="json", by_alias=True)
-        typer.echo(json.dumps(plain | {"was": done.was, "written": done.changed}))
+        typer.echo(json.dumps(plain | {"was": done.was, "written": done.changed, "note": done.note}))
         return
+    if done.note:
+        typer.echo(f"note: {done.note}", err=True)
     name = f"{found.model}, channel {found.channel}"
     if not done.changed:
         typer.echo(f"{name}: at {found.now.version} already; nothing was written")

@@ -13,7 +13,7 @@ from servesync import channel, manifest, sealed
 from servesync.channel import Channel, Entry, Withdrawal
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError, SyncError, TransferError
 from servesync.fetch import read_whole
-from servesync.plan.versions import Model, Release, StoredObject, Version
+from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
 from servesync.publishing.request import stem_of
 from servesync.publishing.takeable import check_not_withdrawn, check_takeable, sound_withdrawal
 from servesync.settings import Fetch, Store
@@ -46,12 +46,13 @@ class Entered(NamedTuple):
 class MoveDone:
     """Where a channel stood before (None: it is new, or was unreadable), and where it stands now.
 
-    `changed`: whether anything was written.
+    `changed`: whether anything was written. `note`: what whoever moved it should know.
     """
 
     was: Version | None
     now: Channel
     changed: bool
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,10 @@ class Desk:
         remains = self._listing.remains.get(self._model, ())
         return next((release for release in remains if release.version == version), None)
 
-    def check_offered(self, version: Version) -> None:
-        """Make sure that instances can get a version, as far as its manifest and the store can tell.
+    def check_offered(self, version: Version) -> str:
+        """Make sure that instances can get a version; return what cannot be told yet, or nothing.
+
+        That is as far as its manifest and the store can tell.
 
         Raises:
             ReleaseRefused: they cannot, and why.
@@ -105,7 +108,7 @@ class Desk:
         release = self._release(version)
         if release is not None:
             check_takeable(release, self._store, self._reader, self._read)
-            return
+            return "" if release.manifest is not None else self._unproven(release)
         remains = self._remains(version)
         if remains is not None and remains.manifest is not None:
             check_not_withdrawn(remains, self._read(remains.manifest, manifest.MAX_MANIFEST_BYTES))
@@ -115,6 +118,14 @@ class Desk:
         why = str(problem) if problem else there
         text = f"{self._store.url} does not offer {self._model} {version}: {why}"
         raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
+
+    def _unproven(self, release: Release) -> str:
+        text = (
+            f"{release.version} has no manifest: whether it is sound is known once an instance has brought it"
+        )
+        if release.layout is Layout.DIRECTORY:
+            return text
+        return f"{text}; `servesync manifest s3://{self._store.bucket}/{release.objects[0].key}` proves it"
 
     def channel(self, name: str) -> Channel | None:
         """Return a channel; None if there is none."""

@@ -8,6 +8,7 @@ import getpass
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from servesync import channel
 from servesync.channel import Channel
@@ -44,8 +45,8 @@ def promote(
     """
     model, version, name = _model(names[0]), _version(names[1]), _channel(names[2])
     with _opened(store, model) as desk:
-        desk.check_offered(version)
-        return desk.move(name, Entered(version, "promote", who, why), after)
+        note = desk.check_offered(version)
+        return replace(desk.move(name, Entered(version, "promote", who, why), after), note=note)
 
 
 def rollback(store: Store, names: tuple[str, str], to: str | None, who: str, why: str) -> MoveDone:
@@ -64,13 +65,13 @@ def rollback(store: Store, names: tuple[str, str], to: str | None, who: str, why
             )
             raise ReleaseRefused(Reason.CHANNEL_INVALID, text)
         try:
-            desk.check_offered(version)
+            note = desk.check_offered(version)
         except ReleaseRefused as error:
             if to is not None:
                 raise
             text = f"{model} {version}, where it was before: {error}; {_elsewhere(found, version)}"
             raise ReleaseRefused(error.reason, text) from error
-        return desk.move(name, Entered(version, "rollback", who, why))
+        return replace(desk.move(name, Entered(version, "rollback", who, why)), note=note)
 
 
 def _elsewhere(found: Channel, version: Version) -> str:
