@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -378,3 +379,31 @@ def fill(path: Path) -> None:
                     pass
             except OSError:
                 continue
+
+
+@AS_ROOT
+def test_a_rollback_on_a_full_disk_waits_for_space(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """Without a byte for the record nothing comes back; it is tried again after a pause, not all the time."""
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    with tmpfs(box.models_dir, "size=20m"), said_server() as server:
+        box.overrides |= {"serving": {"rest_url": server.url}, "log": {"level": "debug"}}
+        with box.running() as process:
+            box.until(lambda: box.numbers() == ["1"], "version 1")
+            server.versions = {1: UP}
+            bucket.put("prod/m/2.tar.gz", small_archive(tree, 2))
+            box.until(lambda: box.numbers() == ["1", "2"], "version 2")
+            server.versions = {1: UP, 2: UP}
+            box.until(lambda: box.numbers() == ["2"], "version 1 in the reserve")
+            server.versions = {2: UP}
+            fill(box.models_dir / "full")
+            box.models = [{"name": "m", "versions": {"pin": [1]}}]
+            box.write_settings()
+            process.send_signal(signal.SIGHUP)
+            box.until(lambda: failures(box), "the failure")
+            before = len(box.events("poll_finished"))
+            box.until(lambda: len(failures(box)) > 1, "the next failure")
+            assert len(box.events("poll_finished")) - before < 100  # one each second, and what wakes it
+            (box.models_dir / "full").unlink()
+            box.until(lambda: box.numbers() == ["1", "2"], "version 1 back")

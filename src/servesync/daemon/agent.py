@@ -144,7 +144,7 @@ class Agent:
             (self._rank(view.plan.model), view, action)
             for view in seen.models.values()
             for action in view.plan.actions
-            if isinstance(action, Restore | Install | Repair)
+            if isinstance(action, Restore | Install | Repair) and not self._executor.is_paused(view, action)
         ]
         for _, view, action in sorted(found, key=lambda item: item[0]):
             yield view, action

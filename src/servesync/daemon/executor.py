@@ -53,8 +53,7 @@ class Executor:
             Stopped: the agent is to stop; nothing half-done counts.
         """
         model = view.plan.model
-        attempts, now = self.observer.attempts, time.monotonic()
-        if attempts.is_paused((model, action.version), type(action).__name__, now):
+        if self.is_paused(view, action):
             return False
         with bound_contextvars(model=model, version=action.version):
             try:
@@ -71,6 +70,11 @@ class Executor:
             else:
                 return self._done(action)
         return False
+
+    def is_paused(self, view: ModelView, action: Action) -> bool:
+        """Whether the pause after the last failure of this very action is not over."""
+        key = (view.plan.model, action.version)
+        return self.observer.attempts.is_paused(key, type(action).__name__, time.monotonic())
 
     def _act(self, view: ModelView, action: Action) -> None:
         model = view.plan.model
