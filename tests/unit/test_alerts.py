@@ -151,6 +151,28 @@ def test_each_fires_when_provoked(promtool: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_job_of_another_name_is_missed_as_well(promtool: str, tmp_path: Path) -> None:
+    """In a cluster one job scrapes all pods; what never was an agent is none of ours."""
+    others = {
+        'up{instance="c", job="pods"}': "1x60 0x60",
+        'servesync_build_info{instance="c", job="pods"}': "1x60 stale",
+        'up{instance="d", job="pods"}': "1x60 0x60",
+    }
+    done = run(promtool, tmp_path, [scenario(others, [MINUTES - 1], {"ServesyncDown"})])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_names_what_helps() -> None:
+    """A section of the runbook."""
+    headings = re.findall(r"^## (.*)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
+    sections = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    for rule in (rule for group in groups for rule in group["rules"]):
+        place, _, section = rule["annotations"]["runbook"].partition("#")
+        assert place == "docs/runbook.md"
+        assert section in sections, rule["alert"]
+
+
 def exposed() -> set[str]:
     """Return the names of all metrics and samples that an agent shows."""
     families = register(full_board(), lambda: 0).collect()

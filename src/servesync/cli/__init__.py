@@ -67,8 +67,8 @@ app = typer.Typer(
     help="Brings models from an S3 store into TensorFlow Serving safely.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done; 1 unexpected; 2 usage or settings; 3 a required version is not in place, or "
-    "the doctor found something that fails; 4 another agent holds the lock.",
+    epilog="Exit codes: 0 done; 1 failed, and the message says why; 2 usage or settings; 3 a required "
+    "version is not in place, or the doctor found something that fails; 4 another agent holds the lock.",
 )
 
 
