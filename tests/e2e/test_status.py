@@ -36,6 +36,12 @@ def test_tables_and_exit_codes(box: AgentBox, bucket: Bucket, real_models: Path)
         after = status("--url", admin.url)
         machine = status("--url", f"{admin.url}/status", "--json")
 
+        held = box.command("plan")
+        plan = subprocess.run(held, env=box.environment(), capture_output=True, text=True, check=True).stdout
+
+    assert "nothing can be done for 2: see above" in plan
+    assert [line for line in plan.splitlines() if line.startswith("2 ") and "no archive" in line], plan
+    assert "…" not in after.stdout
     assert after.returncode == 0, after.stdout + after.stderr
     for word in ("serving", "held", "archive_format", "none to ask", "version_installed", "s ago"):
         assert word in after.stdout
@@ -49,8 +55,30 @@ def test_no_agent_is_said_plainly() -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert "no agent answers at http://127.0.0.1:1/status" in done.stderr
-    assert "admin.port" in done.stderr
+    assert "or -c with its settings" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_settings_say_where_the_agent_is(box: AgentBox) -> None:
+    """Its address and port; what listens nowhere is named."""
+    box.overrides["admin"] = {"host": "127.0.0.2", "port": 19}
+    there = status("-c", str(box.write_settings()))
+    assert "no agent answers at http://127.0.0.2:19/status" in there.stderr
+
+    box.overrides["admin"] = {"port": None}
+    nowhere = status("-c", str(box.write_settings()))
+    assert nowhere.returncode == 2
+    assert "admin.port is None: give --url" in nowhere.stderr
+
+
+def test_a_plan_names_the_channel_that_it_waits_for(box: AgentBox, bucket: Bucket) -> None:
+    """Where nothing can be done until somebody promotes."""
+    bucket.put("prod/m/1.tar.gz", b"anything")
+    box.models = [{"name": "m", "versions": {"channel": "prod"}}]
+    done = subprocess.run(
+        box.command("plan"), env=box.environment(), capture_output=True, text=True, check=True
+    )
+    assert "nothing, until the channel prod has a position: `servesync promote m VERSION " in done.stdout
 
 
 def test_something_else_on_the_port_is_named() -> None:

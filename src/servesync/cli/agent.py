@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 
 from servesync.cli import show
+from servesync.cli.terminal import console
 from servesync.daemon.build import build_observer
 from servesync.daemon.once import sync_once
 from servesync.daemon.process import run_daemon
@@ -53,7 +53,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps(show.as_json(seen), indent=2))
     else:
-        show.show(seen, Console())
+        show.show(seen, console())
     if seen.store_error:
         raise typer.Exit(STORE_FAILED)
 

@@ -4,12 +4,12 @@ import json
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from servesync import publishing
 from servesync.channel import Channel, Move
 from servesync.cli.publish import ConfigFile, Endpoint, Pattern, Region, StoreUrl, store_of
+from servesync.cli.terminal import console
 from servesync.errors import Reason, SettingsError
 
 ModelName = Annotated[str, typer.Argument(help="The model.", metavar="MODEL")]
@@ -138,7 +138,7 @@ def channels(
         table.add_row(name, *_cells(item.now), style="bold")
         for move in item.past:
             table.add_row("", *_cells(move), style="dim")
-    Console().print(table)
+    console().print(table)
 
 
 def _cells(move: Move) -> tuple[str, ...]:

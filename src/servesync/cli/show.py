@@ -11,7 +11,7 @@ from servesync.daemon.admission import MemoryView
 from servesync.daemon.models_config import Draft
 from servesync.daemon.observe import ModelView, Observation
 from servesync.errors import SyncError
-from servesync.plan.facts import Role
+from servesync.plan.facts import Follow, Role
 
 _STYLES: Final = {
     Role.SERVING: "green",
@@ -24,6 +24,9 @@ _STYLES: Final = {
     Role.FOREIGN: "red",
     Role.MISSING: "red",
 }
+
+
+_STUCK: Final = frozenset({Role.HELD, Role.MISSING})
 
 
 def show(seen: Observation, console: Console) -> None:
@@ -105,7 +108,23 @@ def _next_step(view: ModelView) -> str:
         f"{type(action).__name__.lower()} {action.version}: {escape(action.because)}"
         for action in view.plan.actions
     ]
-    return ("next: " + "; ".join(steps) if steps else "nothing to do") + "\n"
+    return ("next: " + "; ".join(steps) if steps else _why_nothing(view)) + "\n"
+
+
+def _why_nothing(view: ModelView) -> str:
+    if view.facts.offered is None:
+        return "not known: the store was not listed"
+    policy = view.facts.policy
+    unknown = (
+        [name for name in policy.channels if name not in view.facts.channels]
+        if isinstance(policy, Follow)
+        else []
+    )
+    if unknown:
+        move = f"servesync promote {view.plan.model} VERSION --channel {unknown[0]}"
+        return f"nothing, until the channel {', '.join(unknown)} has a position: `{move}`"
+    stuck = [version for version, verdict in view.plan.verdicts.items() if verdict.role in _STUCK]
+    return f"nothing can be done for {', '.join(map(str, stuck))}: see above" if stuck else "nothing to do"
 
 
 def as_json(seen: Observation) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import httpx
@@ -12,7 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from servesync.admin.ages import age
-from servesync.errors import Reason, ServerError
+from servesync.cli.terminal import console
+from servesync.errors import Reason, ServerError, SettingsError
+from servesync.settings_file import environment_overrides, load_settings
 
 DEFAULT_URL: Final = "http://127.0.0.1:9494"
 NOT_SERVED: Final = 3
@@ -37,19 +40,43 @@ Json = Mapping[str, Any]
 
 
 def status(
-    url: Annotated[str, typer.Option(help="Where the agent's admin interface is.")] = DEFAULT_URL,
+    url: Annotated[
+        str | None, typer.Option(help=f"Where the agent's admin interface is: {DEFAULT_URL} if not given.")
+    ] = None,
     *,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", metavar="FILE", help="Take admin.host and admin.port from these settings."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The agent's own JSON, for programs.")] = False,
 ) -> None:
     """Show what the running agent reports. Exit code 3: a required model is not in place or not served."""
-    found = fetch_status(url)
+    found = fetch_status(url or _url_of(config))
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
-        show_status(found, Console())
+        show_status(found, console())
     required = [item for item in found["models"].values() if item["required"]]
     if found["looked_at"] is None or not all(item["in_place"] and item["served"] for item in required):
         raise typer.Exit(NOT_SERVED)
+
+
+def _url_of(config: Path | None) -> str:
+    """Return where an agent with these settings can be asked on this machine.
+
+    Raises:
+        SettingsError: they cannot be used, or it answers nowhere.
+    """
+    if config is None:
+        return DEFAULT_URL
+    admin = load_settings(config, environment_overrides()).admin
+    if not admin.port:
+        text = f"{config}: admin.port is {admin.port}: give --url, or ask the agent's log (admin_listening)"
+        raise SettingsError(Reason.SETTINGS_INVALID, text)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(admin.host, admin.host)  # noqa: S104 (not bound, asked)
+    return f"http://[{host}]:{admin.port}" if ":" in host else f"http://{host}:{admin.port}"
 
 
 def fetch_status(url: str) -> Json:
@@ -73,8 +100,8 @@ def fetch_status(url: str) -> Json:
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         cause = str(error) or type(error).__name__
         text = (
-            f"no agent answers at {where} ({cause}): is `servesync run` at work there, with admin.host and "
-            "admin.port as in --url?"
+            f"no agent answers at {where} ({cause}): is `servesync run` at work there? Give --url, or -c "
+            "with its settings"
         )
         raise ServerError(Reason.ADMIN_UNAVAILABLE, text) from error
     if code != httpx.codes.OK:

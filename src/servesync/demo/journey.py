@@ -50,6 +50,7 @@ def run_demo() -> int:
             console.print(f"\n[red]The demo failed:[/red] {error}")
             return 1
     console.print(f"\nDone in {time.monotonic() - started:.0f} s. Everything is stopped and removed again.")
+    console.print('Next: README.md, "Your own bucket, in five minutes".')
     return 0
 
 
