@@ -444,6 +444,25 @@ def test_a_model_without_a_version(wish: dict[str, object], level: str, words: l
     assert_says(ward.examined(), "layout.model", level, *words)
 
 
+def test_a_channel_that_is_not_there(ward: Ward) -> None:
+    """The command that makes it is named, and so are those that are there, which are no strange keys."""
+    ward.bucket.put("prod/m/channels/stable.json", b"{}")
+    ward.wants({"name": "m", "versions": {"channel": ["prod", "stable"]}})
+    findings = ward.examined()
+
+    assert_says(
+        findings,
+        "layout.channel",
+        "fail",
+        "m",
+        "prod",
+        "servesync promote m VERSION --channel prod",
+        "stable",
+    )
+    assert_says(findings, "layout.channel", "ok", "stable")
+    assert_says(findings, "layout.keys", "ok")
+
+
 def test_a_manifest_is_asked_for(ward: Ward) -> None:
     """The command that makes one is named."""
     ward.set("store", require_manifest=True)

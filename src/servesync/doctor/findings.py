@@ -42,6 +42,7 @@ class Check(StrEnum):
     STORE_REGION = "store.region"
     STORE_TLS = "store.tls"
 
+    LAYOUT_CHANNEL = "layout.channel"
     LAYOUT_KEYS = "layout.keys"
     LAYOUT_MODEL = "layout.model"
     LAYOUT_OTHERS = "layout.others"

@@ -2,9 +2,10 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator
 from typing import Final
 
+from servesync.channel import parse_key
 from servesync.doctor.findings import Check, Finding, Level, fail, ok, warn
 from servesync.plan.versions import Layout, Model, Release, Version
 from servesync.settings import ModelSettings, Settings
@@ -33,6 +34,8 @@ class _Keys:
         if size == 0 and (not key or key.endswith("/")):
             return
         self.count += 1
+        if parse_key(key) is not None:
+            return
         misfit = explain(self._pattern, key, self._wanted)
         if misfit is not None:
             self.kinds[misfit.kind] += 1
@@ -108,6 +111,7 @@ class LayoutArea:
         usable = [r for r in releases if not self._settings.store.require_manifest or r.manifest]
         self.largest_bytes = max([self.largest_bytes, *(release.stored_bytes for release in usable)])
         yield from self._unproven(model, releases)
+        yield from _channels(model, wish, listing.channels.get(model, {}))
         for version, error in sorted(problems.items(), reverse=True)[:SHOWN]:
             said = f"{error.reason.value}: {error}"
             advice = "it is not installed; docs/reasons.md has more on the reason"
@@ -129,6 +133,19 @@ class LayoutArea:
         how = "publish them with `servesync publish`" if directories else "run `servesync manifest` for each"
         text = f"without a manifest, which store.require_manifest asks for: {versions}"
         yield warn(Check.LAYOUT_UNPROVEN, text, f"{how}, or set store.require_manifest: false", model)
+
+
+def _channels(model: Model, wish: ModelSettings, there: Collection[str]) -> Iterator[Finding]:
+    names = sorted(there)
+    for name in wish.channels:
+        if name in names:
+            yield ok(Check.LAYOUT_CHANNEL, f"the store has the channel {name}, which is followed", model)
+            continue
+        text = f"follows the channel {name}, which the store does not have"
+        advice = f"`servesync promote {model} VERSION --channel {name} -c FILE`"
+        level = Level.FAIL if wish.required else Level.WARN
+        others = f", or correct the name; there are {_some(names)}" if names else ""
+        yield Finding(Check.LAYOUT_CHANNEL, level, text, f"{advice}{others}", model)
 
 
 def _offer(model: Model, wish: ModelSettings, usable: list[Release]) -> Finding:
