@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from admin_client import AdminClient
 from agent_box import AgentBox
 from big_models import files_of, small_archive
 from fixtures_store import Bucket
+from said_server import UP, said_server
 
 
 def status(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -57,6 +59,31 @@ def test_no_agent_is_said_plainly() -> None:
     assert "no agent answers at http://127.0.0.1:1/status" in done.stderr
     assert "or -c with its settings" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_serves_while_something_else_is_wanted(box: AgentBox, bucket: Bucket, real_models: Path) -> None:
+    """A pin that leads to a refused version takes nothing away, and the heading says so."""
+    bucket.put("prod/m/1.tar.gz", small_archive(files_of(real_models / "plain_module"), 1))
+    bucket.put("prod/m/2.tar.gz", b"no archive")
+    with said_server() as server:
+        box.overrides = {"serving": {"rest_url": server.url}}
+        admin = AdminClient.listen(box)
+        box.models = [{"name": "m", "versions": {"pin": [1]}}]
+        with box.running() as process:
+            box.until(lambda: box.numbers() == ["1"])
+            server.versions = {1: UP}
+            box.until(lambda: box.events("version_available"))
+            box.models = [{"name": "m", "versions": {"pin": [2]}}]
+            box.write_settings()
+            process.send_signal(signal.SIGHUP)
+            box.until(lambda: box.events("version_refused"))
+            box.until(lambda: not admin.status()["models"]["m"]["in_place"])
+            shown = status("--url", admin.url)
+
+    assert shown.returncode == 3
+    assert "m (pin: [2], required): not in place, not served as wanted (1 goes on serving)" in shown.stdout
+    assert "version_refused m 2 " in shown.stdout
+    assert box.numbers() == ["1"]
 
 
 def test_settings_say_where_the_agent_is(box: AgentBox) -> None:

@@ -140,7 +140,10 @@ def show_status(found: Json, console: Console) -> None:
             console.print(f"and {model['more_versions']} more in the store that nobody wants")
     for event in found["events"][:SHOWN_EVENTS]:
         style = _STYLES.get(event["level"], "")
-        line = " ".join(str(event[key]) for key in ("event", "model", "version", "reason") if key in event)
+        words = dict.fromkeys(
+            str(event[key]) for key in ("event", "model", "version", "reason") if key in event
+        )
+        line = " ".join(words)
         text = f"{event['timestamp'][:19]}Z {line}  {event.get('because', '')}"
         console.print(escape(text), style=style, overflow="ellipsis", no_wrap=True)
 
@@ -148,7 +151,9 @@ def show_status(found: Json, console: Console) -> None:
 def _model_table(name: str, model: Json, found: Json) -> Table:
     need = "required" if model["required"] else "optional"
     place = "in place" if model["in_place"] else "[red]not in place[/]"
-    served = "served" if model["served"] else "[yellow]not served[/]"
+    answering = [number for number, item in model["versions"].items() if item["server"] == "AVAILABLE"]
+    meanwhile = f" ({', '.join(answering)} goes on serving)" if answering else ""
+    served = "served" if model["served"] else f"[yellow]not served as wanted[/]{meanwhile}"
     title = f"{name} ({model['policy']}, {need}): {place}, {served}"
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for column in ("version", "state", "disk", "server", "size", "installed", "why"):
