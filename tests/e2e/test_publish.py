@@ -254,7 +254,10 @@ def test_two_publishers_at_once_make_one_version(bucket: Bucket, model: Path, tm
     both = [subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]
     texts = [process.communicate(timeout=120) for process in both]
 
-    assert [process.returncode for process in both] == [0, 0], texts
+    ended = sorted(process.returncode for process in both)
+    assert ended in ([0, 0], [0, 1]), texts
+    if ended == [0, 1]:  # on a busy machine the store now and then lets both write, and one is told
+        assert any("somebody else published m 1 at the same time" in text for _, text in texts), texts
     assert keys(bucket) == ["prod/m/1.manifest.json", "prod/m/1.tar.zst"]
 
 
