@@ -922,6 +922,17 @@ def test_a_withdrawn_version_that_a_label_holds_says_so() -> None:
     assert "move the label" in held.verdicts[Version(7)].why
 
 
+def test_a_foreign_version_that_the_store_has_is_to_be_left() -> None:
+    """Whoever migrates serves from it: it is about to be taken over."""
+    settling = Hold(Reason.RELEASE_INCOMPLETE, "20 s were left")
+    facts = facts_of(Case("", Latest(1), {1}, {1: "f", 2: "f"}, {1: UP, 2: UP}, []))
+    verdicts = plan(replace(facts, held={Version(1): settling})).verdicts
+
+    assert "leave it, it is compared, and taken over" in verdicts[Version(1)].why
+    assert "20 s were left" in verdicts[Version(1)].why
+    assert "remove it by hand" in verdicts[Version(2)].why
+
+
 def test_a_missing_pin_is_named() -> None:
     """A pin that neither store nor shelf has shows up in the plan."""
     found = plan(facts_of(Case("", Pin(versions(7)), {1}, {}, {}, [])))

@@ -125,6 +125,10 @@ def _verdict_on_strange(view: View, version: Version) -> Verdict:
     hold = view.facts.held.get(version)
     why = f" ({hold.reason.value}: {hold.text})" if hold else ""
     if view.facts.shelf[version].condition is Condition.FOREIGN:
+        undecided = hold is None or hold.passing or hold.reason is Reason.RELEASE_INCOMPLETE
+        if undecided and version in view.offered:
+            text = "not put there by servesync; the store has this number, too: leave it, it is compared, and"
+            return Verdict(Role.FOREIGN, f"{text} taken over if it is the same{why}")
         return Verdict(
             Role.FOREIGN,
             f"not put there by servesync, so left alone; remove it by hand if it is not wanted{why}",
