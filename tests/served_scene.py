@@ -9,11 +9,19 @@ from servesync.demo.client import Client
 from servesync.demo.server import ModelServer
 
 INPUTS = [1.0]
+UNKNOWN_OPERATION = "NoOq"
 
 
 def files_of(root: Path) -> dict[str, bytes]:
     """Return every file of a model."""
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def unloadable_by_server(tree: dict[str, bytes]) -> dict[str, bytes]:
+    """Return a sound SavedModel whose main graph, not only a function, has an operation that nobody knows."""
+    graph = tree["saved_model.pb"]
+    assert b"NoOp" in graph
+    return tree | {"saved_model.pb": graph.replace(b"NoOp", UNKNOWN_OPERATION.encode())}
 
 
 class Scene:
@@ -26,11 +34,8 @@ class Scene:
         self._models = {1: files_of(exported / "1"), 2: files_of(exported / "2")}
 
     def publish(self, version: int, *, like: int = 1, unloadable: bool = False) -> None:
-        """Upload a version; an unloadable one is a sound SavedModel with an operation that nobody knows."""
-        tree = dict(self._models[like])
-        if unloadable:
-            assert b"AddV2" in tree["saved_model.pb"]
-            tree["saved_model.pb"] = tree["saved_model.pb"].replace(b"AddV2", b"AddV9")
+        """Upload a version."""
+        tree = unloadable_by_server(self._models[like]) if unloadable else dict(self._models[like])
         self.bucket.put(f"prod/m/{version}.tar.gz", tar_gz_of(tree, f"{version:07}"))
 
     def tree(self, version: int) -> dict[str, bytes]:

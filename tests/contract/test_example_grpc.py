@@ -16,7 +16,7 @@ import pytest
 import grpc_client
 import tfs_messages as tfs
 from grpc_client import GrpcClient, NotServed, Target
-from servesync.demo.server import FLAGS, PROGRAM, ModelServer
+from servesync.demo.server import PROGRAM, ModelServer
 from tfs_messages import DType, Tensor
 
 STATES = {2: 30, 1: 30}
@@ -215,7 +215,7 @@ def test_against_the_real_server(tmp_path: Path) -> None:
         "model_version_policy { all {} } } }"
     )
     port = ModelServer.free_port()
-    with ModelServer(config, tmp_path / "server.log", flags=(*FLAGS, f"--port={port}")) as server:
+    with ModelServer(config, tmp_path / "server.log", grpc_port=port) as server:
         server.wait_ready(120)
         with GrpcClient(f"127.0.0.1:{port}") as client:
             deadline = time.monotonic() + 40

@@ -6,24 +6,32 @@ real SavedModels. One server has many models; each test has a model of its own.
 
 import os
 import shutil
+import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import httpx
 import pytest
 
+from bundle_writer import bytes_field
+from servesync.confirm.footprint import ServerFootprint
 from servesync.demo.server import FLAGS, PROGRAM, ModelServer
+from servesync.verify.table import masked
+from tfs_messages import PredictRequest, Tensor
 
 MODELS = [
     "good", "half", "novars", "emptied", "update", "rollback", "retry", "plain", "missing", "labels",
-    "pinned", "broken", "refused",
+    "pinned", "broken", "refused", "new_ops", "warmed", "small",
 ]  # fmt: skip
 KINDS = ["string_assets", "without_variables", "partitioned"]
 LATEST = "latest { num_versions: 1 }"
 POLICIES = {"half": LATEST, "update": LATEST, "rollback": LATEST, "pinned": "specific { versions: 1 }"}
 SECONDS = 40.0
+MOST_GROWTH_BYTES = 64 << 20
 
 
 class World:
@@ -64,10 +72,16 @@ class World:
         aside.write_text("model_config_list { " + "\n".join(blocks) + " }\n")
         aside.replace(self.config)
 
-    def put(self, model: str, version: int, breaking: Callable[[Path], object] = lambda _: None) -> None:
+    def put(
+        self,
+        model: str,
+        version: int,
+        breaking: Callable[[Path], object] = lambda _: None,
+        kind: str = "plain_module",
+    ) -> None:
         """Rename a version into place, broken beforehand if asked."""
         staged = self._staging / f"{model}-{version}"
-        shutil.copytree(self._real_models / (model if model in KINDS else "plain_module"), staged)
+        shutil.copytree(self._real_models / (model if model in KINDS else kind), staged)
         breaking(staged)
         (self.root / model).mkdir(parents=True, exist_ok=True)
         staged.rename(self.root / model / str(version))
@@ -217,7 +231,6 @@ def test_requests_that_do_not_fit_the_model(body: object, world: World) -> None:
     [
         ("GET", "/v1/models/unknown", 404),
         ("GET", "/v1/models/good/versions/9", 404),
-        ("GET", "/v1/models/good/versions/99999999999999999999", 400),
         ("GET", "/v1/models", 400),
         ("GET", "/v1/models/good/labels/any", 200),
         ("POST", "/v1/models/good/versions/9:predict", 404),
@@ -232,6 +245,13 @@ def test_answers_to_what_is_not_there(method: str, path: str, status: int, world
 
     assert answer.status_code == status
     assert ("error" in answer.json()) == (status != 200)
+
+
+def test_a_version_of_more_than_64_bits_has_an_empty_answer(world: World) -> None:
+    """400, and no JSON."""
+    answer = world.http.get(f"{world.server.url}/v1/models/good/versions/99999999999999999999")
+
+    assert (answer.status_code, answer.content) == (400, b"")
 
 
 def test_a_half_copied_version_fails_and_is_not_tried_again(world: World) -> None:
@@ -315,6 +335,111 @@ def test_under_all_a_refused_version_can_come_back(world: World) -> None:
     world.put("retry", 2)
 
     world.until("retry", {2: "AVAILABLE", 1: "AVAILABLE"})
+
+
+def renamed(staged: Path, known: bytes, unknown: bytes) -> None:
+    """Give operations another name, of the same length."""
+    pb = staged / "saved_model.pb"
+    assert known in pb.read_bytes()
+    pb.write_bytes(pb.read_bytes().replace(known, unknown))
+
+
+def unknown_in_a_function(staged: Path) -> None:
+    """An operation that no server knows, where each export of TensorFlow 2 has its operations."""
+    renamed(staged, b"AddV2", b"AddV9")
+
+
+def warmed(staged: Path, *records: bytes) -> Path:
+    """Give a version warm-up requests."""
+    file = staged / "assets.extra/tf_serving_warmup_requests"
+    file.parent.mkdir()
+    with tf_records(file) as write:
+        for record in records:
+            write(record)
+    return file
+
+
+@contextmanager
+def tf_records(file: Path) -> Iterator[Callable[[bytes], object]]:
+    """Write a TFRecord file: length, its checksum, data, its checksum."""
+
+    def checked(data: bytes) -> bytes:
+        return data + struct.pack("<I", masked(google_crc32c.value(data)))
+
+    with file.open("wb") as out:
+        yield lambda data: out.write(checked(struct.pack("<Q", len(data))) + checked(data))
+
+
+def recorded(values: int = 50, signature: str = "") -> bytes:
+    """Return a PredictionLog with a predict request of so many values."""
+    request = PredictRequest()
+    request.model_spec.signature_name = signature
+    Tensor.of([[1.0] * values]).fill(request.inputs.add(key="x").value)
+    return bytes_field(6, bytes_field(1, request.SerializeToString()))
+
+
+def warmed_and_unknown(staged: Path) -> None:
+    """A version that would load, and fail the first request."""
+    unknown_in_a_function(staged)
+    warmed(staged, recorded())
+
+
+def test_an_unknown_operation_in_a_function_loads_and_then_fails_every_request(world: World) -> None:
+    """O13: AVAILABLE, and 404 for each prediction: AVAILABLE does not say that a version answers."""
+    world.put("new_ops", 2, unknown_in_a_function)
+    world.until("new_ops", {2: "AVAILABLE", 1: "AVAILABLE"})
+
+    answer = world.predict("new_ops", 2)
+    assert answer.status_code == 404
+    assert "Op type not registered 'AddV9'" in answer.json()["error"]
+    assert world.predict("new_ops", 1).status_code == 200
+
+
+def test_an_unknown_operation_in_the_main_graph_ends_the_load(world: World) -> None:
+    """O13: graphs of TensorFlow 1 have their operations there."""
+    world.put("new_ops", 3, lambda staged: renamed(staged, b"Mul", b"Muz"), kind="without_variables")
+    wait_until(lambda: 3 in world.states("new_ops") and world.states("new_ops")[3].startswith("END "))
+
+    assert world.states("new_ops")[3] == "END NOT_FOUND"
+    assert world.predict("new_ops", 1).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("version", "breaking", "state"),
+    [
+        (2, lambda staged: warmed(staged, recorded()), "AVAILABLE"),
+        (3, lambda staged: warmed(staged, b"", *[recorded()] * 999), "AVAILABLE"),
+        (4, lambda staged: warmed(staged, *[recorded()] * 1001), "END INVALID_ARGUMENT"),
+        (5, lambda staged: flip(warmed(staged, recorded(), recorded())), "END DATA_LOSS"),
+        (6, lambda staged: warmed(staged, b"\xff" * 9), "END INVALID_ARGUMENT"),
+        (7, lambda staged: warmed(staged, recorded(signature="no_such")), "END INVALID_ARGUMENT"),
+        (8, lambda staged: warmed(staged, recorded(49)), "END INVALID_ARGUMENT"),
+        (9, lambda staged: warmed(staged, bytes_field(5, b"")), "END UNIMPLEMENTED"),
+        (10, warmed_and_unknown, "END NOT_FOUND"),
+    ],
+)
+def test_warm_up_requests_are_replayed_at_load(
+    version: int, breaking: Callable[[Path], object], state: str, world: World
+) -> None:
+    """O13: one that fails, a damaged file and record 1,001 refuse the version; an empty record passes."""
+    world.put("warmed", version, breaking)
+    wait_until(lambda: world.states("warmed").get(version, "").startswith(("END ", "AVAILABLE")))
+
+    assert world.states("warmed")[version] == state
+    assert world.predict("warmed", 1).status_code == 200
+
+
+def test_the_growth_by_a_small_version_says_little(world: World) -> None:
+    """O17: by 0 to 35 MB for a version of 1 MB, from run to run, and an unload gives nothing back at once."""
+    footprint = ServerFootprint(world.server.url)
+    before = footprint.used_bytes()
+    world.put("small", 2)
+    world.until("small", {2: "AVAILABLE", 1: "AVAILABLE"})
+    after = footprint.used_bytes()
+
+    assert before is not None
+    assert after is not None
+    assert -MOST_GROWTH_BYTES < after - before < MOST_GROWTH_BYTES
 
 
 SHARD = "variables/variables.data-00000-of-00001"
@@ -511,6 +636,14 @@ def test_a_bad_version_ends_the_next_start(tmp_path: Path, real_models: Path, *,
             world.states("good")
         world.put("good", 1, lambda staged: (staged / "saved_model.pb").unlink())
 
+        assert server.wait(120) == 255
+
+
+def test_a_port_for_grpc_is_obligatory(tmp_path: Path, real_models: Path, *, only_standin: bool) -> None:
+    """O15: with `--port=0` the server ends at once."""
+    world = World(tmp_path, real_models, only_standin=only_standin, flags=("--port=0",))
+    world.write_config([])
+    with world.http, world.server as server:
         assert server.wait(120) == 255
 
 

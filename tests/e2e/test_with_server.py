@@ -9,7 +9,7 @@ import pytest
 from admin_client import AdminClient
 from agent_box import tar_gz_of
 from fixtures_store import Bucket
-from served_scene import Scene, scene_of
+from served_scene import UNKNOWN_OPERATION, Scene, scene_of
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_a_bad_version_is_a_log_line_and_not_an_outage(scene: Scene) -> None:
             assert scene.box.numbers() == ["1"]
             (refused,) = scene.box.events("version_quarantined")
             assert refused["reason"] == "server_refused"
-            assert "AddV9" in refused["because"]
+            assert UNKNOWN_OPERATION in refused["because"]
 
             fetched = len(scene.box.events("version_fetched"))
             scene.publish(3, like=2)

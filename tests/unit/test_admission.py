@@ -113,25 +113,42 @@ def facts(
 
 
 def test_what_the_server_grew_by_raises_the_next_estimate(workspace: Workspace, server: Growing) -> None:
-    """Version 2 weighs 16 MiB and took 32: version 9 is taken to need twice its weight."""
+    """Version 2 weighs 16 MiB and took 32 more than noise: version 9 is taken to need twice its weight."""
     judge = admission(workspace, server.url, 1000 * MIB)
     put(workspace, 1, 16 * MIB)
     judge.admit({M: facts(workspace, {Version(1): UP})}, OFFERED, 0.0)
     judge.about_to_load((M, Version(2)))
     put(workspace, 2, 16 * MIB)
     judge.admit({M: facts(workspace, {Version(1): UP})}, OFFERED, 1.0)
-    server.grow(32)
+    server.grow(64 + 32)
     found = facts(workspace, {Version(1): UP, Version(2): UP})
     judge.admit({M: found}, OFFERED, 2.0)
 
     grown = judge.available((M, Version(2)))
 
     assert grown is not None
-    assert 31 * MIB < grown < 40 * MIB
+    assert 95 * MIB < grown < 104 * MIB
     judge.admit({M: found}, OFFERED, 3.0)
     short = judge.shortage(found, release(9), 600 * MIB)
     assert short is not None
-    assert short.version_bytes == pytest.approx(600 * grown / 16, rel=0.01)
+    assert short.version_bytes == pytest.approx(600 * (grown - 64 * MIB) / 16, rel=0.01)
+
+
+def test_noise_teaches_nothing(workspace: Workspace, server: Growing) -> None:
+    """A version of 1 MiB for which the server grows by 35 is no reason to hold the next one back."""
+    judge = admission(workspace, server.url, 1000 * MIB)
+    put(workspace, 1, MIB)
+    judge.admit({M: facts(workspace, {Version(1): UP})}, OFFERED, 0.0)
+    judge.about_to_load((M, Version(1)))
+    server.grow(35)
+    assert judge.available((M, Version(1)))
+    found = facts(workspace, {Version(1): UP})
+    judge.admit({M: found}, OFFERED, 1.0)
+
+    short = judge.shortage(found, release(9), 1000 * MIB)
+
+    assert short is not None
+    assert short.version_bytes == pytest.approx(1200 * MIB)
 
 
 def test_a_growth_beyond_all_bounds_counts_three_times_the_factor(
@@ -142,7 +159,7 @@ def test_a_growth_beyond_all_bounds_counts_three_times_the_factor(
     put(workspace, 1, MIB)
     judge.admit({M: facts(workspace, {Version(1): UP})}, OFFERED, 0.0)
     judge.about_to_load((M, Version(1)))
-    server.grow(64)
+    server.grow(128)
     judge.available((M, Version(1)))
     found = facts(workspace, {Version(1): UP})
     judge.admit({M: found}, OFFERED, 1.0)

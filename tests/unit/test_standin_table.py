@@ -15,7 +15,7 @@ def table_with(*versions: int) -> ServingTable:
     """Return a table with versions of the model m."""
     table = ServingTable()
     for version in versions:
-        table.put("m", version, Loaded({}))
+        table.put("m", version, Loaded({}, session=None))
     return table
 
 
@@ -61,7 +61,7 @@ def test_a_change_waits_for_the_requests_before_it() -> None:
         return number
 
     def change() -> None:
-        table.put("m", 2, Loaded({}))
+        table.put("m", 2, Loaded({}, session=None))
         changed.set()
 
     hanging = threading.Thread(target=table.use, args=("m", None, None, {}, hang))

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from servesync.daemon.manifests import ManifestReader
 from servesync.errors import Stopped, SyncError
@@ -11,6 +12,10 @@ from servesync.plan.memory import weight_of
 from servesync.plan.versions import Layout, Model, Release, Version
 
 Key = tuple[Model, Version]
+
+NOISE_BYTES: Final = 64 * 1024 * 1024
+"""By so much the server's memory may grow or not, whatever was loaded: for versions of 1 MB it was seen to
+grow by anything from 0 to 35 MB (docs/contract.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +91,12 @@ class Weights:
             self._known[key] = replace(known, growth=growth)
 
     def observed(self, model: Model) -> float:
-        """Return the largest growth for each byte of weight among a model's versions; 0 if none is known."""
+        """Return the largest growth for each byte of weight among a model's versions; 0 if none is known.
+
+        Only what exceeds the noise counts.
+        """
         ratios = (
-            known.growth / known.weight
+            max(0, known.growth - NOISE_BYTES) / known.weight
             for (name, _), known in self._known.items()
             if name == model and known.weight
         )

@@ -34,6 +34,7 @@ class ModelServer:
         log: Path,
         *,
         port: int | None = None,
+        grpc_port: int | None = None,
         flags: tuple[str, ...] = FLAGS,
         only_standin: bool = False,
     ) -> None:
@@ -42,14 +43,16 @@ class ModelServer:
         self._flags = flags
         self._real = None if only_standin else shutil.which(PROGRAM)
         self._port = port or self.free_port()
+        self._grpc_port = grpc_port or self.free_port(other_than=self._port)
         self._process: subprocess.Popen[bytes] | None = None
 
     @staticmethod
-    def free_port() -> int:
+    def free_port(*, other_than: int = 0) -> int:
         """Return a port on loopback that is free now."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
+            port = int(probe.getsockname()[1])
+        return port if port != other_than else ModelServer.free_port(other_than=other_than)
 
     @property
     def is_standin(self) -> bool:
@@ -76,7 +79,7 @@ class ModelServer:
         command = [
             *program,
             f"--rest_api_port={self._port}",
-            "--port=0",
+            f"--port={self._grpc_port}",  # the real server refuses to start without one
             f"--model_config_file={self._config_file}",
             *self._flags,
         ]

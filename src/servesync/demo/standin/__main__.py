@@ -45,6 +45,9 @@ def main(arguments: list[str]) -> NoReturn:
 
 
 def _models(flags: Flags) -> list[ModelConfig]:
+    if flags.port == 0 and not flags.grpc_socket_path:
+        text = "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."
+        raise BadConfig(text)
     if flags.model_config_file:
         models = read_config(Path(flags.model_config_file))
     elif flags.model_base_path.startswith("/"):

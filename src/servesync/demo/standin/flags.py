@@ -21,6 +21,7 @@ class Flags:
     """
 
     port: int = 8500
+    grpc_socket_path: str = ""
     rest_api_port: int = 0
     model_name: str = "default"
     model_base_path: str = ""

@@ -1,19 +1,23 @@
-"""Loads one version with TensorFlow's Python package, and fails as the real loader does.
+"""Loads one version into a session of TensorFlow's, step by step as the real loader does it.
 
-A missing `variables.index` is no failure: the real loader then restores nothing and reports success, and
-every request that reads a variable fails later. A version with a saver and without that file is treated
-so here; that some of its signatures may read no variable is not looked at.
+The steps are those of TensorFlow's `cc/saved_model/loader.cc`: import the graph, restore the variables if
+there is an index, and run the init op. So what fails at load and what
+fails only at a request is decided by the same code as in the real server: an operation that this TensorFlow
+does not know ends the load if it stands in the main graph, and only a request if it stands in the body of
+a function; without `variables.index` nothing is restored, and each request that reads a variable fails.
 """
 
 import os
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from servesync.demo.standin.codes import Code, LoadFailed
+from servesync.demo.standin.codes import Code, LoadFailed, RequestFailed
 
+INIT_OP: Final = "__saved_model_init_op"
 INDEX: Final = "variables/variables.index"
 TAGS: Final = frozenset({"serve"})
 _import_lock = threading.Lock()
@@ -23,27 +27,42 @@ _import_lock = threading.Lock()
 class Loaded:
     """A version in memory; it never looks at its directory again."""
 
-    definitions: dict[str, Any]
-    """The signatures as the metadata request shows them."""
-    functions: dict[str, Any] = field(default_factory=dict)
-    """The signatures, callable; empty if variables were never restored."""
-    root: object = None
-    """Owns the variables that the functions read."""
+    signatures: Mapping[str, Any]
+    """SignatureDef messages by name."""
+    session: Any
+    """The session that holds the graph and the variables; any number of threads may run it at once."""
 
-    @property
-    def is_initialized(self) -> bool:
-        """Whether there is anything to run."""
-        return self.root is not None
+    def definitions(self) -> dict[str, Any]:
+        """Return the signatures as the metadata request shows them."""
+        return {name: _definition(signature) for name, signature in self.signatures.items()}
+
+    def run(self, signature: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 (SignatureDef)
+        """Return the outputs of a signature for input tensors (NumPy arrays), each by its name.
+
+        Raises:
+            RequestFailed: the runtime's own error, or a shape that the signature does not take.
+        """
+        tf = tensorflow()
+        fetches = {name: info.name for name, info in sorted(signature.outputs.items())}
+        feeds = {signature.inputs[name].name: value for name, value in tensors.items()}
+        try:
+            found: dict[str, Any] = self.session.run(fetches, feeds)
+        except tf.errors.OpError as error:
+            text = str(error.message).removeprefix("Graph execution error:\n\n")  # Python's own addition
+            raise RequestFailed(Code.of_number(error.error_code), text) from error
+        except (ValueError, TypeError) as error:
+            raise RequestFailed(Code.INVALID_ARGUMENT, str(error)) from error
+        return found
 
 
 def tensorflow() -> Any:  # noqa: ANN401 (a module)
     """Return TensorFlow, imported at the first call and told to use few threads."""
     with _import_lock:
-        return _imported()
+        return _tensorflow()
 
 
 @cache
-def _imported() -> Any:  # noqa: ANN401 (a module)
+def _tensorflow() -> Any:  # noqa: ANN401 (a module)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     import tensorflow as tf  # noqa: PLC0415 (half a GiB and four seconds: not before the first load)
@@ -102,25 +121,75 @@ def load(path: Path) -> Loaded:
         raise LoadFailed(Code.UNIMPLEMENTED, "Session Bundle is no longer supported.")
     tf = tensorflow()
     meta_graph = _meta_graph(path)
-    definitions = {name: _definition(signature) for name, signature in meta_graph.signature_def.items()}
-    if meta_graph.saver_def.restore_op_name and not (path / INDEX).exists():
-        return Loaded(definitions)
     try:
-        root = tf.saved_model.load(str(path), tags=sorted(TAGS))
+        return Loaded(dict(meta_graph.signature_def), _session(path, meta_graph))
     except tf.errors.OpError as error:
-        raise LoadFailed(_code(error), str(error.message)) from error
-    except IndexError as error:  # the form in which TensorFlow's Python side gets OUT_OF_RANGE
-        raise LoadFailed(Code.OUT_OF_RANGE, str(error)) from error
+        raise LoadFailed(Code.of_number(error.error_code), str(error.message)) from error
     except Exception as error:  # a SavedModel is a program: what it raises at load can be anything
         raise LoadFailed(Code.INTERNAL, f"{type(error).__name__}: {error}") from error
-    return Loaded(definitions, dict(root.signatures), root)
 
 
-def _code(error: Any) -> Code:  # noqa: ANN401 (a tf.errors.OpError)
-    """Return the code of TensorFlow's error; its Python side loses that of a data shard that is missing."""
-    code = Code.of_number(error.error_code)
-    is_absence = code is Code.UNKNOWN and "No such file or directory" in str(error.message)
-    return Code.NOT_FOUND if is_absence else code
+def _session(path: Path, meta_graph: Any) -> Any:  # noqa: ANN401 (a Session, a MetaGraphDef)
+    """Return a session with the graph in it, its variables restored and its init op run."""
+    v1 = tensorflow().compat.v1
+    graph = _graph(meta_graph.graph_def)
+    session = v1.Session(graph=graph, config=v1.ConfigProto(allow_soft_placement=True))
+    assets = {
+        item.tensor_info.name: str(path / "assets" / item.filename) for item in _asset_files(meta_graph)
+    }
+    saver = meta_graph.saver_def
+    if saver.restore_op_name and (path / INDEX).exists():
+        prefix = str(path / "variables" / "variables")
+        feeds = assets | {saver.filename_tensor_name: prefix}
+        session.run(graph.get_operation_by_name(saver.restore_op_name), feeds)
+    if init_op := _init_op(meta_graph):
+        session.run(graph.get_operation_by_name(init_op), assets)
+    return session
+
+
+def _graph(definition: Any) -> Any:  # noqa: ANN401 (a Graph, a GraphDef)
+    """Return the graph; only an operation of the main graph that nobody knows is an error here.
+
+    TensorFlow's Python side infers the shapes of a call from the function's body, which takes every operation
+    in it; the real server does not. Calls that are imported before their functions have no shapes to infer.
+    """
+    tf = tensorflow()
+    try:
+        return _imported(definition)
+    except tf.errors.NotFoundError:
+        functions = tf.compat.v1.GraphDef(library=definition.library, versions=definition.versions)
+        definition.ClearField("library")
+        return _imported(definition, functions)
+
+
+def _imported(*definitions: Any) -> Any:  # noqa: ANN401 (a Graph, GraphDefs)
+    v1 = tensorflow().compat.v1
+    with v1.Graph().as_default() as graph:
+        for definition in definitions:
+            v1.import_graph_def(definition, name="")
+    return graph
+
+
+def _asset_files(meta_graph: Any) -> list[Any]:  # noqa: ANN401 (a MetaGraphDef)
+    """Return the AssetFileDefs: from their field, or from the collection that old exports have."""
+    if meta_graph.asset_file_def:
+        return list(meta_graph.asset_file_def)
+    from tensorflow.core.protobuf import meta_graph_pb2  # noqa: PLC0415 (comes with TensorFlow)
+
+    packed = meta_graph.collection_def["saved_model_assets"].any_list.value
+    return [meta_graph_pb2.AssetFileDef.FromString(item.value) for item in packed]
+
+
+def _init_op(meta_graph: Any) -> str:  # noqa: ANN401 (a MetaGraphDef)
+    """Return the name of the operation that prepares tables and the like; empty if there is none."""
+    signature = meta_graph.signature_def.get(INIT_OP)
+    if signature is not None:
+        return str(signature.outputs[INIT_OP].name).partition(":")[0]
+    for name in ("saved_model_main_op", "legacy_init_op"):
+        nodes = meta_graph.collection_def[name].node_list.value
+        if nodes:
+            return str(nodes[0])
+    return ""
 
 
 def _meta_graph(path: Path) -> Any:  # noqa: ANN401 (a MetaGraphDef)

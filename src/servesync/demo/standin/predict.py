@@ -13,10 +13,6 @@ from servesync.demo.standin.loader import Loaded, tensorflow
 
 Json: TypeAlias = Any
 DEFAULT_SIGNATURE: Final = "serving_default"
-UNINITIALIZED: Final = (
-    "Error while reading resource variable from Container: localhost. This could mean that the variable was "
-    "uninitialized."
-)
 
 
 def predict(loaded: Loaded, request: Mapping[str, Json]) -> Json:
@@ -26,33 +22,32 @@ def predict(loaded: Loaded, request: Mapping[str, Json]) -> Json:
         RequestFailed: the request does not fit the model, or the model failed on it.
     """
     name = request.get("signature_name", DEFAULT_SIGNATURE)
-    if not isinstance(name, str) or name not in loaded.definitions:
+    if not isinstance(name, str) or name not in loaded.signatures:
         raise _invalid(f'Serving signature name: "{name}" not found in signature def')
     by_rows = "instances" in request
     if by_rows == ("inputs" in request):
         raise _invalid("JSON Value: not formatted correctly, expecting either 'instances' or 'inputs'")
-    if not loaded.is_initialized or name not in loaded.functions:
-        raise RequestFailed(Code.FAILED_PRECONDITION, UNINITIALIZED)
-    function = loaded.functions[name]
-    specs = function.structured_input_signature[1]
-    given = _decoded(request["instances" if by_rows else "inputs"])
-    outputs = _run(function, specs, _by_rows(given, list(specs)) if by_rows else _by_columns(given, specs))
+    signature = loaded.signatures[name]
+    given, names = _decoded(request["instances" if by_rows else "inputs"]), sorted(signature.inputs)
+    tensors = _tensors(signature, _by_rows(given, names) if by_rows else _by_columns(given, names))
+    outputs = {name: _encoded(_listed(value)) for name, value in loaded.run(signature, tensors).items()}
     return _as_rows(outputs) if by_rows else {"outputs": _only_or_all(outputs)}
 
 
-def _run(function: Any, specs: Mapping[str, Any], named: Mapping[str, Json]) -> dict[str, Json]:  # noqa: ANN401
+def _tensors(signature: Any, named: Mapping[str, Json]) -> dict[str, Any]:  # noqa: ANN401 (a SignatureDef)
+    """Return arrays of the signature's types."""
     tf = tensorflow()
     try:
-        tensors = {name: tf.constant(named[name], dtype=spec.dtype) for name, spec in specs.items()}
+        return {
+            name: tf.constant(named[name], dtype=tf.as_dtype(info.dtype)).numpy()
+            for name, info in signature.inputs.items()
+        }
     except (ValueError, TypeError, tf.errors.OpError) as error:
         raise _invalid(f"Failed to process element: {error}") from error
-    try:
-        outputs = function(**tensors)
-    except tf.errors.OpError as error:
-        raise RequestFailed(Code.of_number(error.error_code), str(error.message)) from error
-    except (ValueError, TypeError) as error:  # a shape that the signature does not take
-        raise _invalid(str(error)) from error
-    return {name: _encoded(tensor.numpy().tolist()) for name, tensor in outputs.items()}
+
+
+def _listed(value: Any) -> Json:  # noqa: ANN401 (an array; bytes for a scalar of strings)
+    return value if isinstance(value, bytes) else value.tolist()
 
 
 def _by_rows(given: Json, names: list[str]) -> Mapping[str, Json]:
@@ -66,11 +61,11 @@ def _by_rows(given: Json, names: list[str]) -> Mapping[str, Json]:
     return {name: [row[name] for row in given] for name in names}
 
 
-def _by_columns(given: Json, specs: Mapping[str, Any]) -> Mapping[str, Json]:
+def _by_columns(given: Json, names: list[str]) -> Mapping[str, Json]:
     if not isinstance(given, dict):
-        return _single(given, list(specs))
-    if given.keys() != specs.keys():
-        raise _invalid(f"Missing named input: expected {list(specs)} in 'inputs'")
+        return _single(given, names)
+    if given.keys() != set(names):
+        raise _invalid(f"Missing named input: expected {names} in 'inputs'")
     return given
 
 

@@ -39,6 +39,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         try:
             found, status = self._find(path, body), int(HTTPStatus.OK)
+        except NoSuchNumber:  # the real server gives up on the path before it has a body to put an error into
+            self._send(HTTPStatus.BAD_REQUEST, b"", "application/json")
+            return
         except RequestFailed as error:
             found, status = {"error": str(error)}, int(HTTP_STATUS[error.code])
         self._send(status, json.dumps(found, indent=1).encode(), "application/json")
@@ -97,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _metadata(self, model: str, version: int | None, label: str | None) -> Json:
         number, definitions = self.serving.use(
-            model, version, label, lambda number, loaded: (number, loaded.definitions)
+            model, version, label, lambda number, loaded: (number, loaded.definitions())
         )
         return {
             "model_spec": {"name": model, "signature_name": "", "version": str(number)},
@@ -105,11 +108,15 @@ class Handler(BaseHTTPRequestHandler):
         }
 
 
+class NoSuchNumber(ValueError):
+    """The version in a path has more than 64 bits."""
+
+
 def _version(text: str | None) -> int | None:
     if text is None:
         return None
     if len(text) > MAX_VERSION_DIGITS or int(text) > MAX_VERSION:
-        raise _invalid(f"Failed to convert version: {text[:MAX_VERSION_DIGITS]} to numeric.")
+        raise NoSuchNumber
     return int(text)
 
 

@@ -16,6 +16,7 @@ from servesync.demo.standin.manager import Job, Load, Manager, Options, Reserve,
 from servesync.demo.standin.monitor import State, Status
 from servesync.demo.standin.scan import BasePathMissing, poll
 from servesync.demo.standin.table import ServingTable
+from servesync.demo.standin.warmup import warm_up
 
 TICK_SECONDS: Final = 0.1
 Answer = TypeVar("Answer")
@@ -160,6 +161,7 @@ class Serving:
         path = Path(job.path)
         time.sleep(self._flags.standin_load_delay_seconds)
         loaded = load(path)
+        warm_up(path, loaded)
         walk_sizes(path)
         with self._lock:
             is_kept = self._manager.keep(job)
