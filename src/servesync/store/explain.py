@@ -3,6 +3,7 @@
 import re
 from collections.abc import Container
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from servesync.store.guesses import (
@@ -37,6 +38,8 @@ _RELEASE_ENDINGS: Final = (*ARCHIVE_ENDINGS, MANIFEST_ENDING)
 _NO_ENDING: Final = r"(?:\.[A-Za-z0-9]{1,10}){1,3}"
 _PARTLY_UPLOADED: Final = re.compile(r".*\.(part|partial|tmp|filepart|crdownload)", re.DOTALL)
 _MOST_FOLDERS: Final = 8
+_known: Final = lru_cache(maxsize=100)(KeyPattern)
+"""Every key of a bucket is explained by the same few patterns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ def explain(pattern: str, key: str, wanted: Container[str] = ()) -> Misfit | Non
     Where several explanations are possible, one that leads to a `wanted` model is preferred.
     An archive inside of a version's folder parses as one of its files, and is explained all the same.
     """
-    known = KeyPattern(pattern)
+    known = _known(pattern)
     parsed = known.parse(key)
     if parsed is not None:
         return _one_too_deep(pattern, parsed) if parsed.kind is KeyKind.MEMBER else None
@@ -164,7 +167,7 @@ def _no_model(pattern: str, key: str) -> Misfit | None:
 
 def _other_pattern(pattern: str, key: str, wanted: Container[str]) -> Misfit | None:
     archive = stem_of(key) + ARCHIVE_ENDINGS[0]
-    usual = (usual for usual in USUAL_PATTERNS if usual != pattern and KeyPattern(usual).parse(archive))
+    usual = (usual for usual in USUAL_PATTERNS if usual != pattern and _known(usual).parse(archive))
     better = next(usual, None) or pattern_of_key(key, wanted)
     parsed = KeyPattern(better).parse(key) if better else None
     if parsed is None:

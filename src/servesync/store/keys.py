@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property, lru_cache
 from typing import Final
 
 from servesync.plan.versions import Layout, Model, Release, Version, parse_model, parse_version
@@ -36,6 +37,7 @@ class KeyKind(Enum):
     MEMBER = "member"
 
 
+@lru_cache(maxsize=100)
 def stem_regex(pattern: str, model: str = MODEL, version: str = VERSION) -> str:
     """Return the regular expression of a key without its ending; its groups are `model` and `version`.
 
@@ -58,9 +60,12 @@ class KeyPattern:
     def __init__(self, pattern: str) -> None:
         self.text = pattern
         self._stem = re.compile(f"{stem_regex(pattern)}(?:{_REST})", re.ASCII | re.DOTALL)
-        names = pattern.split("/")
+
+    @cached_property
+    def _folders(self) -> tuple[re.Pattern[str], ...]:
+        names = self.text.split("/")
         folders = ("/".join(names[: depth + 1]) for depth in range(len(names)))
-        self._folders = [re.compile(stem_regex(folder), re.ASCII | re.DOTALL) for folder in folders]
+        return tuple(re.compile(stem_regex(folder), re.ASCII | re.DOTALL) for folder in folders)
 
     def is_marker(self, key: str, size: int | None) -> bool:
         """Tell whether a key is an empty object that only stands for a folder, of whichever tool."""
