@@ -499,7 +499,7 @@ def test_a_model_that_lies_deeper_is_served_by_the_pattern_that_is_named(ward: W
         "layout.release",
         "warn",
         "m 7",
-        "'prod/m/7/data/model/'",
+        "'prod/m/7/data/model'",
         f'store.key_pattern: "{pattern}"',
     )
 

@@ -24,6 +24,7 @@ _INSIDE: Final = re.compile(
 )
 _HASH: Final = re.compile("[0-9a-f]{7,64}", re.ASCII)
 _NOT_IN_PATTERNS: Final = frozenset("{}*?\\")
+SHOWN_CHARACTERS: Final = 200
 _YEARS: Final = range(1970, 2101)
 _COMMON_NAMES: Final = frozenset({"model", "models", "data", "export", "saved_model", "savedmodel"})
 """Models with such a name are told from a folder that is called so for every model."""
@@ -66,8 +67,12 @@ def pattern_inside(pattern: str, tail: str, model: Model, version: Version) -> s
         return None
     better = f"{pattern}/{'/'.join(_general(name, model, version) for name in names)}"
     key = f"{KeyPattern(pattern).stem(model, version)}/{tail}/saved_model.pb"
-    parsed = KeyPattern(better).parse(key) if _NOT_IN_PATTERNS.isdisjoint(tail) else None
+    parsed = KeyPattern(better).parse(key) if _may_be_in_a_pattern(tail) else None
     return better if parsed and (parsed.model, parsed.version) == (model, version) else None
+
+
+def _may_be_in_a_pattern(text: str) -> bool:
+    return text.isprintable() and _NOT_IN_PATTERNS.isdisjoint(text) and "//" not in text
 
 
 def _general(name: str, model: Model, version: Version) -> str:
@@ -81,7 +86,7 @@ def pattern_of_key(key: str, wanted: Container[str]) -> str | None:
     """Return the pattern that serves a key with more folders than usual; None unless one number is in it."""
     stem = stem_of(key)
     names = stem.split("/") if stem else []
-    if len(names) < 2 or not _NOT_IN_PATTERNS.isdisjoint(stem):  # noqa: PLR2004 (a model and a version)
+    if len(names) < 2 or not _may_be_in_a_pattern(stem):  # noqa: PLR2004 (a model and a version)
         return None
     at = next((place for place, name in enumerate(names) if name in wanted), 0)
     numbered = [place for place, name in enumerate(names) if place != at and re.search("[0-9]", name)]
@@ -108,16 +113,19 @@ def find_deeper(source: str, pattern: str, model: Model, version: Version, paths
 
     `source`: the key of the folder. `paths`: those of its files, relative to it.
     """
-    models = sorted((p for p in paths if p.rpartition("/")[2] in MODEL_FILES), key=lambda p: p.count("/"))
+    folders = (path.rpartition("/")[0] for path in paths if path.rpartition("/")[2] in MODEL_FILES)
+    models = list(dict.fromkeys(folders))
     archives = [p for p in paths if p.endswith(ARCHIVE_ENDINGS) and p.partition("/")[0] not in FOLDERS]
     if not models and not archives:
         return ""
-    if models:
-        inside = models[0].rpartition("/")[0]
-        text = f"{source!a} has its model deeper, in {source + inside + '/'!a:.200}"
-    else:
-        inside = stem_of(archives[0])
-        text = f"{source!a} has no saved_model.pb, but the archive {source + archives[0]!a:.200}"
+    least = min(path.count("/") for path in models or archives)
+    first, *more = (path for path in models or archives if path.count("/") == least)
+    place = ascii(source + first)[:SHOWN_CHARACTERS]
+    what = f"its model deeper, in {place}" if models else f"no saved_model.pb, but the archive {place}"
+    text = f"{source!a} has {what}"
+    if more:
+        return f"{text}, and {len(more)} more like it: publish each as a model of its own (servesync publish)"
+    inside = first if models else stem_of(first)
     publishing = f"publish that as version {version} (servesync publish)"
     if better := pattern_inside(pattern, inside, model, version):
         return f'{text}: set store.key_pattern: "{better}" if all versions are stored so, or {publishing}'
