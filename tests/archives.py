@@ -128,6 +128,11 @@ def gz_with_header(data: bytes, flags: int, fields: bytes, *, method: int = 8) -
     return bytes((0x1F, 0x8B, method, flags, 0, 0, 0, 0, 0, 255)) + fields + raw + trailer
 
 
+def gz_members(data: bytes, member_bytes: int) -> bytes:
+    """Compress as many independent gzip members."""
+    return b"".join(gz(data[at : at + member_bytes]) for at in range(0, len(data), member_bytes))
+
+
 def zst(data: bytes, *, checksum: bool = True, sized: bool = True, level: int = 3) -> bytes:
     """Compress as one Zstandard frame."""
     encoder = zstandard.ZstdCompressor(level=level, write_checksum=checksum, write_content_size=sized)

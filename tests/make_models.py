@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+ODD_NAME = """größe (v2), 100% 'neu': "a"&b #1 ~[bold] {x} <y>|*?!$`;^ 語彙🙂.txt"""
+
 
 def plain_module(out: Path) -> None:
     """A tf.Module with two variables."""
@@ -31,9 +33,9 @@ def keras_export(out: Path) -> None:
     model.export(str(out), verbose=False)
 
 
-def string_assets(out: Path) -> None:
+def string_assets(out: Path, name: str = "vocabulary.txt") -> None:
     """A lookup table from an asset file, and a variable of strings."""
-    vocabulary = out.parent / "vocabulary.txt"
+    vocabulary = out.parent / name
     vocabulary.write_text("yes\nno\nperhaps\n")
 
     class Words(tf.Module):  # type: ignore[misc]
@@ -55,6 +57,11 @@ def string_assets(out: Path) -> None:
 
     model = Words()
     tf.saved_model.save(model, str(out), signatures={"serving_default": model.serve})
+
+
+def odd_asset(out: Path) -> None:
+    """A lookup table from an asset file whose name has whatever a name may have."""
+    string_assets(out, ODD_NAME)
 
 
 def several_shards(out: Path) -> None:
@@ -258,6 +265,7 @@ KINDS = [
     plain_module,
     keras_export,
     string_assets,
+    odd_asset,
     several_shards,
     without_variables,
     partitioned,

@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -78,6 +79,18 @@ def _inodes_exhausted(path: Path) -> bool:
             found = os.statvfs(place)
             return found.f_files > 0 and found.f_favail == 0
     return False
+
+
+def check_name(name: str) -> None:
+    """Make sure that a name is the same on the disk as in a graph: in UTF-8, whatever the locale.
+
+    Raises:
+        DiskError: this process has file names in another encoding.
+    """
+    encoding = sys.getfilesystemencoding()
+    if not name.isascii() and encoding != "utf-8":
+        text = f"{name!a}: this process has file names in {encoding}, and graphs have them in UTF-8"
+        raise DiskError(Reason.DISK_FAILED, f"{text}: set PYTHONUTF8=1, or a locale with UTF-8")
 
 
 def free_bytes(path: Path) -> int:

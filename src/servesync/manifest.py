@@ -23,7 +23,7 @@ from pydantic import (
 
 from servesync import sealed
 from servesync.errors import Reason, ReleaseRefused, SettingsError
-from servesync.plan.paths import is_plain_name, is_plain_path
+from servesync.plan.paths import flaw_of_name, flaw_of_path, folded
 from servesync.plan.versions import MAX_VERSION, Content, FileFact, Model, Proof, Version, parse_model
 
 MAX_MANIFEST_BYTES: Final = 4 << 20
@@ -84,7 +84,7 @@ class Archive(_Strict):
     @field_validator("key")
     @classmethod
     def _check_key(cls, value: str) -> str:
-        if not is_plain_name(value):
+        if flaw_of_name(value):
             raise ValueError("must be a plain name, without a folder")
         return value
 
@@ -106,7 +106,11 @@ class Archive(_Strict):
 
 
 class File(_Strict):
-    """One file of the version: its path relative to the version, `/` between names."""
+    """One file of the version: its path relative to the version, `/` between names.
+
+    Names are UTF-8 in the form NFC, printable, of at most 255 bytes, without a backslash, and end in no dot
+    or space; no two paths are the same where case does not count.
+    """
 
     path: str
     size: Bytes
@@ -115,8 +119,8 @@ class File(_Strict):
     @field_validator("path")
     @classmethod
     def _check_path(cls, value: str) -> str:
-        if not is_plain_path(value):
-            raise ValueError("must be a relative path of plain names")
+        if flaw := flaw_of_path(value):
+            raise ValueError(f"the path {flaw}: {value[:60]!a}")
         return value
 
 
@@ -189,7 +193,7 @@ class Manifest(_Strict):
 
 def _check_distinct(paths: Sequence[str]) -> None:
     """Refuse paths that are the same where case does not count, and files that are folders of others."""
-    seen = {path.lower() for path in paths}
+    seen = {folded(path) for path in paths}
     if len(seen) != len(paths):
         raise ValueError("files: two paths differ in case only, or not at all")
     for path in seen:

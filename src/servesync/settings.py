@@ -87,12 +87,12 @@ class Store(Section):
     @classmethod
     def _check_key_pattern(cls, value: str) -> str:
         literals = re.split(r"\{model\}|\{version\}", value)
-        if value.count("{model}") != 1 or value.count("{version}") != 1:
-            raise ValueError("must hold {model} and {version}, each once")
+        if "{model}" not in value or "{version}" not in value:
+            raise ValueError("must hold {model} and {version}")
         if any(set(text) & set("{}*?\\") for text in literals) or value.startswith("/") or "//" in value:
             raise ValueError("must be a plain relative key besides {model} and {version}")
-        if not literals[1]:
-            raise ValueError("needs something between {model} and {version}, such as /")
+        if not all(literals[1:-1]):
+            raise ValueError("needs something between two placeholders, such as /")
         return value
 
     @model_validator(mode="after")

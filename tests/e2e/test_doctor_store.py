@@ -379,6 +379,9 @@ def test_tls_where_clear_text_is_spoken(ward: Ward) -> None:
         ("m/latest.tar.gz", ["'latest' is no number"]),
         ("m/v3.tar.gz", ["is no number", 'store.key_pattern: "{model}/v{version}"']),
         ("m/modelv3/saved_model.pb", ["is no number", '"{model}/modelv{version}"']),
+        ("m/2024-01-31.tar.gz", ["'2024-01-31' is no number", "publish it as 20240131"]),
+        ("m/1.2.0/saved_model.pb", ["'1.2.0' is no number", "publish it as 1002000"]),
+        ("m/export/Servo/3/saved_model.pb", ["m 3 under the key_pattern '{model}/export/Servo/{version}'"]),
         ("m/99999999999999999999.tar.gz", ["the highest is 9223372036854775807"]),
         ("m/3.zip", [".zip is none of .tar.gz", "pack it with tar"]),
         ("m/3.tar.gz.part", ["an upload that did not end"]),
@@ -480,6 +483,31 @@ def test_releases_that_cannot_be_taken(ward: Ward) -> None:
 
     assert_says(findings, "layout.release", "warn", "m 1", "release_ambiguous")
     assert_says(findings, "layout.release", "warn", "m 2", "release_incomplete", "saved_model.pb")
+
+
+def test_a_model_that_lies_deeper_is_served_by_the_pattern_that_is_named(ward: Ward) -> None:
+    """MLflow's folders: the place is named, and with the proposed pattern it is a release."""
+    ward.bucket.empty()
+    for path in ("MLmodel", "data/model/saved_model.pb", "data/model/variables/variables.index"):
+        ward.bucket.put(f"prod/m/7/{path}")
+    for marker in ("m_$folder$", "m/7_$folder$", "m/7/data/model/variables_$folder$", "m/8_$folder$"):
+        ward.bucket.put(f"prod/{marker}", b"")
+    pattern = "{model}/{version}/data/model"
+
+    assert_says(
+        ward.examined(),
+        "layout.release",
+        "warn",
+        "m 7",
+        "'prod/m/7/data/model'",
+        f'store.key_pattern: "{pattern}"',
+    )
+
+    ward.set("store", key_pattern=pattern)
+    findings = ward.examined()
+    assert_says(findings, "layout.model", "ok", "m", "offers 7")
+    assert_says(findings, "layout.keys", "warn", "MLmodel", "beside the model")
+    assert len([item for item in findings if item.check.value == "layout.keys"]) == 1
 
 
 def test_models_that_nobody_asked_for(ward: Ward) -> None:

@@ -72,9 +72,15 @@ READERS: Final[dict[str, Read]] = {
     "saved_model.pb": read_graph,
     "tar": read_archive,
     "gzip": read_archive,
+    "gzip members": read_archive,
     "zstd": read_archive,
 }
-PACK: Final[dict[str, Callable[[bytes], bytes]]] = {"tar": bytes, "gzip": a.gz, "zstd": a.zst}
+PACK: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "tar": bytes,
+    "gzip": a.gz,
+    "gzip members": lambda data: a.gz_members(data, 3000),
+    "zstd": a.zst,
+}
 
 
 def seeds(models: Path, reader: str) -> list[bytes]:

@@ -133,18 +133,28 @@ PATHS: Final = {
         f"././{ROOT}/b",
         f"{ROOT}/a/",
         f"{ROOT}/a\\b",
-        "C:x",
         f"{ROOT}/new\nline",
         f"{ROOT}/\x1b[31m",
         f"{ROOT}/\x7f",
-        f"{ROOT}/gr\u00fcn",
         f"{ROOT}/dot.",
         f"{ROOT}/space ",
-        f"{ROOT}/ space",
         f"{ROOT}/...",
-        f"{ROOT}/star*",
-        f"{ROOT}/\u0661",
+        f"{ROOT}/gru\u0308n",
+        f"{ROOT}/\u212b",
+        f"{ROOT}/\u202etxt.bp",
+        f"{ROOT}/zero\u200bwidth",
+        f"{ROOT}/no\u00a0break",
+        f"{ROOT}/line\u2028end",
+        f"{ROOT}/\x85",
+        f"{ROOT}/\ufeffmark",
+        f"{ROOT}/\ue000private",
+        f"{ROOT}/\U0010ffffnobody",
+        f"{ROOT}/\u3042\\b",
+        f"{ROOT}/\u3042/../../x",
         b"0000001/\xff\xfe",
+        b"0000001/gr\xfcn",
+        b"0000001/\xed\xa0\x80",
+        b"0000001/\xc0\xae\xc0\xae/x",
         "/".join([ROOT, *"abcdefghijklmnop"]),
     )
 } | {
@@ -153,6 +163,9 @@ PATHS: Final = {
     ),
     "path: component of 256 bytes": Case(
         a.tar(PB, a.long_name(b"0000001/" + b"n" * 256), a.member("x")), Reason.ARCHIVE_PATH
+    ),
+    "path: component of 256 bytes in 128 characters": Case(
+        a.tar(PB, a.long_name(b"0000001/" + "\u00e4".encode() * 128), a.member("x")), Reason.ARCHIVE_PATH
     ),
     "path: 1,025 bytes in all": Case(
         a.tar(PB, a.pax((b"path", b"/".join([b"n" * 204] * 5) + b"x")), a.member("x")), Reason.ARCHIVE_PATH
@@ -211,10 +224,14 @@ PAX: Final = {
         "sparse 0.0": with_pax((b"GNU.sparse.size", b"1099511627776"), (b"GNU.sparse.numblocks", b"1")),
         "sparse 0.1": with_pax((b"GNU.sparse.map", b"0,1"), (b"GNU.sparse.size", b"1099511627776")),
         "sparse 1.0": with_pax((b"GNU.sparse.major", b"1"), (b"GNU.sparse.realsize", b"1099511627776")),
-        "extended attribute": with_pax((b"SCHILY.xattr.user.x", b"1")),
-        "capability": with_pax((b"SCHILY.xattr.security.capability", b"\x01\x00\x00\x02")),
-        "macOS attribute": with_pax((b"LIBARCHIVE.xattr.com.apple.provenance", b"AQ")),
-        "hdrcharset": with_pax((b"hdrcharset", b"BINARY")),
+        "hdrcharset": with_pax((b"hdrcharset", b"ISO-IR 8859 1 1998")),
+        "sparse, as star writes it": with_pax((b"SCHILY.realsize", b"1099511627776")),
+        "type, as star writes it": with_pax((b"SCHILY.filetype", b"symlink")),
+        "type of link, as libarchive writes it": with_pax((b"LIBARCHIVE.symlinktype", b"file")),
+        "attribute without its dot": with_pax((b"SCHILY.xattr", b"1")),
+        "attribute twice": with_pax((b"SCHILY.xattr.user.x", b"1"), (b"SCHILY.xattr.user.x", b"2")),
+        "attribute and a linkpath": with_pax((b"SCHILY.xattr.user.x", b"1"), (b"linkpath", b"/etc")),
+        "global attribute": a.tar(a.pax((b"SCHILY.xattr.user.x", b"1"), kind=b"g"), PB),
         "unknown key": with_pax((b"k" * 5000, b"x")),
         "path twice": with_pax((b"path", b"0000001/a"), (b"path", b"0000001/b")),
         "size that differs": with_pax((b"size", b"512")),
@@ -269,6 +286,17 @@ HEADERS: Final = {
         "directory with content": a.tar(PB, a.member(f"{ROOT}/d", b"hidden", kind=b"5")),
         "name goes on after NUL": a.tar(PB, a.header(f"{ROOT}/x".encode() + b"\x00/../y")),
         "prefix where GNU keeps times": a.tar(PB, a.header(b"x", magic=a.GNU, prefix=ROOT.encode())),
+        "prefix goes on behind its end": a.tar(PB, a.header(b"x", prefix=ROOT.encode() + b"\x00/../y")),
+        "times where npm keeps them, and a long prefix": a.tar(
+            PB, a.header(b"x", prefix=b"p" * 131 + b"15303056140\x0015303056140\x00")
+        ),
+        "times where npm keeps them, and something between": a.tar(
+            PB,
+            a.header(b"x", prefix=f"{ROOT}\x00/../y".encode().ljust(131, b"\x00") + b"15303056140\x00" * 2),
+        ),
+        "no times where npm keeps them": a.tar(
+            PB, a.header(b"x", prefix=ROOT.encode().ljust(131, b"\x00") + b"/../../../x".ljust(24, b"x"))
+        ),
         "prefix without a magic": a.tar(PB, a.header(b"x", magic=a.V7, prefix=ROOT.encode())),
         "unknown magic": a.tar(PB, a.header(f"{ROOT}/x".encode(), magic=b"ustar\x0001")),
         "data after the prefix": a.tar(PB, a.sealed(a.header(f"{ROOT}/x".encode())[:508] + b"tar\x00")),
@@ -333,6 +361,8 @@ NAMES: Final = {
         "by a PAX path": (a.pax((b"path", f"{ROOT}/saved_model.pb".encode())), a.member("x", b"evil")),
         "by a prefix": (a.header(b"saved_model.pb", prefix=ROOT.encode()),),
         "case twins": (a.member(f"{ROOT}/Saved_Model.pb", b"evil"),),
+        "case twins beyond ASCII": (a.member(f"{ROOT}/\u00dcber"), a.member(f"{ROOT}/\u00fcber")),
+        "case twins of other length": (a.member(f"{ROOT}/stra\u00dfe"), a.member(f"{ROOT}/STRASSE")),
         "case twins of directories": (a.member(f"{ROOT}/V/a"), a.member(f"{ROOT}/v/b")),
         "file, then directory": (a.member(f"{ROOT}/v"), a.directory(f"{ROOT}/v/")),
         "directory, then file": (a.directory(f"{ROOT}/v/"), a.member(f"{ROOT}/v")),
@@ -358,6 +388,13 @@ LAYOUT: Final = {
     ),
     "layout: folder with a name": Case(a.tar_tree({"export/saved_model.pb": b"x"}), Reason.ARCHIVE_LAYOUT),
     "layout: nested number": Case(a.tar_tree({"export/Servo/1/saved_model.pb": b"x"}), Reason.ARCHIVE_LAYOUT),
+    "layout: MLflow": Case(
+        a.tar_tree({"1/MLmodel": b"x", "1/data/model/saved_model.pb": b"x"}), Reason.ARCHIVE_LAYOUT
+    ),
+    "layout: Triton": Case(a.tar_tree({"1/model.savedmodel/saved_model.pb": b"x"}), Reason.ARCHIVE_LAYOUT),
+    "layout: variables beside a deeper model": Case(
+        a.tar_tree({"variables/x": b"x", "model/saved_model.pb": b"x"}), Reason.ARCHIVE_LAYOUT
+    ),
     "layout: two folders": Case(
         a.tar_tree({"a/saved_model.pb": b"x", "b/saved_model.pb": b"x"}), Reason.ARCHIVE_LAYOUT
     ),
@@ -403,7 +440,34 @@ GZIP: Final = {
     "gzip: byte after": Case(HONEST_GZ + b"\x00", Reason.ARCHIVE_TRAILING_DATA),
     "gzip: noise after": Case(HONEST_GZ + b"noise" * 5000, Reason.ARCHIVE_TRAILING_DATA),
     "gzip: second member": Case(HONEST_GZ + HONEST_GZ, Reason.ARCHIVE_TRAILING_DATA),
-    "gzip: empty second member": Case(HONEST_GZ + a.gz(b""), Reason.ARCHIVE_TRAILING_DATA),
+    "gzip: second member holds a second tar": Case(
+        HONEST_GZ + a.gz(a.END + PB), Reason.ARCHIVE_TRAILING_DATA
+    ),
+    "gzip: second member is damaged": Case(
+        a.gz(HONEST[:700]) + flipped(a.gz(HONEST[700:]), -8), Reason.ARCHIVE_CORRUPT
+    ),
+    "gzip: second member is cut": Case(
+        a.gz(HONEST[:700]) + a.gz(HONEST[700:])[:-3], Reason.ARCHIVE_TRUNCATED
+    ),
+    "gzip: second member is missing": Case(a.gz(HONEST[:700]), Reason.ARCHIVE_TRUNCATED),
+    "gzip: noise after the last member": Case(
+        a.gz(HONEST[:700]) + a.gz(HONEST[700:]) + b"noise", Reason.ARCHIVE_TRAILING_DATA
+    ),
+    "gzip: zeros after the last member": Case(
+        HONEST_GZ + a.gz(b"") + bytes(512), Reason.ARCHIVE_TRAILING_DATA
+    ),
+    "gzip: half a magic number after": Case(HONEST_GZ + b"\x1f", Reason.ARCHIVE_TRAILING_DATA),
+    "gzip: Zstandard after": Case(HONEST_GZ + HONEST_ZST, Reason.ARCHIVE_TRAILING_DATA),
+    "gzip: a great many empty members": Case(lambda: a.gz(b"") * 200_001, Reason.ARCHIVE_CORRUPT),
+    "gzip: many members are a bomb": Case(
+        lambda: b"".join(a.gz(ZEROS[at : at + 65280]) for at in range(0, len(ZEROS), 65280)),
+        Reason.ARCHIVE_RATIO,
+    ),
+    "gzip: members that outgrow the limit": Case(
+        a.gz(PB) + a.gz(a.member(f"{ROOT}/x", bytes(4000)) + a.END),
+        Reason.ARCHIVE_TOO_BIG,
+        Limits(max_unpacked_bytes=3000),
+    ),
     "gzip: unknown method": Case(a.gz_with_header(HONEST, 0, b"", method=7), Reason.ARCHIVE_CORRUPT),
     "gzip: reserved flag": Case(a.gz_with_header(HONEST, 0x20, b""), Reason.ARCHIVE_CORRUPT),
     "gzip: wrong header checksum": Case(a.gz_with_header(HONEST, 0x02, b"\x00\x00"), Reason.ARCHIVE_CORRUPT),

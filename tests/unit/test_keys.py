@@ -42,6 +42,16 @@ M = Model("m")
         ("{model}/{version}", "a/m/1.tar.gz", None),
         ("{model}/{version}", "1.tar.gz", None),
         ("{model}.{version}", "m.1.tar.gz", ("m", 1, "archive", "")),
+        ("{model}/{version}/{model}-{version}", "m/7/m-7.tar.gz", ("m", 7, "archive", "")),
+        ("{model}/{version}/{model}-{version}", "m/7/m-007/saved_model.pb", ("m", 7, "member", "saved_model.pb")),
+        ("{model}/{version}/{model}-{version}", "m/00/m-0.tar", ("m", 0, "archive", "")),
+        ("{model}/{version}/{model}-{version}", "a-1/2/a-1-2.manifest.json", ("a-1", 2, "manifest", "")),
+        ("{model}/{version}/{model}-{version}", "m/7/m-8.tar.gz", None),
+        ("{model}/{version}/{model}-{version}", "m/7/m-70.tar.gz", None),
+        ("{model}/{version}/{model}-{version}", "m/7/n-7.tar.gz", None),
+        ("{model}/{version}/{model}-{version}", "m/7/M-7.tar.gz", None),
+        ("{model}/{version}/data/model", "m/7/data/model/saved_model.pb", ("m", 7, "member", "saved_model.pb")),
+        ("{model}/{version}/data/model", "m/7/MLmodel", None),
     ],
 )  # fmt: skip
 def test_what_a_key_says(pattern: str, key: str, expected: tuple[str, int, str, str] | None) -> None:
@@ -126,7 +136,7 @@ def test_the_order_of_the_keys_does_not_matter(keys: list[str]) -> None:
     model=st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,20}", fullmatch=True),
     version=st.integers(0, 2**63 - 1),
     zeros=st.integers(0, 10),
-    pattern=st.sampled_from(["{model}/{version}", "{model}/modelv{version}", "a/{model}+v{version}", "{version}/{model}"]),
+    pattern=st.sampled_from(["{model}/{version}", "{model}/modelv{version}", "a/{model}+v{version}", "{version}/{model}", "{model}/{version}/{model}-{version}"]),
     ending=st.sampled_from([".tar.gz", ".tgz", ".tar.zst", ".tar", "/saved_model.pb"]),
 )  # fmt: skip
 def test_what_a_pattern_writes_it_reads(

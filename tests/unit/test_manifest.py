@@ -55,6 +55,11 @@ def changed(*path: str | int, to: object) -> bytes:
     return sealed.seal(found)
 
 
+def twins(*paths: str) -> list[dict[str, object]]:
+    """Return files that together are as large as those of the example."""
+    return [{"path": path, "size": 6 * (not at), "sha256": DIGEST} for at, path in enumerate(paths)]
+
+
 def refusal(data: bytes) -> str:
     """Return the text with which `data` is refused."""
     with pytest.raises(ReleaseRefused) as caught:
@@ -106,6 +111,11 @@ def test_what_is_written_is_read_back() -> None:
         (changed("files", 0, "path", to="a/\x00"), "files.0.path"),
         (changed("files", 0, "path", to="a/\ud800"), "files.0.path"),
         (changed("files", 1, "path", to="A/B"), "files"),
+        (changed("files", to=twins("a/STRASSE", "a/stra\u00dfe")), "differ in case only"),
+        (changed("files", to=twins("a/\u00dcber/x", "a/\u00fcber/x")), "differ in case only"),
+        (changed("files", 0, "path", to="a/gru\u0308n"), "form NFC"),
+        (changed("files", 0, "path", to="a/\u202ex"), "control character"),
+        (changed("files", 0, "path", to="a/" + "\u00e4" * 128), "longer than 255 bytes"),
         (changed("files", 1, "path", to="a/b/c"), "files"),
         (changed("files", 0, "path", to="z"), "files"),
         (changed("files", to=[]), "files"),

@@ -203,12 +203,20 @@ def test_clear_text_can_be_allowed_explicitly(tmp_path: Path) -> None:
     assert load(tmp_path, text).store.endpoint_url == "http://minio:9000"
 
 
-@pytest.mark.parametrize("pattern", ["{model}", "{model}{version}", "/{model}/{version}", "{model}/{version}/{version}", "{model}/{x}/{version}"])  # fmt: skip
+@pytest.mark.parametrize("pattern", ["{model}", "{model}{version}", "/{model}/{version}", "{model}/{version}{version}", "{model}/{version}/{model}{version}", "{model}/{x}/{version}", "{model}/1"])  # fmt: skip
 def test_bad_key_patterns(pattern: str, tmp_path: Path) -> None:
-    """Both placeholders, each once, with something between them."""
+    """Both placeholders, with something between any two."""
     text = GOOD.replace("  url:", f"  key_pattern: '{pattern}'\n  url:")
 
     assert "store.key_pattern" in mistakes(tmp_path, text)
+
+
+@pytest.mark.parametrize("pattern", ["{model}/{version}/{model}-{version}", "{version}/{model}/{version}", "{model}/{version}/data/model"])  # fmt: skip
+def test_good_key_patterns(pattern: str, tmp_path: Path) -> None:
+    """A placeholder may occur again, and folders may follow the number."""
+    text = GOOD.replace("  url:", f"  key_pattern: '{pattern}'\n  url:")
+
+    assert load(tmp_path, text).store.key_pattern == pattern
 
 
 def test_a_missing_file_and_a_directory(tmp_path: Path) -> None:

@@ -22,13 +22,14 @@ INSIDE: Final = {path.removeprefix("0000001/"): data for path, data in SMALL.ite
 COMPRESS: Final[dict[str, Callable[[bytes], bytes]]] = {
     "tar": bytes,
     "gzip": a.gz,
+    "gzip members": lambda data: a.gz_members(data, 700),
     "zstd": a.zst,
     "frames": lambda data: a.zst_frames(data, 700),
 }
 FUZZ_LIMITS: Final = Limits(max_unpacked_bytes=1 << 22, max_members=100)
 
-names = st.text("abcXYZ019._-+=@", min_size=1, max_size=12).filter(
-    lambda name: not name.startswith("._") and not name.endswith(".")
+names = st.text("abcXYZ019._-+=@ %&#~:,()[]'\"\u00e4\u00c4\u8a9e\U0001f642", min_size=1, max_size=12).filter(
+    lambda name: not name.startswith("._") and not name.endswith((".", " "))
 )
 paths = st.lists(names, min_size=1, max_size=5).map("/".join)
 trees = st.dictionaries(paths, st.binary(max_size=3000), max_size=8)
@@ -83,7 +84,7 @@ def test_an_archive_cut_anywhere_is_refused(tmp_path: Path, compression: str) ->
             box.unpack(archive[:end])
 
 
-@pytest.mark.parametrize("compression", ["gzip", "zstd", "frames"])
+@pytest.mark.parametrize("compression", ["gzip", "gzip members", "zstd", "frames"])
 def test_a_flipped_bit_never_changes_the_content_silently(tmp_path: Path, compression: str) -> None:
     """Any bit: refused, or it was one that says nothing, such as gzip's time or an unused Huffman code."""
     archive = COMPRESS[compression](a.tar_tree(SMALL))
@@ -155,6 +156,7 @@ def test_random_damage_is_refused_or_harmless(tmp_path: Path, seed: int) -> None
                 a.zst(reseal(damaged)),
                 mutate(a.gz(plain), dice),
                 mutate(a.zst_frames(plain, 900), dice),
+                mutate(a.gz_members(plain, 900), dice),
             )
         )
         try:

@@ -24,14 +24,14 @@ class _Keys:
     def __init__(self, pattern: str, wanted: Container[str]) -> None:
         self._pattern = pattern
         self._wanted = wanted
-        self._parse = KeyPattern(pattern).parse
+        self._known = KeyPattern(pattern)
         self.kinds: Counter[str] = Counter()
         self.misfits: dict[str, list[tuple[str, Misfit]]] = {}
         self.names: set[str] = set()
         self.count = 0
 
     def see(self, key: str, size: int) -> None:
-        if size == 0 and (not key or key.endswith("/")):
+        if self._known.is_marker(key, size):
             return
         self.count += 1
         if parse_key(key) is not None:
@@ -42,7 +42,7 @@ class _Keys:
             kept = self.misfits.setdefault(misfit.kind, [])
             if len(kept) < SHOWN_OF_A_KIND * SHOWN:
                 kept.append((key, misfit))
-        parsed = self._parse(key)
+        parsed = self._known.parse(key)
         if parsed is not None and len(self.names) < MOST_NAMES:
             self.names.add(parsed.model)
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from servesync import disk
 from servesync.errors import Reason, ReleaseRefused
-from servesync.plan.paths import NAME_RULE, is_plain_path
+from servesync.plan.paths import RENAMING, flaw_of_path
 
 STILL_WRITTEN: Final = "while it was packed: is it still written?"
 
@@ -71,6 +72,7 @@ def members(root: Path) -> Iterator[Member]:
 
     Raises:
         ReleaseRefused: `PACK_REFUSED`: a link, a special file, or a name that a version may not hold.
+        DiskError: this process does not read file names in UTF-8.
         OSError: a directory cannot be read.
     """
     handle = os.open(root, _ROOT)
@@ -85,8 +87,10 @@ def _below(folder: int, shown: Path, prefix: str) -> Iterator[Member]:
         listed = sorted(found, key=lambda entry: entry.name)
     for entry in listed:
         path, source = prefix + entry.name, shown / entry.name
-        if not is_plain_path(path):
-            raise refused(source, f"its name is not one that a version may hold ({NAME_RULE})")
+        disk.check_name(entry.name)
+        flaw = flaw_of_path(path)
+        if flaw:
+            raise refused(source, f"it {flaw} ({RENAMING})")
         status = _status(entry, source)
         if stat.S_ISDIR(status.st_mode):
             yield Member(path, None, source, folder)

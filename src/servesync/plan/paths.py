@@ -1,22 +1,54 @@
-"""Which names a version's files may have: one rule for archives, manifests and what is packed."""
+"""Which names a version's files may have: one rule for archives, directories, manifests and what is packed.
 
-import re
+A SavedModel's graph names its assets, so a name that a model was exported with is accepted if it can be
+written on this filesystem, and shown escaped. What is refused would be another name somewhere else, or could
+not be told from another one.
+"""
+
+import unicodedata
 from typing import Final
 
 MAX_NAME_BYTES: Final = 255
 MAX_PATH_BYTES: Final = 1024
 MAX_DEPTH: Final = 16
-NAME_RULE: Final = "A-Z a-z 0-9 . _ + = @ - and inner spaces, no dot or space at the end"
+MODEL_FILES: Final = frozenset({"saved_model.pb", "saved_model.pbtxt"})
+"""One of them lies at the top of every SavedModel."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9._+=@-](?:[A-Za-z0-9._+=@ -]*[A-Za-z0-9_+=@-])?", re.ASCII)
+FOLDERS: Final = frozenset({"variables", "assets", "assets.extra"})
+"""The folders of a SavedModel."""
+
+RENAMING: Final = "an asset gets another name only where the model is exported, since its graph names it"
+"""What to know before a file is renamed."""
 
 
-def is_plain_name(name: str) -> bool:
-    """Tell whether `name` may be a file's or directory's, on every filesystem and in every shell."""
-    return len(name) <= MAX_NAME_BYTES and _NAME.fullmatch(name) is not None and name != "."
+def flaw_of_name(name: str) -> str:
+    """Return why `name` cannot be a file's or directory's, as a predicate; empty if it can."""
+    if name in {"", ".", ".."} or "/" in name or "\\" in name:
+        return "is not a relative path of plain names (no empty name, no `.` or `..`, no backslash)"
+    if not name.isprintable():
+        return "has a name with an invisible, unknown or control character"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"has a name longer than {MAX_NAME_BYTES} bytes"
+    if name.endswith((".", " ")):
+        return "has a name that ends in a dot or a space, which some filesystems drop"
+    if not unicodedata.is_normalized("NFC", name):
+        return "has a name that is not in Unicode's form NFC, so another one looks the same"
+    return ""
 
 
-def is_plain_path(path: str) -> bool:
-    """Tell whether `path` is a relative path of plain names, with `/` between them."""
+def flaw_of_path(path: str) -> str:
+    """Return why `path` cannot be a file's or directory's in a version, as a predicate; empty if it can."""
     names = path.split("/")
-    return len(path) <= MAX_PATH_BYTES and len(names) <= MAX_DEPTH and all(map(is_plain_name, names))
+    flaw = next(filter(None, map(flaw_of_name, names)), "")
+    if not flaw and len(path.encode()) > MAX_PATH_BYTES:
+        return f"is longer than {MAX_PATH_BYTES} bytes"
+    if not flaw and len(names) > MAX_DEPTH:
+        return f"is deeper than {MAX_DEPTH} directories"
+    return flaw
+
+
+def folded(path: str) -> str:
+    """Return what two paths have in common that a filesystem may take for one: case does not count there."""
+    if path.isascii():
+        return path.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())

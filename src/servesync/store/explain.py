@@ -3,9 +3,25 @@
 import re
 from collections.abc import Container
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
-from servesync.store.keys import ARCHIVE_ENDINGS, MANIFEST_ENDING, KeyKind, KeyPattern
+from servesync.store.guesses import (
+    number_for,
+    pattern_for_word,
+    pattern_inside,
+    pattern_of_key,
+    stem_of,
+)
+from servesync.store.keys import (
+    ARCHIVE_ENDINGS,
+    MANIFEST_ENDING,
+    MODEL,
+    KeyKind,
+    KeyPattern,
+    ParsedKey,
+    stem_regex,
+)
 
 USUAL_PATTERNS: Final = (
     "{model}/{version}",
@@ -18,9 +34,12 @@ USUAL_PATTERNS: Final = (
     "{model}_v{version}",
 )
 _ENDINGS: Final = ", ".join(ARCHIVE_ENDINGS)
+_RELEASE_ENDINGS: Final = (*ARCHIVE_ENDINGS, MANIFEST_ENDING)
 _NO_ENDING: Final = r"(?:\.[A-Za-z0-9]{1,10}){1,3}"
 _PARTLY_UPLOADED: Final = re.compile(r".*\.(part|partial|tmp|filepart|crdownload)", re.DOTALL)
 _MOST_FOLDERS: Final = 8
+_known: Final = lru_cache(maxsize=100)(KeyPattern)
+"""Every key of a bucket is explained by the same few patterns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +56,43 @@ def explain(pattern: str, key: str, wanted: Container[str] = ()) -> Misfit | Non
     Where several explanations are possible, one that leads to a `wanted` model is preferred.
     An archive inside of a version's folder parses as one of its files, and is explained all the same.
     """
-    known = KeyPattern(pattern)
+    known = _known(pattern)
     parsed = known.parse(key)
     if parsed is not None:
-        return _one_too_deep(pattern, parsed.path) if parsed.kind is KeyKind.MEMBER else None
+        return _one_too_deep(pattern, parsed) if parsed.kind is KeyKind.MEMBER else None
     return (
         _no_number(pattern, key)
         or _other_ending(pattern, key)
+        or _beside_the_model(pattern, key)
+        or _not_twice_the_same(pattern, key)
+        or _date_or_release_name(key)
         or _extra_folder(known, key, wanted)
         or _no_model(pattern, key)
-        or _other_pattern(pattern, key)
+        or _other_pattern(pattern, key, wanted)
         or _nothing_like_it(pattern, key)
     )
 
 
-def _one_too_deep(pattern: str, path: str) -> Misfit | None:
-    if "/" not in path and path.endswith((*ARCHIVE_ENDINGS, MANIFEST_ENDING)):
-        text = f"an archive inside of the version's folder: its key must be {pattern}{ARCHIVE_ENDINGS[0]}"
-        return Misfit("archive_in_folder", text)
-    return None
+def _one_too_deep(pattern: str, parsed: ParsedKey) -> Misfit | None:
+    path = parsed.path
+    if "/" in path or not path.endswith(_RELEASE_ENDINGS):
+        return None
+    stem = next(path.removesuffix(ending) for ending in _RELEASE_ENDINGS if path.endswith(ending))
+    better = pattern_inside(pattern, stem, parsed.model, parsed.version)
+    text = f"an archive inside of the version's folder: its key must be {pattern}{ARCHIVE_ENDINGS[0]}"
+    return Misfit("archive_in_folder", text + _or_set(better))
+
+
+def _or_set(better: str | None) -> str:
+    return f', or set store.key_pattern: "{better}"' if better else ""
 
 
 def _fits(pattern: str, model: str, version: str, rest: str, key: str) -> re.Match[str] | None:
-    stem = re.escape(pattern).replace(r"\{model\}", model).replace(r"\{version\}", version)
-    return re.fullmatch(stem + rest, key, re.ASCII | re.DOTALL)
+    return re.fullmatch(stem_regex(pattern, model, version) + rest, key, re.ASCII | re.DOTALL)
 
 
 def _other_ending(pattern: str, key: str) -> Misfit | None:
-    found = _fits(pattern, "[A-Za-z0-9_-][A-Za-z0-9._-]*", "[0-9]{1,40}", f"(?P<ending>{_NO_ENDING})?", key)
+    found = _fits(pattern, MODEL, "[0-9]{1,40}", f"(?P<ending>{_NO_ENDING})?", key)
     if found is None:
         return None
     ending = found["ending"]
@@ -76,25 +104,44 @@ def _other_ending(pattern: str, key: str) -> Misfit | None:
 
 
 def _no_number(pattern: str, key: str) -> Misfit | None:
-    endings = "|".join(re.escape(ending) for ending in (*ARCHIVE_ENDINGS, MANIFEST_ENDING))
-    archive = _fits(pattern, "[A-Za-z0-9_-][A-Za-z0-9._-]*", "(?P<word>[^/]+)", f"(?:{endings})", key)
-    directory = _fits(
-        pattern, "[A-Za-z0-9_-][A-Za-z0-9._-]*", "(?P<word>[^/]+)", r"/(?:saved_model\.pb|variables/.*)", key
-    )
-    found = archive or directory
+    endings = "|".join(re.escape(ending) for ending in _RELEASE_ENDINGS)
+    archive = _fits(pattern, MODEL, "[^/]+", f"(?:{endings})", key)
+    found = archive or _fits(pattern, MODEL, "[^/]+", r"/(?:saved_model\.pb|variables/.*)", key)
     if found is None:
         return None
-    word = found["word"]
+    word = found["version"]
     if re.fullmatch("[0-9]+", word, re.ASCII):
         return Misfit("number_too_high", f"{word[:40]} is no version: the highest is 9223372036854775807")
-    within = re.search("[0-9]+", word, re.ASCII)
-    hint = ""
-    if within:
-        better = pattern.replace("{version}", word[: within.start()] + "{version}" + word[within.end() :])
-        if KeyPattern(better).parse(key) is not None:
-            hint = f', or set store.key_pattern: "{better}"'
-    shown = ascii(word[:40])
-    return Misfit("not_a_number", f"{shown} is no number: versions are numbers{hint}")
+    number = number_for(word)
+    hint = f": publish it as {number}" if number else _or_set(pattern_for_word(pattern, key, word))
+    return Misfit("not_a_number", f"{word[:40]!a} is no number: versions are numbers{hint}")
+
+
+def _beside_the_model(pattern: str, key: str) -> Misfit | None:
+    """Explain what lies in a version's folder, but outside of the folder in it that the pattern names."""
+    end = max(pattern.rfind("{model}"), pattern.rfind("{version}"))
+    folder, _, inside = pattern[end:].partition("/")
+    head = pattern[:end] + folder
+    if not inside or _fits(head, MODEL, "[0-9]{1,40}", "/.+", key) is None:
+        return None
+    text = f"it lies beside the model, which store.key_pattern looks for in {inside!a}: it is left alone"
+    return Misfit("beside", text)
+
+
+def _not_twice_the_same(pattern: str, key: str) -> Misfit | None:
+    """Explain a key that would fit if the pattern named model and version once."""
+    stem = re.escape(pattern).replace(r"\{model\}", MODEL).replace(r"\{version\}", "[0-9]{1,40}")
+    if not re.fullmatch(stem, stem_of(key), re.ASCII):
+        return None
+    text = (
+        f"store.key_pattern {pattern!r} names the model or the version twice, and the key two different ones"
+    )
+    return Misfit("two_names", text)
+
+
+def _date_or_release_name(key: str) -> Misfit | None:
+    number = number_for(stem_of(key))
+    return Misfit("not_a_number", f"versions are numbers: publish it as {number}") if number else None
 
 
 def _extra_folder(known: KeyPattern, key: str, wanted: Container[str]) -> Misfit | None:
@@ -105,25 +152,28 @@ def _extra_folder(known: KeyPattern, key: str, wanted: Container[str]) -> Misfit
         return None
     place, _ = next((item for item in found if item[1].model in wanted), found[0])
     extra = ascii(folders[place][:80])
-    where = "put it at the end of store.url" if place == 0 else "leave it out of the keys"
+    better = pattern_of_key(key, wanted) if place else None
+    where = f"leave it out of the keys{_or_set(better)}" if place else "put it at the end of store.url"
     return Misfit("extra_folder", f"the folder {extra} is not in store.key_pattern: {where}")
 
 
 def _no_model(pattern: str, key: str) -> Misfit | None:
-    found = _fits(pattern, "(?P<model>[^/]+)", "[0-9]{1,40}", r"(?:\.[a-z.]{2,20}|/.+)", key)
+    found = _fits(pattern, "[^/]+", "[0-9]{1,40}", r"(?:\.[a-z.]{2,20}|/.+)", key)
     if found is None:
         return None
     allowed = "1 to 100 of A-Z a-z 0-9 . _ - and no dot first"
     return Misfit("model_name", f"{found['model'][:80]!a} is no model's name: {allowed}")
 
 
-def _other_pattern(pattern: str, key: str) -> Misfit | None:
-    for usual in USUAL_PATTERNS:
-        parsed = KeyPattern(usual).parse(key) if usual != pattern else None
-        if parsed is not None:
-            text = f"it would be {parsed.model} {parsed.version} under the key_pattern {usual!r}"
-            return Misfit("other_pattern", f"{text}; store.key_pattern is {pattern!r}")
-    return None
+def _other_pattern(pattern: str, key: str, wanted: Container[str]) -> Misfit | None:
+    archive = stem_of(key) + ARCHIVE_ENDINGS[0]
+    usual = (usual for usual in USUAL_PATTERNS if usual != pattern and _known(usual).parse(archive))
+    better = next(usual, None) or pattern_of_key(key, wanted)
+    parsed = KeyPattern(better).parse(key) if better else None
+    if parsed is None:
+        return None
+    text = f"it would be {parsed.model} {parsed.version} under the key_pattern {better!r}"
+    return Misfit("other_pattern", f"{text}; store.key_pattern is {pattern!r}")
 
 
 def _nothing_like_it(pattern: str, key: str) -> Misfit:

@@ -3,13 +3,17 @@
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property, lru_cache
 from typing import Final
 
 from servesync.plan.versions import Layout, Model, Release, Version, parse_model, parse_version
 
 ARCHIVE_ENDINGS: Final = (".tar.gz", ".tgz", ".tar.zst", ".tar")
-_MODEL: Final = r"(?P<model>[A-Za-z0-9_-][A-Za-z0-9._-]{0,99})"
-_VERSION: Final = r"(?P<version>[0-9]{1,40})"
+FOLDER_ENDING: Final = "_$folder$"
+"""What Hadoop and EMR put in place of a folder, as an empty object."""
+
+MODEL: Final = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}"
+VERSION: Final = "[0-9]{1,40}"
 MANIFEST_ENDING: Final = ".manifest.json"
 _ARCHIVE: Final = "(?P<archive>" + "|".join(re.escape(ending) for ending in ARCHIVE_ENDINGS) + ")"
 _REST: Final = rf"{_ARCHIVE}|(?P<manifest>{re.escape(MANIFEST_ENDING)})|/(?P<path>.*)"
@@ -33,17 +37,47 @@ class KeyKind(Enum):
     MEMBER = "member"
 
 
+@lru_cache(maxsize=100)
+def stem_regex(pattern: str, model: str = MODEL, version: str = VERSION) -> str:
+    """Return the regular expression of a key without its ending; its groups are `model` and `version`.
+
+    `model`, `version`: what each placeholder stands for. Where one occurs again it is the same model, or a
+    version of the same number, with any leading zeros.
+    """
+    again = r"0*(?P=number)"
+    if pattern.count("{version}") > 1 and version == VERSION:
+        version = "0*(?P<number>0|[1-9][0-9]*)"
+    elif pattern.count("{version}") > 1:
+        again = "(?P=version)"
+    stem = re.escape(pattern)
+    stem = stem.replace(r"\{model\}", f"(?P<model>{model})", 1).replace(r"\{model\}", "(?P=model)")
+    return stem.replace(r"\{version\}", f"(?P<version>{version})", 1).replace(r"\{version\}", again)
+
+
 class KeyPattern:
     """A compiled `store.key_pattern`; keys are given without the store's prefix."""
 
     def __init__(self, pattern: str) -> None:
-        self._text = pattern
-        stem = re.escape(pattern).replace(r"\{model\}", _MODEL).replace(r"\{version\}", _VERSION)
-        self._stem = re.compile(f"{stem}(?:{_REST})", re.ASCII | re.DOTALL)
+        self.text = pattern
+        self._stem = re.compile(f"{stem_regex(pattern)}(?:{_REST})", re.ASCII | re.DOTALL)
+
+    @cached_property
+    def _folders(self) -> tuple[re.Pattern[str], ...]:
+        names = self.text.split("/")
+        folders = ("/".join(names[: depth + 1]) for depth in range(len(names)))
+        return tuple(re.compile(stem_regex(folder), re.ASCII | re.DOTALL) for folder in folders)
+
+    def is_marker(self, key: str, size: int | None) -> bool:
+        """Tell whether a key is an empty object that only stands for a folder, of whichever tool."""
+        if size:
+            return False
+        if key == "" or key.endswith(("/", FOLDER_ENDING)):
+            return True
+        return self.parse(key) is None and any(folder.fullmatch(key) for folder in self._folders)
 
     def stem(self, model: Model, version: Version) -> str:
         """Return the key of a version without its ending."""
-        return self._text.replace("{model}", model).replace("{version}", str(version))
+        return self.text.replace("{model}", model).replace("{version}", str(version))
 
     def parse(self, key: str) -> ParsedKey | None:
         """Return what `key` says, or None if it is no part of a release."""

@@ -8,8 +8,11 @@ from typing import Final
 
 from servesync import channel
 from servesync.errors import Reason, ReleaseRefused, SyncError
+from servesync.plan.paths import MODEL_FILES
 from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
+from servesync.store.guesses import find_deeper
 from servesync.store.keys import MANIFEST_ENDING, KeyKind, KeyPattern, manifest_key
+from servesync.store.placeholders import without_placeholders
 
 EXAMPLES: Final = 5
 SHOWN_CHARACTERS: Final = 80
@@ -44,7 +47,11 @@ class _Found:
     archives: dict[str, StoredObject] = field(default_factory=dict)
     manifests: dict[str, StoredObject] = field(default_factory=dict)
     members: dict[str, StoredObject] = field(default_factory=dict)
-    folders: set[str] = field(default_factory=set)
+
+    @property
+    def folders(self) -> set[str]:
+        """The keys of the folders in which something is not empty."""
+        return {item.key.removesuffix(item.path) for item in self.members.values() if item.size}
 
 
 class Grouping:
@@ -66,10 +73,10 @@ class Grouping:
     def add(self, key: str, size: int, etag: str, modified: float | None = None) -> bool:
         """Take in one key of the listing; False if it was there before, which no listing does.
 
-        A folder marker (it ends in `/`, and is empty) counts for nothing, an empty file counts.
+        An empty object that stands for a folder counts for nothing, another empty file counts.
         """
         relative = key.removeprefix(self._prefix)
-        if size == 0 and (relative == "" or relative.endswith("/")):
+        if self._pattern.is_marker(relative, size):
             return True
         parsed = self._pattern.parse(relative)
         place = channel.parse_key(relative) if parsed is None else None
@@ -88,7 +95,6 @@ class Grouping:
         elif parsed.kind is KeyKind.MANIFEST:
             found.manifests[key] = StoredObject(key, size, etag, modified_at=modified)
         else:
-            found.folders.add(key.removesuffix(parsed.path))
             if len(found.members) >= self._max_members:
                 self._too_many.add(where)
                 return True
@@ -118,6 +124,8 @@ class Grouping:
         remains: dict[Model, list[Release]] = {}
         problems: dict[tuple[Model, Version], SyncError] = {}
         for (model, version), found in sorted(self._found.items()):
+            if found.members and not (found.archives or found.manifests or found.folders):
+                continue  # nothing but empty objects
             try:
                 release = self._release(model, version, found)
             except ReleaseRefused as problem:
@@ -157,10 +165,13 @@ class Grouping:
         if (model, version) in self._too_many:
             text = f"{sources[0]!a} holds more than limits.max_members ({self._max_members}) files"
             raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text)
-        if all(item.path not in {"saved_model.pb", "saved_model.pbtxt"} for item in found.members.values()):
+        inside = [item for item in found.members.values() if item.key.startswith(sources[0])]
+        members = tuple(sorted(without_placeholders(inside), key=lambda item: item.path))
+        paths = [item.path for item in members]
+        if MODEL_FILES.isdisjoint(paths):
+            deeper = find_deeper(sources[0], self._pattern.text, model, version, paths)
             text = f"{sources[0]!a} has no saved_model.pb (yet): finish the upload, or publish an archive"
-            raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
-        members = tuple(sorted(found.members.values(), key=lambda item: item.path))
+            raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, deeper or text)
         manifest = found.manifests.get(sources[0].removesuffix("/") + MANIFEST_ENDING)
         return Release(model, version, Layout.DIRECTORY, members, _identity(members), manifest)
 

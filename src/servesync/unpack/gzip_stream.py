@@ -1,10 +1,12 @@
-"""gzip (RFC 1952) to its proven end: one member, header and trailer checked here, not by the library.
+"""gzip (RFC 1952) to its proven end: header and trailer of each member are checked here, not by the library.
+
+A file is one member or several in a row, as bgzip and parallel compressors write it; their content is joined.
 
 The deflate stream inside is decoded by ISA-L in raw mode; the checksum, the length, the header's bound and
 that nothing follows are our own business.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Final, cast
 
 from isal import igzip_lib, isal_zlib
@@ -14,6 +16,10 @@ from servesync.unpack.source import PIECE_BYTES, ByteSource, ends_inside
 
 MAGIC: Final = b"\x1f\x8b"
 MAX_HEADER_BYTES: Final = 64 * 1024
+MAX_SMALL_MEMBERS: Final = 200_000
+SMALL_BYTES: Final = 512
+"""A member with less content costs more time than its bytes do, so their number is bounded."""
+
 _DEFLATE: Final = 8
 _FHCRC, _FEXTRA, _FNAME, _FCOMMENT, _RESERVED = 0x02, 0x04, 0x08, 0x10, 0xE0
 _DECODER_ERROR: Final = cast("type[Exception]", igzip_lib.error)  # the stub says an instance
@@ -21,12 +27,30 @@ _STEP: Final = 128 * 1024  # small enough for the processor's cache, and for an 
 
 
 def gunzip(source: ByteSource) -> Iterator[bytes]:
-    """Yield the content of the one gzip member in pieces of at most `PIECE_BYTES`.
+    """Yield the content of all members in pieces of at most `PIECE_BYTES`.
 
     Raises:
-        ReleaseRefused: it is damaged, ends early, or anything follows it. What was yielded before is not
-            proven: only the normal end of the iteration proves it.
+        ReleaseRefused: a member is damaged or ends early, more than `MAX_SMALL_MEMBERS` are small, or
+            something that is no member follows. What was yielded before is not proven: only the normal end
+            of the iteration proves it.
     """
+    small = 0
+    is_first = True
+    while is_first or not source.at_end():
+        if not is_first and source.peek(len(MAGIC)) != MAGIC:
+            raise ReleaseRefused(
+                Reason.ARCHIVE_TRAILING_DATA,
+                "other data follows the end of the gzip stream; pack the version anew with tar -czf",
+            )
+        is_first = False
+        size = yield from _member(source)
+        small += size < SMALL_BYTES
+        if small > MAX_SMALL_MEMBERS:
+            raise _corrupt(f"more than {MAX_SMALL_MEMBERS} of its members hold next to nothing")
+
+
+def _member(source: ByteSource) -> Generator[bytes, None, int]:
+    """Yield the content of one member, and return how many bytes that was."""
     _read_header(source)
     crc = size = 0
     for piece in _inflate(source):
@@ -38,12 +62,7 @@ def gunzip(source: ByteSource) -> Iterator[bytes]:
         raise _corrupt("the content does not match its CRC-32")
     if int.from_bytes(trailer[4:], "little") != size & 0xFFFFFFFF:
         raise _corrupt("the content does not have the length that the trailer tells")
-    if not source.at_end():
-        what = "a second gzip member" if source.peek(2) == MAGIC else "other data"
-        raise ReleaseRefused(
-            Reason.ARCHIVE_TRAILING_DATA,
-            f"{what} follows the end of the gzip stream; pack the version anew with tar -czf",
-        )
+    return size
 
 
 def _inflate(source: ByteSource) -> Iterator[bytes]:
@@ -85,11 +104,12 @@ def _read_header(source: ByteSource) -> None:
 
 
 def _read_text(source: ByteSource, limit: int) -> bytes:
-    text = bytearray()
-    while len(text) < limit:
-        text += source.read(1, "its gzip header")
-        if text[-1] == 0:
-            return bytes(text)
+    seen = source.peek(limit)
+    end = seen.find(0) + 1
+    if end:
+        return source.read(end, "its gzip header")
+    if len(seen) < limit:
+        raise ends_inside("its gzip header")
     raise _corrupt(f"the header is longer than {MAX_HEADER_BYTES} bytes")
 
 

@@ -7,11 +7,12 @@ exactly one top-level directory, named by the version's number (`0000001` is ver
 from typing import Final
 
 from servesync.errors import Reason, ReleaseRefused
+from servesync.plan.paths import MODEL_FILES
 from servesync.plan.versions import Version, parse_version
 from servesync.unpack.paths import Parts
 from servesync.unpack.refusal import shown
 
-_MARKS: Final = frozenset({"saved_model.pb", "saved_model.pbtxt", "variables"})
+_MARKS: Final = MODEL_FILES | {"variables"}
 """A top level with one of these is a version's content."""
 
 
@@ -22,6 +23,8 @@ class TopLevel:
         self._version = version
         self._names: set[str] = set()
         self._folder: str | None = None
+        self._model: Parts | None = None
+        """The folder of the model that lies least deep."""
 
     def add(self, parts: Parts, *, is_directory: bool) -> None:
         """Note one member.
@@ -29,6 +32,8 @@ class TopLevel:
         Raises:
             ReleaseRefused: a numbered directory is not this version's, or lies beside something else.
         """
+        if not is_directory and parts[-1] in MODEL_FILES:
+            self._model = parts[:-1] if self._model is None else min(self._model, parts[:-1], key=len)
         if not parts or parts[0] in self._names:
             return
         self._names.add(parts[0])
@@ -49,14 +54,26 @@ class TopLevel:
         """Return the top-level directory that is the version, or `""` where the top level itself is.
 
         Raises:
-            ReleaseRefused: neither is the case.
+            ReleaseRefused: neither is the case, or the model lies deeper.
         """
+        root = () if self._folder is None else (self._folder,)
+        if self._model is not None and self._model != root:
+            raise self._deeper("/".join(self._model))
         if self._folder is not None:
             return self._folder
         if self._names.isdisjoint(_MARKS):
             listed = ", ".join(shown(name) for name in sorted(self._names)[:5])
             raise self._refused(f"the top level holds {listed}, and neither a model nor a numbered directory")
         return ""
+
+    def _deeper(self, folder: str) -> ReleaseRefused:
+        version = 1 if self._version is None else self._version
+        return ReleaseRefused(
+            Reason.ARCHIVE_LAYOUT,
+            f"the model lies in {shown(folder)}; an archive holds it at its top, or in a folder named by the"
+            f" version: pack that directory (tar -czf modelv{version}.tar.gz -C {shown(folder)} .)",
+            folder=shown(folder),
+        )
 
     def _refused(self, what: str) -> ReleaseRefused:
         version = 1 if self._version is None else self._version

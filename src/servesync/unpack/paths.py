@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from servesync.errors import Reason, ReleaseRefused
-from servesync.plan.paths import MAX_DEPTH, MAX_NAME_BYTES, MAX_PATH_BYTES, NAME_RULE, is_plain_name
+from servesync.plan.paths import RENAMING, flaw_of_path, folded
 from servesync.settings import Limits
 from servesync.unpack.refusal import shown, too_many_members
 
@@ -17,42 +17,34 @@ def parse_path(path: bytes, *, is_directory: bool) -> Parts:
     Only what `tar -C DIR -c .` writes is normalised: one leading `./`, and a directory's trailing `/`.
 
     Raises:
-        ReleaseRefused: the path is absolute, climbs, is too long or too deep, or a name in it is not of
-            `A-Z a-z 0-9 . _ + = @ -` and inner spaces, without a dot or space at its end.
+        ReleaseRefused: the path is absolute, climbs, is too long, too deep or no UTF-8, or a name in it is
+            none that a version may hold (`plan.paths`).
     """
     if is_directory:
         path = path.removesuffix(b"/")
         if path == b".":
             return ()
     path = path.removeprefix(b"./")
-    if len(path) > MAX_PATH_BYTES:
-        raise _refused(path, f"is longer than {MAX_PATH_BYTES} bytes")
-    names = tuple(path.decode("latin-1").split("/"))
-    for name in names:
-        _check_name(path, name)
-    if len(names) > MAX_DEPTH:
-        raise _refused(path, f"is deeper than {MAX_DEPTH} directories")
-    return names
-
-
-def _check_name(path: bytes, name: str) -> None:
-    if name.startswith("._") and is_plain_name(name):
+    try:
+        text = path.decode()
+    except UnicodeDecodeError as error:
+        raise _refused(path, "is no UTF-8") from error
+    if flaw := flaw_of_path(text):
+        raise _refused(path, flaw)
+    names = tuple(text.split("/"))
+    if any(name.startswith("._") for name in names):
         raise ReleaseRefused(
             Reason.ARCHIVE_LAYOUT,
             f"{shown(path)} is a file that macOS adds about another one; pack with"
             " `COPYFILE_DISABLE=1 tar --no-xattrs --format ustar -czf`",
             member=shown(path),
         )
-    if len(name) > MAX_NAME_BYTES:
-        raise _refused(path, f"has a name longer than {MAX_NAME_BYTES} bytes")
-    if not is_plain_name(name):
-        raise _refused(path, f"is not a relative path of plain names ({NAME_RULE})")
+    return names
 
 
 def _refused(path: bytes, why: str) -> ReleaseRefused:
-    return ReleaseRefused(
-        Reason.ARCHIVE_PATH, f"the path {shown(path)} {why}; rename it and pack anew", member=shown(path)
-    )
+    text = f"the path {shown(path)} {why}; pack the version anew without it ({RENAMING})"
+    return ReleaseRefused(Reason.ARCHIVE_PATH, text, member=shown(path))
 
 
 class Names:
@@ -75,7 +67,7 @@ class Names:
 
     def _claim(self, path: str, *, is_directory: bool) -> bool:
         here = (path, is_directory)
-        there = self._seen.setdefault(path.lower(), here)
+        there = self._seen.setdefault(folded(path), here)
         if there is here:
             if len(self._seen) > self._limits.max_members:
                 raise too_many_members(self._limits)

@@ -40,7 +40,8 @@ class ByteSource:
 
     def __init__(self, chunks: Iterable[Chunk]) -> None:
         self._chunks = iter(chunks)
-        self._rest = memoryview(b"")
+        self._chunk = memoryview(b"")
+        self._at = 0
         self.consumed = 0
         """Bytes handed out so far."""
 
@@ -49,10 +50,9 @@ class ByteSource:
 
         The view may lie in a chunk: it is valid until the next call of any method.
         """
-        if not self._rest:
-            self._advance()
-        piece = self._rest[:limit]
-        self._rest = self._rest[limit:]
+        self._advance()
+        piece = self._chunk[self._at : self._at + limit]
+        self._at += len(piece)
         self.consumed += len(piece)
         return piece
 
@@ -82,23 +82,23 @@ class ByteSource:
 
     def peek(self, count: int) -> bytes:
         """Return the next `count` bytes, fewer only at the end of the stream, and leave them unread."""
-        if len(self._rest) >= count:
-            return bytes(self._rest[:count])
         found = self._up_to(count)
         self.push_back(found)
         return found
 
     def push_back(self, data: bytes) -> None:
         """Make `data`, the last bytes handed out, the next ones again."""
-        if data:
-            self._rest = memoryview(data + self._rest)
-            self.consumed -= len(data)
+        self.consumed -= len(data)
+        if len(data) <= self._at:
+            self._at -= len(data)
+        else:  # they began in an earlier chunk, which may be gone
+            self._chunk = memoryview(data + self._chunk[self._at :])
+            self._at = 0
 
     def at_end(self) -> bool:
         """Tell whether every byte was handed out."""
-        if not self._rest:
-            self._advance()
-        return not self._rest
+        self._advance()
+        return self._at == len(self._chunk)
 
     def _up_to(self, count: int) -> bytes:
         found = bytes(self.some(count))
@@ -107,9 +107,13 @@ class ByteSource:
         return found
 
     def _advance(self) -> None:
+        """Take the next chunk if the last one is used up."""
+        if self._at < len(self._chunk):
+            return
+        self._chunk, self._at = memoryview(b""), 0  # asking for the next one may overwrite it
         for chunk in self._chunks:
             if len(chunk):
-                self._rest = memoryview(chunk).cast("B")
+                self._chunk, self._at = memoryview(chunk).cast("B"), 0
                 return
 
 

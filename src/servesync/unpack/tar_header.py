@@ -14,7 +14,13 @@ OVERFLOWN_SIZE: Final = 0o77777777777
 _USTAR: Final = b"ustar\x0000"
 _GNU: Final = b"ustar  \x00"
 _V7: Final = bytes(8)
+_V7_FILES: Final = frozenset({b"0", b"\x00"})
+_DIRECTORY: Final = b"5"
 _OCTAL: Final = re.compile(rb" *[0-7]+[ \x00]*")
+_STAR_TIMES: Final = re.compile(rb"(?:[0-7]{11}[ \x00]){2}")
+"""Where star, and npm's tar after it, keep the times of last access and change: the end of the prefix."""
+
+_STAR_TIMES_AT: Final = 131
 _MAX_SIZE: Final = 2**63 - 1
 
 
@@ -46,11 +52,11 @@ def parse_header(block: bytes) -> Header:
         raise bad_header("a member header does not match its checksum")
     magic = block[257:265]
     if magic == _USTAR:
-        prefix, unused = _text(block[345:500]), block[500:]
+        prefix, unused = _text(_without_times(block[345:500])), block[500:]
     elif magic == _GNU:
         prefix, unused = b"", block[345:]
     elif magic == _V7:
-        prefix, unused = b"", block[257:]
+        prefix, unused = b"", block[257:329] + block[345:]  # GNU tar writes device numbers all the same
     else:
         raise bad_header("a member header is of an unknown tar variant")
     if any(unused):
@@ -58,8 +64,11 @@ def parse_header(block: bytes) -> Header:
             "a member header carries an extension where none belongs (pack with tar --format=ustar)"
         )
     name = _text(block[:100])
+    kind = block[156:157]
+    if magic == _V7 and kind in _V7_FILES and name.endswith(b"/"):
+        kind = _DIRECTORY  # V7 knows no other way to say it
     return Header(
-        kind=block[156:157],
+        kind=kind,
         path=prefix + b"/" + name if prefix else name,
         size=_number(block[124:136]),
         link=_text(block[157:257]),
@@ -92,6 +101,12 @@ def _number(field: bytes) -> int:
     elif _OCTAL.fullmatch(field):
         return _octal(field)
     raise bad_header("a member header has a malformed, negative or impossible size")
+
+
+def _without_times(prefix: bytes) -> bytes:
+    """Return the prefix as readers agree on it: its text ends before times that may follow."""
+    text, times = prefix[:_STAR_TIMES_AT], prefix[_STAR_TIMES_AT:]
+    return text if text.endswith(b"\x00") and _STAR_TIMES.fullmatch(times) else prefix
 
 
 def _text(field: bytes) -> bytes:

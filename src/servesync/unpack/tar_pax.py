@@ -1,7 +1,7 @@
 """PAX extended headers (POSIX.1-2001, "pax Extended Header"): `path` and `size` count.
 
-What is only about owners and times is passed over; any other key could change what a member is and is
-refused.
+What cannot change a member's path, size or kind is passed over, as owners and times are everywhere: files get
+mode 0644, no owner and no attribute. Any other key could change what a member is, and is refused.
 """
 
 import re
@@ -12,7 +12,20 @@ from servesync.errors import ReleaseRefused
 from servesync.unpack.refusal import shown
 from servesync.unpack.tar_header import bad_header
 
-_IGNORED: Final = frozenset({b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname", b"comment"})
+_IGNORED: Final = frozenset(
+    {
+        *(b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname", b"comment"),
+        *(b"SCHILY.dev", b"SCHILY.ino", b"SCHILY.nlink", b"SCHILY.fflags", b"LIBARCHIVE.creationtime"),
+        *(b"SCHILY.acl.access", b"SCHILY.acl.default", b"SCHILY.acl.ace", b"RHT.security.selinux"),
+    }
+)
+_ATTRIBUTES: Final = (b"SCHILY.xattr.", b"LIBARCHIVE.xattr.")
+"""Extended attributes: libarchive writes each under both names."""
+
+_CHARACTER_SETS: Final = frozenset({b"BINARY", b"ISO-IR 10646 2000 UTF-8"})
+"""What `hdrcharset` may say: a path must be UTF-8 under either."""
+
+_COUNTED: Final = frozenset({b"path", b"size", b"hdrcharset"})
 _LENGTH: Final = re.compile(rb"([1-9][0-9]{0,5}) ")
 _SIZE: Final = re.compile(rb"[0-9]{1,19}")
 _MAX_SIZE: Final = 2**63 - 1
@@ -34,8 +47,10 @@ def parse_pax(payload: bytes) -> Pax:
     """
     records = _records(payload)
     for key in records:
-        if key not in _IGNORED and key not in {b"path", b"size"}:
+        if key not in _IGNORED and key not in _COUNTED and not key.startswith(_ATTRIBUTES):
             raise _refused_key(key)
+    if records.get(b"hdrcharset", b"BINARY") not in _CHARACTER_SETS:
+        raise bad_header(f"a PAX header is in the character set {shown(records[b'hdrcharset'])}")
     size = records.get(b"size")
     if size is not None and (not _SIZE.fullmatch(size) or int(size) > _MAX_SIZE):
         raise bad_header("a PAX header has a malformed size")
@@ -75,8 +90,4 @@ def _records(payload: bytes) -> dict[bytes, bytes]:
 
 
 def _refused_key(key: bytes) -> ReleaseRefused:
-    if b"xattr" in key or key.startswith(b"LIBARCHIVE."):
-        advice = "pack with `COPYFILE_DISABLE=1 tar --no-xattrs --format ustar`"
-    else:
-        advice = "pack with GNU tar, without --sparse, --xattrs, --acls or --selinux"
-    return bad_header(f"a PAX header has the key {shown(key)}, which is not accepted ({advice})")
+    return bad_header(f"a PAX header has the key {shown(key)}, which may change what a member is")

@@ -70,9 +70,11 @@ class TreeWriter:
 
         Raises:
             OSError: the disk refused this file or an earlier one, or the name is there.
+            DiskError: this process cannot write such a name in UTF-8.
         """
         folder = self._enter(parts[:-1])
         path = "/".join(parts)
+        disk.check_name(parts[-1])
         with self._naming(path):
             handle = os.open(parts[-1], _NEW_FILE, 0o600, dir_fd=folder)
         self._open_files.add(handle)
@@ -101,6 +103,7 @@ class TreeWriter:
         while len(self._stack) > common + 1:
             os.close(self._stack.pop()[1])
         for depth in range(common, len(parts)):
+            disk.check_name(parts[depth])
             with self._naming("/".join(parts[: depth + 1])):
                 self._stack.append((parts[depth], _directory(self._stack[-1][1], parts[depth])))
         return self._stack[-1][1]

@@ -7,6 +7,7 @@ from typing import Final
 
 from servesync.errors import Reason, ReleaseRefused
 from servesync.verify.bundle import Bundle, read_bundle, shard_name
+from servesync.verify.deeper import model_below
 from servesync.verify.saved_model import SERVE, Graph, opened, read_graphs
 from servesync.verify.wire import Malformed
 
@@ -62,7 +63,9 @@ def serving_graph(root: Path) -> Graph:
             (name for name in ("saved_model.pbtxt", "saved_model.cpb") if (root / name).exists()), ""
         )
         found = f" (there is a {other}, which servesync cannot prove)" if other else ""
-        text = f"there is no saved_model.pb{found}; {AGAIN}"
+        deeper = model_below(root)
+        advice = f"the model lies deeper, in {deeper!a}: give that directory" if deeper else AGAIN
+        text = f"there is no saved_model.pb{found}; {advice}"
         raise ReleaseRefused(Reason.SAVED_MODEL_MISSING, text)
     try:
         with opened(path) as data:

@@ -1,0 +1,19 @@
+"""Empty objects that stand for a folder: tools that think in folders leave them where a store has none."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from servesync.plan.paths import FOLDERS, MAX_DEPTH
+from servesync.plan.versions import StoredObject
+
+
+def without_placeholders(members: Sequence[StoredObject]) -> Iterator[StoredObject]:
+    """Yield the files of one version's directory, without empty ones that others need as their folder."""
+    empty = {item.path for item in members if item.size == 0}
+    folders = empty & FOLDERS | empty.intersection(_folders(item.path for item in members))
+    return (item for item in members if item.size or item.path not in folders)
+
+
+def _folders(paths: Iterable[str]) -> Iterator[str]:
+    for path in paths:
+        names = path.split("/")[: MAX_DEPTH + 1]
+        yield from ("/".join(names[:depth]) for depth in range(1, len(names)))
