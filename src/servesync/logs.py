@@ -1,5 +1,6 @@
 """Structured logs on standard output: one JSON object a line, or a readable form for people.
 
+Where standard output is systemd's journal, its priority precedes each line; the journal takes that off.
 Only the daemon and the commands log; steps return or raise. `Event` names every event that ops may
 rely on; `docs/events.md` describes each.
 """
@@ -15,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Literal, TextIO
+from typing import Final, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
@@ -82,6 +83,8 @@ class Event(StrEnum):
 
 MOST_LINES_WAITING = 10_000
 LOOK_AGAIN_SECONDS = 1.0
+PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3}
+"""Those of syslog and the journal, by the names of our levels."""
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -143,6 +146,7 @@ class _Output:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._in_journal = _is_journal(stream)
         self._lines: queue.Queue[str] = queue.Queue(MOST_LINES_WAITING)
         self._dropped = 0
         self.dropped_ever = 0
@@ -152,17 +156,37 @@ class _Output:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def msg(self, line: str) -> None:
+    def debug(self, line: str) -> None:
+        self._put("debug", line)
+
+    def info(self, line: str) -> None:
+        self._put("info", line)
+
+    def warning(self, line: str) -> None:
+        self._put("warning", line)
+
+    def error(self, line: str) -> None:
+        self._put("error", line)
+
+    critical = error
+
+    def _put(self, level: Level, line: str) -> None:
         try:
             if self._dropped:
-                self._lines.put_nowait(f'{{"event": "{Event.LOG_LINES_DROPPED}", "lines": {self._dropped}}}')
+                lost = f'{{"event": "{Event.LOG_LINES_DROPPED}", "lines": {self._dropped}}}'
+                self._lines.put_nowait(self._with_priority("warning", lost))
                 self._dropped = 0
-            self._lines.put_nowait(line)
+            self._lines.put_nowait(self._with_priority(level, line))
         except queue.Full:
             self._dropped += 1
             self.dropped_ever += 1
 
-    debug = info = warning = error = critical = exception = log = msg
+    def _with_priority(self, level: Level, text: str) -> str:
+        """Put the prefix that the journal reads, and takes off, before each line of `text`."""
+        if not self._in_journal:
+            return text
+        prefix = f"<{PRIORITIES[level]}>"
+        return prefix + text.replace("\n", f"\n{prefix}")
 
     def drain(self, seconds: float) -> None:
         """Wait until everything is written, at most `seconds`."""
@@ -192,6 +216,18 @@ class _Output:
                 data = data[os.write(handle, data) :]
             except BlockingIOError:  # whoever made the pipe shares its O_NONBLOCK with us
                 select.select([], [handle], [], LOOK_AGAIN_SECONDS)
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Tell whether `stream` still is what systemd connected to the journal, by `$JOURNAL_STREAM`.
+
+    The variable alone says nothing: a process of a service inherits it, whatever its output is.
+    """
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 _outputs: dict[TextIO, _Output] = {}

@@ -198,6 +198,21 @@ def test_moving_and_withdrawing_need_what_their_policies_say(published: Store, n
     assert "s3:if-match" in writes[-1].context
 
 
+@pytest.mark.parametrize("name", ["channels.json", "withdraw.json"])
+def test_keepers_need_the_agents_rights_as_well(name: str, published: Store, notes: Notes) -> None:
+    """Neither policy is enough alone: each command looks before it writes."""
+    notes.asked.clear()
+    if name == "channels.json":
+        promote(published, ("m", "1", "stable"), "me", "")
+    else:
+        withdraw(published, ("m", "1"), "me", "wrong data")
+    asked = [Asked(item.action, item.resource, dict(item.context) | KEEPER) for item in notes.asked]
+
+    own = statements(name, "bucket-policy.json")
+    assert [item for item in asked if not allowed(item, statements("agent.json") + own)] == []
+    assert [item for item in asked if not allowed(item, own)] != []
+
+
 WRITE = {"s3:ObjectCreationOperation": "true"}
 
 
@@ -234,5 +249,6 @@ def test_policies_are_well_formed(path: Path) -> None:
     for item in policy["Statement"]:
         assert set(item) <= known
         if item["Effect"] == "Allow":
-            assert "*" not in listed(item.get("Resource", "-"))
+            if item["Action"] != "ecr:GetAuthorizationToken":  # which knows no other resource
+                assert "*" not in listed(item.get("Resource", "-"))
             assert not any("*" in action for action in listed(item["Action"]))

@@ -18,6 +18,8 @@ from admin_client import AdminClient
 from agent_box import AgentBox
 from big_models import files_of, small_archive
 from fixtures_store import Bucket
+from servesync.publishing import Request, publish_tree, withdraw
+from servesync.settings import Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,10 +88,14 @@ def questions_of_the_dashboard() -> list[str]:
 
 
 def test_an_update_shows(tmp_path: Path, box: AgentBox, bucket: Bucket, real_models: Path) -> None:
-    """Version 1, version 2, and a bad version 3: counted, shown, and the one alert that it deserves."""
+    """Version 1, version 2, and a bad version 3: counted, shown, and the one alert that it deserves.
+
+    Version 9 was withdrawn before this agent began: it refuses that, as everybody has, and nobody is woken.
+    """
     tree = files_of(real_models / "plain_module")
     admin = AdminClient.listen(box)
     bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    _withdraw_a_version(bucket, real_models / "plain_module", 9)
     with box.running():
         host, port = admin.address
         with scraping(tmp_path, f"{host}:{port}") as prometheus:
@@ -101,6 +107,8 @@ def test_an_update_shows(tmp_path: Path, box: AgentBox, bucket: Bucket, real_mod
             box.until(lambda: prometheus.value(newest) == 2, "version 2")
             pruned = 'servesync_actions_total{action="prune",outcome="done"}'
             box.until(lambda: prometheus.value(pruned) == 1, "its end")
+            refused = 'servesync_refusals_total{reason="version_withdrawn"}'
+            assert (prometheus.value(refused) or 0) >= 1
             assert prometheus.value("servesync_model_in_place") == 1
             assert prometheus.value("servesync_publish_to_available_seconds_count") == 1
             assert prometheus.value('servesync_stage_duration_seconds_count{stage="fetch"}') == 2
@@ -113,6 +121,16 @@ def test_an_update_shows(tmp_path: Path, box: AgentBox, bucket: Bucket, real_mod
                 prometheus.ask(query)
             rules = httpx.get(f"{prometheus.url}/api/v1/rules", trust_env=False).json()["data"]["groups"]
             assert {rule["health"] for group in rules for rule in group["rules"]} == {"ok"}
+
+
+def _withdraw_a_version(bucket: Bucket, model: Path, version: int) -> None:
+    server = bucket.server
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ACCESS_KEY_ID", server.access_key)
+        environment.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
+        store = Store(url=f"s3://{bucket.name}/prod", endpoint_url=server.endpoint_url, region="us-east-1")
+        publish_tree(model, store, Request("m", version))
+        withdraw(store, ("m", str(version)), "me", "wrong data")
 
 
 def _answers(prometheus: Prometheus) -> bool:

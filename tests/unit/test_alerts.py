@@ -13,6 +13,7 @@ import yaml
 
 from board_box import full_board
 from servesync.admin.gauges import register
+from servesync.errors import Reason
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/alerts.yml"
@@ -162,14 +163,35 @@ def test_a_job_of_another_name_is_missed_as_well(promtool: str, tmp_path: Path) 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("kind", ["new", "seen before", "again"])
+def test_what_was_withdrawn_is_refused_on_purpose(kind: str, promtool: str, tmp_path: Path) -> None:
+    """Every new agent refuses it anew: nobody is to be woken by that, nor when the withdrawal is fresh."""
+    withdrawn = one("servesync_refusals_total", f', reason="{Reason.VERSION_WITHDRAWN.value}"')
+    changes = {
+        "new": {
+            one("process_start_time_seconds"): "0x120",
+            one("servesync_refusals_total", ', reason="archive_format"'): "_x120",
+            withdrawn: "1x120",
+        },
+        "seen before": {withdrawn: "_x60 1x60"},
+        "again": {withdrawn: "1x60 2x60"},
+    }[kind]
+    done = run(promtool, tmp_path, [scenario(changes, list(range(0, MINUTES, 2)), set())])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_each_names_what_helps() -> None:
-    """A section of the runbook."""
+    """A section of the runbook, at an address that one replacement makes that of the reader's own copy."""
+    step = re.search(
+        r"sed 's#(\S+)#\S+#' deploy/prometheus/alerts.yml", (ROOT / "deploy/README.md").read_text()
+    )
+    assert step is not None
     headings = re.findall(r"^## (.*)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
     sections = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
     groups = yaml.safe_load(RULES.read_text())["groups"]
     for rule in (rule for group in groups for rule in group["rules"]):
-        place, _, section = rule["annotations"]["runbook"].partition("#")
-        assert place == "docs/runbook.md"
+        place, _, section = rule["annotations"]["runbook_url"].partition("#")
+        assert place == f"{step[1]}/runbook.md"
         assert section in sections, rule["alert"]
 
 
@@ -199,3 +221,32 @@ def test_the_dashboard_is_one() -> None:
         assert panel["title"]
         assert panel["gridPos"]["w"] <= 24
         assert all(target["expr"] for target in panel["targets"])
+
+
+def test_the_dashboard_finds_agents_under_a_job_of_any_name(promtool: str, tmp_path: Path) -> None:
+    """As the alerts do: by what an agent shows, in a cluster's job for all pods, and of agents only."""
+    queries = {
+        panel["title"]: target["expr"].replace("$instance", ".*").replace("$model", ".*")
+        for panel in json.loads(DASHBOARD.read_text())["panels"]
+        for target in panel.get("targets", [])
+    }
+    assert not any(re.search(r"\bjob\s*[=!]", query) for query in queries.values())
+    agent, other = 'instance="c", job="pods"', 'instance="d", job="pods"'
+    memory = "process_resident_memory_bytes"
+    test = {
+        "interval": "1m",
+        "input_series": [
+            {"series": f"{memory}{{{agent}}}", "values": "100x5"},
+            {"series": f"servesync_build_info{{{agent}}}", "values": "1x5"},
+            {"series": f"{memory}{{{other}}}", "values": "200x5"},
+        ],
+        "promql_expr_test": [
+            {
+                "expr": queries["Memory of the agent"],
+                "eval_time": "3m",
+                "exp_samples": [{"labels": f"{memory}{{{agent}}}", "value": 100}],
+            }
+        ],
+    }
+    done = run(promtool, tmp_path, [test])
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import re
+import shlex
 import sys
 import tomllib
 from pathlib import Path
@@ -15,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import tools
-from deploy_files import DEPLOY, DOCKER, pod
+from deploy_files import DEPLOY, DOCKER, pod, tasks_containers, unit_values
 from servesync.demo.standin.flags import Flags, parse_flags
 from settings_texts import ROOT, load, settings_texts
 
@@ -38,15 +39,12 @@ def test_settings_are_found() -> None:
 def server_arguments() -> dict[str, list[str]]:
     """Return the server's arguments, by the file that has them."""
     container = pod()["containers"][0]
-    task = json.loads((DEPLOY / "ecs/task-definition.json").read_text())["containerDefinitions"][-1]
-    unit = (DEPLOY / "systemd/tensorflow-model-server.service").read_text().replace("\\\n", " ")
-    line = re.search(r"^ExecStart=\S+ (.*)$", unit, re.MULTILINE)
-    assert line is not None
+    (start,) = unit_values("tensorflow-model-server.service", "ExecStart")
     return {
         "kubernetes": container["args"],
         "compose": yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]["server"]["command"],
-        "ecs": task["command"],
-        "systemd": line[1].split(),
+        "ecs": tasks_containers()["server"]["command"],
+        "systemd": [word for word in shlex.split(start) if word.startswith("--")],
     }
 
 

@@ -1,6 +1,8 @@
 """The Kubernetes manifests: Kubernetes' own schemas, kustomize, and what a pod must be for the agent."""
 
+from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +15,38 @@ KUSTOMIZATIONS = sorted(path.parent for path in KUBERNETES.rglob("kustomization.
 BUILT = [folder for folder in KUSTOMIZATIONS if "components" not in folder.parts]
 VERSIONS = ("1.30", "1.33")
 GIB = 1 << 30
+MOST_OF_A_VOLUME = 0.95
+"""How much of a volume's limit its versions may take up; the rest is for blocks, folders and records."""
+
+
+def build(folder: Path) -> dict[str, Any]:
+    """Return what kustomize makes of a folder, by kind."""
+    tool = tools.find("kustomize", "kubectl")
+    done = tools.run(tool, "build" if tool.endswith("kustomize") else "kustomize", folder)
+    assert done.returncode == 0, done.stderr
+    return {manifest["kind"]: manifest for manifest in manifests(done.stdout)}
+
+
+def allowed_to(policy: dict[str, Any], *, port: int, address: str = "", namespace: str = "") -> bool:
+    """Tell whether a NetworkPolicy lets a pod reach an address, or a pod of a namespace, on a TCP port."""
+    for rule in policy["spec"]["egress"]:
+        if port not in [item["port"] for item in rule["ports"] if item.get("protocol", "TCP") == "TCP"]:
+            continue
+        for peer in rule["to"]:
+            labels = peer.get("namespaceSelector", {}).get("matchLabels", {})
+            if namespace and labels == {"kubernetes.io/metadata.name": namespace}:
+                return True
+            if address and "ipBlock" in peer and in_block(address, peer["ipBlock"]):
+                return True
+    return False
+
+
+def in_block(address: str, block: dict[str, Any]) -> bool:
+    """Tell whether an address is in an ipBlock and in none of its exceptions."""
+    place = ip_address(address)
+    return place in ip_network(block["cidr"]) and not any(
+        place in ip_network(part) for part in block.get("except", [])
+    )
 
 
 @pytest.mark.parametrize("folder", KUSTOMIZATIONS, ids=named)
@@ -41,10 +75,7 @@ def test_manifests_match_the_schemas(path: Path, version: str) -> None:
 @pytest.mark.parametrize("folder", BUILT, ids=named)
 def test_kustomize_builds_what_matches_the_schemas(folder: Path, tmp_path: Path) -> None:
     """The base and each overlay; settings in the built ConfigMap load, and every object has its place."""
-    tool = tools.find("kustomize", "kubectl")
-    done = tools.run(tool, "build" if tool.endswith("kustomize") else "kustomize", folder)
-    assert done.returncode == 0, done.stderr
-    built = {manifest["kind"]: manifest for manifest in manifests(done.stdout)}
+    built = build(folder)
 
     load(built["ConfigMap"]["data"]["servesync.yaml"], tmp_path)
     template = built["Deployment"]["spec"]["template"]
@@ -111,9 +142,73 @@ def test_the_pod_is_restricted() -> None:
 def test_the_volume_holds_what_the_settings_allow(tmp_path: Path) -> None:
     """The kubelet evicts a pod whose volume is too full, and the server with it."""
     (volume,) = [item for item in pod()["volumes"] if item["name"] == "models"]
-    room = int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi")) * GIB
+    size = volume["emptyDir"]["sizeLimit"]
+    room = int(size.removesuffix("Gi")) * GIB * MOST_OF_A_VOLUME
     for path in KUBERNETES.rglob("servesync.yaml"):
         settings = load(path.read_text(), tmp_path)
         wanted = sum(model.versions.latest or 0 for model in settings.models)
         versions = wanted + len(settings.models) * (settings.reserve.keep + 2)  # staged, and being removed
         assert room >= settings.limits.max_unpacked_bytes * versions, path
+    # and the node has that room: the scheduler counts requests, not volumes
+    assert pod()["initContainers"][0]["resources"]["requests"]["ephemeral-storage"] == size
+    assert all("ephemeral-storage" in item["resources"]["requests"] for item in pod()["containers"])
+
+
+def test_on_eks_the_server_gets_no_credentials() -> None:
+    """The identity webhook reads the annotation from the pod, and gives the role to everybody else in it."""
+    deployment = build(KUBERNETES / "overlays/eks")["Deployment"]["spec"]["template"]
+    annotations = deployment["metadata"]["annotations"]
+
+    skipped = annotations["eks.amazonaws.com/skip-containers"].split(",")
+    everybody = [*deployment["spec"]["initContainers"], *deployment["spec"]["containers"]]
+    assert [item["name"] for item in everybody if item["name"] not in skipped] == ["servesync"]
+
+
+def test_on_minio_the_server_gets_no_keys() -> None:
+    """Only the agent's container has the secret."""
+    found = build(KUBERNETES / "overlays/minio")["Deployment"]["spec"]["template"]["spec"]
+
+    assert "secretKeyRef" in str(found["initContainers"])
+    assert "secretKeyRef" not in str(found["containers"])
+
+
+@pytest.mark.parametrize("name", ["eks", "minio"])
+def test_the_network_policy_lets_names_be_found(name: str) -> None:
+    """By the cluster's DNS and by NodeLocal DNSCache, which answers on a link-local address of the node."""
+    policy = build(KUBERNETES / "overlays" / name)["NetworkPolicy"]
+
+    assert allowed_to(policy, port=53, namespace="kube-system")
+    assert allowed_to(policy, port=53, address="169.254.20.10")
+    udp = [
+        item for rule in policy["spec"]["egress"] for item in rule["ports"] if item.get("protocol") == "UDP"
+    ]
+    assert udp == [{"port": 53, "protocol": "UDP"}]
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("52.219.170.1", True),
+        ("2a05:d050:8020::1", True),
+        ("169.254.169.254", False),
+        ("169.254.20.10", False),
+        ("fd00:ec2::254", False),
+        ("fe80::1", False),
+    ],
+)
+def test_on_eks_https_leads_out_but_not_to_metadata(address: str, expected: bool) -> None:  # noqa: FBT001
+    """With addresses of both kinds; the addresses of instance metadata stay shut."""
+    policy = build(KUBERNETES / "overlays/eks")["NetworkPolicy"]
+
+    assert allowed_to(policy, port=443, address=address) == expected
+    assert not allowed_to(policy, port=80, address=address)
+
+
+def test_the_minio_overlay_reaches_its_store_and_nothing_else() -> None:
+    """The namespace of `endpoint_url`, on the port of MinIO's pods: a policy does not see the Service's."""
+    built = build(KUBERNETES / "overlays/minio")
+    settings = yaml.safe_load(built["ConfigMap"]["data"]["servesync.yaml"])
+    namespace = settings["store"]["endpoint_url"].split(".")[1]
+
+    assert allowed_to(built["NetworkPolicy"], port=9000, namespace=namespace)
+    assert not allowed_to(built["NetworkPolicy"], port=443, address="52.219.170.1")

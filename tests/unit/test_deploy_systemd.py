@@ -1,6 +1,8 @@
 """The systemd units, by systemd's own tools, and held against what the agent really does."""
 
 import re
+import shlex
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -8,9 +10,8 @@ from pathlib import Path
 import pytest
 
 import tools
-from deploy_files import DEPLOY
+from deploy_files import DEPLOY, SYSTEMD, unit_values
 
-SYSTEMD = DEPLOY / "systemd"
 UNITS = ("servesync.service", "tensorflow-model-server.service")
 MOST_EXPOSED = "20"
 """Of 100: systemd calls up to 20 `OK`, and most services that distributions ship are beyond 90."""
@@ -51,34 +52,34 @@ def test_systemd_finds_the_unit_confined(name: str, root: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def setting(name: str, key: str) -> list[str]:
-    """Return the values of a key of a unit."""
-    return re.findall(rf"^{key}=(.*)$", (SYSTEMD / name).read_text(), re.MULTILINE)
-
-
 def test_the_agent_writes_where_its_settings_say() -> None:
     """The one writable directory, its owner, and the user who reads it."""
     models = re.findall(r"models_dir: (\S+)", (SYSTEMD / "servesync.yaml").read_text())
-    assert setting("servesync.service", "ReadWritePaths") == models
-    assert setting("tensorflow-model-server.service", "ReadWritePaths") == []
+    assert unit_values("servesync.service", "ReadWritePaths") == models
+    assert unit_values("tensorflow-model-server.service", "ReadWritePaths") == []
     tmpfiles = (SYSTEMD / "servesync.tmpfiles.conf").read_text()
     assert f"d {models[0]} 0755 servesync servesync -" in tmpfiles
     users = re.findall(r"^u (\w+) ", (SYSTEMD / "servesync.sysusers.conf").read_text(), re.MULTILINE)
-    assert [setting(unit, "User")[0] for unit in UNITS] == users
+    assert [unit_values(unit, "User")[0] for unit in UNITS] == users
 
 
-def test_the_server_waits_for_a_proven_version() -> None:
-    """It is ordered behind the agent, waits for the endpoint, and lives on when the agent stops."""
-    (wait,) = setting("tensorflow-model-server.service", "ExecStartPre")
-    assert wait.endswith("http://127.0.0.1:9494/startupz")
-    assert setting("tensorflow-model-server.service", "After")[0].startswith("servesync.service")
-    assert setting("tensorflow-model-server.service", "Wants")[0].startswith("servesync.service")
-    for key in ("Requires", "BindsTo", "PartOf"):
-        assert setting("tensorflow-model-server.service", key) == []
+def test_no_unit_holds_up_the_boot() -> None:
+    """Nothing waits before a unit counts as started: not for the store, nor for a network or a clock.
+
+    A unit that is wanted by multi-user.target is waited for until its start is over.
+    """
+    for unit in UNITS:
+        assert unit_values(unit, "Type") == ["exec"]
+        assert unit_values(unit, "ExecStartPre") == []
+        order = " ".join(unit_values(unit, "After") + unit_values(unit, "Wants")).split()
+        assert set(order) <= {"servesync.service", "network.target"}
+        for key in ("Requires", "BindsTo", "PartOf"):
+            assert unit_values(unit, key) == []
+    assert unit_values("tensorflow-model-server.service", "After")[0].startswith("servesync.service")
 
 
-def test_curl_waits_as_the_unit_asks(tmp_path: Path) -> None:
-    """It asks again until the answer is yes."""
+def test_the_server_waits_for_a_proven_version(tmp_path: Path) -> None:
+    """The unit's own command asks until the answer is yes, and then becomes the server, with its flags."""
     asked: list[str] = []
 
     class Agent(BaseHTTPRequestHandler):
@@ -90,13 +91,34 @@ def test_curl_waits_as_the_unit_asks(tmp_path: Path) -> None:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
-    (wait,) = setting("tensorflow-model-server.service", "ExecStartPre")
+    tools.find("curl")
+    server_program = tmp_path / "tensorflow_model_server"
+    server_program.write_text('#!/bin/sh\nprintf "%s\\n" "$$" "$@"\n')
+    server_program.chmod(0o755)
+    (start,) = unit_values("tensorflow-model-server.service", "ExecStart")
     with HTTPServer(("127.0.0.1", 0), Agent) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        _, *options, url = wait.replace("--retry-delay 2", "--retry-delay 1").split()
-        here = url.replace("9494", str(server.server_address[1]))
-        done = tools.run(tools.find("curl"), *options, here, cwd=tmp_path)
+        here = start.replace("9494", str(server.server_address[1])).replace("sleep 2", "sleep 0.1")
+        words = [word.replace("$$", "$") for word in shlex.split(here)]
+        words[words.index("/usr/bin/tensorflow_model_server")] = str(server_program)
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        output, _ = process.communicate(timeout=60)
         server.shutdown()
 
-    assert done.returncode == 0, done.stderr
+    said, pid, *flags = output.splitlines()
     assert asked == ["/startupz", "/startupz"]
+    assert said.startswith("waits until servesync has proven")
+    assert int(pid) == process.pid  # systemd watches and stops the server itself
+    assert flags == words[words.index(str(server_program)) + 1 :]
+    assert "--model_config_file=/srv/models/models.config" in flags
+
+
+def test_keys_are_read_where_the_steps_put_them() -> None:
+    """The agent's unit names the file, its user may read it, and the server's unit hides it."""
+    (place,) = re.findall(
+        r"^AWS_SHARED_CREDENTIALS_FILE=(.*)$", "\n".join(unit_values(UNITS[0], "Environment")), re.MULTILINE
+    )
+    steps = (DEPLOY / "README.md").read_text()
+
+    assert f"install -m 0640 -g {unit_values(UNITS[0], 'Group')[0]} keys.ini {place}\n" in steps
+    assert f"-{Path(place).parent}" in unit_values(UNITS[1], "InaccessiblePaths")[0].split()
