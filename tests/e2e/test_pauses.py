@@ -71,8 +71,13 @@ def test_a_pause_does_not_end_it(
 
 def called_under(number: signal.Signals, command: list[str], environment: dict[str, str]) -> tuple[int, str]:
     """Run a command that is to ignore a signal, and send it all the while; return how it ended."""
-    shell = ["/bin/sh", "-c", f"trap '' {number.name.removeprefix('SIG')}; echo; exec \"$@\"", "sh", *command]
-    with subprocess.Popen(shell, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    ignoring = f"trap '' {number.name.removeprefix('SIG')}; echo; exec \"$@\""
+    with subprocess.Popen(
+        ["/bin/sh", "-c", ignoring, "sh", *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
         assert process.stdout
         assert process.stdout.read(1) == b"\n"  # from now on it is ignored
         while process.poll() is None:
