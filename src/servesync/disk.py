@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from servesync.errors import DiskError, Reason
+from servesync.files import NotRegular, check_regular
 
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
 _SYNC_FILE_RANGE_WRITE: Final = 2
 _UNFINISHED: Final = ".new"
+_NEW_CONTENT: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 _REASONS: Final = {
@@ -55,6 +57,8 @@ def describe(error: OSError, doing: str, advice: str | None = None) -> DiskError
         reason = Reason.DISK_INODES
     who = f" (uid {os.getuid()}, gid {os.getgid()})" if reason is Reason.DISK_PERMISSION else ""
     name = f" {os.fsdecode(error.filename)!a}" if error.filename else ""
+    if isinstance(error, NotRegular | IsADirectoryError):
+        advice = advice or "move it away, so that a file can be there"
     text = f"{doing}: {error.strerror or error}{name}{who}: {advice or _ADVICE[reason]}"
     return DiskError(reason, text, errno=errno.errorcode.get(error.errno or 0, str(error.errno)))
 
@@ -135,7 +139,7 @@ def _renameat2(source: Path, target: Path, flags: int) -> None:
 
 def sync_file(path: Path) -> None:
     """Make the content of one file durable. Never call it again for a file on which it failed."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:
@@ -182,9 +186,10 @@ def write_file(
         OSError: the disk refused; the old content is still there.
     """
     temporary = path.with_name(f".{path.name}{_UNFINISHED}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    handle = os.open(temporary, _NEW_CONTENT, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
+            check_regular(temporary, os.fstat(handle))
             os.fchmod(handle, mode)
             file.write(data)
             file.flush()

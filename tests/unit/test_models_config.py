@@ -137,8 +137,8 @@ def test_no_file_and_no_plain_file(tmp_path: Path) -> None:
     assert models_config.read(tmp_path / "none") == Found()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("elsewhere")
-    for name in ("pipe", "link", "."):
-        assert models_config.read(tmp_path / name).foreign == "it is no plain file"
+    for name, kind in (("pipe", "a pipe"), ("link", "a symbolic link"), (".", "a directory")):
+        assert models_config.read(tmp_path / name).foreign == f"it is {kind}, not a regular file"
 
 
 @pytest.mark.parametrize(

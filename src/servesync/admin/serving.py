@@ -49,10 +49,15 @@ class BoundedProtocol(H11Protocol):
 
     def _usefulness(self) -> tuple[bool, float]:
         """Return the key that sorts connections as they are dropped: half requests first, then the oldest."""
-        return self.cycle is not None, self._since
+        return self._has_request, self._since
+
+    @property
+    def _has_request(self) -> bool:
+        """Whether the headers of a request have come; uvicorn makes its `cycle` then."""
+        return self.cycle is not None
 
     def _drop_if_incomplete(self) -> None:
-        if self.cycle is None:
+        if not self._has_request:
             self._drop()
 
     def _drop(self) -> None:

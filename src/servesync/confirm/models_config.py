@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Final
 from servesync import disk
 from servesync.confirm.textformat import BadText, Message, Value, Word, parse, quoted
 from servesync.errors import ConfigFileError, Reason
+from servesync.files import NotRegular, open_regular
 from servesync.plan.labels import Labels
 from servesync.plan.versions import Model, Version
 
@@ -93,11 +93,11 @@ def read(path: Path, known: Found | None = None) -> Found:
         ConfigFileError: it cannot be read.
     """
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            return Found(b"", "it is no plain file")
-        with path.open("rb") as file:
+        with open_regular(path, follow=False) as file:
             data = file.read(MAX_BYTES + 1)
             modified_at = os.fstat(file.fileno()).st_mtime
+    except NotRegular as error:
+        return Found(b"", error.strerror or "")
     except FileNotFoundError:
         return Found()
     except OSError as error:
