@@ -16,6 +16,7 @@ from typing import Final
 
 from servesync.errors import DiskError, Reason
 from servesync.files import NotRegular, check_regular
+from servesync.mounts import mount_of
 
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
@@ -35,7 +36,11 @@ _REASONS: Final = {
     errno.EXDEV: Reason.DISK_OTHER_FILESYSTEM,
     errno.ENOTDIR: Reason.DISK_NOT_A_DIRECTORY,
     errno.ELOOP: Reason.DISK_NOT_A_DIRECTORY,
+    errno.EINVAL: Reason.DISK_UNSUPPORTED,
+    errno.ENOSYS: Reason.DISK_UNSUPPORTED,
+    errno.EOPNOTSUPP: Reason.DISK_UNSUPPORTED,
 }
+LOCAL: Final = "put serving.models_dir on a local filesystem (ext4, xfs, btrfs); `servesync doctor` tries it"
 _ADVICE: Final = {
     Reason.DISK_FULL: "free space on this filesystem or give it more; the agent tries again by itself",
     Reason.DISK_INODES: "the filesystem has no inodes left (df -i); remove files or make it anew with more",
@@ -43,7 +48,18 @@ _ADVICE: Final = {
     Reason.DISK_PERMISSION: "give the agent's user write permission on serving.models_dir",
     Reason.DISK_OTHER_FILESYSTEM: "serving.models_dir and everything below it must be one filesystem",
     Reason.DISK_NOT_A_DIRECTORY: "it must be a real directory, not a file or a symbolic link",
+    Reason.DISK_UNSUPPORTED: LOCAL,
     Reason.DISK_FAILED: "look at the kernel log (dmesg) for errors of this disk",
+}
+_MOVE_AWAY: Final = "move it away, so that a file can be there"
+_MORE_HANDLES: Final = "let this process, or the machine, have more files open (ulimit -n, LimitNOFILE=)"
+_GONE: Final = "who provides this filesystem has gone (FUSE's process, the file server); mount it again"
+_SPECIAL_ADVICE: Final = {
+    errno.EISDIR: _MOVE_AWAY,
+    errno.EMFILE: _MORE_HANDLES,
+    errno.ENFILE: _MORE_HANDLES,
+    errno.ENOTCONN: _GONE,
+    errno.ESTALE: _GONE,
 }
 
 
@@ -52,15 +68,23 @@ def describe(error: OSError, doing: str, advice: str | None = None) -> DiskError
 
     `advice`: what to do about it, where it is not the disk of an agent.
     """
-    reason = _REASONS.get(error.errno or 0, Reason.DISK_FAILED)
-    if reason is Reason.DISK_FULL and error.filename and _inodes_exhausted(Path(os.fsdecode(error.filename))):
+    number = error.errno or 0
+    reason = Reason.DISK_FAILED if isinstance(error, NotRegular) else _REASONS.get(number, Reason.DISK_FAILED)
+    place = Path(os.fsdecode(error.filename)) if error.filename else None
+    if reason is Reason.DISK_FULL and place is not None and _inodes_exhausted(place):
         reason = Reason.DISK_INODES
     who = f" (uid {os.getuid()}, gid {os.getgid()})" if reason is Reason.DISK_PERMISSION else ""
     name = f" {os.fsdecode(error.filename)!a}" if error.filename else ""
-    if isinstance(error, NotRegular | IsADirectoryError):
-        advice = advice or "move it away, so that a file can be there"
-    text = f"{doing}: {error.strerror or error}{name}{who}: {advice or _ADVICE[reason]}"
-    return DiskError(reason, text, errno=errno.errorcode.get(error.errno or 0, str(error.errno)))
+    where = f"{name}{who}{_lacking(place)}" if reason is Reason.DISK_UNSUPPORTED else f"{name}{who}"
+    fallback = _MOVE_AWAY if isinstance(error, NotRegular) else _SPECIAL_ADVICE.get(number, _ADVICE[reason])
+    text = f"{doing}: {error.strerror or error}{where}: {advice or fallback}"
+    return DiskError(reason, text, errno=errno.errorcode.get(number, str(error.errno)))
+
+
+def _lacking(place: Path | None) -> str:
+    """Return which filesystem cannot do what it was asked for, in words; empty if that is not known."""
+    mount = mount_of(place.parent.resolve()) if place is not None else None
+    return f" (the filesystem there, {mount}, cannot do this)" if mount is not None else ""
 
 
 @contextlib.contextmanager
@@ -118,7 +142,7 @@ def rename_noreplace(source: Path, target: Path) -> None:
         FileExistsError: `target` exists; nothing was changed.
         OSError: the rename is impossible (another filesystem, no permission); nothing was changed.
     """
-    _renameat2(source, target, _RENAME_NOREPLACE)
+    _renameat2(source, target, _RENAME_NOREPLACE, "RENAME_NOREPLACE")
 
 
 def exchange(one: Path, other: Path) -> None:
@@ -127,14 +151,17 @@ def exchange(one: Path, other: Path) -> None:
     Raises:
         OSError: one is missing, or the filesystem cannot do it; nothing was changed.
     """
-    _renameat2(one, other, _RENAME_EXCHANGE)
+    _renameat2(one, other, _RENAME_EXCHANGE, "RENAME_EXCHANGE")
 
 
-def _renameat2(source: Path, target: Path, flags: int) -> None:
+def _renameat2(source: Path, target: Path, flags: int, shown: str) -> None:
     result = _libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags)
     if result != 0:
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(source), None, str(target))
+        text = os.strerror(number)
+        if _REASONS.get(number) is Reason.DISK_UNSUPPORTED:
+            text = f"renameat2 with {shown}, {text}"
+        raise OSError(number, text, str(source), None, str(target))
 
 
 def sync_file(path: Path) -> None:

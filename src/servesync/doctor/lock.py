@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from servesync.doctor.findings import Check, Finding, fail, ok, warn
-from servesync.doctor.mounts import OVER_THE_NETWORK, mount_of
+from servesync.doctor.mounts import OVER_THE_NETWORK
 from servesync.files import NotRegular, read_regular
 from servesync.install import Workspace
+from servesync.mounts import mount_of
 
 LOCKS: Final = Path("/proc/locks")
 _LINE: Final = re.compile(r"\d+: FLOCK +\S+ +\S+ +(?P<pid>\d+) +[0-9a-f]+:[0-9a-f]+:(?P<inode>\d+) ")
