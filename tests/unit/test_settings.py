@@ -143,6 +143,7 @@ def test_what_was_meant_as_a_setting_is_a_mistake(
         (GOOD + "store:\n  url: s3://b/c\n", ["line 7: store stands twice (first on line 1)"]),
         (GOOD.replace("models_dir: /models", "models_dir: models"), ["line 4: serving.models_dir", "absolute path"]),
         (GOOD.replace("models_dir: /models", "models_dir: /"), ["serving.models_dir"]),
+        (GOOD.replace("models_dir: /models", "models_dir: /models\n  server_models_dir: models"), ["line 5: serving.server_models_dir", "absolute path"]),
         (GOOD.replace("models_dir: /models", "models_dir: /a/../b"), ["serving.models_dir"]),
         (GOOD.replace("name: m", "name: .m"), ["line 6: models[0].name", "not start with a dot"]),
         (GOOD.replace("name: m", "name: no"), ["models[0].name", "valid string, not False"]),

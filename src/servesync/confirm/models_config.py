@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from servesync import disk
@@ -206,11 +206,19 @@ def losses(found: Found, new: ModelsConfig, wanted: Mapping[Model, AbstractSet[s
         if after is None:
             lost.append(f"model {model}")
         elif entry.base_path.rstrip("/") != after.base_path:
-            lost.append(f"base path {entry.base_path} of {model}")
+            lost.append(f"base path {entry.base_path} of {model}{_if_elsewhere(entry.base_path, model)}")
         else:
             missing = sorted(entry.labels.keys() - wanted.get(model, frozenset()))
             lost += [f"label {label} of {model}" for label in missing]
     return lost
+
+
+def _if_elsewhere(base_path: str, model: Model) -> str:
+    """Return the setting that makes a base path right, if the server may see the same shelf there."""
+    path = PurePosixPath(base_path)
+    if path.name != model or not path.is_absolute():
+        return ""
+    return f" (if the server finds the shelf there, set serving.server_models_dir to {path.parent})"
 
 
 def replace(path: Path, config: ModelsConfig, found: Found) -> None:
