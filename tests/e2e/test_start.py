@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from agent_box import AgentBox
 from big_models import files_of, small_archive
 from doctor_box import assert_says
@@ -76,3 +78,28 @@ def test_a_pipe_for_settings_is_waited_for_by_nobody(
     assert "it is a pipe, not a regular file" in box.events("settings_rejected")[0]["because"]
     assert done.returncode == 2
     assert "it is a pipe, not a regular file: give the file that holds the settings" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("AWS_CA_BUNDLE", "store_tls"), ("AWS_WEB_IDENTITY_TOKEN_FILE", "store_credentials")],
+)
+def test_a_pipe_that_the_environment_names_is_waited_for_by_nobody(
+    name: str, reason: str, box: AgentBox, bucket: Bucket
+) -> None:
+    """The pass goes on and says what is wrong, and so does the doctor."""
+    pipe = box.folder / "pipe"
+    os.mkfifo(pipe)
+    environment = box.environment() | {name: str(pipe), "AWS_EC2_METADATA_DISABLED": "true"}
+    if reason == "store_credentials":
+        environment |= {"AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/agent"}
+        del environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"]
+
+    for command in ("sync", "doctor"):
+        done = subprocess.run(
+            box.command(command), env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 3
+        assert f"{name} names '{pipe}'" in done.stdout
+        assert "it is a pipe, not a regular file" in done.stdout
+        assert reason.replace("_", "." if command == "doctor" else "_") in done.stdout
