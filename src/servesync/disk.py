@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Final
 
 from servesync.errors import DiskError, Reason
+from servesync.files import NotRegular, check_regular
+from servesync.mounts import mount_of
 
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
 _SYNC_FILE_RANGE_WRITE: Final = 2
 _UNFINISHED: Final = ".new"
+_NEW_CONTENT: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 _REASONS: Final = {
@@ -34,7 +37,11 @@ _REASONS: Final = {
     errno.EXDEV: Reason.DISK_OTHER_FILESYSTEM,
     errno.ENOTDIR: Reason.DISK_NOT_A_DIRECTORY,
     errno.ELOOP: Reason.DISK_NOT_A_DIRECTORY,
+    errno.EINVAL: Reason.DISK_UNSUPPORTED,
+    errno.ENOSYS: Reason.DISK_UNSUPPORTED,
+    errno.EOPNOTSUPP: Reason.DISK_UNSUPPORTED,
 }
+LOCAL: Final = "put serving.models_dir on a local filesystem (ext4, xfs, btrfs); `servesync doctor` tries it"
 _ADVICE: Final = {
     Reason.DISK_FULL: "free space on this filesystem or give it more; the agent tries again by itself",
     Reason.DISK_INODES: "the filesystem has no inodes left (df -i); remove files or make it anew with more",
@@ -42,7 +49,18 @@ _ADVICE: Final = {
     Reason.DISK_PERMISSION: "give the agent's user write permission on serving.models_dir",
     Reason.DISK_OTHER_FILESYSTEM: "serving.models_dir and everything below it must be one filesystem",
     Reason.DISK_NOT_A_DIRECTORY: "it must be a real directory, not a file or a symbolic link",
+    Reason.DISK_UNSUPPORTED: LOCAL,
     Reason.DISK_FAILED: "look at the kernel log (dmesg) for errors of this disk",
+}
+_MOVE_AWAY: Final = "move it away, so that a file can be there"
+_MORE_HANDLES: Final = "let this process, or the machine, have more files open (ulimit -n, LimitNOFILE=)"
+_GONE: Final = "who provides this filesystem has gone (FUSE's process, the file server); mount it again"
+_SPECIAL_ADVICE: Final = {
+    errno.EISDIR: _MOVE_AWAY,
+    errno.EMFILE: _MORE_HANDLES,
+    errno.ENFILE: _MORE_HANDLES,
+    errno.ENOTCONN: _GONE,
+    errno.ESTALE: _GONE,
 }
 
 
@@ -51,13 +69,23 @@ def describe(error: OSError, doing: str, advice: str | None = None) -> DiskError
 
     `advice`: what to do about it, where it is not the disk of an agent.
     """
-    reason = _REASONS.get(error.errno or 0, Reason.DISK_FAILED)
-    if reason is Reason.DISK_FULL and error.filename and _inodes_exhausted(Path(os.fsdecode(error.filename))):
+    number = error.errno or 0
+    reason = Reason.DISK_FAILED if isinstance(error, NotRegular) else _REASONS.get(number, Reason.DISK_FAILED)
+    place = Path(os.fsdecode(error.filename)) if error.filename else None
+    if reason is Reason.DISK_FULL and place is not None and _inodes_exhausted(place):
         reason = Reason.DISK_INODES
     who = f" (uid {os.getuid()}, gid {os.getgid()})" if reason is Reason.DISK_PERMISSION else ""
     name = f" {os.fsdecode(error.filename)!a}" if error.filename else ""
-    text = f"{doing}: {error.strerror or error}{name}{who}: {advice or _ADVICE[reason]}"
-    return DiskError(reason, text, errno=errno.errorcode.get(error.errno or 0, str(error.errno)))
+    where = f"{name}{who}{_lacking(place)}" if reason is Reason.DISK_UNSUPPORTED else f"{name}{who}"
+    fallback = _MOVE_AWAY if isinstance(error, NotRegular) else _SPECIAL_ADVICE.get(number, _ADVICE[reason])
+    text = f"{doing}: {error.strerror or error}{where}: {advice or fallback}"
+    return DiskError(reason, text, errno=errno.errorcode.get(number, str(error.errno)))
+
+
+def _lacking(place: Path | None) -> str:
+    """Return which filesystem cannot do what it was asked for, in words; empty if that is not known."""
+    mount = mount_of(place.parent.resolve()) if place is not None else None
+    return f" (the filesystem there, {mount}, cannot do this)" if mount is not None else ""
 
 
 @contextlib.contextmanager
@@ -127,7 +155,7 @@ def rename_noreplace(source: Path, target: Path) -> None:
         FileExistsError: `target` exists; nothing was changed.
         OSError: the rename is impossible (another filesystem, no permission); nothing was changed.
     """
-    _renameat2(source, target, _RENAME_NOREPLACE)
+    _renameat2(source, target, _RENAME_NOREPLACE, "RENAME_NOREPLACE")
 
 
 def exchange(one: Path, other: Path) -> None:
@@ -136,19 +164,22 @@ def exchange(one: Path, other: Path) -> None:
     Raises:
         OSError: one is missing, or the filesystem cannot do it; nothing was changed.
     """
-    _renameat2(one, other, _RENAME_EXCHANGE)
+    _renameat2(one, other, _RENAME_EXCHANGE, "RENAME_EXCHANGE")
 
 
-def _renameat2(source: Path, target: Path, flags: int) -> None:
+def _renameat2(source: Path, target: Path, flags: int, shown: str) -> None:
     result = _libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags)
     if result != 0:
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(source), None, str(target))
+        text = os.strerror(number)
+        if _REASONS.get(number) is Reason.DISK_UNSUPPORTED:
+            text = f"renameat2 with {shown}, {text}"
+        raise OSError(number, text, str(source), None, str(target))
 
 
 def sync_file(path: Path) -> None:
     """Make the content of one file durable. Never call it again for a file on which it failed."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:
@@ -195,9 +226,10 @@ def write_file(
         OSError: the disk refused; the old content is still there.
     """
     temporary = path.with_name(f".{path.name}{_UNFINISHED}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    handle = os.open(temporary, _NEW_CONTENT, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
+            check_regular(temporary, os.fstat(handle))
             os.fchmod(handle, mode)
             file.write(data)
             file.flush()

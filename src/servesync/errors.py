@@ -95,6 +95,7 @@ class Reason(StrEnum):
     DISK_PERMISSION = "disk_permission"
     DISK_OTHER_FILESYSTEM = "disk_other_filesystem"
     DISK_NOT_A_DIRECTORY = "disk_not_a_directory"
+    DISK_UNSUPPORTED = "disk_unsupported"
     DISK_FAILED = "disk_failed"
 
     LOCK_HELD = "lock_held"

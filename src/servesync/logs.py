@@ -55,6 +55,7 @@ class Event(StrEnum):
     SERVER_ANSWERS = "server_answers"
     SETTINGS_RELOADED = "settings_reloaded"
     SETTINGS_REJECTED = "settings_rejected"
+    VARIABLES_SKIPPED = "variables_skipped"
     WATCH_UNAVAILABLE = "watch_unavailable"
     STORE_EMPTY = "store_empty"
     VERSION_CHANGED_IN_STORE = "version_changed_in_store"

@@ -154,6 +154,7 @@ class Serving(Section):
     """The model server beside this agent, and the directory that it scans."""
 
     models_dir: Path
+    server_models_dir: Path | None = None
     rest_url: str | None = "http://127.0.0.1:8501"
     version_policy: Literal["all", "latest"] = "all"
     load_timeout_seconds: Annotated[float, Field(ge=1, le=86_400)] = 600.0
@@ -169,10 +170,14 @@ class Serving(Section):
     def _check_models_dir(cls, value: object) -> Path:
         return _absolute(value)
 
-    @field_validator("config_file", mode="before")
+    @field_validator("config_file", "server_models_dir", mode="before")
     @classmethod
-    def _check_config_file(cls, value: object) -> Path | None:
+    def _check_optional_path(cls, value: object) -> Path | None:
         return None if value is None else _absolute(value)
+
+    def base_path(self, model: str) -> Path:
+        """Return where the server finds the shelf of a model: by the server's path, not by the agent's."""
+        return (self.server_models_dir or self.models_dir) / model
 
     @model_validator(mode="after")
     def _check_where_config_file_is(self) -> Self:

@@ -1,6 +1,7 @@
 """Reads the settings file: every mistake is found at once and named with its line and what is allowed."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,18 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from servesync.errors import Reason, SettingsError
+from servesync.files import read_regular
 from servesync.settings import Settings
 
 MAX_FILE_BYTES: Final = 1 << 20
 MAX_NODES: Final = 100_000
 SHOWN_CHARACTERS: Final = 60
 PREFIX: Final = "SERVESYNC_"
+_OF_A_SERVICE: Final = re.compile(
+    r"SERVESYNC_(?:[A-Z0-9_]+_)??(?:SERVICE_HOST=.*|SERVICE_PORT(?:_[A-Z0-9_]+)?=\d*"
+    r"|PORT=(?:tcp|udp|sctp)://.*|PORT_\d+_(?:TCP|UDP|SCTP)(?:_PROTO|_PORT|_ADDR)?=.*)"
+)
+"""A variable and its value as Kubernetes makes them of a Service (and Docker of a link)."""
 PLAIN_TAGS: Final = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
 
 Place = tuple[str | int, ...]
@@ -59,8 +66,7 @@ def _mistakes(path: Path, problems: Iterable[str]) -> SettingsError:
 
 def _read(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        data = read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
         advice = "give the file that holds the settings (-c FILE); config.example.yaml shows one"
         raise _mistakes(path, [f"{error.strerror}: {advice}"]) from None
@@ -128,9 +134,7 @@ def _pairs(
 def _override(value: dict[str, object], environment: Mapping[str, str]) -> list[str]:
     """Put the environment's overrides into `value`; return what is wrong with them."""
     problems = []
-    for name in sorted(environment):
-        if not name.startswith(PREFIX):
-            continue
+    for name in override_names(environment):
         section, separator, key = name.removeprefix(PREFIX).lower().partition("__")
         known = Settings.model_fields.get(section)
         model = known.annotation if known else None
@@ -145,6 +149,24 @@ def _override(value: dict[str, object], environment: Mapping[str, str]) -> list[
         if isinstance(target, dict):
             target[key] = _scalar(environment[name])
     return problems
+
+
+def override_names(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that override settings, or were meant to; sorted."""
+    services = service_variables(environment)
+    return sorted(name for name in environment if name.startswith(PREFIX) and name not in services)
+
+
+def service_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that Kubernetes makes of Services named `servesync` or `servesync-...`; sorted.
+
+    It puts them into every pod of the namespace, unless `enableServiceLinks` is false. They are no settings.
+    """
+    return sorted(
+        name
+        for name, value in environment.items()
+        if "__" not in name and _OF_A_SERVICE.fullmatch(f"{name}={value}")
+    )
 
 
 def _scalar(text: str) -> object:

@@ -29,10 +29,13 @@ _KINDS: Final = {
 _INTRODUCTION: Final = f"""\
 # Settings
 
-One YAML file, given with `-c FILE`. `store.url`, `serving.models_dir` and `models` are required, everything
-else has a default. Unknown keys are refused, and every mistake is named with its line. A key of a section can
-also be set by the environment: `SERVESYNC_STORE__URL=s3://acme-models/prod` overrides `store.url`. A running
+One YAML file (no pipe), given with `-c FILE`. `store.url`, `serving.models_dir` and `models` are required,
+everything else has a default. Unknown keys are refused, and every mistake is named with its line. A running
 agent reads the file again when it changes; if it has a mistake then, the old settings stay.
+
+A key of a section can also be set by the environment: `SERVESYNC_STORE__URL=s3://acme-models/prod` overrides
+`store.url`. Other variables `SERVESYNC_...` are refused, except those that Kubernetes makes of a Service:
+these are skipped, with the warning `variables_skipped`.
 
 `servesync doctor -c FILE` tells whether they fit together and fit the machine ([doctor.md](doctor.md)).
 `servesync schema --example` prints a file with every key, and `servesync schema` a JSON Schema for editors:

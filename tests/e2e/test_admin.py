@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,39 @@ def test_slow_and_many_connections_end_by_themselves(
                 assert connection.recv(1) == b""
             connection.close()
         assert admin.ask("/livez").status == 200
+
+
+def test_half_requests_do_not_shut_out_the_probes(box: AgentBox, bucket: Bucket, admin: AdminClient) -> None:
+    """Eighty clients connect again whenever they are cut off; the kubelet is answered each time."""
+    ended = threading.Event()
+    cut_off = []
+
+    def half_requests() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(OSError), socket.create_connection(admin.address, 30) as connection:
+                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+                connection.recv(1)
+                cut_off.append(connection)
+
+    with box.running():
+        clients = [threading.Thread(target=half_requests, daemon=True) for _ in range(80)]
+        for client in clients:
+            client.start()
+        box.until(lambda: len(cut_off) > 80, "the first clients to come again")
+        answers = [status_of(admin) for _ in range(25)]
+        ended.set()
+    for client in clients:
+        client.join()
+
+    assert answers == [200] * 25
+
+
+def status_of(admin: AdminClient) -> int | str:
+    """Ask `/livez` as a kubelet does; return the status, or why there was none."""
+    try:
+        return admin.ask("/livez").status
+    except OSError as error:
+        return repr(error)
 
 
 def test_a_port_that_is_taken_stops_nothing(box: AgentBox, bucket: Bucket, tree: Tree) -> None:

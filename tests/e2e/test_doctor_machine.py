@@ -437,6 +437,23 @@ def test_flags_of_the_server(flag: str, check: str, level: str, words: list[str]
         assert_says(ward.examined(), check, level, *words)
 
 
+def test_a_server_that_has_the_directory_elsewhere(ward: Ward) -> None:
+    """The base paths that the agent would write are compared with what the server sees there."""
+    on_the_shelf(ward, 1)
+    elsewhere = ward.box.folder / "elsewhere"
+    elsewhere.mkdir()
+    config = ward.box.models_dir / "models.config"
+    ward.set("serving", config_file=str(config), server_models_dir=str(elsewhere))
+    with server(ward, {"m": {}}, "--max_num_load_retries=0"):
+        findings = ward.examined()
+        assert_says(findings, "server.base_path", "fail", str(elsewhere), "set serving.server_models_dir")
+        assert_says(findings, "server.model", "fail", f"with the base path {elsewhere / 'm'}")
+
+        elsewhere.rmdir()
+        elsewhere.symlink_to(ward.box.models_dir)
+        assert "server.base_path" not in {item.check.value for item in ward.examined()}
+
+
 @root_only
 @pytest.mark.parametrize(
     ("close", "path"),

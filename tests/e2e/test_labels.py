@@ -237,3 +237,30 @@ def test_a_reload_makes_the_base_path_before_the_file_names_it(scene: Scene) -> 
     changes = scene.box.events("models_config_written")[-1]["changes"]
     assert changes == ["model m is gone: the server unloads it"]
     assert parse_config(scene.config.read_text()) == []
+
+
+def test_a_server_that_has_the_models_elsewhere(scene: Scene) -> None:
+    """It reads its own path in the file, and a change of that is taken over while it serves."""
+    elsewhere = scene.box.folder / "elsewhere"
+    elsewhere.symlink_to(scene.box.models_dir)
+    scene.box.overrides["serving"]["server_models_dir"] = str(elsewhere)
+    scene.box.models = [{"name": "m", "versions": {"pin": [1]}}]
+    with scene.box.running() as agent:
+        scene.box.until(lambda: scene.box.numbers() == ["1"] and scene.config.exists(), "version 1")
+        scene.server.start()
+        scene.box.until(lambda: scene.available() == [1], "version 1, found elsewhere")
+        assert base_paths(scene) == [str(elsewhere / "m")]
+
+        del scene.box.overrides["serving"]["server_models_dir"]
+        scene.box.models = [{"name": "m", "versions": {"pin": [2]}}]
+        scene.box.write_settings()
+        agent.send_signal(signal.SIGHUP)
+        scene.box.until(lambda: base_paths(scene) == [str(scene.box.shelf)], "the new base path")
+        scene.box.until(lambda: scene.box.numbers() == ["2"], "version 2, found there")
+
+    assert scene.available() == [1, 2]
+
+
+def base_paths(scene: Scene) -> list[str]:
+    """Return the base paths in the file."""
+    return [model.base_path for model in parse_config(scene.config.read_text())]

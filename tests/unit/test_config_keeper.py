@@ -518,6 +518,55 @@ def test_a_foreign_file_with_more_is_not_taken_over(scene: Scene) -> None:
     assert not (scene.folder / "models.config.before-servesync").exists()
 
 
+def test_a_server_that_mounts_the_directory_elsewhere(scene: Scene) -> None:
+    """The file has its paths; the agent's own must be there. A change of the setting changes every model."""
+    scene.cycle()
+    scene.labels[N] = {}
+    scene.workspace.prepare(scene.models)
+    scene.put(N, 1)
+    scene.more = {"server_models_dir": "/mnt/server"}
+    scene.start()
+    scene.prepare()
+
+    written = scene.written()
+    assert {name: model.base_path for name, model in written.items()} == {
+        "m": "/mnt/server/m",
+        "n": "/mnt/server/n",
+    }
+    changes = scene.events("models_config_written")[-1]["changes"]
+    assert f"base path of m: {scene.workspace.shelf(M)} -> /mnt/server/m" in changes
+    assert not scene.cycle()
+
+    scene.more = {}
+    scene.start()
+    del scene.labels[N]  # not known for the moment, as a model of "*"
+    assert scene.cycle()
+    assert {name: model.base_path for name, model in scene.written().items()} == {
+        "m": str(scene.workspace.shelf(M)),
+        "n": str(scene.workspace.shelf(N)),
+    }
+
+
+def test_a_foreign_file_with_the_paths_of_the_server_is_taken_over(scene: Scene) -> None:
+    """Once the settings say where the server has the directory; until then the message says so."""
+    text = FOREIGN.format(base="/mnt/server", more="")
+    scene.path.write_text(text)
+    scene.labels[M] = {"stable": 1}
+    scene.more = {"adopt_config": True}
+    scene.start()
+    scene.prepare()
+    because = scene.events("models_config_failed")[-1]["because"]
+    assert "base path /mnt/server/m of m" in because
+    assert "set serving.server_models_dir to /mnt/server)" in because
+    assert scene.path.read_text() == text
+
+    scene.more = {"adopt_config": True, "server_models_dir": "/mnt/server"}
+    scene.start()
+    scene.prepare()
+    assert scene.written()["m"].base_path == "/mnt/server/m"
+    assert scene.events("models_config_written")[-1]["adopted"] is True
+
+
 def test_a_directory_that_is_missing_or_closed_is_named(scene: Scene) -> None:
     """The agent goes on; the file comes when it can."""
     scene.more = {"config_file": str(scene.folder / "nowhere/models.config")}

@@ -1,5 +1,6 @@
 """Who may ask the admin interface, and who may change something there."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,11 @@ def test_pages_of_other_sites_may_not(token: Path) -> None:
     assert code(request(Sec_Fetch_Site="same-site"), token) == 403
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
         assert code(request(Content_Type=kind), token) == 415
+
+
+def test_a_pipe_for_a_token_lets_nobody_in(tmp_path: Path) -> None:
+    """And nobody waits for it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    assert refuse_sync(request("10.0.0.1", Authorization=f"Bearer {TOKEN}"), pipe) is not None

@@ -16,6 +16,7 @@ from servesync.errors import ConfigFileError, Reason
 from servesync.plan.versions import Model, Version
 
 M, N = Model("m"), Model("n")
+IF_ELSEWHERE = "(if the server finds the shelf there, set serving.server_models_dir to /old)"
 ONE = ModelsConfig({M: Entry("/models/m", labels={"stable": Version(3), "canary": Version(5)})})
 
 
@@ -137,8 +138,8 @@ def test_no_file_and_no_plain_file(tmp_path: Path) -> None:
     assert models_config.read(tmp_path / "none") == Found()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("elsewhere")
-    for name in ("pipe", "link", "."):
-        assert models_config.read(tmp_path / name).foreign == "it is no plain file"
+    for name, kind in (("pipe", "a pipe"), ("link", "a symbolic link"), (".", "a directory")):
+        assert models_config.read(tmp_path / name).foreign == f"it is {kind}, not a regular file"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,10 @@ def test_no_file_and_no_plain_file(tmp_path: Path) -> None:
     [
         ('config { name: "m" base_path: "/models/m/" model_platform: "tensorflow" }', []),
         ('config { name: "m" base_path: "/models/m" model_type: TENSORFLOW }', ["model_type of m"]),
-        ('config { name: "m" base_path: "/old/m" model_platform: "tensorflow" }', ["base path /old/m of m"]),
+        (
+            'config { name: "m" base_path: "/old/m" model_platform: "tensorflow" }',
+            [f"base path /old/m of m {IF_ELSEWHERE}"],
+        ),
         ('config { name: "x" base_path: "/models/x" model_platform: "tensorflow" }', ["model x"]),
         (
             """config { name: "m" base_path: "/models/m" model_platform: "tensorflow" logging_config { }

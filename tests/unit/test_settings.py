@@ -9,7 +9,7 @@ import yaml
 
 from servesync.errors import Reason, SettingsError
 from servesync.settings import LoadLimits, Settings, Signature, TensorSpec
-from servesync.settings_file import load_settings
+from servesync.settings_file import load_settings, service_variables
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -79,6 +79,51 @@ def test_the_environment_overrides(tmp_path: Path) -> None:
     assert settings.serving.rest_url is None
 
 
+SERVICE = {
+    "SERVESYNC_SERVICE_HOST": "10.96.0.7",
+    "SERVESYNC_SERVICE_PORT": "9494",
+    "SERVESYNC_SERVICE_PORT_ADMIN": "9494",
+    "SERVESYNC_PORT": "tcp://10.96.0.7:9494",
+    "SERVESYNC_PORT_9494_TCP": "tcp://10.96.0.7:9494",
+    "SERVESYNC_PORT_9494_TCP_PROTO": "tcp",
+    "SERVESYNC_PORT_9494_TCP_PORT": "9494",
+    "SERVESYNC_PORT_9494_TCP_ADDR": "10.96.0.7",
+    "SERVESYNC_ADMIN_SERVICE_HOST": "fd00::7",
+    "SERVESYNC_ADMIN_SERVICE_PORT": "53",
+    "SERVESYNC_ADMIN_PORT": "udp://[fd00::7]:53",
+    "SERVESYNC_ADMIN_PORT_53_UDP_ADDR": "fd00::7",
+}
+
+
+def test_variables_of_a_service_are_no_settings(tmp_path: Path) -> None:
+    """Kubernetes puts them into every pod if a Service is named `servesync`, or `servesync-admin`."""
+    settings = load(tmp_path, GOOD, **SERVICE, SERVESYNC_ADMIN__PORT="9495")
+
+    assert settings.admin.port == 9495
+    assert service_variables(
+        SERVICE | {"SERVESYNC_ADMIN__PORT": "9495", "OTHER_PORT": "tcp://x:1"}
+    ) == sorted(SERVICE)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("SERVESYNC_PORT", "9494", "SERVESYNC_PORT overrides nothing"),
+        ("SERVESYNC_ADMIN_PORT", "9494", "SERVESYNC_ADMIN_PORT overrides nothing"),
+        ("SERVESYNC_ADMIN__SERVICE_HOST", "10.96.0.7", "admin has no key 'service_host'"),
+        ("SERVESYNC_ADMIN__PORT", "tcp://10.96.0.7:9494", "admin.port"),
+        ("SERVESYNC_SERVICE_PORT", "all", "SERVESYNC_SERVICE_PORT overrides nothing"),
+        ("SERVESYNC_SERVICE", "x", "SERVESYNC_SERVICE overrides nothing"),
+        ("SERVESYNC_PORT_ADMIN_TCP", "tcp://10.96.0.7:9494", "SERVESYNC_PORT_ADMIN_TCP overrides nothing"),
+    ],
+)
+def test_what_was_meant_as_a_setting_is_a_mistake(
+    tmp_path: Path, name: str, value: str, expected: str
+) -> None:
+    """Whoever forgets an underscore hears of it, also where a Service is named `servesync`."""
+    assert expected in mistakes(tmp_path, GOOD, **SERVICE | {name: value})
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -98,6 +143,7 @@ def test_the_environment_overrides(tmp_path: Path) -> None:
         (GOOD + "store:\n  url: s3://b/c\n", ["line 7: store stands twice (first on line 1)"]),
         (GOOD.replace("models_dir: /models", "models_dir: models"), ["line 4: serving.models_dir", "absolute path"]),
         (GOOD.replace("models_dir: /models", "models_dir: /"), ["serving.models_dir"]),
+        (GOOD.replace("models_dir: /models", "models_dir: /models\n  server_models_dir: models"), ["line 5: serving.server_models_dir", "absolute path"]),
         (GOOD.replace("models_dir: /models", "models_dir: /a/../b"), ["serving.models_dir"]),
         (GOOD.replace("name: m", "name: .m"), ["line 6: models[0].name", "not start with a dot"]),
         (GOOD.replace("name: m", "name: no"), ["models[0].name", "valid string, not False"]),

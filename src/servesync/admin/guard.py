@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from servesync.files import read_regular
+
 MOST_BODY_BYTES: Final = 1024
 MOST_TOKEN_BYTES: Final = 4096
 LEAST_TOKEN_CHARACTERS: Final = 16
@@ -124,8 +126,7 @@ def _has_token(request: Request, token_file: Path | None) -> bool:
     if token_file is None or scheme.lower() != "bearer" or not given.strip():
         return False
     try:
-        with token_file.open("rb") as file:
-            expected = file.read(MOST_TOKEN_BYTES).strip()
+        expected = read_regular(token_file, MOST_TOKEN_BYTES)[:MOST_TOKEN_BYTES].strip()
     except OSError:
         return False
     long_enough = len(expected) >= LEAST_TOKEN_CHARACTERS

@@ -1,7 +1,8 @@
 """Binds the port and runs the application on uvicorn, with a bound on connections and on the life of each.
 
 uvicorn itself bounds neither how long a request may take to arrive nor how many connections stay silent.
-One request a connection, and an end to each after some seconds whatever it does, bound both.
+One request a connection, and an end to each after some seconds whatever it does, bound both. A new connection
+is always taken: where there are too many, one of the others ends, so that nobody can shut out the probes.
 """
 
 import asyncio
@@ -13,7 +14,9 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST_CONNECTIONS: Final = 64
+MOST_WAITING: Final = 128
 CONNECTION_SECONDS: Final = 10.0
+HEADER_SECONDS: Final = 2.0
 MOST_HEADER_BYTES: Final = 16 << 10
 GRACE_SECONDS: Final = 1
 
@@ -21,21 +24,45 @@ GRACE_SECONDS: Final = 1
 class BoundedProtocol(H11Protocol):
     """HTTP/1.1 as uvicorn has it, for one short connection."""
 
-    _end: asyncio.TimerHandle | None = None
+    _is_dropped = False
+    _since = 0.0
+    _timers: tuple[asyncio.TimerHandle, ...] = ()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, if there are not too many, for a while."""
+        """Take a connection for a while; if there are too many, end another one for it."""
         super().connection_made(transport)
-        if len(self.connections) > MOST_CONNECTIONS:
-            transport.abort()
-            return
-        self._end = self.loop.call_later(CONNECTION_SECONDS, transport.abort)
+        self._since = self.loop.time()
+        self._timers = (
+            self.loop.call_later(HEADER_SECONDS, self._drop_if_incomplete),
+            self.loop.call_later(CONNECTION_SECONDS, self._drop),
+        )
+        others = [one for one in self.connections if isinstance(one, BoundedProtocol) and one is not self]
+        held = [one for one in others if not one._is_dropped]  # noqa: SLF001 (of this class)
+        if len(held) >= MOST_CONNECTIONS:
+            min(held, key=BoundedProtocol._usefulness)._drop()  # noqa: SLF001
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
-        if self._end is not None:
-            self._end.cancel()
+        for timer in self._timers:
+            timer.cancel()
         super().connection_lost(exc)
+
+    def _usefulness(self) -> tuple[bool, float]:
+        """Return the key that sorts connections as they are dropped: half requests first, then the oldest."""
+        return self._has_request, self._since
+
+    @property
+    def _has_request(self) -> bool:
+        """Whether the headers of a request have come; uvicorn makes its `cycle` then."""
+        return self.cycle is not None
+
+    def _drop_if_incomplete(self) -> None:
+        if not self._has_request:
+            self._drop()
+
+    def _drop(self) -> None:
+        self._is_dropped = True
+        self.transport.abort()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -45,7 +72,7 @@ def bind(host: str, port: int) -> socket.socket:
         OSError: the port is taken, or the address is not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
+    bound = socket.create_server((host, port), family=family, backlog=MOST_WAITING)
     bound.setblocking(False)
     return bound
 
@@ -67,7 +94,7 @@ class Running:
                 proxy_headers=False,
                 server_header=False,
                 h11_max_incomplete_event_size=MOST_HEADER_BYTES,
-                backlog=MOST_CONNECTIONS,
+                backlog=MOST_WAITING,
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )

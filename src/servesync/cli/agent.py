@@ -14,9 +14,9 @@ from servesync.daemon.once import sync_once
 from servesync.daemon.process import run_daemon
 from servesync.daemon.prove import prove
 from servesync.daemon.retry import retry as lift_refusal
-from servesync.logs import configure
+from servesync.logs import Event, configure, get_logger
 from servesync.settings import Level, Settings
-from servesync.settings_file import environment_overrides, load_settings
+from servesync.settings_file import environment_overrides, load_settings, service_variables
 
 STORE_FAILED: Final = 1
 NOT_IN_PLACE: Final = 3
@@ -82,6 +82,11 @@ def retry(
 
 
 def _load(config: Path) -> Settings:
-    settings = load_settings(config, environment_overrides())
+    environment = environment_overrides()
+    settings = load_settings(config, environment)
     configure(settings.log.level, settings.log.format)
+    skipped = service_variables(environment)
+    if skipped:
+        text = "Kubernetes made them of a Service: set enableServiceLinks: false in the pod, or rename that"
+        get_logger().warning(Event.VARIABLES_SKIPPED, variables=skipped, because=text)
     return settings

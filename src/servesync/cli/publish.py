@@ -171,12 +171,16 @@ def _labels(given: list[str] | None) -> dict[str, str]:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the command as Ctrl-C does: what was sent is removed, and it says so."""
+    """Let SIGTERM and SIGHUP end the command as Ctrl-C does: what was sent is removed, and it says so.
+
+    A signal that whoever started the command has it ignore (`nohup`) stays ignored.
+    """
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
-    old = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heeded = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    old = {number: signal.signal(number, end) for number in heeded}
     try:
         yield
     except KeyboardInterrupt as interrupt:

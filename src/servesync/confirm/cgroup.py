@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from servesync.files import read_regular
+
 LIMIT_FILES: Final = ("memory.max", "memory.limit_in_bytes")
+MAX_BYTES: Final = 1 << 20
 NO_LIMIT_FROM: Final = 1 << 62
 """Version 1 says "no limit" with the largest number of pages that fits into 63 bits."""
 ANONYMOUS: Final = ("anon", "total_rss")
@@ -37,7 +40,11 @@ def _limit_texts(folder: Path) -> Iterator[str]:
     """Yield the cgroup's own limit; nothing at the root of version 2, and where memory is not counted."""
     for name in LIMIT_FILES:
         with contextlib.suppress(FileNotFoundError):
-            yield (folder / name).read_text().strip()
+            yield _text(folder / name).strip()
+
+
+def _text(path: Path) -> str:
+    return read_regular(path, MAX_BYTES).decode()
 
 
 def anonymous_bytes(folder: Path) -> int:
@@ -47,7 +54,7 @@ def anonymous_bytes(folder: Path) -> int:
         OSError: it cannot be read.
         ValueError: its files hold something else.
     """
-    lines = (folder / "memory.stat").read_text().splitlines()
+    lines = _text(folder / "memory.stat").splitlines()
     facts = dict(line.split(maxsplit=1) for line in lines)
     for name in ANONYMOUS:
         if name in facts:

@@ -10,16 +10,16 @@ import hashlib
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from servesync import disk
 from servesync.confirm.textformat import BadText, Message, Value, Word, parse, quoted
 from servesync.errors import ConfigFileError, Reason
+from servesync.files import NotRegular, open_regular
 from servesync.plan.labels import Labels
 from servesync.plan.versions import Model, Version
 
@@ -93,11 +93,11 @@ def read(path: Path, known: Found | None = None) -> Found:
         ConfigFileError: it cannot be read.
     """
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            return Found(b"", "it is no plain file")
-        with path.open("rb") as file:
+        with open_regular(path, follow=False) as file:
             data = file.read(MAX_BYTES + 1)
             modified_at = os.fstat(file.fileno()).st_mtime
+    except NotRegular as error:
+        return Found(b"", error.strerror or "")
     except FileNotFoundError:
         return Found()
     except OSError as error:
@@ -206,11 +206,19 @@ def losses(found: Found, new: ModelsConfig, wanted: Mapping[Model, AbstractSet[s
         if after is None:
             lost.append(f"model {model}")
         elif entry.base_path.rstrip("/") != after.base_path:
-            lost.append(f"base path {entry.base_path} of {model}")
+            lost.append(f"base path {entry.base_path} of {model}{_if_elsewhere(entry.base_path, model)}")
         else:
             missing = sorted(entry.labels.keys() - wanted.get(model, frozenset()))
             lost += [f"label {label} of {model}" for label in missing]
     return lost
+
+
+def _if_elsewhere(base_path: str, model: Model) -> str:
+    """Return the setting that makes a base path right, if the server may see the same shelf there."""
+    path = PurePosixPath(base_path)
+    if path.name != model or not path.is_absolute():
+        return ""
+    return f" (if the server finds the shelf there, set serving.server_models_dir to {path.parent})"
 
 
 def replace(path: Path, config: ModelsConfig, found: Found) -> None:

@@ -3,6 +3,7 @@
 What is written follows the present file and what the server says; the rules are in `plan.labels`.
 """
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -176,7 +177,11 @@ class ConfigKeeper:
         if may_remove:
             self._to_leave = frozenset(self._present.models.keys() - models.keys())
         present = {} if self.found.foreign else self._present.models
-        entries = {model: entry for model, entry in present.items() if model in models or self._stays(model)}
+        entries = {
+            model: dataclasses.replace(entry, base_path=str(self.serving.base_path(model)))
+            for model, entry in present.items()
+            if model in models or self._stays(model)
+        }
         waiting: dict[tuple[Model, str], str] = {}
         for model, settings in models.items():
             entry = self._entry(model, settings, facts.get(model), now, waiting)
@@ -208,7 +213,7 @@ class ConfigKeeper:
         standing = EntryFacts(
             listed=present is not None,
             required=settings.required,
-            has_versions=bool(facts.shelf) if facts else self._has_versions(model),
+            has_versions=bool(facts.shelf) if facts else self._has_versions(model, if_unreadable=False),
             link=link,
             serves=any(item.state == "AVAILABLE" for item in served.values()),
             first=self.found.data is None and not self._present.models,
@@ -228,7 +233,7 @@ class ConfigKeeper:
         waiting.update({(model, label): why for label, why in labels.waiting.items()})
         policy, latest = told(self.serving, settings)
         count = latest if policy is ServerPolicy.LATEST else None
-        return Entry(str(self.workspace.shelf(model)), count, labels.labels)
+        return Entry(str(self.serving.base_path(model)), count, labels.labels)
 
     def _link(self, facts: Facts | None, now: float) -> Link:
         if facts is not None and facts.server.versions is not None:
@@ -243,18 +248,14 @@ class ConfigKeeper:
 
         Without a version, or a base path, it would hold up every other one, and nobody looks after it.
         """
-        try:
-            names = [entry.name for entry in disk.entries(self.workspace.shelf(model))]
-        except OSError:
-            return model not in self._to_leave
-        return model not in self._to_leave and any(map(server_sees_version, names))
+        return model not in self._to_leave and self._has_versions(model, if_unreadable=True)
 
-    def _has_versions(self, model: Model) -> bool:
+    def _has_versions(self, model: Model, *, if_unreadable: bool) -> bool:
         """Whether the server sees a version of a model; of a shelf that cannot be read, nobody knows."""
         try:
             names = [entry.name for entry in disk.entries(self.workspace.shelf(model))]
         except OSError:
-            return False
+            return if_unreadable
         return any(map(server_sees_version, names))
 
     def _leaving(self, entries: Mapping[Model, Entry], now: float) -> dict[Model, frozenset[Version]]:
@@ -311,8 +312,8 @@ class ConfigWriter:
         if draft.problem is not None:
             self._report(draft.problem)
             return False
-        base_paths = [Path(entry.base_path) for entry in draft.config.models.values()]
-        if draft.is_written or not all(path.is_dir() for path in base_paths):
+        shelves = [self._keeper.workspace.shelf(model) for model in draft.config.models]
+        if draft.is_written or not all(shelf.is_dir() for shelf in shelves):
             return False
         try:
             models_config.replace(draft.path, draft.config, self._keeper.found)

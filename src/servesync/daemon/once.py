@@ -62,7 +62,8 @@ def sync_once(settings: Settings, timeout_seconds: float) -> Result:
         DiskError: the models directory cannot be used.
     """
     limit = _Limit(timeout_seconds)
-    old = {number: signal.signal(number, limit.catch) for number in (signal.SIGTERM, signal.SIGINT)}
+    heeded = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
+    old = {number: signal.signal(number, limit.catch) for number in heeded}
     try:
         with claimed(settings) as lock:
             agent = build_agent(settings, lock, limit.reached)

@@ -1,6 +1,6 @@
-"""The process of `run`: signals are read in the main thread (`sigtimedwait`), one other thread decides.
+"""The process of `run`: the main thread takes the signals that are pending, one other thread decides.
 
-A signal handler that sets an event or takes a lock can hang; reading signals cannot.
+A signal handler that sets an event or takes a lock can hang; taking signals cannot.
 """
 
 import os
@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from servesync.settings import Settings
 
 WATCHED: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})
 GRACE_SECONDS: Final = 7.0
+LOOK_SECONDS: Final = 0.2
 
 
 @contextmanager
@@ -91,17 +93,28 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
 def _serve_signals(thread: threading.Thread, wake: Wake) -> str:
     """Pass signals on until one says stop, or the deciding thread has ended; return which."""
     while thread.is_alive():
-        info = signal.sigtimedwait(WATCHED, 0.5)
-        if info is None:
-            continue
-        match info.si_signo:
+        thread.join(LOOK_SECONDS)
+        match _take_signal(WATCHED):
+            case None:
+                continue
             case signal.SIGHUP:
                 wake.reload(asked=True)
             case signal.SIGUSR1:
                 wake.hurry()
-            case number:
-                return signal.Signals(number).name
+            case taken:
+                return taken.name
     return "the deciding thread ended"
+
+
+def _take_signal(wanted: AbstractSet[signal.Signals]) -> signal.Signals | None:
+    """Take one of the blocked signals `wanted` that is pending; return None if none of them is.
+
+    This never waits. A process that SIGSTOP or a frozen cgroup holds up during a wait, for longer than the
+    wait was to last, gets uninitialized memory from CPython's `sigtimedwait`: a number that may be no
+    signal, or one that nobody sent.
+    """
+    info = signal.sigtimedwait(wanted, 0)
+    return next((number for number in wanted if info is not None and number == info.si_signo), None)
 
 
 def _await_end(thread: threading.Thread) -> None:
@@ -109,6 +122,5 @@ def _await_end(thread: threading.Thread) -> None:
     deadline = time.monotonic() + GRACE_SECONDS
     while thread.is_alive() and time.monotonic() < deadline:
         thread.join(0.05)
-        info = signal.sigtimedwait({signal.SIGTERM, signal.SIGINT}, 0)
-        if info is not None:
+        if _take_signal({signal.SIGTERM, signal.SIGINT}) is not None:
             return

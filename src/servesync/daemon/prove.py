@@ -1,12 +1,14 @@
 """`servesync verify`: the proof that the agent makes before it installs, for a path on disk."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from servesync import disk
 from servesync.errors import Reason, SettingsError
+from servesync.files import NotRegular, open_regular
 from servesync.settings import Level, Limits, LoadLimits
 from servesync.unpack import unpack_archive
 from servesync.verify import (
@@ -41,12 +43,18 @@ def prove(path: Path, level: Level, limits: Limits | None = None) -> str:
         if not path.exists():
             text = f"{path}: no such file or directory; give a version's directory or an archive of one"
             raise SettingsError(Reason.SETTINGS_INVALID, text)
-        with tempfile.TemporaryDirectory(prefix="servesync-verify-") as folder:
-            size = path.stat().st_size
+        with (
+            open_regular(path) as archive,
+            tempfile.TemporaryDirectory(prefix="servesync-verify-") as folder,
+        ):
+            size = os.fstat(archive.fileno()).st_size
             tree = Path(folder, "tree")
             tree.mkdir()
-            unpacked = unpack_archive(_pieces(path), tree, None, limits or Limits(), archive_bytes=size)
+            unpacked = unpack_archive(_pieces(archive), tree, None, limits or Limits(), archive_bytes=size)
             return _prove_tree(unpacked.root, level)
+    except NotRegular as error:
+        text = f"{error.filename}: {error.strerror}; give a version's directory or an archive of one"
+        raise SettingsError(Reason.SETTINGS_INVALID, text) from None
     except OSError as error:
         raise disk.describe(error, f"verifying {path}") from error
 
@@ -71,7 +79,6 @@ def _prove_tree(root: Path, level: Level) -> str:
     )
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(READ_BYTES):
-            yield piece
+def _pieces(archive: BinaryIO) -> Iterator[bytes]:
+    while piece := archive.read(READ_BYTES):
+        yield piece

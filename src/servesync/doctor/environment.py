@@ -9,7 +9,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from servesync.doctor.findings import Check, Finding, fail, ok, warn
+from servesync.files import open_regular
 from servesync.settings import Store
+from servesync.settings_file import service_variables
 from servesync.store import authority, proxy_of
 
 _TOLD: Final = (
@@ -43,6 +45,7 @@ def examine_environment(store: Store, environment: Mapping[str, str]) -> Iterato
     yield from _endpoints(store, environment)
     yield from _proxy(store)
     yield from _authority()
+    yield from _services(environment)
 
 
 def _aws(environment: Mapping[str, str]) -> Finding:
@@ -59,9 +62,19 @@ def _aws(environment: Mapping[str, str]) -> Finding:
 def _files(environment: Mapping[str, str]) -> Iterator[Finding]:
     for name in _FILES:
         path = environment.get(name)
-        if path and not os.access(Path(path).expanduser(), os.R_OK):
-            text = f"{name} names {path!a}, which cannot be read (uid {os.getuid()})"
+        trouble = _unreadable(Path(path).expanduser()) if path else None
+        if trouble:
+            text = f"{name} names {path!a}, which cannot be read (uid {os.getuid()}): {trouble}"
             yield fail(Check.ENVIRONMENT_AWS, text, "mount or correct the file, or unset the variable", name)
+
+
+def _unreadable(path: Path) -> str | None:
+    """Return why a file cannot be read; None if it can. It is not waited for, as a pipe would be."""
+    try:
+        open_regular(path).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def _half_a_key(environment: Mapping[str, str]) -> Iterator[Finding]:
@@ -116,9 +129,18 @@ def _authority() -> Iterator[Finding]:
     advice = f"{name} must name a file (PEM) with the authorities' certificates, or be unset"
     if not path.is_dir():
         try:
+            open_regular(path).close()
             ssl.create_default_context(cafile=str(path))
         except (OSError, ssl.SSLError) as error:
             text = f"{name} names {str(path)!a}: {getattr(error, 'strerror', None) or 'not PEM'}"
             yield fail(Check.ENVIRONMENT_AUTHORITY, text, advice)
             return
     yield ok(Check.ENVIRONMENT_AUTHORITY, f"{name} names {path}, which counts instead of the usual ones")
+
+
+def _services(environment: Mapping[str, str]) -> Iterator[Finding]:
+    names = service_variables(environment)
+    if names:
+        text = f"skipped, for Kubernetes made them of a Service: {', '.join(names)}"
+        advice = "set enableServiceLinks: false in the pod, or give the Service another name"
+        yield warn(Check.ENVIRONMENT_SERVICE, text, advice)

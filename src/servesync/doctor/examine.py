@@ -18,7 +18,7 @@ from servesync.errors import SettingsError
 from servesync.install import Workspace
 from servesync.plan.versions import Model
 from servesync.settings import Settings
-from servesync.settings_file import PREFIX, load_settings
+from servesync.settings_file import load_settings, override_names
 
 
 def examine(config: Path, environment: Mapping[str, str], show_keys: int) -> Iterator[Finding]:
@@ -28,7 +28,7 @@ def examine(config: Path, environment: Mapping[str, str], show_keys: int) -> Ite
     except SettingsError as error:
         yield from _mistakes(config, error)
         return
-    names = sorted(name for name in environment if name.startswith(PREFIX))
+    names = override_names(environment)
     more = f"; overridden by {', '.join(names)}" if names else ""
     yield ok(Check.SETTINGS_FILE, f"{config} can be used; models: {len(settings.models)}{more}")
     yield from guarded("settings", lambda: examine_settings(settings))

@@ -32,6 +32,7 @@ class Check(StrEnum):
     ENVIRONMENT_AUTHORITY = "environment.authority"
     ENVIRONMENT_ENDPOINT = "environment.endpoint"
     ENVIRONMENT_PROXY = "environment.proxy"
+    ENVIRONMENT_SERVICE = "environment.service"
 
     STORE_CREDENTIALS = "store.credentials"
     STORE_IDENTITY = "store.identity"

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from servesync.doctor.findings import Check, Finding, ok, warn
-from servesync.doctor.mounts import OVER_THE_NETWORK, mount_of
+from servesync.doctor.findings import Check, Finding, fail, ok, warn
+from servesync.doctor.mounts import OVER_THE_NETWORK
+from servesync.files import NotRegular, read_regular
 from servesync.install import Workspace
+from servesync.mounts import mount_of
 
 LOCKS: Final = Path("/proc/locks")
 _LINE: Final = re.compile(r"\d+: FLOCK +\S+ +\S+ +(?P<pid>\d+) +[0-9a-f]+:[0-9a-f]+:(?P<inode>\d+) ")
@@ -24,6 +26,10 @@ def examine_lock(workspace: Workspace, config: Path) -> Iterator[Finding]:
         noted = _noted(workspace.lock)
     except FileNotFoundError:
         yield ok(Check.LOCK_HOLDER, "no agent has worked here yet")
+        return
+    except NotRegular as error:
+        text = f"{workspace.lock} is the lock's file, but {error.strerror}"
+        yield fail(Check.LOCK_HOLDER, text, "remove it; the agent makes it anew")
         return
     except OSError as error:
         text = f"{workspace.lock} cannot be read: {error.strerror}"
@@ -75,13 +81,10 @@ def _config_of(arguments: list[str]) -> str | None:
 
 
 def _noted(path: Path) -> dict[str, object]:
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        found = json.loads(os.read(handle, MOST_BYTES) or b"{}")
+        found = json.loads(read_regular(path, MOST_BYTES, follow=False) or b"{}")
     except ValueError:
         return {}
-    finally:
-        os.close(handle)
     return found if isinstance(found, dict) else {}
 
 

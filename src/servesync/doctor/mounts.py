@@ -1,13 +1,12 @@
-"""Which filesystem a path is on, by the kernel's own table."""
+"""What is to be said of the filesystem that the models directory is on."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from servesync.doctor.findings import Check, Finding, fail, ok, warn
+from servesync.mounts import mount_of
 
-TABLE: Final = Path("/proc/self/mountinfo")
 OVER_THE_NETWORK: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "beegfs", "gpfs", "virtiofs"}
 )
@@ -17,40 +16,12 @@ OBJECTS_AS_FILES: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A mounted filesystem: where, and of which kind (`ext4`, `nfs4`, `fuse.s3fs`)."""
-
-    point: Path
-    kind: str
-
-
-def mount_of(path: Path) -> Mount | None:
-    """Return the mount that `path` is on; None where the kernel shows no table."""
-    try:
-        lines = TABLE.read_text(errors="surrogateescape").splitlines()
-    except OSError:
-        return None
-    found: Mount | None = None
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        point = Path(_unescaped(before.split()[4]))
-        kind = after.split()[0]
-        if path.is_relative_to(point) and (found is None or len(point.parts) >= len(found.point.parts)):
-            found = Mount(point, kind)
-    return found
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
-
-
 def examine_kind(path: Path) -> Finding | None:
     """Return what is to be said of the filesystem below `path`, which exists."""
     mount = mount_of(path.resolve())
     if mount is None:
         return None
-    text = f"{mount.kind}, mounted at {mount.point}"
+    text = str(mount)
     if OBJECTS_AS_FILES.fullmatch(mount.kind):
         advice = "no atomic rename and no real fsync there: put serving.models_dir on a local disk"
         return fail(Check.DISK_FILESYSTEM, text, advice)

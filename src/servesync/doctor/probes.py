@@ -6,6 +6,7 @@ needed. What a doctor that was killed has left is removed by the next one.
 
 import contextlib
 import errno
+import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import Final
 
 from servesync import disk
 from servesync.doctor.findings import Check, Finding, fail, ok
+from servesync.mounts import mount_of
 
 PROBE: Final = ".servesync-doctor-"
 FORGOTTEN_SECONDS: Final = 3600
@@ -60,7 +62,7 @@ def try_sync(base: Path) -> Iterator[Finding]:
             disk.sync_dir(folder)
             disk.sync_dir(base)
         except OSError as error:
-            text = f"what is written cannot be made durable: {error.strerror}"
+            text = f"what is written cannot be made durable: {error.strerror}{_on(base)}"
             yield fail(Check.DISK_SYNC, text, _LOCAL)
         else:
             yield ok(Check.DISK_SYNC, "files and directories can be synced")
@@ -82,15 +84,17 @@ def try_renames(base: Path, shelves: Sequence[Path]) -> Iterator[Finding]:
 
 
 def _no_replace(folder: Path) -> Finding | None:
+    """Rename onto a free name, which the filesystem itself does, and onto one that the kernel may refuse."""
     one, other = folder / "one", folder / "other"
-    one.mkdir()
+    (folder / "first").mkdir()
     other.mkdir()
     try:
+        disk.rename_noreplace(folder / "first", one)
         disk.rename_noreplace(one, other)
     except FileExistsError:
         return None
     except OSError as error:
-        return _cannot("rename without replacing (renameat2, RENAME_NOREPLACE)", error)
+        return _cannot(folder, "rename without replacing (renameat2, RENAME_NOREPLACE)", error)
     return fail(Check.DISK_RENAME, "a rename replaced what was there, though asked not to", _LOCAL)
 
 
@@ -98,13 +102,21 @@ def _exchange(folder: Path) -> Finding | None:
     try:
         disk.exchange(folder / "one", folder / "other")
     except OSError as error:
-        return _cannot("exchange two names (renameat2, RENAME_EXCHANGE)", error)
+        return _cannot(folder, "exchange two names (renameat2, RENAME_EXCHANGE)", error)
     return None
 
 
-def _cannot(what: str, error: OSError) -> Finding:
+def _cannot(place: Path, what: str, error: OSError) -> Finding:
     kind = "this filesystem" if error.errno in _CANNOT else "this user"
-    return fail(Check.DISK_RENAME, f"{kind} cannot {what}: {error.strerror}", _LOCAL)
+    return fail(
+        Check.DISK_RENAME, f"{kind} cannot {what}: {os.strerror(error.errno or 0)}{_on(place)}", _LOCAL
+    )
+
+
+def _on(place: Path) -> str:
+    """Return which filesystem `place` is on, in words; empty where the kernel does not say."""
+    mount = mount_of(place.resolve())
+    return f" ({mount})" if mount is not None else ""
 
 
 def _to_shelf(folder: Path, shelf: Path) -> Finding | None:
@@ -120,6 +132,8 @@ def _to_shelf(folder: Path, shelf: Path) -> Finding | None:
         if error.errno == errno.EXDEV:
             text = f"{shelf} is another filesystem than the workspace, so nothing can be renamed onto it"
             advice = "mount one volume at serving.models_dir, and none below it"
+        elif error.errno in _CANNOT:
+            return _cannot(shelf, f"rename onto {shelf}", error)
         else:
             text = f"nothing can be renamed onto {shelf}: {error.strerror}"
             advice = "give the agent's user write permission on it"

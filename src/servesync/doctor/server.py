@@ -92,15 +92,18 @@ class ServerArea:
 
     def _look(self, server: ModelServer, model: Model) -> "_Look":
         shelf = self._workspace.shelf(model)
-        return _Look(model, shelf, _shelved(shelf), server.status(model))
+        return _Look(model, self._serving.base_path(model), _shelved(shelf), server.status(model))
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """One model at one moment: the shelf with the age of each version (seconds), and what the server says."""
+    """One model at one moment: the shelf with the age of each version (seconds), and what the server says.
+
+    `base_path`: where the server is to find the shelf.
+    """
 
     model: Model
-    shelf: Path
+    base_path: Path
     shelved: Mapping[Version, float]
     served: Mapping[Version, Served]
 
@@ -122,7 +125,7 @@ class _Look:
         if self.served or not self.shelved:
             return None
         text = f"the server knows no {self.model}, though the shelf holds {_listed(self.shelved)}"
-        advice = f"tell it of {self.model} with the base path {self.shelf} {CONFIGURED}"
+        advice = f"tell it of {self.model} with the base path {self.base_path} {CONFIGURED}"
         return fail(Check.SERVER_MODEL, text, advice, self.model)
 
     def _elsewhere(self) -> Finding | None:
@@ -130,7 +133,7 @@ class _Look:
         if not strangers:
             return None
         text = f"the server serves {_listed(strangers)}, which the shelf does not hold"
-        advice = f"its base path for {self.model} is not {self.shelf}: correct it {CONFIGURED}"
+        advice = f"its base path for {self.model} is not {self.base_path}: correct it {CONFIGURED}"
         return fail(Check.SERVER_BASE_PATH, text, advice, self.model)
 
     def _only_the_latest(self, serving: Serving) -> Finding | None:
@@ -155,7 +158,9 @@ class _Look:
         if not unseen or not self.served:
             return None
         text = f"the server has not seen {_listed(unseen)}, which the shelf holds"
-        advice = f"does it scan {self.shelf} and no copy of it, and with --file_system_poll_wait_seconds=1?"
+        advice = (
+            f"does it scan {self.base_path} and no copy of it, and with --file_system_poll_wait_seconds=1?"
+        )
         return fail(Check.SERVER_BASE_PATH, text, advice, self.model)
 
     def _unseen(self, version: Version, age: float) -> bool:

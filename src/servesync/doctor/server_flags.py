@@ -20,6 +20,7 @@ def examine_flags(
     if not server.flags:
         return
     found = [
+        *_elsewhere(server, serving),
         *_scanning(server.flags.get("file_system_poll_wait_seconds", "1")),
         *_retries(server.flags.get("max_num_load_retries", "5")),
         *_one_model(server, serving, workspace, models),
@@ -50,6 +51,17 @@ def _retries(text: str) -> Iterator[Finding]:
         yield warn(Check.SERVER_FLAGS, said, advice, "max_num_load_retries")
 
 
+def _elsewhere(server: Process, serving: Serving) -> Iterator[Finding]:
+    """Compare the directory from which the base paths in our file start with what the server sees there."""
+    place = serving.server_models_dir or serving.models_dir
+    if serving.config_file is None or server.root is None:
+        return
+    if _are_different(serving.models_dir, server.root / str(place).lstrip("/")):
+        said = f"what the server finds at {place} is not serving.models_dir ({serving.models_dir})"
+        advice = "set serving.server_models_dir to where the server has that directory mounted"
+        yield fail(Check.SERVER_BASE_PATH, said, advice)
+
+
 def _one_model(
     server: Process, serving: Serving, workspace: Workspace, models: list[Model]
 ) -> Iterator[Finding]:
@@ -62,11 +74,11 @@ def _one_model(
         said = f"the server was started for --model_name={name}, which is not in the settings"
         yield fail(Check.SERVER_MODEL, said, f"start it with --model_name={models[0]}", name)
         return
-    shelf = workspace.shelf(Model(name))
+    shelf, wanted = workspace.shelf(Model(name)), serving.base_path(name)
     theirs = server.root / base_path.lstrip("/") if server.root else Path(base_path)
     if _are_different(shelf, theirs):
         said = f"--model_base_path={base_path} is not {shelf}"
-        advice = f"start it with --model_base_path={shelf} (in its container: where that volume is mounted)"
+        advice = f"start it with --model_base_path={wanted} (in its container: where that volume is mounted)"
         yield fail(Check.SERVER_BASE_PATH, said, advice, name)
     if serving.version_policy == "all":
         said = "its command line means the policy latest, serving.version_policy says all"

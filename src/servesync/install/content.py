@@ -52,7 +52,7 @@ def hash_tree(root: Path, check: Callable[[], None] = lambda: None, *, from_disk
         if not entry.is_file(follow_symlinks=False):
             facts.append(FileFact(path, 0, NOT_A_FILE))
             continue
-        handle = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        handle = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if from_disk:
                 os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -5,9 +5,12 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from servesync.errors import LockHeld, Reason
+from servesync.files import check_regular, open_regular
+
+_OPEN_OR_MAKE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Lock:
@@ -22,16 +25,20 @@ class Lock:
 
         Raises:
             LockHeld: another process has it; its pid and host are in the facts.
-            OSError: the file cannot be made.
+            OSError: the file cannot be made, or something else has its name.
         """
         while True:
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            handle = os.open(self.path, _OPEN_OR_MAKE, 0o600)
             try:
+                check_regular(self.path, os.fstat(handle))
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = _holder(handle)
                 os.close(handle)
                 raise self._held_by(holder) from None
+            except BaseException:
+                os.close(handle)
+                raise
             if self._is_still_ours(handle):
                 break
             os.close(handle)  # somebody replaced the file between open and lock: take the new one
@@ -80,19 +87,15 @@ class Lock:
 def lock_holder(path: Path) -> tuple[int, str] | None:
     """Return process id and host of who holds a lock; None if nobody does, or it cannot be told."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open_regular(path, follow=False) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found = _holder(file.fileno())
+                pid, host = found.get("pid"), found.get("host")
+                return (pid, host) if isinstance(pid, int) and isinstance(host, str) else None
     except OSError:
         return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        found = _holder(handle)
-        pid, host = found.get("pid"), found.get("host")
-        return (pid, host) if isinstance(pid, int) and isinstance(host, str) else None
-    except OSError:
-        return None
-    finally:
-        os.close(handle)
     return None
 
 

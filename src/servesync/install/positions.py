@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from servesync import disk
+from servesync.files import read_regular
 from servesync.install.workspace import Workspace
 from servesync.plan.versions import MAX_VERSION, Model
 
@@ -59,7 +60,6 @@ class Positions:
 
 def _read(path: Path) -> Position | None:
     try:
-        with path.open("rb") as file:
-            return Position.model_validate_json(file.read(MAX_RECORD_BYTES))
+        return Position.model_validate_json(read_regular(path, MAX_RECORD_BYTES))
     except (OSError, ValidationError):
         return None

@@ -1,5 +1,6 @@
 """Manifests for archives that exist already: their parts are plain ranges of bytes."""
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -8,6 +9,7 @@ from pathlib import Path
 from servesync import manifest
 from servesync.errors import Reason, ReleaseRefused, SettingsError
 from servesync.fetch import stream
+from servesync.files import NotRegular, open_regular
 from servesync.manifest import Archive, File, Manifest
 from servesync.pack import Ranges
 from servesync.plan.versions import Model, Release, Version
@@ -37,15 +39,14 @@ def manifest_of_file(path: Path, request: Request) -> Manifest:
         SettingsError: there is no archive, or it has a name that says no format.
         OSError: it cannot be read, or unpacked below the temporary directory.
     """
-    if not path.is_file():
-        raise SettingsError(Reason.SETTINGS_INVALID, f"{path}: no such file; give an archive, or s3://...")
-
-    def chunks() -> Iterator[bytes]:
-        with path.open("rb") as file:
-            while piece := file.read(READ_BYTES):
-                yield piece
-
-    return _manifest_of(path.name, path.stat().st_size, chunks(), request)
+    try:
+        archive = open_regular(path)
+    except (FileNotFoundError, NotRegular) as error:
+        text = f"{path}: {error.strerror}; give an archive, or s3://..."
+        raise SettingsError(Reason.SETTINGS_INVALID, text) from None
+    with archive:
+        size = os.fstat(archive.fileno()).st_size
+        return _manifest_of(path.name, size, iter(lambda: archive.read(READ_BYTES), b""), request)
 
 
 def manifest_of_object(store: Store, request: Request) -> Published:

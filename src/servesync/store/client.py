@@ -27,6 +27,7 @@ from servesync.deadline import Deadline, TookTooLong
 from servesync.settings import Fetch, Store
 from servesync.store.bounds import Bounds
 from servesync.store.counting import OnRequest, counted, nobody_counts
+from servesync.store.named_files import check_authorities, check_role_token
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -60,9 +61,11 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds, on_request: OnRequest = 
     """Return clients with credentials that were read just now.
 
     Raises:
+        StoreError: a file that they name is a pipe, a device or the like.
         BotoCoreError: the environment or the profile cannot be used.
     """
     core = botocore.session.get_session()
+    check_authorities(core)
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
     session = boto3.session.Session(region_name=store.region, botocore_session=core)
     _, frozen = read_credentials(core)
@@ -97,8 +100,10 @@ def read_credentials(core: botocore.session.Session) -> tuple[str, Any]:
     """Return where the credentials come from (botocore's name for it) and what they are now, or None.
 
     Raises:
+        StoreError: the file with the token of a role is a pipe, a device or the like.
         BotoCoreError: there are some, and they cannot be read.
     """
+    check_role_token(core)
     found = core.get_credentials()
     if found is None:
         return "", None

@@ -17,6 +17,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, JsonValue, ValidationError
 
 from servesync.errors import Reason, ReleaseRefused
+from servesync.files import NotRegular, read_regular
 from servesync.settings import Section, Signature, TensorSpec
 from servesync.verify.signatures import Signatures, fits, shown
 from servesync.verify.structure import AGAIN
@@ -83,10 +84,10 @@ def read_golden(root: Path, signatures: Signatures) -> list[Request]:
 
 
 def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise _Wrong("not a regular file")
-    with path.open("rb") as file:
-        return file.read(MAX_BYTES + 1)
+    try:
+        return read_regular(path, MAX_BYTES)
+    except NotRegular as error:
+        raise _Wrong(error.strerror) from error
 
 
 def _parsed(data: bytes) -> list[Request]:

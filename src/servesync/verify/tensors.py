@@ -18,6 +18,7 @@ from typing import Final
 import google_crc32c
 
 from servesync.errors import Reason, ReleaseRefused
+from servesync.files import open_regular
 from servesync.verify.bundle import STRING, VARIANT, Tensor, shard_name
 from servesync.verify.structure import AGAIN, read_index
 from servesync.verify.table import masked
@@ -55,11 +56,8 @@ def verify_tensors(root: Path, check: Callable[[], None] = lambda: None) -> Tens
         by_shard[tensor.shard].append(tensor)
     for shard, mine in by_shard.items():
         name = f"variables/{shard_name(shard, bundle.shards)}"
-        handle = os.open(root / name, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            wrong = [tensor for tensor in mine if not _is_right(handle, tensor, check)]
-        finally:
-            os.close(handle)
+        with open_regular(root / name) as file:
+            wrong = [tensor for tensor in mine if not _is_right(file.fileno(), tensor, check)]
         if wrong:
             raise _refusal(name, wrong)
     return TensorProof(len(bundle.tensors), bundle.tensor_bytes)

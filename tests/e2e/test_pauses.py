@@ -1,0 +1,99 @@
+"""What whoever starts or pauses the agent does to its process: stops, frozen containers, ignored signals."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent_box import AgentBox
+from big_models import files_of, small_archive
+from fixtures_store import Bucket
+
+GRACE_SECONDS = 10
+PAUSE_SECONDS = 0.8
+
+
+@pytest.fixture
+def tree(real_models: Path) -> dict[str, bytes]:
+    """The files of a good model."""
+    return files_of(real_models / "plain_module")
+
+
+def stopped_by_signal(process: "subprocess.Popen[bytes]") -> None:
+    """Stop a process as Ctrl-Z does, for longer than it waits for anything, and let it go on."""
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(PAUSE_SECONDS)
+    process.send_signal(signal.SIGCONT)
+
+
+def frozen(process: "subprocess.Popen[bytes]") -> None:
+    """Freeze a process as `docker pause` does, in a cgroup (v2) of its own, and thaw it."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    roots = [Path(line.split()[4]) for line in lines if " - cgroup2 " in line]
+    if not roots or os.geteuid() != 0 or not os.access(roots[0], os.W_OK):
+        pytest.skip("no cgroup v2 here that may be written, and so no freezer")
+    group = roots[0] / f"servesync-test-{process.pid}"
+    group.mkdir()
+    try:
+        (group / "cgroup.procs").write_text(str(process.pid))
+        (group / "cgroup.freeze").write_text("1")
+        time.sleep(PAUSE_SECONDS)
+        (group / "cgroup.freeze").write_text("0")
+    finally:
+        if process.poll() is None:
+            (roots[0] / "cgroup.procs").write_text(str(process.pid))
+        group.rmdir()
+
+
+@pytest.mark.parametrize("pause", [stopped_by_signal, frozen])
+def test_a_pause_does_not_end_it(
+    pause: "Callable[[subprocess.Popen[bytes]], None]", box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """It works on afterwards, and heeds signals: what a pause leaves behind is none."""
+    box.overrides = {"poll": {"interval_seconds": 3600}}
+    with box.running() as process:
+        box.until(lambda: box.events("poll_finished"))
+        pause(process)
+        bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+        process.send_signal(signal.SIGUSR1)
+        box.until(lambda: box.numbers() == ["1"] or process.poll() is not None, "version 1")
+        process.terminate()
+        assert process.wait(GRACE_SECONDS) == 0
+
+    assert box.events("agent_stopped")[0]["because"] == "SIGTERM"
+    assert box.numbers() == ["1"]
+    assert box.events("settings_reloaded") == []
+
+
+def called_under(number: signal.Signals, command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Run a command that is to ignore a signal, and send it all the while; return how it ended."""
+    ignoring = f"trap '' {number.name.removeprefix('SIG')}; echo; exec \"$@\""
+    with subprocess.Popen(
+        ["/bin/sh", "-c", ignoring, "sh", *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.read(1) == b"\n"  # from now on it is ignored
+        while process.poll() is None:
+            process.send_signal(number)
+            time.sleep(0.005)
+        return process.returncode, process.stdout.read().decode()
+
+
+def test_what_nohup_ignores_stays_ignored(box: AgentBox, bucket: Bucket, real_models: Path) -> None:
+    """A publisher outlives the terminal, and a pass in a script's background the Ctrl-C of its foreground."""
+    where = ["--model", "m", "--version", "1"]
+    command = box.command("publish", str(real_models / "plain_module"), *where)
+
+    assert called_under(signal.SIGHUP, command, box.environment())[0] == 0
+    ended, said = called_under(signal.SIGINT, box.command("sync"), box.environment())
+
+    assert ended == 0, said
+    assert "nothing left to do" in said
+    assert box.numbers() == ["1"]
