@@ -87,6 +87,7 @@ class Reason(StrEnum):
     GOLDEN_FAILED = "golden_failed"
     GOLDEN_DIFFERS = "golden_differs"
     LOAD_FAILED = "load_failed"
+    LOAD_OPERATION_UNKNOWN = "load_operation_unknown"
     LOAD_LIMIT = "load_limit"
     LOAD_CRASHED = "load_crashed"
     LOAD_UNAVAILABLE = "load_unavailable"
