@@ -172,7 +172,8 @@ def test_a_crash_is_named_by_its_signal(real_models: Path, tmp_path: Path) -> No
     error = refused(root, check=when_loading(lambda child: child.send_signal(signal.SIGSEGV)))
 
     assert error.reason is Reason.LOAD_CRASHED
-    assert "while it ran golden request 1: killed by SIGSEGV (invalid memory access" in str(error)
+    assert "TensorFlow died while it " in str(error)
+    assert ": killed by SIGSEGV (invalid memory access" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +198,7 @@ def test_each_limit_is_named(
 
     assert error.reason is Reason.LOAD_LIMIT
     assert f"verify.load.{next(iter(limits))} (" in str(error)
+    assert "golden request 1" in str(error) or "wall_seconds" in limits  # a busy machine takes it for loading
 
 
 def test_out_of_time_on_a_busy_machine_is_no_refusal_yet(real_models: Path, tmp_path: Path) -> None:

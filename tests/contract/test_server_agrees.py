@@ -16,7 +16,7 @@ import graph_bytes as gb
 from fixtures_models import KINDS
 from servesync.errors import Reason, ReleaseRefused
 from servesync.verify import verify_structure
-from servesync.verify.wire import BYTES, fields
+from servesync.verify.wire import Field, fields
 
 UNRESTORED = [
     "local_variable",
@@ -51,6 +51,7 @@ class Case:
 
     root: Path
     feed: tuple[Any, ...] = ()
+    output: str = "y"
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,25 @@ def test_a_lost_asset_is_refused_where_the_server_ends(kind: str, harm: str, sce
     assert ("there is no assets/" in str(error)) == (harm == "folder missing")
 
 
-def test_an_asset_of_the_old_collection_is_looked_at(scene: Scene) -> None:
-    """The loader reads the collection where the field of its own is empty, as early releases left it."""
-    assert scene.answers["collection"] == [3.0, 6.0]
-    assert "serving_default" in verify_structure(scene.roots["collection"]).signatures
-    assert scene.answers["collection missing"].keys() == {"loading"}
-    assert scene.refusal("collection missing").reason is Reason.ASSET_MISSING
+def test_one_of_them_lists_its_assets_in_the_collection(scene: Scene) -> None:
+    """TensorFlow 1 does so to this day: there the field is empty, and the loader reads the collection."""
+    fields_of = {kind: {part.number for part in _meta_graph(scene.roots[kind])} for kind in WITH_ASSETS}
+    lists = [kind for kind, numbers in fields_of.items() if ASSET_FILES in numbers]
+
+    assert lists == ["string_assets", "vocabulary_layer"]
+
+
+def test_empty_debug_information_is_good_to_both(scene: Scene) -> None:
+    """An exporter may leave the file empty."""
+    assert scene.answers["debug empty"] == [2.0, 4.0]
+    assert "serving_default" in verify_structure(scene.roots["debug empty"]).signatures
+
+
+@pytest.mark.parametrize("name", ["debug cut", "debug page"])
+def test_damaged_debug_information_is_refused_where_the_server_refuses_it(name: str, scene: Scene) -> None:
+    """Nothing needs the file, but the loader reads it."""
+    assert scene.answers[name].keys() == {"loading"}
+    assert scene.refusal(name).reason is Reason.SAVED_MODEL_CORRUPT
 
 
 def test_a_tensor_with_two_assets_is_refused_where_the_server_refuses_it(scene: Scene) -> None:
@@ -146,16 +160,15 @@ def scene(
 ) -> Scene:
     """Everything is written first and then loaded by one process, since it takes seconds to start."""
     folder = tmp_path_factory.mktemp("agrees")
-    cases = {kind: Case(real_models / kind) for kind in KINDS}
-    cases |= {kind: Case(tf1_models / kind, _feed(kind)) for kind in [*UNRESTORED, *UNSET]}
-    cases["table_in_tf1"] = Case(unsafe_models / "table_in_tf1")
     homes = dict(zip(WITH_ASSETS, (real_models, unsafe_models, tf1_models), strict=True))
+    cases = {kind: Case(real_models / kind) for kind in KINDS}
+    cases |= {kind: Case(unsafe_models / kind) for kind in ("vocabulary_layer", "table_in_tf1")}
+    cases |= {kind: Case(tf1_models / kind, _feed(kind)) for kind in [*UNRESTORED, *UNSET]}
     for kind, home in homes.items():
         cases |= {name: Case(root) for name, root in _harmed(home / kind, WITH_ASSETS[kind], folder)}
-    cases |= _edited(real_models, tf1_models, folder)
-    asked = [[str(case.root), list(case.feed), "x", "y"] for case in cases.values()]
-    for item in asked:
-        item[3] = "mul" if Path(str(item[0])).name in {"without saver", "stale shard"} else "y"
+    edited = _edited(real_models / "reference_variables", folder)
+    cases |= {name: Case(root, (1.0, 2.0), "mul") for name, root in edited.items()}
+    asked = [[str(case.root), case.feed, "x", case.output] for case in cases.values()]
     done = subprocess.run(
         [sys.executable, str(Path(__file__).parents[1] / "server_view.py")],
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
@@ -189,33 +202,26 @@ def _harmed(model: Path, name: str, folder: Path) -> Iterator[tuple[str, Path]]:
         yield f"{model.name} {harm}", root
 
 
-def _edited(real_models: Path, tf1_models: Path, folder: Path) -> dict[str, Case]:
-    """Write copies whose graphs lack a field, or with a file more."""
-    origins = {
-        "without saver": (real_models / "reference_variables", SAVER),
-        "stale shard": (real_models / "reference_variables", None),
-        "collection": (tf1_models / "vocabulary", ASSET_FILES),
-        "collection missing": (tf1_models / "vocabulary", ASSET_FILES),
+def _edited(model: Path, folder: Path) -> dict[str, Path]:
+    """Write copies of a model with a saver less, or a file more."""
+    files = {
+        "stale shard": ("variables/variables.data-00000-of-00002", b"old"),
+        "debug empty": ("debug/saved_model_debug_info.pb", b""),
+        "debug cut": ("debug/saved_model_debug_info.pb", gb.data(1, "a/file.py")[:-1]),
+        "debug page": ("debug/saved_model_debug_info.pb", b"<html>Please log in</html>"),
     }
-    cases = {}
-    for name, (origin, lost) in origins.items():
-        root = Path(shutil.copytree(origin, folder / name))
-        graph = root / "saved_model.pb"
-        graph.write_bytes(_without(lost, graph.read_bytes()))
-        cases[name] = Case(root, _feed(origin.name))
-    shard = folder / "stale shard/variables/variables.data-00000-of-00001"
-    shutil.copy(shard, shard.with_name("variables.data-00000-of-00002"))
-    (folder / "collection missing/assets/old words.txt").unlink()
-    return cases
+    roots = {name: Path(shutil.copytree(model, folder / name)) for name in ["without saver", *files]}
+    for name, (file, content) in files.items():
+        (roots[name] / file).parent.mkdir(exist_ok=True)
+        (roots[name] / file).write_bytes(content)
+    kept = [part for part in _meta_graph(model) if part.number != SAVER]
+    graph = b"".join(gb.data(part.number, bytes(part.data)) for part in kept)
+    (roots["without saver"] / "saved_model.pb").write_bytes(gb.number(1, 1) + gb.data(2, graph))
+    return roots
 
 
-def _without(lost: int | None, saved_model: bytes) -> bytes:
-    """Return a SavedModel whose meta graph lacks a field."""
-    kept = b""
-    for field in fields(memoryview(saved_model)):
-        if field.kind != BYTES:
-            kept += gb.number(field.number, field.value)
-            continue
-        inner = [part for part in fields(field.data) if part.number != lost]
-        kept += gb.data(field.number, b"".join(gb.data(part.number, bytes(part.data)) for part in inner))
-    return kept
+def _meta_graph(root: Path) -> list[Field]:
+    """Return the fields of the only meta graph of a SavedModel; all of them are messages."""
+    data = memoryview((root / "saved_model.pb").read_bytes())
+    [graph] = [field.data for field in fields(data) if field.number == 2]
+    return list(fields(graph))

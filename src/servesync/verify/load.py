@@ -134,7 +134,7 @@ def _judge(ended: Ended, limits: LoadLimits) -> tuple[Started, Answer]:
     if started is None:
         raise _not_started(ended, limit)
     if limit is not None:
-        raise _at_limit(limit)
+        raise _at_limit(limit, f" while {_doing(ended)}")
     answer = parse_line(Answer, ended.lines[-1])
     if ended.status != 0 or answer is None:
         raise _crashed(ended)
@@ -163,16 +163,18 @@ def _at_limit(setting: str, during: str = "") -> ReleaseRefused:
 
 
 def _crashed(ended: Ended) -> ReleaseRefused:
-    step = _last_step(ended)
-    if step is not None and step.doing == "request":
-        doing = f"it ran golden request {step.request}"
-    else:
-        doing = "it loaded the version"
     killed = ended.status == -signal.SIGKILL
     memory = "for want of memory, perhaps: see the kernel's log"
     so = memory if killed else f"the server would crash, too; {AGAIN}"
-    text = f"TensorFlow died while {doing}: {_how_it_ended(ended)}; {so}"
+    text = f"TensorFlow died while {_doing(ended)}: {_how_it_ended(ended)}; {so}"
+    step = _last_step(ended)
     return ReleaseRefused(Reason.LOAD_CRASHED, text, status=ended.status, request=step.request if step else 0)
+
+
+def _doing(ended: Ended) -> str:
+    """Return in words what the process did last, once it had started."""
+    step = _last_step(ended)
+    return f"it ran golden request {step.request}" if step and step.request else "it loaded the version"
 
 
 def _last_step(ended: Ended) -> Step | None:

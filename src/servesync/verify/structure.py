@@ -9,9 +9,10 @@ from servesync.verify.asset_files import check_asset_files
 from servesync.verify.bundle import Bundle, read_bundle, shard_name
 from servesync.verify.initialization import uninitialized_variables
 from servesync.verify.saved_model import SERVE, Graph, opened, read_graphs
-from servesync.verify.wire import Malformed
+from servesync.verify.wire import Malformed, fields
 
 GRAPH: Final = "saved_model.pb"
+DEBUG_INFO: Final = "debug/saved_model_debug_info.pb"
 INDEX: Final = "variables/variables.index"
 AGAIN: Final = "export the model again and publish it under a new number"
 DATA: Final = "variables.data-"
@@ -38,6 +39,7 @@ def verify_structure(root: Path) -> ModelFacts:
     """
     graph = serving_graph(root)
     check_asset_files(root, graph.assets, AGAIN)
+    _check_debug_info(root)
     bundle = read_index(root)
     if not graph.restores and graph.has_variables:
         _check_initialized(root)
@@ -108,6 +110,23 @@ def bundle_extents(root: Path) -> dict[str, list[tuple[str, int, int]]]:
         path = f"variables/{shard_name(tensor.shard, bundle.shards if bundle else 0)}"
         found.setdefault(path, []).append((tensor.name, tensor.offset, tensor.size))
     return found
+
+
+def _check_debug_info(root: Path) -> None:
+    """Make sure that the server can parse the file of stack traces, which it reads if it is there."""
+    path = root / DEBUG_INFO
+    if not path.is_file() or not path.stat().st_size:
+        return
+    try:
+        with opened(path) as data:
+            for _ in fields(data):
+                pass
+    except Malformed as error:
+        text = (
+            f"{DEBUG_INFO} is damaged: {error}: the server reads it, and would not load the version; leave "
+            f"the file out, which nothing needs, or {AGAIN}"
+        )
+        raise ReleaseRefused(Reason.SAVED_MODEL_CORRUPT, text) from error
 
 
 def _check_nothing_to_restore(root: Path, graph: Graph) -> None:
