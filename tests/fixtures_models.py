@@ -56,6 +56,12 @@ def unsafe_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tf1_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one SavedModel for each kind of `make_tf1_models.py`."""
+    return written_once("make_tf1_models.py", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The two models of the demo, trained once."""
     return made_once("exported", tmp_path_factory, lambda out: run("-m", "servesync.demo.models", str(out)))

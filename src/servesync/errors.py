@@ -77,6 +77,8 @@ class Reason(StrEnum):
     VARIABLES_INDEX_CORRUPT = "variables_index_corrupt"
     VARIABLES_SHARD_MISSING = "variables_shard_missing"
     VARIABLES_SHARD_SIZE = "variables_shard_size"
+    ASSET_MISSING = "asset_missing"
+    ASSET_INVALID = "asset_invalid"
     TENSOR_CHECKSUM = "tensor_checksum"
     UNSAFE_OPERATIONS = "unsafe_operations"
 
@@ -85,6 +87,7 @@ class Reason(StrEnum):
     GOLDEN_FAILED = "golden_failed"
     GOLDEN_DIFFERS = "golden_differs"
     LOAD_FAILED = "load_failed"
+    LOAD_OPERATION_UNKNOWN = "load_operation_unknown"
     LOAD_LIMIT = "load_limit"
     LOAD_CRASHED = "load_crashed"
     LOAD_UNAVAILABLE = "load_unavailable"

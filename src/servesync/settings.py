@@ -5,11 +5,13 @@ import ipaddress
 import re
 import socket
 from collections import Counter
+from keyword import iskeyword
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -326,8 +328,21 @@ class Poll(Section):
     jitter_seconds: Annotated[float, Field(ge=0, le=3600)] = 2.0
 
 
+def _module_name(value: str) -> str:
+    parts = value.split(".")
+    if not all(part.isascii() and part.isidentifier() and not iskeyword(part) for part in parts):
+        raise ValueError("must be a Python module as import takes it: tensorflow_text, not tensorflow-text")
+    return value
+
+
+ModuleName = Annotated[str, Field(max_length=200), AfterValidator(_module_name)]
+
+
 class LoadLimits(Section):
-    """What the process that loads a version on trial may use; reaching one refuses the version."""
+    """The process that loads a version on trial: what it imports before, and what it may use.
+
+    Reaching a limit refuses the version.
+    """
 
     wall_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0
     cpu_seconds: Annotated[int, Field(ge=1, le=864_000)] = 600
@@ -335,6 +350,7 @@ class LoadLimits(Section):
     memory_bytes: Annotated[int, Field(ge=64 * MIB, le=1 << 44)] | None = None
     file_size_bytes: Annotated[int, Field(ge=0, le=1 << 40)] = 0
     threads: Annotated[int, Field(ge=16, le=100_000)] = 2048
+    libraries: Annotated[list[ModuleName], Field(max_length=20)] = []
 
 
 class Verify(Section):

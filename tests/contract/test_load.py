@@ -172,7 +172,8 @@ def test_a_crash_is_named_by_its_signal(real_models: Path, tmp_path: Path) -> No
     error = refused(root, check=when_loading(lambda child: child.send_signal(signal.SIGSEGV)))
 
     assert error.reason is Reason.LOAD_CRASHED
-    assert "SIGSEGV" in str(error)
+    assert "TensorFlow died while it " in str(error)
+    assert ": killed by SIGSEGV (invalid memory access" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +198,7 @@ def test_each_limit_is_named(
 
     assert error.reason is Reason.LOAD_LIMIT
     assert f"verify.load.{next(iter(limits))} (" in str(error)
+    assert "golden request 1" in str(error) or "wall_seconds" in limits  # a busy machine takes it for loading
 
 
 def test_out_of_time_on_a_busy_machine_is_no_refusal_yet(real_models: Path, tmp_path: Path) -> None:
@@ -292,6 +294,23 @@ def test_every_kind_loads(kind: str, real_models: Path) -> None:
     report: LoadReport = load_model(real_models / kind, ANYTHING, LoadLimits())
 
     assert report.signatures == read_signatures(real_models / kind)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "local_variable",
+        *(
+            pytest.param(kind, marks=pytest.mark.skipif(not LONG, reason="make faults runs it"))
+            for kind in ("main_op", "uncollected", "unread", "metric", "scratch", "initialized_in_function")
+        ),
+    ],
+)
+def test_a_graph_that_restores_nothing_answers(kind: str, tf1_models: Path, tmp_path: Path) -> None:
+    """Its variables are set by its init op, or by the request, here as on the server."""
+    root = version(tf1_models, kind, tmp_path, request("serving_default", {"x": [1, 2]}, {"y": [3, 6]}))
+
+    assert load_model(root, ANYTHING, LoadLimits()).golden_requests == 1
 
 
 @pytest.mark.slow

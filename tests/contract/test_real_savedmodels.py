@@ -109,10 +109,40 @@ def test_a_file_that_goes_on(victim: str, reason: Reason, model: Path) -> None:
 
 
 def test_a_shard_of_another_checkpoint(model: Path) -> None:
-    """A data file that the index does not name is refused."""
+    """A data file that the index does not name is refused, and named."""
     shutil.copy(model / SHARD, model / "variables/variables.data-00001-of-00002")
 
-    assert refusal(model) is Reason.VARIABLES_SHARD_MISSING
+    with pytest.raises(ReleaseRefused, match=r"does not name: variables\.data-00001-of-00002;") as caught:
+        verify_structure(model)
+    assert caught.value.reason is Reason.VARIABLES_SHARD_MISSING
+    assert caught.value.facts["files"] == ["variables.data-00001-of-00002"]
+
+
+@pytest.mark.parametrize(
+    ("lost", "expected"),
+    [
+        (SHARD, r"missing: variables\.data-00000-of-00001; there are variables\.data-00001-of-00002 instead"),
+        (INDEX, r"no variables/variables\.index beside .*00000-of-00001, variables\.data-00001-of-00002:"),
+    ],
+)
+def test_shards_of_two_exports(lost: str, expected: str, model: Path) -> None:
+    """What is missing, and what is there instead, each by its name."""
+    (model / SHARD).with_name("variables.data-00001-of-00002").touch()
+    (model / lost).unlink()
+
+    with pytest.raises(ReleaseRefused, match=expected):
+        verify_structure(model)
+
+
+def test_shards_beside_a_graph_that_restores_nothing(real_models: Path, tmp_path: Path) -> None:
+    """They are what is left of another export, and the message does not speak of variables of this one."""
+    model = copy_of(real_models, "without_variables", tmp_path)
+    (model / SHARD).parent.mkdir(exist_ok=True)
+    (model / SHARD).touch()
+
+    with pytest.raises(ReleaseRefused, match=r"restores nothing beside variables\.data-00000") as caught:
+        verify_structure(model)
+    assert caught.value.reason is Reason.VARIABLES_MISSING
 
 
 def test_another_tag(model: Path) -> None:

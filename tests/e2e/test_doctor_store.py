@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,21 @@ def test_settings_that_do_not_fit(plant: Plant, check: str, level: str, words: l
     plant(ward)
 
     assert_says(ward.examined(), check, level, *words)
+
+
+@pytest.mark.skipif(find_spec("tensorflow") is None, reason="no tensorflow here")
+@pytest.mark.parametrize(
+    ("library", "level", "words"),
+    [
+        ("json", "ok", ["TensorFlow, json"]),
+        ("no_such_library", "fail", ["not installed: no_such_library", "install it where servesync is"]),
+    ],
+)
+def test_libraries_of_the_trial(library: str, level: str, words: list[str], ward: Ward) -> None:
+    """Whether each is installed; none is imported for that."""
+    ward.set("verify", level="load", load={"libraries": [library]})
+
+    assert_says(ward.examined(), "settings.tensorflow", level, *words)
 
 
 def test_overrides_are_told(ward: Ward) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +99,19 @@ def test_a_damaged_model_is_not_published(
     with pytest.raises(ReleaseRefused):
         publish(folder)
 
+    assert keys(bucket) == []
+
+
+def test_a_model_without_its_vocabulary_is_not_published(
+    publish: Callable[..., Any], bucket: Bucket, real_models: Path, tmp_path: Path
+) -> None:
+    """At the lowest level, too."""
+    folder = Path(shutil.copytree(real_models / "string_assets", tmp_path / "bad"))
+    (folder / "assets/vocabulary.txt").unlink()
+
+    with pytest.raises(ReleaseRefused, match=r"'assets/vocabulary\.txt'") as caught:
+        publish(folder, level="structure")
+    assert caught.value.reason is Reason.ASSET_MISSING
     assert keys(bucket) == []
 
 

@@ -63,12 +63,17 @@ def verify(
     level: Annotated[Level, typer.Option(help="How much is proven; see verify.level.")] = "checksum",
     config: Annotated[
         Path | None,
-        typer.Option("-c", "--config", help="A settings file, whose limits then count.", dir_okay=False),
+        typer.Option(
+            "-c", "--config", help="A settings file, whose limits and verify.load then count.", dir_okay=False
+        ),
     ] = None,
 ) -> None:
     """Prove a directory or an archive on disk as the agent would before installing it."""
-    limits = load_settings(config, environment_overrides()).limits if config else None
-    proof = prove(path, level, limits)
+    if config is None:
+        proof = prove(path, level)
+    else:
+        settings = load_settings(config, environment_overrides())
+        proof = prove(path, level, settings.limits, settings.verify.load)
     typer.echo(f"{path}: good ({proof})")
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypedDict
 
 import typer
 from rich.console import Console
@@ -31,7 +31,7 @@ from servesync.publishing import (
     publish_tree,
     store_at,
 )
-from servesync.settings import Level, Limits, Store
+from servesync.settings import Level, Limits, LoadLimits, Store
 from servesync.settings_file import environment_overrides, load_settings
 from servesync.store import KeyPattern
 
@@ -42,7 +42,12 @@ UNPACKED_ASIDE: Final = (
 )
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", "-c", metavar="FILE", help="Take the store from an agent's settings file."),
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="Take store, limits and verify.load from an agent's settings file.",
+    ),
 ]
 StoreUrl = Annotated[
     str | None, typer.Option("--store", metavar="URL", help="s3://BUCKET/PREFIX of the store.")
@@ -86,7 +91,7 @@ def publish(  # noqa: PLR0913 (each is an option)
         level=level,
         archive_format=archive_format,
         dry_run=dry_run,
-        limits=_limits_of(config),
+        **_of_agents(config),
     )
     with (
         _ended_by_signals(),
@@ -118,7 +123,7 @@ def manifest(  # noqa: PLR0913 (each is an option)
             raise SettingsError(
                 Reason.SETTINGS_INVALID, "a file does not say its --model and --version: give both"
             )
-        request = Request(model, version, labels, level, limits=_limits_of(config))
+        request = Request(model, version, labels, level, **_of_agents(config))
         with _ended_by_signals(), disk.described(f"reading {archive}", UNPACKED_ASIDE):
             sys.stdout.buffer.write(dump(manifest_of_file(Path(archive), request)))
         return
@@ -128,7 +133,7 @@ def manifest(  # noqa: PLR0913 (each is an option)
     if parsed is None:
         text = f"{archive!a} is no archive below {where.url} by the key pattern {where.key_pattern!a}"
         raise SettingsError(Reason.SETTINGS_INVALID, text)
-    request = Request(parsed.model, parsed.version, labels, level, dry_run=dry_run, limits=_limits_of(config))
+    request = Request(parsed.model, parsed.version, labels, level, dry_run=dry_run, **_of_agents(config))
     with (
         _ended_by_signals(),
         _bar(f"{parsed.model} {parsed.version}", request) as shown,
@@ -154,8 +159,17 @@ def store_of(
     return store_at(url=url, endpoint_url=endpoint_url, region=region, key_pattern=key_pattern)
 
 
-def _limits_of(config: Path | None) -> Limits | None:
-    return None if config is None else load_settings(config, environment_overrides()).limits
+class _OfAgents(TypedDict, total=False):
+    limits: Limits
+    load: LoadLimits
+
+
+def _of_agents(config: Path | None) -> _OfAgents:
+    """Return what a request takes over from an agent's settings file; nothing without one."""
+    if config is None:
+        return {}
+    settings = load_settings(config, environment_overrides())
+    return {"limits": settings.limits, "load": settings.verify.load}
 
 
 def _labels(given: list[str] | None) -> dict[str, str]:

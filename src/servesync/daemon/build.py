@@ -68,10 +68,10 @@ def build_agent(
     `board`: where it leaves what it knows.
 
     Raises:
-        SettingsError: the settings ask for TensorFlow, which is not installed.
+        SettingsError: the settings ask for TensorFlow, or for a library of it, which is not installed.
     """
     if settings.verify.level == "load":
-        require_tensorflow()
+        require_tensorflow(settings.verify.load.libraries)
     board = board or Board()
 
     def asked_to_stop() -> bool:

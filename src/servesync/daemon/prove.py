@@ -24,22 +24,24 @@ from servesync.verify import (
 READ_BYTES: Final = 1 << 20
 
 
-def prove(path: Path, level: Level, limits: Limits | None = None) -> str:
+def prove(path: Path, level: Level, limits: Limits | None = None, load: LoadLimits | None = None) -> str:
     """Prove a version's directory, or an archive of one, and return what was found, in words.
 
-    An archive is unpacked below the system's temporary directory, which is emptied again.
+    An archive is unpacked below the system's temporary directory, which is emptied again. `limits` and
+    `load` are those of the settings, None for their defaults.
 
     Raises:
         ReleaseRefused: it would not be installed.
-        SettingsError: there is nothing to prove at `path`, or the level load needs TensorFlow.
+        SettingsError: there is nothing to prove at `path`, or what the level load needs is not installed.
         CheckFailed: the level load could not be reached on this machine.
         DiskError: it cannot be read, or there is no space to unpack it.
     """
+    load = load or LoadLimits()
     if level == "load":
-        require_tensorflow()  # before gigabytes are read
+        require_tensorflow(load.libraries)  # before gigabytes are read
     try:
         if path.is_dir():
-            return _prove_tree(path, level)
+            return _prove_tree(path, level, load)
         if not path.exists():
             text = f"{path}: no such file or directory; give a version's directory or an archive of one"
             raise SettingsError(Reason.SETTINGS_INVALID, text)
@@ -51,7 +53,7 @@ def prove(path: Path, level: Level, limits: Limits | None = None) -> str:
             tree = Path(folder, "tree")
             tree.mkdir()
             unpacked = unpack_archive(_pieces(archive), tree, None, limits or Limits(), archive_bytes=size)
-            return _prove_tree(unpacked.root, level)
+            return _prove_tree(unpacked.root, level, load)
     except NotRegular as error:
         text = f"{error.filename}: {error.strerror}; give a version's directory or an archive of one"
         raise SettingsError(Reason.SETTINGS_INVALID, text) from None
@@ -59,7 +61,7 @@ def prove(path: Path, level: Level, limits: Limits | None = None) -> str:
         raise disk.describe(error, f"verifying {path}") from error
 
 
-def _prove_tree(root: Path, level: Level) -> str:
+def _prove_tree(root: Path, level: Level, load: LoadLimits) -> str:
     found = verify_structure(root)
     text = f"structure: {found.tensors} tensors in {found.shards} shards, {found.tensor_bytes} bytes"
     report = find_operations(root)
@@ -71,7 +73,7 @@ def _prove_tree(root: Path, level: Level) -> str:
     text = f"{text}; checksum: {verify_tensors(root).tensors} tensors match their CRC32C"
     if level == "checksum":
         return text
-    tried = load_model(root, Expectations(), LoadLimits())
+    tried = load_model(root, Expectations(), load)
     return (
         f"{text}; load: TensorFlow {tried.tensorflow_version} loaded it in {tried.seconds:.1f} s with "
         f"{tried.peak_memory_bytes} bytes of memory, signatures: {', '.join(map(ascii, tried.signatures))}, "

@@ -128,11 +128,10 @@ def _tensorflow(settings: Settings) -> Iterator[Finding]:
     if settings.verify.level != "load":
         return
     try:
-        require_tensorflow()
+        require_tensorflow(settings.verify.load.libraries)
     except SettingsError as error:
-        advice = "install servesync[tensorflow] in the agent's environment, or set verify.level: checksum"
-        yield fail(
-            Check.SETTINGS_TENSORFLOW, str(error).partition(":")[0] + ": load needs TensorFlow", advice
-        )
+        what, install, how = str(error).partition(": install")
+        yield fail(Check.SETTINGS_TENSORFLOW, what, f"{install.removeprefix(': ')}{how}")
     else:
-        yield ok(Check.SETTINGS_TENSORFLOW, "TensorFlow is installed for verify.level: load")
+        named = ", ".join(["TensorFlow", *settings.verify.load.libraries])
+        yield ok(Check.SETTINGS_TENSORFLOW, f"installed for verify.level: load: {named}")

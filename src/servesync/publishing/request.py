@@ -36,7 +36,10 @@ def _silent(_done: int, _total: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to publish, under which name; `limits`: those of the agents, None if they are not known."""
+    """What to publish, under which name; `limits`: those of the agents, None if they are not known.
+
+    `load`: what the level load imports, and what it may use.
+    """
 
     model: str
     version: int
@@ -45,6 +48,7 @@ class Request:
     archive_format: Format = "tar.zst"
     dry_run: bool = False
     limits: Limits | None = None
+    load: LoadLimits = field(default_factory=LoadLimits)
     check: Callable[[], None] = lambda: None
     progress: Progress = _silent
 
@@ -95,7 +99,7 @@ def prove(root: Path, request: Request) -> ModelFacts:
     if request.level != "structure":
         verify_tensors(root, check=request.check)
     if request.level == "load":
-        load_model(root, Expectations(), LoadLimits(), check=request.check)
+        load_model(root, Expectations(), request.load, check=request.check)
     return facts
 
 

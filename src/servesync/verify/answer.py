@@ -20,6 +20,14 @@ class Started(Section):
     network: Literal["isolated", "not isolated"]
 
 
+class Step(Section):
+    """What the process does next; the last one told says what it died of. Requests count from 1."""
+
+    doing: Literal["import", "load", "request"]
+    library: Text = ""
+    request: Count = 0
+
+
 class Difference(Section):
     """One output of one golden request that is not as expected: its worst element. `null`: not a number."""
 
@@ -37,8 +45,9 @@ class Difference(Section):
 class Answer(Section):
     """How it ended. `memory` says that an error was the lack of it; `request` counts from 1, 0 for none."""
 
-    outcome: Literal["loaded", "no_tensorflow", "load_failed", "request_failed"]
+    outcome: Literal["loaded", "no_tensorflow", "no_library", "load_failed", "request_failed"]
     message: Text = ""
+    library: Text = ""
     memory: bool = False
     request: Count = 0
     signatures: dict[str, Signature] = Field(default_factory=dict)
@@ -54,7 +63,7 @@ def argument_name(name: str) -> str:
     return plain if plain[:1].isalpha() else f"arg_{plain}"
 
 
-Line = TypeVar("Line", Started, Answer)
+Line = TypeVar("Line", Started, Step, Answer)
 
 
 def parse_line(kind: type[Line], line: bytes) -> Line | None:

@@ -5,8 +5,9 @@ What goes wrong before the process has touched the version is this machine's tro
 """
 
 import importlib.util
+import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Final
 
 from servesync.errors import CheckFailed, Reason, ReleaseRefused, SettingsError, SyncError
 from servesync.settings import LoadLimits, Signature
-from servesync.verify.answer import Answer, Difference, Started, argument_name, parse_line
+from servesync.verify.answer import Answer, Difference, Started, Step, argument_name, parse_line
 from servesync.verify.golden import GOLDEN, read_golden
+from servesync.verify.last_words import last_words, signal_in_words
 from servesync.verify.signatures import (
     Expectations,
     Signatures,
@@ -29,6 +31,11 @@ from servesync.verify.trial import Ended, run_trial
 
 SHOWN_CHARACTERS: Final = 500
 SHOWN_DIFFERENCES: Final = 3
+LIBRARY_ADVICE: Final = (
+    "install it where servesync is installed, in the release for the TensorFlow that is there, or take it "
+    "off the list"
+)
+_UNKNOWN_OPERATION: Final = re.compile(r"Op type not registered '([^']{1,200})'")
 OTHERWISE: Final = "or set verify.level: checksum"
 _NO_MEMORY_SIGNS: Final = (b"bad_alloc", b"Cannot allocate memory", b"failed to map segment", b"MemoryError")
 
@@ -48,14 +55,20 @@ class LoadReport:
     peak_memory_bytes: int
 
 
-def require_tensorflow() -> None:
-    """Make sure that the level `load` can be had on this machine; imports nothing.
+def require_tensorflow(libraries: Sequence[str] = ()) -> None:
+    """Make sure that the level `load` can be had on this machine, with these `verify.load.libraries`.
+
+    Imports nothing: that they are installed is all that is known then.
 
     Raises:
-        SettingsError: `LOAD_UNAVAILABLE`: TensorFlow is not installed.
+        SettingsError: `LOAD_UNAVAILABLE`: TensorFlow or one of the libraries is not installed.
     """
     if importlib.util.find_spec("tensorflow") is None:
         text = f"verify.level: load needs TensorFlow: install servesync[tensorflow], {OTHERWISE}"
+        raise SettingsError(Reason.LOAD_UNAVAILABLE, text)
+    absent = [name for name in libraries if importlib.util.find_spec(name.partition(".")[0]) is None]
+    if absent:
+        text = f"verify.load.libraries: not installed: {', '.join(absent)}: {LIBRARY_ADVICE}"
         raise SettingsError(Reason.LOAD_UNAVAILABLE, text)
 
 
@@ -75,13 +88,13 @@ def load_model(
 
     Raises:
         ReleaseRefused: `SIGNATURE_DIFFERS`, `GOLDEN_INVALID`, `GOLDEN_FAILED`, `GOLDEN_DIFFERS`,
-            `LOAD_FAILED`, `LOAD_CRASHED`, or `LOAD_LIMIT`.
-        SettingsError: `LOAD_UNAVAILABLE`: TensorFlow is not installed.
+            `LOAD_FAILED`, `LOAD_OPERATION_UNKNOWN`, `LOAD_CRASHED`, or `LOAD_LIMIT`.
+        SettingsError: `LOAD_UNAVAILABLE`: TensorFlow, or one of `verify.load.libraries`, is not installed.
         CheckFailed: `LOAD_UNAVAILABLE`: the process did not come as far as to touch the version; or
             `LOAD_CRASHED`, `LOAD_LIMIT`, if `patient`.
         OSError: a file cannot be read, or no process can be started.
     """
-    require_tensorflow()
+    require_tensorflow(limits.libraries)
     graph = read_signatures(root)
     check_signatures(graph, expectations)
     requests = read_golden(root, graph)
@@ -115,19 +128,16 @@ def _judge(ended: Ended, limits: LoadLimits) -> tuple[Started, Answer]:
         ReleaseRefused: it did not, and the version is to blame.
         CheckFailed: it did not get as far as that.
     """
-    started = parse_line(Started, ended.lines[0]) if ended.lines else None
+    first = ended.lines[: len(limits.libraries) + 1]  # a line before each library, and then that it started
+    started = next(filter(None, (parse_line(Started, line) for line in first)), None)
     limit = _limit_reached(ended, limits)
     if started is None:
         raise _not_started(ended, limit)
     if limit is not None:
-        raise _at_limit(limit)
-    answer = parse_line(Answer, ended.lines[1]) if len(ended.lines) == 2 else None  # noqa: PLR2004
+        raise _at_limit(limit, f" while {_doing(ended)}")
+    answer = parse_line(Answer, ended.lines[-1])
     if ended.status != 0 or answer is None:
-        killed = ended.status == -signal.SIGKILL
-        memory = "for want of memory, perhaps: see the kernel's log"
-        so = memory if killed else f"the server would crash, too; {AGAIN}"
-        text = f"TensorFlow ended while it loaded the version: {_how_it_ended(ended)}; {so}"
-        raise ReleaseRefused(Reason.LOAD_CRASHED, text, status=ended.status)
+        raise _crashed(ended)
     if answer.outcome != "loaded":
         raise _failure(answer, limits)
     return started, answer
@@ -152,8 +162,37 @@ def _at_limit(setting: str, during: str = "") -> ReleaseRefused:
     return ReleaseRefused(Reason.LOAD_LIMIT, text, limit=setting)
 
 
+def _crashed(ended: Ended) -> ReleaseRefused:
+    killed = ended.status == -signal.SIGKILL
+    memory = "for want of memory, perhaps: see the kernel's log"
+    so = memory if killed else f"the server would crash, too; {AGAIN}"
+    text = f"TensorFlow died while {_doing(ended)}: {_how_it_ended(ended)}; {so}"
+    step = _last_step(ended)
+    return ReleaseRefused(Reason.LOAD_CRASHED, text, status=ended.status, request=step.request if step else 0)
+
+
+def _doing(ended: Ended) -> str:
+    """Return in words what the process did last, once it had started."""
+    step = _last_step(ended)
+    return f"it ran golden request {step.request}" if step and step.request else "it loaded the version"
+
+
+def _last_step(ended: Ended) -> Step | None:
+    """Return what the process did last, by its own word."""
+    return parse_line(Step, ended.lines[-1]) if ended.lines else None
+
+
 def _not_started(ended: Ended, limit: str | None) -> SyncError:
-    answer = parse_line(Answer, ended.lines[0]) if ended.lines else None
+    answer = parse_line(Answer, ended.lines[-1]) if ended.lines else None
+    step = _last_step(ended)
+    library = answer.library if answer is not None else step.library if step is not None else ""
+    if library:
+        why = f"{_escaped(answer.message)}" if answer is not None else limit or _how_it_ended(ended)
+        text = (
+            f"verify.load.libraries: {_escaped(library)} cannot be imported beside TensorFlow: {why}; the "
+            f"version is not to blame: {LIBRARY_ADVICE}"
+        )
+        return CheckFailed(Reason.LOAD_UNAVAILABLE, text, status=ended.status, library=library)
     if answer is not None:
         why = f"TensorFlow cannot be imported: {_escaped(answer.message)}"
     elif limit is not None:
@@ -170,21 +209,14 @@ def _not_started(ended: Ended, limit: str | None) -> SyncError:
 def _how_it_ended(ended: Ended) -> str:
     if ended.excess == "answer":
         return "its answer was too long"
-    tail = _escaped(ended.tail[-SHOWN_CHARACTERS:].decode(errors="backslashreplace").strip())
+    words = last_words(ended.tail)
     if ended.status < 0:
-        how = f"killed by {_signal_name(-ended.status)}"
+        how = f"killed by {signal_in_words(-ended.status)}"
     elif ended.status > 0:
         how = f"exit code {ended.status}"
     else:
         how = "no answer that can be understood"
-    return f"{how}; it last printed: {tail or 'nothing'}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+    return f"{how}; {f'it printed: {words}' if words else 'it printed nothing'}"
 
 
 def _failure(answer: Answer, limits: LoadLimits) -> ReleaseRefused:
@@ -197,7 +229,21 @@ def _failure(answer: Answer, limits: LoadLimits) -> ReleaseRefused:
     if answer.outcome == "request_failed":
         text = f"{GOLDEN}: {at_request}: the model raised {message}; {AGAIN}, or correct the request"
         return ReleaseRefused(Reason.GOLDEN_FAILED, text, request=answer.request)
+    unknown = _UNKNOWN_OPERATION.search(answer.message)
+    if unknown is not None:
+        return _operation_unknown(_escaped(unknown[1]), limits.libraries)
     return ReleaseRefused(Reason.LOAD_FAILED, f"TensorFlow cannot load the version: {message}; {AGAIN}")
+
+
+def _operation_unknown(name: str, libraries: Sequence[str]) -> ReleaseRefused:
+    """Return the refusal for a version that needs an operation which is not TensorFlow's own."""
+    imported = f"beside {', '.join(libraries)}" if libraries else "by itself"
+    text = (
+        f"TensorFlow {imported} does not know the operation {name}, which the graph uses; the server may "
+        f"know it, since it is built with operations that Python's TensorFlow has not: name the module that "
+        f"brings it (for example tensorflow_text) in verify.load.libraries, {OTHERWISE}"
+    )
+    return ReleaseRefused(Reason.LOAD_OPERATION_UNKNOWN, text, operation=name)
 
 
 def _check_loaded(graph: Signatures, loaded: Signatures) -> None:

@@ -9,11 +9,10 @@ from typing import Final
 
 from servesync.verify.assets import full_name
 from servesync.verify.bounded import Reader
+from servesync.verify.saved_model import ASSETS_COLLECTION
 from servesync.verify.wire import Field
 
 INIT_SIGNATURE: Final = "__saved_model_init_op"
-ASSETS_COLLECTION: Final = b"saved_model_assets"
-"""Where TensorFlow 1 keeps what later releases keep in a field of its own."""
 INIT_COLLECTIONS: Final = frozenset({b"legacy_init_op", b"saved_model_main_op"})
 TAGS: Final = [b"serve"]
 
@@ -128,7 +127,7 @@ def _add_collection(reader: Reader, found: Entrances, entry: memoryview) -> list
             pieces.append(item.message())
     if key in INIT_COLLECTIONS:
         found.init.extend(_collected_nodes(reader, pieces))
-    return _collected_messages(reader, pieces) if key == ASSETS_COLLECTION else []
+    return _collected_messages(reader, pieces) if key == ASSETS_COLLECTION.encode() else []
 
 
 def _collected_nodes(reader: Reader, collection: list[memoryview]) -> list[bytes]:

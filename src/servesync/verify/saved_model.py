@@ -1,4 +1,4 @@
-"""What a `saved_model.pb` says: its tags, its signatures, and whether it needs variables.
+"""What a `saved_model.pb` says: its tags, signatures and asset files, and whether it needs variables.
 
 Field numbers: tensorflow/core/protobuf/saved_model.proto, meta_graph.proto, saver.proto and
 core/framework/{graph,function,node_def}.proto. Constants and attributes are skipped, not copied.
@@ -23,8 +23,18 @@ MAX_SIGNATURES: Final = 1000
 MAX_SIGNATURE_BYTES: Final = 4 << 20
 SERVE: Final = frozenset({"serve"})
 VARIABLE_OPS: Final = frozenset({b"VarHandleOp", b"VariableV2", b"Variable", b"AutoReloadVariable"})
+ASSETS_COLLECTION: Final = "saved_model_assets"
+"""Where TensorFlow 1 keeps the asset files that later releases keep in a field of their own."""
 
 _Kept = TypeVar("_Kept")
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """An asset file, by its path below `assets/`, and the tensor that the loader sets to its full path."""
+
+    tensor: str
+    file: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,8 @@ class Graph:
     restores: bool
     """It has a saver: the server restores variables before it serves."""
     has_variables: bool
-    assets: tuple[str, ...]
+    assets: tuple["Asset", ...]
+    """Those that TensorFlow's loader reads."""
     signature_entries: tuple[bytes, ...]
     """Each signature as it is stored: a map entry of its name and its SignatureDef."""
 
@@ -89,7 +100,6 @@ def _graph(data: memoryview) -> Graph:
     tags: list[str] = []
     version = ""
     signatures: list[str] = []
-    assets: list[str] = []
     entries: list[bytes] = []
     restores = has_variables = False
     for field in fields(data):
@@ -104,8 +114,6 @@ def _graph(data: memoryview) -> Graph:
             case 5:
                 entries.append(_signature_entry(field.message(), entries))
                 _keep(signatures, _text(field.message(), 1), MAX_NAMES, "signatures")
-            case 6:
-                _keep(assets, _text(field.message(), 2), MAX_NAMES, "assets")
             case _:
                 pass
     return Graph(
@@ -114,7 +122,7 @@ def _graph(data: memoryview) -> Graph:
         signatures=tuple(sorted(signatures)),
         restores=restores,
         has_variables=has_variables,
-        assets=tuple(assets),
+        assets=_assets(data),
         signature_entries=tuple(entries),
     )
 
@@ -124,6 +132,40 @@ def _signature_entry(entry: memoryview, before: list[bytes]) -> bytes:
     if len(entry) + sum(map(len, before)) > MAX_SIGNATURE_BYTES or len(before) >= MAX_SIGNATURES:
         raise Malformed(f"more than {MAX_SIGNATURES} signatures or {MAX_SIGNATURE_BYTES} bytes of them")
     return bytes(entry)
+
+
+def _assets(meta_graph: memoryview) -> tuple[Asset, ...]:
+    """Return the assets of a meta graph: of their own field or, if that is empty, of a collection."""
+    found: list[Asset] = []
+    for data in _messages(meta_graph, 6):
+        _keep(found, _asset(data), MAX_NAMES, "assets")
+    if not found:
+        for collection in _messages(meta_graph, 4):
+            for data in _collected_assets(collection):
+                _keep(found, _asset(data), MAX_NAMES, "assets")
+    return tuple(found)
+
+
+def _asset(data: memoryview) -> Asset:
+    """Return one AssetFileDef."""
+    tensor = ""
+    for info in _messages(data, 1):
+        tensor = _text(info, 1) or tensor
+    return Asset(tensor if ":" in tensor else f"{tensor}:0", _text(data, 2))
+
+
+def _collected_assets(collection: memoryview) -> Iterator[memoryview]:
+    """Yield what the collection of assets holds, a list of `google.protobuf.Any`; nothing of another one."""
+    if _text(collection, 1) != ASSETS_COLLECTION:
+        return
+    for definition in _messages(collection, 2):
+        for any_list in _messages(definition, 5):
+            for packed in _messages(any_list, 1):
+                yield from _messages(packed, 2)
+
+
+def _messages(data: memoryview, number: int) -> Iterator[memoryview]:
+    return (field.message() for field in fields(data) if field.number == number)
 
 
 def _text(data: memoryview, number: int) -> str:

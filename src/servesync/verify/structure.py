@@ -1,19 +1,23 @@
-"""The structure of a SavedModel: the graph parses, has the serve tag, and all its variables are there."""
+"""The structure of a SavedModel: the graph parses and has the serve tag; variables and assets are there."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from servesync.errors import Reason, ReleaseRefused
+from servesync.verify.asset_files import check_asset_files
 from servesync.verify.bundle import Bundle, read_bundle, shard_name
 from servesync.verify.deeper import model_below
+from servesync.verify.initialization import uninitialized_variables
 from servesync.verify.saved_model import SERVE, Graph, opened, read_graphs
-from servesync.verify.wire import Malformed
+from servesync.verify.wire import Malformed, fields
 
+GRAPH: Final = "saved_model.pb"
+DEBUG_INFO: Final = "debug/saved_model_debug_info.pb"
 INDEX: Final = "variables/variables.index"
 AGAIN: Final = "export the model again and publish it under a new number"
-_SHARD: Final = re.compile(r"variables\.data-\d{5}-of-\d{5}", re.ASCII)
+DATA: Final = "variables.data-"
+"""How the names of data files begin, also of one that an export left half-written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +39,13 @@ def verify_structure(root: Path) -> ModelFacts:
         OSError: a file cannot be read.
     """
     graph = serving_graph(root)
+    check_asset_files(root, graph.assets, AGAIN)
+    _check_debug_info(root)
     bundle = read_index(root)
+    if not graph.restores and graph.has_variables:
+        _check_initialized(root)
     if bundle is None:
-        if graph.restores or graph.has_variables or _has_shards(root):
-            text = (
-                f"the graph has variables, but there is no {INDEX}: the server would load it and then fail "
-                f"every request; {AGAIN}"
-            )
-            raise ReleaseRefused(Reason.VARIABLES_MISSING, text)
+        _check_nothing_to_restore(root, graph)
         return ModelFacts(0, 0, 0, graph.signatures, graph.tensorflow_version)
     _check_shards(root, bundle)
     return ModelFacts(
@@ -57,7 +60,7 @@ def serving_graph(root: Path) -> Graph:
         ReleaseRefused: there is no such graph, or the file is damaged.
         OSError: the file cannot be read.
     """
-    path = root / "saved_model.pb"
+    path = root / GRAPH
     if not path.is_file():
         other = next(
             (name for name in ("saved_model.pbtxt", "saved_model.cpb") if (root / name).exists()), ""
@@ -112,24 +115,78 @@ def bundle_extents(root: Path) -> dict[str, list[tuple[str, int, int]]]:
     return found
 
 
-def _has_shards(root: Path) -> bool:
+def _check_debug_info(root: Path) -> None:
+    """Make sure that the server can parse the file of stack traces, which it reads if it is there."""
+    path = root / DEBUG_INFO
+    if not path.is_file() or not path.stat().st_size:
+        return
+    try:
+        with opened(path) as data:
+            for _ in fields(data):
+                pass
+    except Malformed as error:
+        text = (
+            f"{DEBUG_INFO} is damaged: {error}: the server reads it, and would not load the version; leave "
+            f"the file out, which nothing needs, or {AGAIN}"
+        )
+        raise ReleaseRefused(Reason.SAVED_MODEL_CORRUPT, text) from error
+
+
+def _check_nothing_to_restore(root: Path, graph: Graph) -> None:
+    """Make sure that a version without an index needs none."""
+    shards = _shards(root)
+    if not (graph.restores or shards):
+        return
+    if graph.restores:
+        what = f"the graph restores its variables, but there is no {INDEX}"
+        so = "the server would load it and then fail every request"
+    else:
+        what = f"there is no {INDEX}, and the graph restores nothing"
+        so = "data files alone are what is left of another export"
+    beside = f" beside {_few(shards)}" if shards else ""
+    raise ReleaseRefused(Reason.VARIABLES_MISSING, f"{what}{beside}: {so}; {AGAIN}", files=shards[:5])
+
+
+def _check_initialized(root: Path) -> None:
+    """Make sure that a graph without a saver gives its variables their values itself."""
+    try:
+        unset = uninitialized_variables(root / GRAPH)
+    except Malformed as error:
+        text = f"{GRAPH} is damaged: {error}; {AGAIN}"
+        raise ReleaseRefused(Reason.SAVED_MODEL_CORRUPT, text) from error
+    if unset:
+        text = (
+            f"the graph has no saver, and its init op does not set the variables {_few(unset)}: the server "
+            f"would load it and then fail every request; {AGAIN}, with a saver or with an init op for them"
+        )
+        raise ReleaseRefused(Reason.VARIABLES_MISSING, text)
+
+
+def _shards(root: Path) -> list[str]:
+    """Return the names of all data files, whichever export they are of."""
     folder = root / "variables"
-    return folder.is_dir() and any(_SHARD.fullmatch(path.name) for path in folder.iterdir())
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith(DATA))
 
 
 def _check_shards(root: Path, bundle: Bundle) -> None:
     """Compare the shards that the index implies with those that are there, in both directions."""
-    folder = root / "variables"
     expected = {shard_name(number, bundle.shards): size for number, size in enumerate(bundle.shard_sizes())}
-    found = {
-        path.name: path.stat().st_size for path in folder.iterdir() if path.name.startswith("variables.data-")
-    }
+    found = {name: (root / "variables" / name).stat().st_size for name in _shards(root)}
     missing = sorted(expected.keys() - found.keys())
     extra = sorted(found.keys() - expected.keys())
-    if missing or extra:
-        wrong_names = f"missing: {_few(missing)}; not named: {_few(extra)}"
-        text = f"{INDEX} names {bundle.shards} data files; {wrong_names}; {AGAIN}"
-        raise ReleaseRefused(Reason.VARIABLES_SHARD_MISSING, text)
+    if missing:
+        beside = f"; there are {_few(extra)} instead, which it does not name" if extra else ""
+        text = f"{INDEX} names data files that are missing: {_few(missing)}{beside}; {AGAIN}"
+        raise ReleaseRefused(Reason.VARIABLES_SHARD_MISSING, text, files=missing[:5])
+    if extra:
+        text = (
+            f"variables/ holds data files that {INDEX} does not name: {_few(extra)}; either they are left "
+            f"from an earlier export, or the index is: remove what is not of this export, or export into an "
+            f"empty directory, and publish under a new number"
+        )
+        raise ReleaseRefused(Reason.VARIABLES_SHARD_MISSING, text, files=extra[:5])
     wrong = [name for name in sorted(expected) if expected[name] != found[name]]
     if wrong:
         details = _few([f"{name} has {found[name]} bytes, not {expected[name]}" for name in wrong])

@@ -21,7 +21,9 @@ from servesync.verify import answer
 
 LOOK_SECONDS: Final = 0.2
 READ_BYTES: Final = 64 << 10
-TAIL_BYTES: Final = 8 << 10
+TAIL_BYTES: Final = 64 << 10
+"""A crash in C++ prints why it ends first, and then a stack of up to a hundred long names."""
+
 KEPT_VARIABLES: Final = ("PATH", "LD_LIBRARY_PATH")
 
 Excess = Literal["wall_seconds", "memory_bytes", "threads", "answer"]

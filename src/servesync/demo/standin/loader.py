@@ -123,6 +123,8 @@ def load(path: Path) -> Loaded:
     meta_graph = _meta_graph(path)
     try:
         return Loaded(dict(meta_graph.signature_def), _session(path, meta_graph))
+    except LoadFailed:
+        raise
     except tf.errors.OpError as error:
         raise LoadFailed(Code.of_number(error.error_code), str(error.message)) from error
     except Exception as error:  # a SavedModel is a program: what it raises at load can be anything
@@ -134,9 +136,7 @@ def _session(path: Path, meta_graph: Any) -> Any:  # noqa: ANN401 (a Session, a 
     v1 = tensorflow().compat.v1
     graph = _graph(meta_graph.graph_def)
     session = v1.Session(graph=graph, config=v1.ConfigProto(allow_soft_placement=True))
-    assets = {
-        item.tensor_info.name: str(path / "assets" / item.filename) for item in _asset_files(meta_graph)
-    }
+    assets = _assets(path, meta_graph)
     saver = meta_graph.saver_def
     if saver.restore_op_name and (path / INDEX).exists():
         prefix = str(path / "variables" / "variables")
@@ -168,6 +168,21 @@ def _imported(*definitions: Any) -> Any:  # noqa: ANN401 (a Graph, GraphDefs)
         for definition in definitions:
             v1.import_graph_def(definition, name="")
     return graph
+
+
+def _assets(path: Path, meta_graph: Any) -> dict[str, str]:  # noqa: ANN401 (a MetaGraphDef)
+    """Return the paths that are fed to a graph, by the names of the tensors that take them.
+
+    Raises:
+        LoadFailed: one tensor is to take two.
+    """
+    found: dict[str, str] = {}
+    for item in _asset_files(meta_graph):
+        name = item.tensor_info.name
+        if name in found:
+            raise LoadFailed(Code.INVALID_ARGUMENT, f"Tensor {name} was passed more than once as a feed.")
+        found[name] = str(path / "assets" / item.filename)
+    return found
 
 
 def _asset_files(meta_graph: Any) -> list[Any]:  # noqa: ANN401 (a MetaGraphDef)

@@ -1,4 +1,6 @@
-"""What the trial process does, in its order: confine itself, import TensorFlow, load, ask, answer, end.
+"""What the trial process does, in its order: confine itself, import TensorFlow and libraries, load, ask, end.
+
+Before each step it says which one follows, so that the other side knows what it died of.
 
 Arguments: the descriptor to read the task from, the one to write the answer to, the parent's process id.
 """
@@ -9,15 +11,19 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from servesync.verify.child import compare, confine
 
 MESSAGE_CHARACTERS: Final = 2000
 MAX_DIFFERENCES: Final = 20
 MODEL: Final = "servesync.verify.child.model"
+
+Tell: TypeAlias = Callable[[Mapping[str, Any]], None]
+"""Sends one line to the other side."""
 
 
 def main() -> None:
@@ -28,19 +34,34 @@ def main() -> None:
         task = json.load(file)
     confine.limit(task["limits"])
     network = "isolated" if confine.isolate_network(parent) else "not isolated"
-    try:
-        model = importlib.import_module(MODEL)
-    except Exception as error:  # noqa: BLE001 (a broken installation can raise anything)
-        _tell(answer_fd, _failure("no_tensorflow", error))
+    tell = partial(_tell, answer_fd)
+    model, failure = _imported(task["limits"]["libraries"], tell)
+    if model is None:
+        tell(failure)
     else:
-        _tell(answer_fd, {"tensorflow": model.VERSION, "network": network})
-        _tell(answer_fd, _tried(model, task) | _used())
+        tell({"tensorflow": model.VERSION, "network": network})
+        tell(_tried(model, task, tell) | _used())
     os._exit(0)
 
 
-def _tried(model: ModuleType, task: Mapping[str, Any]) -> dict[str, Any]:
+def _imported(libraries: Sequence[str], tell: Tell) -> tuple[ModuleType | None, dict[str, Any]]:
+    """Import TensorFlow and what adds operations to it; return the module that uses it, or the failure."""
+    library = ""
+    try:
+        model = importlib.import_module(MODEL)
+        for library in libraries:
+            tell({"doing": "import", "library": library})
+            importlib.import_module(library)
+    except BaseException as error:  # noqa: BLE001 (a broken installation can raise anything, also SystemExit)
+        outcome = "no_library" if library else "no_tensorflow"
+        return None, _failure(outcome, error) | {"library": library}
+    return model, {}
+
+
+def _tried(model: ModuleType, task: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     """Load the model and run the requests; return the answer."""
     started = time.monotonic()
+    tell({"doing": "load"})
     try:
         loaded = model.load(task["root"])
         signatures = model.signatures(loaded)
@@ -49,6 +70,7 @@ def _tried(model: ModuleType, task: Mapping[str, Any]) -> dict[str, Any]:
     seconds = time.monotonic() - started
     differences: list[dict[str, Any]] = []
     for number, request in enumerate(task["requests"], 1):
+        tell({"doing": "request", "request": number})
         try:
             differences += _asked(model, loaded.signatures[request["signature"]], number, request)
         except Exception as error:  # noqa: BLE001 (ditto)
@@ -75,7 +97,7 @@ def _asked(model: ModuleType, function: Any, number: int, request: Mapping[str, 
     return differences
 
 
-def _failure(outcome: str, error: Exception) -> dict[str, Any]:
+def _failure(outcome: str, error: BaseException) -> dict[str, Any]:
     return {"outcome": outcome, "message": f"{type(error).__name__}: {error}"[:MESSAGE_CHARACTERS]}
 
 
