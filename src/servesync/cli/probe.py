@@ -76,8 +76,10 @@ def ask(url: str, name: Name) -> list[str]:
     try:
         found = json.loads(body)
         missing = [str(line) for line in found["missing"]]
+        consistent = found["ok"] is (not missing) and code == (BAD if missing else GOOD)
     except (ValueError, RecursionError, TypeError, KeyError):
-        missing = []
-    if code not in {GOOD, BAD} or (code == BAD) != bool(missing):
-        raise ServerError(Reason.ADMIN_UNAVAILABLE, f"{url}/{name} is no agent's probe: HTTP {code}")
+        consistent = False
+    if not consistent:
+        text = f"{url}/{name} is no agent's probe: HTTP {code}, {body[:100]!a}"
+        raise ServerError(Reason.ADMIN_UNAVAILABLE, text)
     return missing
