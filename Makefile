@@ -53,7 +53,8 @@ pins: ## makes constraints.txt, and then the images' lists, anew from pyproject.
 image-pins: ## makes the images' lists anew from constraints.txt (needs uv on PATH)
 	$(IMAGE_PINS) pyproject.toml -o deploy/docker/requirements.slim.txt
 	$(IMAGE_PINS) --extra tensorflow pyproject.toml -o deploy/docker/requirements.full.txt
-	echo hatchling | $(IMAGE_PINS) - -o deploy/docker/requirements.build.txt
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	  | $(IMAGE_PINS) - -o deploy/docker/requirements.build.txt
 
 clean: ## removes what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build

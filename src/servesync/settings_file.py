@@ -1,5 +1,6 @@
 """Reads the settings file: every mistake is found at once and named with its line and what is allowed."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from servesync.errors import Reason, SettingsError
 from servesync.files import read_regular
-from servesync.settings import Settings
+from servesync.settings import Admin, Settings
 
 MAX_FILE_BYTES: Final = 1 << 20
 MAX_NODES: Final = 100_000
@@ -56,6 +57,23 @@ def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:
     except ValidationError as error:
         found = [_explain(detail, document.lines) for detail in error.errors(include_url=False)]
         raise _mistakes(path, found) from None
+
+
+def load_admin(path: Path, environment: Mapping[str, str]) -> Admin:
+    """Return where an agent that was started with this file answers, whatever else stands in the file.
+
+    A running agent keeps its settings when the file gets a mistake, and a probe must not fail for that: what
+    cannot be read counts as not given.
+    """
+    value: object = None
+    with contextlib.suppress(SettingsError):
+        value = _parse(path, _read(path)).value
+    sections = value if isinstance(value, dict) else {}
+    _override(sections, environment)
+    try:
+        return Admin.model_validate(sections.get("admin") or {})
+    except ValidationError:
+        return Admin()
 
 
 def _mistakes(path: Path, problems: Iterable[str]) -> SettingsError:

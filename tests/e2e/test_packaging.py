@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 import servesync
+from docker_context import copied
 from servesync.settings_schema import example
 
 ROOT = Path(__file__).parents[2]
@@ -39,8 +40,9 @@ def run(*command: str | Path, env: dict[str, str] | None = None) -> subprocess.C
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel and the source archive, built by the declared backend without a network."""
-    if find_spec("hatchling") is None:
-        pytest.skip("no hatchling here (pip install hatchling)")
+    for module in ("hatchling", "hatch_fancy_pypi_readme"):
+        if find_spec(module) is None:
+            pytest.skip(f"no {module} here (pip install {module})")
     out = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "hatchling", "build", "-d", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -64,8 +66,13 @@ def told_by(wheel: Path) -> Message:
 
 def names_in(wheel: Path) -> set[str]:
     """Return the names of all files in a wheel."""
+    return set(contents(wheel))
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    """Return every file in a wheel."""
     with zipfile.ZipFile(wheel) as packed:
-        return set(packed.namelist())
+        return {name: packed.read(name) for name in packed.namelist()}
 
 
 # -- contents ----------------------------------------------------------------------------------------------
@@ -116,7 +123,48 @@ def test_the_source_archive_is_enough(dist: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (again,) = (tmp_path / "again").glob("*.whl")
     (first,) = dist.glob("*.whl")
-    assert names_in(again) == names_in(first)
+    assert contents(again) == contents(first)
+    ours = {str(path.relative_to(ROOT)) for name in FOLDERS for path in files_below(ROOT / name)}
+    assert ours - names == set()
+    assert len(ours) > 200
+
+
+FOLDERS = ("src", "tests", "bench", "docs", "deploy", "examples", ".ci")
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files of a folder that are not made by running something."""
+    left_out = {"__pycache__", "results"}
+    return [path for path in folder.rglob("*") if path.is_file() and not left_out & set(path.parts)]
+
+
+def test_the_images_have_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    """The build context and what the Dockerfile copies of it are enough to make it."""
+    place = copied("build", tmp_path)
+    done = run(*PIP, "wheel", "--no-build-isolation", "--no-deps", "-w", tmp_path / "wheels", place)
+
+    assert done.returncode == 0, done.stderr
+    (made,) = (tmp_path / "wheels").glob("*.whl")
+    assert contents(made) == contents(wheel)
+    assert contents(made)["servesync/config.example.yaml"].decode() == example()
+
+
+def test_the_links_of_the_description_work(wheel: Path, dist: Path) -> None:
+    """The package's page has no other files beside it: what the README links to is named as a path."""
+    markdown = pytest.importorskip("markdown_it", reason="no markdown-it-py here")
+    told = told_by(wheel)
+    text = str(told.get_payload())
+    tokens = [inner for token in markdown.MarkdownIt().parse(text) for inner in token.children or []]
+    targets = [str(token.attrGet("href")) for token in tokens if token.type == "link_open"]
+    (archive,) = dist.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        names = {name.partition("/")[2] for name in packed.getnames()}
+    named = {path.rstrip("/") for path in re.findall(r"`((?:docs|deploy|examples)/[\w./-]*)`", text)}
+
+    assert told["Description-Content-Type"] == "text/markdown"
+    assert [target for target in targets if not re.match(r"https?://|#", target)] == []
+    assert len(named) > 15
+    assert [path for path in named if not any(f"{name}/".startswith(f"{path}/") for name in names)] == []
 
 
 # -- in an environment of its own --------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from admin_client import AdminClient
 from agent_box import AgentBox
 from big_models import files_of, small_archive
@@ -119,3 +121,42 @@ def test_something_else_on_the_port_is_named() -> None:
         server.server_close()
     assert done.returncode == 1
     assert "is no agent's admin interface: HTTP 501" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "body"),
+    [
+        (200, b"It works!"),
+        (200, b'{"status": "UP"}'),
+        (200, b'{"ok": false, "missing": []}'),
+        (503, b'{"ok": true, "missing": []}'),
+        (404, b'{"ok": true, "missing": []}'),
+        (200, b"[" * 100_000),
+    ],
+)
+def test_a_probe_takes_no_yes_from_others(code: int, body: bytes, tmp_path: Path) -> None:
+    """Something else that has the port must not make the agent look healthy."""
+
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Other)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    file = tmp_path / "servesync.yaml"
+    file.write_text(
+        "store: {url: s3://acme/prod, region: us-east-1}\nserving: {models_dir: /models, rest_url: null}\n"
+        f"models: [{{name: m}}]\nadmin: {{port: {server.server_address[1]}}}\n"
+    )
+    try:
+        command = [sys.executable, "-m", "servesync", "probe", "livez", "-c", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+    assert done.returncode == 1
+    assert f"is no agent's probe: HTTP {code}" in done.stderr
+    assert len(done.stderr) < 1000

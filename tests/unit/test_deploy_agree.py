@@ -101,7 +101,6 @@ def asked_ports() -> dict[str, list[tuple[str, str]]]:
         "unit": ("systemd", re.findall(r"http://127.0.0.1:(\d+)/", unit_values(SERVER_UNIT, "ExecStart")[0])),
         "consul": ("systemd", re.findall(r"http://127.0.0.1:(\d+)/", consul["checks"][0]["http"])),
         "consul's meta": ("systemd", [consul["meta"]["admin_port"]]),
-        "ecs": ("ecs", re.findall(r"HTTPConnection\('127.0.0.1', (\d+)", ecs["healthCheck"]["command"][-1])),
         "ecs's mapping": ("ecs", [str(item["containerPort"]) for item in ecs["portMappings"]]),
     }
     found = {name: [(where, port) for port in seen] for name, (where, seen) in checks.items()}

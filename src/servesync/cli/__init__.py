@@ -10,7 +10,6 @@ from typer.core import TyperGroup
 
 from servesync import __version__
 from servesync.errors import LockHeld, SettingsError, SyncError
-from servesync.logs import drain
 
 DONE: Final = 0
 UNEXPECTED: Final = 1
@@ -25,6 +24,7 @@ COMMANDS: Final = {
     "retry": "agent",
     "doctor": "doctor",
     "status": "status",
+    "probe": "probe",
     "publish": "publish",
     "manifest": "publish",
     "promote": "moves",
@@ -77,7 +77,9 @@ def run_command_line(arguments: list[str]) -> int:
     try:
         return _run(arguments)
     finally:
-        drain()
+        logs = sys.modules.get("servesync.logs")  # a command that logs nothing has not imported it
+        if logs is not None:
+            logs.drain()
 
 
 def _run(arguments: list[str]) -> int:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from servesync.admin.ages import age
+from servesync.cli.admin_url import admin_url
 from servesync.cli.terminal import console
 from servesync.errors import Reason, ServerError, SettingsError
 from servesync.settings_file import environment_overrides, load_settings
@@ -72,11 +73,11 @@ def _url_of(config: Path | None) -> str:
     if config is None:
         return DEFAULT_URL
     admin = load_settings(config, environment_overrides()).admin
-    if not admin.port:
+    url = admin_url(admin)
+    if url is None:
         text = f"{config}: admin.port is {admin.port}: give --url, or ask the agent's log (admin_listening)"
         raise SettingsError(Reason.SETTINGS_INVALID, text)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(admin.host, admin.host)  # noqa: S104 (not bound, asked)
-    return f"http://[{host}]:{admin.port}" if ":" in host else f"http://{host}:{admin.port}"
+    return url
 
 
 def fetch_status(url: str) -> Json:

@@ -7,13 +7,14 @@ from typing import Final, Self
 
 import httpx
 
+from servesync.confirm.budget import find_budget
 from servesync.confirm.footprint import Limit, ServerFootprint
 from servesync.deadline import Deadline, TookTooLong
 from servesync.errors import Reason, ServerDown, ServerError
 from servesync.plan.facts import Served, ServerState
 from servesync.plan.versions import Model, Version, parse_canonical
 
-__all__ = ["Limit", "ModelServer", "ServerFootprint"]
+__all__ = ["Limit", "ModelServer", "ServerFootprint", "find_budget"]
 
 MAX_ANSWER_BYTES: Final = 4 << 20
 TIMEOUT: Final = httpx.Timeout(5.0, connect=2.0)

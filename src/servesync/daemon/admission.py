@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from servesync.confirm import Limit, ServerFootprint
+from servesync.confirm import ServerFootprint, find_budget
 from servesync.daemon.leaving import IN_MEMORY, Leaving
 from servesync.daemon.weights import Key, Weights
 from servesync.errors import Reason, Stopped
@@ -77,7 +77,7 @@ class Admission:
         Raises:
             Stopped: the agent is to stop.
         """
-        self._budget, source = self._find_budget()
+        self._budget, source = find_budget(self.settings, self.footprint)
         self._awaited = frozenset()
         if any(facts.server.asked and facts.server.versions is None for facts in looked.values()):
             self._before.clear()
@@ -164,18 +164,6 @@ class Admission:
         return used - before
 
     # -- what is known --------------------------------------------------------------------------------
-
-    def _find_budget(self) -> tuple[Budget | None, str]:
-        settings = self.settings
-        if settings.budget_bytes is not None:
-            return Budget(settings.budget_bytes, "memory.budget_bytes"), "memory.budget_bytes"
-        limit = self.footprint.limit()
-        if settings.limit_bytes is not None:
-            limit = Limit(settings.limit_bytes, "memory.limit_bytes")
-        if limit.bytes is None:
-            return None, limit.source
-        source = f"{limit.source}, {limit.bytes} bytes, less memory.headroom_bytes, {settings.headroom_bytes}"
-        return Budget(max(0, limit.bytes - settings.headroom_bytes), source), source
 
     @staticmethod
     def _refusing(facts: Facts, refused: Mapping[Version, Shortage]) -> Facts:

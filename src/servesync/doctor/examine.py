@@ -13,6 +13,7 @@ from servesync.doctor.readers import examine_readable
 from servesync.doctor.sanity import examine_settings
 from servesync.doctor.server import ServerArea
 from servesync.doctor.server_flags import examine_flags
+from servesync.doctor.server_memory import examine_memory
 from servesync.doctor.store import StoreArea
 from servesync.errors import SettingsError
 from servesync.install import Workspace
@@ -57,5 +58,6 @@ def _this_machine(settings: Settings, config: Path, largest_bytes: int) -> Itera
     yield from guarded("disk", lambda: examine_readable(serving.models_dir, shelves, server))
     yield from guarded("lock", lambda: examine_lock(workspace, config))
     yield from guarded("server", ServerArea(serving, workspace, models).examine)
+    yield from guarded("server", lambda: examine_memory(settings.memory, serving.rest_url))
     if server is not None:
         yield from guarded("server", lambda: examine_flags(server, serving, workspace, models))

@@ -67,6 +67,7 @@ class Check(StrEnum):
     SERVER_ANSWER = "server.answer"
     SERVER_BASE_PATH = "server.base_path"
     SERVER_FLAGS = "server.flags"
+    SERVER_MEMORY = "server.memory"
     SERVER_MODEL = "server.model"
     SERVER_POLICY = "server.policy"
     SERVER_VERSION = "server.version"
