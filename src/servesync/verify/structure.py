@@ -7,6 +7,7 @@ from typing import Final
 
 from servesync.errors import Reason, ReleaseRefused
 from servesync.verify.bundle import Bundle, read_bundle, shard_name
+from servesync.verify.pointers import check_pointers, refuse_lookalike
 from servesync.verify.saved_model import SERVE, Graph, opened, read_graphs
 from servesync.verify.wire import Malformed
 
@@ -33,6 +34,7 @@ def verify_structure(root: Path) -> ModelFacts:
         ReleaseRefused: the server would not load it, or would load it and then fail every request.
         OSError: a file cannot be read.
     """
+    check_pointers(root)
     graph = serving_graph(root)
     bundle = read_index(root)
     if bundle is None:
@@ -64,6 +66,7 @@ def serving_graph(root: Path) -> Graph:
         found = f" (there is a {other}, which servesync cannot prove)" if other else ""
         text = f"there is no saved_model.pb{found}; {AGAIN}"
         raise ReleaseRefused(Reason.SAVED_MODEL_MISSING, text)
+    refuse_lookalike(path, "saved_model.pb", Reason.SAVED_MODEL_CORRUPT)
     try:
         with opened(path) as data:
             graphs = read_graphs(data)
@@ -87,6 +90,7 @@ def read_index(root: Path) -> Bundle | None:
     path = root / INDEX
     if not path.is_file():
         return None
+    refuse_lookalike(path, INDEX, Reason.VARIABLES_INDEX_CORRUPT)
     try:
         with opened(path) as data:
             return read_bundle(data)
@@ -129,6 +133,7 @@ def _check_shards(root: Path, bundle: Bundle) -> None:
         raise ReleaseRefused(Reason.VARIABLES_SHARD_MISSING, text)
     wrong = [name for name in sorted(expected) if expected[name] != found[name]]
     if wrong:
+        refuse_lookalike(folder / wrong[0], f"variables/{wrong[0]}", Reason.VARIABLES_SHARD_SIZE)
         details = _few([f"{name} has {found[name]} bytes, not {expected[name]}" for name in wrong])
         raise ReleaseRefused(
             Reason.VARIABLES_SHARD_SIZE, f"the data does not fit the index: {details}; {AGAIN}"
