@@ -18,6 +18,7 @@ from faulty_proxy import (
     Exchange,
     Fault,
     FaultyProxy,
+    edit_body,
     listings,
     reads,
     redirect_to_region,
@@ -263,6 +264,8 @@ def in_region(region: str, exchange: Exchange) -> None:
         (partial(in_region, "us-east-1"), "store.region", "ok", []),
         (of_another_owner, "store.owner", "fail", [OTHER_OWNER, "expected_bucket_owner"]),
         (says(200, PORTAL, "text/html"), "store.list", "fail", ["no S3", "console", "proxy"]),
+        (s3_error(403, "SecondLevelDomainForbidden"), "store.list", "fail", ["SecondLevelDomainForbidden", "store.addressing_style: virtual"]),
+        (edit_body(b"KeyCount>", b"NoCount>"), "store.list", "warn", ["version 1 of ListObjects", "list-type=2"]),
     ],
 )  # fmt: skip
 def test_what_the_store_answers(fault: Fault, check: str, level: str, words: list[str], ward: Ward) -> None:
@@ -308,6 +311,7 @@ def test_an_sts_that_cannot_be_reached(ward: Ward) -> None:
     [
         (s3_error(403, "InvalidObjectState"), "warn", ["InvalidObjectState", "lifecycle rules"]),
         (s3_error(403, "AccessDenied", "no kms:Decrypt for you"), "fail", ["allow kms:Decrypt"]),
+        (s3_error(400, "InvalidRequest", "stored using a form of Server Side Encryption"), "warn", ["SSE-C"]),
         (s3_error(500, "InternalError"), "fail", ["InternalError"]),
         (s3_error(404, "NoSuchKey"), "ok", []),
         (s3_error(416, "InvalidRange"), "ok", []),
@@ -319,6 +323,15 @@ def test_an_object_that_cannot_be_read(fault: Fault, level: str, words: list[str
         ward.set("store", endpoint_url=proxy.endpoint_url)
 
         assert_says(ward.examined(), "store.read", level, *words)
+
+
+def test_a_bucket_in_the_endpoint(ward: Ward) -> None:
+    """As a console shows it."""
+    ward.set("store", endpoint_url=f"{ward.bucket.server.endpoint_url}/{ward.bucket.name}")
+
+    assert_says(
+        ward.examined(), "store.list", "fail", "holds the bucket's name", ward.bucket.server.endpoint_url
+    )
 
 
 def test_nothing_listens(ward: Ward) -> None:
