@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import count
 
 import pytest
@@ -135,6 +136,17 @@ def test_a_time_that_is_none_is_not_needed(by: bytes, proxy: FaultyProxy, store:
     proxy.fault = spoil("prod/m/1.tar", rb"<LastModified>.*?</LastModified>", by)
 
     assert first_object(store).modified_at is None
+
+
+@pytest.mark.parametrize(
+    "time", ["2026-11-29T10:00:00.000Z", "2026-11-29T11:00:00+01:00", "Sun, 29 Nov 2026 10:00:00 GMT"]
+)
+def test_a_time_may_have_any_usual_form(time: str, proxy: FaultyProxy, store: S3Store) -> None:
+    """Stores write it in their own ways."""
+    by = f"<LastModified>{time}</LastModified>".encode()
+    proxy.fault = spoil("prod/m/1.tar", rb"<LastModified>.*?</LastModified>", by)
+
+    assert first_object(store).modified_at == datetime(2026, 11, 29, 10, tzinfo=UTC).timestamp()
 
 
 # -- listings that do not end ------------------------------------------------------------------------------

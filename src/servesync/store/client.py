@@ -47,11 +47,11 @@ NEEDED_HEADERS: Final = frozenset(
         "x-goog-stored-content-encoding",
     }
 )
-_NO_VALUE: Final = re.compile(
-    rb"<(Size|LastModified)\s*/>|<Size>(?![0-9]{1,19}</Size>)[^<]*</Size>"
-    rb"|<LastModified>(?![0-9]{4}-[0-9T:.Z-]{4,30}</LastModified>)[^<]*</LastModified>"
+_DOUBTFUL: Final = re.compile(
+    rb"<(Size|LastModified)\s*/>|<Size>(?![0-9]{1,19}</Size>)[^<]*</Size>|<LastModified>"
+    rb"(?![0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{5,20}Z</LastModified>)(?P<time>[^<]*)</LastModified>"
 )
-"""A size or a time in a listing that is none; botocore would give up the whole page of 1,000 keys."""
+"""A size in a listing that is none, and a time that may be none."""
 KEEP_ALIVE: Final = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
@@ -120,6 +120,15 @@ def _timestamp(text: str) -> datetime:
         return parse_timestamp(text)
 
 
+def _only_times(doubtful: re.Match[bytes]) -> bytes:
+    """Return a time as it is, and nothing for what is none: botocore would give up the whole page."""
+    try:
+        _timestamp((doubtful["time"] or b"").decode())
+    except (ValueError, OverflowError, RuntimeError):
+        return b""
+    return doubtful[0]
+
+
 def read_credentials(core: botocore.session.Session) -> tuple[str, Any]:
     """Return where the credentials come from (botocore's name for it) and what they are now, or None.
 
@@ -178,7 +187,7 @@ def _sender(http: Connections, bounds: Bounds, on_request: OnRequest) -> Callabl
             answer.raw.close()
         if event_name.endswith(".ListObjectsV2") and answer.status_code < 300:  # noqa: PLR2004 (success)
             _check_is_listing(body)
-            body = _NO_VALUE.sub(b"", body)
+            body = _DOUBTFUL.sub(_only_times, body)
         headers: Any = answer.headers
         return AWSResponse(request.url, answer.status_code, headers, _Body(body))
 
