@@ -15,6 +15,7 @@ from certificates import certificate
 from doctor_box import Ward, assert_says, failures
 from faulty_proxy import (
     PORTAL,
+    Answer,
     Exchange,
     Fault,
     FaultyProxy,
@@ -306,12 +307,18 @@ def test_an_sts_that_cannot_be_reached(ward: Ward) -> None:
     assert_says(findings, "store.list", "ok")
 
 
+def unpacks_it(exchange: Exchange) -> None:
+    """Send an object as Google's store does that has Content-Encoding: gzip."""
+    exchange.answer(Answer(200, {"etag": '"e"', "x-goog-stored-content-encoding": "gzip"}, b"content"))
+
+
 @pytest.mark.parametrize(
     ("fault", "level", "words"),
     [
         (s3_error(403, "InvalidObjectState"), "warn", ["InvalidObjectState", "lifecycle rules"]),
         (s3_error(403, "AccessDenied", "no kms:Decrypt for you"), "fail", ["allow kms:Decrypt"]),
         (s3_error(400, "InvalidRequest", "stored using a form of Server Side Encryption"), "warn", ["SSE-C"]),
+        (unpacks_it, "warn", ["Content-Encoding: 'gzip'", "clear-content-encoding"]),
         (s3_error(500, "InternalError"), "fail", ["InternalError"]),
         (s3_error(404, "NoSuchKey"), "ok", []),
         (s3_error(416, "InvalidRange"), "ok", []),

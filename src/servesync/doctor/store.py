@@ -9,7 +9,7 @@ from servesync.doctor.store_advice import advice_for
 from servesync.doctor.wire import speaks_tls
 from servesync.errors import Reason, StoreError, TransferError
 from servesync.settings import Store
-from servesync.store import Answer, Operation, Probe, caller, is_aws, signs_with, without_advice
+from servesync.store import Answer, Operation, Probe, caller, is_aws, odd_advice, signs_with, without_advice
 
 SKEW_DOUBTFUL_SECONDS: Final = 60
 SKEW_REFUSED_SECONDS: Final = 15 * 60
@@ -143,7 +143,7 @@ class StoreArea:
             advice = "restore it, and keep models out of the lifecycle rules that archive objects"
             return warn(Check.STORE_READ, text, advice)
         advice = advice_for(read.error, read.code, Operation.READ, self._store)
-        of_this_one = read.error.reason is Reason.OBJECT_ENCRYPTED
+        of_this_one = odd_advice(read.error)  # how it was uploaded; others may be readable
         return (warn if of_this_one else fail)(Check.STORE_READ, text, advice)
 
 

@@ -160,7 +160,7 @@ def translated(doing: str, operation: Operation) -> Iterator[None]:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         said = _shown(str(details.get("Message", "")), MAX_DETAIL_CHARACTERS)
         detail = f"{code or status}: {said}"  # together, "ExpiredToken: " would hide what follows
-        odd = oddity(code or str(status), said, lists=operation is Operation.LIST)
+        odd = oddity(code or str(status), said, operation.value)
         reason, advice = odd or (_reason(error.operation_name, code, status, operation), "")
         raise _error(reason, doing, detail, advice or operation, code=code, status=status) from error
     except (BotoCoreError, ResponseParserError) as error:

@@ -1,6 +1,7 @@
 """What stores say that are S3 in all but a few things: what it means, and what to do about it."""
 
 import re
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -28,8 +29,12 @@ _CUSTOMER_KEY: Final = (
     "it is encrypted with a key that only the uploader has (SSE-C), so no agent can read it: upload it again "
     "encrypted by the store (SSE-S3 or SSE-KMS), or not"
 )
-_ALL: Final = (_VIRTUAL, _NO_V2, _PROJECT_PAYS, _CUSTOMER_KEY)
-_SSE_C: Final = re.compile(r"server.side.encryption|customer.provided|sse-?c\b", re.IGNORECASE)
+_UNPACKED: Final = (
+    "remove that from its metadata (gcloud storage objects update --clear-content-encoding), "
+    "or upload it without"
+)
+_ALL: Final = (_UNPACKED, _VIRTUAL, _NO_V2, _PROJECT_PAYS, _CUSTOMER_KEY)
+_SSE_C: Final = re.compile(r"(?!.*KMS).*(?:server.side.encryption|customer.provided|sse-?c\b)", re.IGNORECASE)
 _MAYBE_MISPLACED: Final = frozenset(
     {
         Reason.STORE_NOT_FOUND,
@@ -43,18 +48,20 @@ _MAYBE_MISPLACED: Final = frozenset(
 )
 
 
-def oddity(code: str, said: str, *, lists: bool) -> tuple[Reason, str] | None:
+def oddity(code: str, said: str, asked: str) -> tuple[Reason, str] | None:
     """Return what an error means, and what to do; None if it means what it means at Amazon.
 
-    `code`: its name, or the HTTP status if it has none. `said`: the store's words.
+    `code`: its name, or the HTTP status if it has none. `said`: the store's words. `asked`: what was asked
+    for, by S3's name.
     """
+    lists = asked == "ListObjectsV2"
     if code in _BUCKET_IN_THE_HOST:
         return Reason.STORE_BAD_ANSWER, _VIRTUAL
     if code == "UserProjectMissing":
         return Reason.STORE_DENIED, _PROJECT_PAYS
     if lists and (code in _NO_SUCH_OPERATION or "list-type" in said):
         return Reason.STORE_BAD_ANSWER, _NO_V2
-    if not lists and code in {"InvalidRequest", "InvalidArgument"} and _SSE_C.search(said):
+    if asked == "GetObject" and code in {"InvalidRequest", "InvalidArgument"} and _SSE_C.match(said):
         return Reason.OBJECT_ENCRYPTED, _CUSTOMER_KEY
     return None
 
@@ -65,14 +72,13 @@ def misplaced_bucket(store: Store, reason: Reason) -> str:
     first, last = (parts.hostname or "").partition(".")[0], parts.path.rstrip("/").rpartition("/")[2]
     if reason not in _MAYBE_MISPLACED or store.bucket.lower() not in {first, last.lower()}:
         return ""
-    example = (
-        f"https://{(parts.hostname or '').partition('.')[2]}"
-        if last.lower() != store.bucket.lower()
-        else f"{parts.scheme}://{parts.netloc}"
-    )
+    if last.lower() == store.bucket.lower():
+        place = parts.netloc + parts.path.rstrip("/").rpartition("/")[0]
+    else:
+        place = parts.netloc.partition(".")[2] + parts.path
     return (
         f"store.endpoint_url holds the bucket's name ({store.bucket}), which servesync adds by itself: is it "
-        f"{example}?"
+        f"{parts.scheme}://{place}?"
     )
 
 
@@ -81,22 +87,15 @@ def odd_advice(error: Exception) -> str:
     return next((advice for advice in _ALL if str(error).endswith(f": {advice}")), "")
 
 
-def with_hint(error: StoreError, store: Store) -> StoreError:
-    """Return the error of a listing, and what is wrong if the endpoint holds the bucket's name."""
-    hint = misplaced_bucket(store, error.reason)
-    return StoreError(error.reason, f"{error}; {hint}", **error.facts) if hint else error
+def check_as_stored(doing: str, headers: Mapping[str, str]) -> None:
+    """Make sure that the store sends an object as it is stored; `headers` in lower case.
 
+    Google's store unpacks what has `Content-Encoding: gzip` while it sends it, and then ignores ranges.
 
-def undone_encoding(headers: dict[str, str]) -> str:
-    """Return what is wrong if the store unpacks an object while it sends it; empty if it does not.
-
-    Google's does so with what has `Content-Encoding: gzip`, and then ignores ranges.
+    Raises:
+        StoreError: `STORE_BAD_ANSWER`: it does not.
     """
     stored = headers.get("x-goog-stored-content-encoding", "identity")
-    if stored == "identity" or headers.get("content-encoding") == stored:
-        return ""
-    return (
-        f"the object is stored with Content-Encoding: {ascii(stored)[1:-1]:.20}, so the store unpacks it "
-        "while it sends it: remove that from its metadata (gcloud storage objects update "
-        "--clear-content-encoding), or upload it without"
-    )
+    if stored not in {"identity", headers.get("content-encoding")}:
+        text = f"it is stored with Content-Encoding: {stored!a:.20}, so the store unpacks it as it sends it"
+        raise StoreError(Reason.STORE_BAD_ANSWER, f"{doing}: {text}: {_UNPACKED}")

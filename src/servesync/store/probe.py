@@ -14,6 +14,7 @@ from servesync.settings import Fetch, Store
 from servesync.store.bounds import Bounds
 from servesync.store.client import Clients, bucket_of, connect
 from servesync.store.errors_s3 import Operation, translated
+from servesync.store.oddities import check_as_stored
 
 PATIENCE: Final = Bounds(connect_seconds=5.0, read_seconds=10.0, answer_seconds=20.0, list_attempts=1)
 
@@ -77,6 +78,7 @@ class Probe:
         def call(clients: Clients) -> Mapping[str, Any]:
             answer = clients.reading.get_object(Key=key, Range="bytes=0-0", **bucket_of(self._store))
             answer["Body"].close()
+            check_as_stored(_DOING[Operation.READ], answer["ResponseMetadata"]["HTTPHeaders"])
             return answer
 
         return self._ask(Operation.READ, call)

@@ -19,7 +19,7 @@ from servesync.store.errors_s3 import Operation, bad_answer, translated
 from servesync.store.heads import head_object
 from servesync.store.keys import KeyPattern
 from servesync.store.listing import Grouping, Listing, modified_at
-from servesync.store.oddities import undone_encoding, with_hint
+from servesync.store.oddities import check_as_stored, misplaced_bucket
 from servesync.store.pages import pages
 from servesync.store.port import ObjectFacts
 from servesync.store.substitutes import check_no_page
@@ -91,7 +91,10 @@ class S3Store:
         try:
             return self._ask(f"listing {self._store.url}", Operation.LIST, call)
         except StoreError as error:
-            raise with_hint(error, self._store) from error
+            hint = misplaced_bucket(self._store, error.reason)
+            if not hint:
+                raise
+            raise StoreError(error.reason, f"{error}; {hint}", **error.facts) from error
 
     def _take(self, grouping: Grouping, item: Mapping[str, Any], see: Callable[[str, int], None]) -> None:
         doing = f"listing {self._store.url}"
@@ -240,9 +243,7 @@ def _check_head(doing: str, answer: Mapping[str, Any], item: StoredObject, wante
     """Make sure that the answer is the range that was asked for, of the object that was listed."""
     status = answer["ResponseMetadata"]["HTTPStatusCode"]
     found = _RANGE.fullmatch(answer.get("ContentRange", ""))
-    undone = undone_encoding(answer["ResponseMetadata"]["HTTPHeaders"])
-    if undone:
-        raise StoreError(Reason.STORE_BAD_ANSWER, f"{doing}: {undone}")
+    check_as_stored(doing, answer["ResponseMetadata"]["HTTPHeaders"])
     if status != 206 or found is None:  # noqa: PLR2004 (Partial Content)
         raise bad_answer(doing, f"HTTP {status} without the range that was asked for")
     if answer.get("ETag", "").strip('"') != item.etag.strip('"') or int(found[3]) != item.size:

@@ -4,12 +4,14 @@ import hashlib
 from typing import Final
 
 from servesync.errors import Reason, TransferError
-from servesync.lookalikes import HEAD_BYTES, is_page
+from servesync.lookalikes import is_page
 from servesync.plan.versions import StoredObject
 from servesync.store.keys import ARCHIVE_ENDINGS
 
 _GRAPH: Final = "saved_model.pb"
 _VARIABLES: Final = "variables/"
+_TAR_HEADER_BYTES: Final = 512
+_TAR_MAGIC: Final = slice(257, 262)
 _TYPES_OF_PAGES: Final = ("text/html", "application/xhtml", "text/xml", "application/xml")
 
 
@@ -21,7 +23,7 @@ def check_no_page(doing: str, item: StoredObject, offset: int, data: memoryview,
     Raises:
         TransferError: `TRANSFER_BROKEN`, which is tried again.
     """
-    head = bytes(data[:HEAD_BYTES])
+    head = bytes(data[:_TAR_HEADER_BYTES])
     typed = content_type.lower().startswith(_TYPES_OF_PAGES)
     if not (_is_page_for(item, head) and (offset == 0 or typed)) or _is_proven(item, data):
         return
@@ -34,6 +36,8 @@ def check_no_page(doing: str, item: StoredObject, offset: int, data: memoryview,
 
 def _is_page_for(item: StoredObject, head: bytes) -> bool:
     if not item.path:
+        if head[_TAR_MAGIC].startswith(b"ustar"):  # whatever its first member is called
+            return False
         is_archive = item.key.endswith(ARCHIVE_ENDINGS)
         return is_page(head) or (is_archive and head.lstrip()[:1] in {b"<", b"{"})
     if item.path == _GRAPH:
