@@ -21,6 +21,8 @@ def publish(  # noqa: PLR0913 (names, like the options of the command)
     archive_format: Literal["tar.zst", "tar.gz"] = "tar.zst",
     endpoint_url: str | None = None,
     region: str | None = None,
+    addressing_style: Literal["auto", "path", "virtual"] = "auto",
+    request_payer: Literal["requester"] | None = None,
     key_pattern: str = "{model}/{version}",
     dry_run: bool = False,
 ) -> "Published":
@@ -48,5 +50,12 @@ def publish(  # noqa: PLR0913 (names, like the options of the command)
         archive_format=archive_format,
         dry_run=dry_run,
     )
-    where = store_at(url=store, endpoint_url=endpoint_url, region=region, key_pattern=key_pattern)
+    where = store_at(
+        url=store,
+        endpoint_url=endpoint_url,
+        region=region,
+        addressing_style=addressing_style,
+        request_payer=request_payer,
+        key_pattern=key_pattern,
+    )
     return publish_tree(Path(directory), where, request)

@@ -13,6 +13,10 @@ MOST_LEFT_BEHIND: Final = 4
 T = TypeVar("T")
 
 
+def _drop(_result: object) -> None:
+    """Do nothing with it."""
+
+
 class TookTooLong(Exception):
     """The call did not return in time, or too many earlier ones have not returned yet."""
 
@@ -20,16 +24,33 @@ class TookTooLong(Exception):
 class _Call(Generic[T]):
     """One call in a thread of its own, and how it ended."""
 
-    def __init__(self, work: Callable[[], T]) -> None:
+    def __init__(self, work: Callable[[], T], discard: Callable[[T], None]) -> None:
         self._work = work
+        self._discard = discard
         self._result: list[T] = []
         self._error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._is_given_up = False
 
     def run(self) -> None:
         try:
-            self._result.append(self._work())
+            result = self._work()
         except BaseException as error:  # noqa: BLE001 (raised again where it is waited for)
             self._error = error
+            return
+        with self._lock:
+            self._result.append(result)
+            is_late = self._is_given_up
+        if is_late:
+            self._discard(result)
+
+    def give_up(self) -> None:
+        """Let nobody have the result: it is discarded as soon as it is there."""
+        with self._lock:
+            self._is_given_up = True
+            there = self._result[:]
+        for result in there:
+            self._discard(result)
 
     def outcome(self) -> T:
         if self._error is not None:
@@ -45,8 +66,8 @@ class Deadline:
         self._name = name
         self._left_behind: list[threading.Thread] = []
 
-    def call(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns, or raise what it raises.
+    def call(self, work: Callable[[], T], discard: Callable[[T], None] = _drop) -> T:
+        """Return what `work` returns, or raise what it raises; `discard` gets what comes too late.
 
         Raises:
             TookTooLong: it did not end in time; whatever it still does counts for nothing.
@@ -54,11 +75,12 @@ class Deadline:
         self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
         if len(self._left_behind) >= MOST_LEFT_BEHIND:
             raise TookTooLong(f"{len(self._left_behind)} earlier requests have still no whole answer")
-        call = _Call(work)
+        call = _Call(work, discard)
         thread = threading.Thread(target=call.run, name=self._name, daemon=True)
         thread.start()
         thread.join(self._seconds)
         if thread.is_alive():
             self._left_behind.append(thread)
+            call.give_up()
             raise TookTooLong(f"no whole answer within {self._seconds:g} s")
         return call.outcome()

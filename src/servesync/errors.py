@@ -30,6 +30,7 @@ class Reason(StrEnum):
     OBJECT_CHANGED = "object_changed"
     OBJECT_GONE = "object_gone"
     OBJECT_ARCHIVED = "object_archived"
+    OBJECT_ENCRYPTED = "object_encrypted"
     TRANSFER_BROKEN = "transfer_broken"
     TRANSFER_DIFFERS = "transfer_differs"
     TRANSFER_TOO_SLOW = "transfer_too_slow"

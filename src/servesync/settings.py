@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
+from servesync import buckets
 from servesync.plan.versions import MAX_VERSION, parse_model
 
 MIB = 1 << 20
@@ -70,7 +71,9 @@ class Store(Section):
     url: str
     endpoint_url: str | None = None
     allow_insecure_endpoint: bool = False
-    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")] | None = None
+    addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    region: Annotated[str, Field(json_schema_extra={"pattern": "^[A-Za-z0-9-]{1,63}$"})] | None = None
+    request_payer: Literal["requester"] | None = None
     expected_bucket_owner: Annotated[str, Field(pattern=r"^[0-9]{12}$")] | None = None
     key_pattern: str = "{model}/{version}"
     require_manifest: bool = False
@@ -79,11 +82,23 @@ class Store(Section):
     @field_validator("url")
     @classmethod
     def _check_url(cls, value: str) -> str:
-        if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#\\\x00-\x1f]*)?", value):
-            raise ValueError("must be s3://BUCKET or s3://BUCKET/PREFIX")
+        if buckets.split_url(value) is None:
+            raise ValueError(
+                "must be s3://BUCKET or s3://BUCKET/PREFIX; BUCKET is 1 to 255 of A-Z a-z 0-9 . _ -, "
+                "the ARN of an access point, or Ceph's TENANT:BUCKET"
+            )
         if "//" in value.removeprefix("s3://"):
             raise ValueError("must have no empty folder (//) in the prefix")
         return value.rstrip("/")
+
+    @field_validator("region")
+    @classmethod
+    def _check_region(cls, value: str | None) -> str | None:
+        if value is not None and buckets.REGION.fullmatch(value) is None:
+            raise ValueError(
+                "must be 1 to 63 of A-Z a-z 0-9 -, not only digits, and without a - at either end"
+            )
+        return value
 
     @field_validator("key_pattern")
     @classmethod
@@ -117,16 +132,44 @@ class Store(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_addressing(self) -> Self:
+        """Refuse what botocore would quietly do in another way, or send to a host that is not there."""
+        if self.endpoint_url is None and self.region is not None and self.region != self.region.lower():
+            raise ValueError(f"region: Amazon's regions are lower case: {self.region.lower()}, if any")
+        if buckets.is_tenants(self.bucket) and (not self.endpoint_url or self.addressing_style == "virtual"):
+            raise ValueError(
+                f"url: {self.bucket} is a bucket of a tenant, as Ceph has them: that needs endpoint_url, and "
+                "addressing_style: auto or path"
+            )
+        if self.addressing_style != "virtual":
+            return self
+        if not buckets.fits_a_host(self.bucket):
+            raise ValueError(
+                f"addressing_style: virtual needs a bucket of 3 to 63 a-z 0-9 -, and {self.bucket} is none, "
+                "so it cannot be part of a host's name: use path"
+            )
+        if _address(urlsplit(self.endpoint_url or "").hostname or "") is not None:
+            raise ValueError(
+                "addressing_style: virtual puts the bucket before the endpoint's host, so endpoint_url needs "
+                "the name of a host and not an address: use path"
+            )
+        return self
+
     @property
     def bucket(self) -> str:
-        """The bucket's name."""
-        return self.url.removeprefix("s3://").partition("/")[0]
+        """The bucket's name, as the store's API takes it: also the ARN of an access point, or an alias."""
+        return self._place[0]
 
     @property
     def prefix(self) -> str:
         """What every key of the store begins with: empty, or ending in `/`."""
-        path = self.url.removeprefix("s3://").partition("/")[2]
+        path = self._place[1]
         return f"{path}/" if path else ""
+
+    @property
+    def _place(self) -> tuple[str, str]:
+        return buckets.split_url(self.url) or ("", "")
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

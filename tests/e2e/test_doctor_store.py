@@ -16,9 +16,11 @@ from certificates import certificate
 from doctor_box import Ward, assert_says, failures
 from faulty_proxy import (
     PORTAL,
+    Answer,
     Exchange,
     Fault,
     FaultyProxy,
+    edit_body,
     listings,
     reads,
     redirect_to_region,
@@ -279,6 +281,8 @@ def in_region(region: str, exchange: Exchange) -> None:
         (partial(in_region, "us-east-1"), "store.region", "ok", []),
         (of_another_owner, "store.owner", "fail", [OTHER_OWNER, "expected_bucket_owner"]),
         (says(200, PORTAL, "text/html"), "store.list", "fail", ["no S3", "console", "proxy"]),
+        (s3_error(403, "SecondLevelDomainForbidden"), "store.list", "fail", ["SecondLevelDomainForbidden", "store.addressing_style: virtual"]),
+        (edit_body(b"KeyCount>", b"NoCount>"), "store.list", "warn", ["version 1 of ListObjects", "list-type=2"]),
     ],
 )  # fmt: skip
 def test_what_the_store_answers(fault: Fault, check: str, level: str, words: list[str], ward: Ward) -> None:
@@ -319,11 +323,18 @@ def test_an_sts_that_cannot_be_reached(ward: Ward) -> None:
     assert_says(findings, "store.list", "ok")
 
 
+def unpacks_it(exchange: Exchange) -> None:
+    """Send an object as Google's store does that has Content-Encoding: gzip."""
+    exchange.answer(Answer(200, {"etag": '"e"', "x-goog-stored-content-encoding": "gzip"}, b"content"))
+
+
 @pytest.mark.parametrize(
     ("fault", "level", "words"),
     [
         (s3_error(403, "InvalidObjectState"), "warn", ["InvalidObjectState", "lifecycle rules"]),
         (s3_error(403, "AccessDenied", "no kms:Decrypt for you"), "fail", ["allow kms:Decrypt"]),
+        (s3_error(400, "InvalidRequest", "stored using a form of Server Side Encryption"), "warn", ["SSE-C"]),
+        (unpacks_it, "warn", ["Content-Encoding: 'gzip'", "clear-content-encoding"]),
         (s3_error(500, "InternalError"), "fail", ["InternalError"]),
         (s3_error(404, "NoSuchKey"), "ok", []),
         (s3_error(416, "InvalidRange"), "ok", []),
@@ -335,6 +346,15 @@ def test_an_object_that_cannot_be_read(fault: Fault, level: str, words: list[str
         ward.set("store", endpoint_url=proxy.endpoint_url)
 
         assert_says(ward.examined(), "store.read", level, *words)
+
+
+def test_a_bucket_in_the_endpoint(ward: Ward) -> None:
+    """As a console shows it."""
+    ward.set("store", endpoint_url=f"{ward.bucket.server.endpoint_url}/{ward.bucket.name}")
+
+    assert_says(
+        ward.examined(), "store.list", "fail", "holds the bucket's name", ward.bucket.server.endpoint_url
+    )
 
 
 def test_nothing_listens(ward: Ward) -> None:

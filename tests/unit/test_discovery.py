@@ -16,7 +16,7 @@ class Offers:
     def __init__(self, *names: str) -> None:
         self._names = names
 
-    def list(self, _wants: object) -> Listing:
+    def list(self, _wants: object, *, should_stop: object) -> Listing:
         """Return what the store offers."""
         return Listing({Model(name): (_release(name),) for name in self._names}, {}, 0, (), 1)
 

@@ -92,7 +92,7 @@ def test_the_example_is_valid() -> None:
         (example_with("poll", interval_seconds=0), ["poll.interval_seconds"]),
         (example_with("poll", intervall=1), ["poll"]),
         (example_with("log", level="loud", format="xml"), ["log.format", "log.level"]),
-        (example_with("store", region="Frankfurt"), ["store.region"]),
+        (example_with("store", region="Frankfurt am Main"), ["store.region"]),
         (example_with("verify", load={"threads": 1}), ["verify.load.threads"]),
         (example_with("fetch", max_bytes_per_second="fast"), ["fetch.max_bytes_per_second"]),
         ({"store": {"url": "s3://b"}, "serving": {"models_dir": "/m"}}, [""]),

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from servesync import publishing
 from servesync.channel import Channel, Move
-from servesync.cli.publish import ConfigFile, Endpoint, Pattern, Region, StoreUrl, store_of
+from servesync.cli.publish import Addressing, ConfigFile, Endpoint, Pattern, Payer, Region, StoreUrl, store_of
 from servesync.cli.terminal import console
 from servesync.errors import Reason, SettingsError
 
@@ -40,11 +40,21 @@ def promote(  # noqa: PLR0913 (each is an option)
     store: StoreUrl = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
+    addressing_style: Addressing = "auto",
+    request_payer: Payer = None,
     key_pattern: Pattern = DEFAULT_PATTERN,
     as_json: Json = False,
 ) -> None:
     """Bring a channel to a version: every instance that follows it serves that version next."""
-    where = store_of(config, store, endpoint_url, region, key_pattern)
+    where = store_of(
+        config,
+        store,
+        endpoint_url=endpoint_url,
+        region=region,
+        addressing_style=addressing_style,
+        request_payer=request_payer,
+        key_pattern=key_pattern,
+    )
     done = publishing.promote(where, (model, version, channel), who or publishing.default_who(), why, after)
     _tell(done, as_json=as_json)
 
@@ -62,11 +72,21 @@ def rollback(  # noqa: PLR0913 (each is an option)
     store: StoreUrl = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
+    addressing_style: Addressing = "auto",
+    request_payer: Payer = None,
     key_pattern: Pattern = DEFAULT_PATTERN,
     as_json: Json = False,
 ) -> None:
     """Bring a channel back to the version where it stood before."""
-    where = store_of(config, store, endpoint_url, region, key_pattern)
+    where = store_of(
+        config,
+        store,
+        endpoint_url=endpoint_url,
+        region=region,
+        addressing_style=addressing_style,
+        request_payer=request_payer,
+        key_pattern=key_pattern,
+    )
     done = publishing.rollback(where, (model, channel), to, who or publishing.default_who(), why)
     _tell(done, as_json=as_json)
 
@@ -84,13 +104,23 @@ def withdraw(  # noqa: PLR0913 (each is an option)
     store: StoreUrl = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
+    addressing_style: Addressing = "auto",
+    request_payer: Payer = None,
     key_pattern: Pattern = DEFAULT_PATTERN,
     as_json: Json = False,
 ) -> None:
     """Take a version out everywhere; no instance gives up the last version that it can serve."""
     if not reason.strip():
         raise SettingsError(Reason.SETTINGS_INVALID, "--reason: say why; every instance logs it")
-    where = store_of(config, store, endpoint_url, region, key_pattern)
+    where = store_of(
+        config,
+        store,
+        endpoint_url=endpoint_url,
+        region=region,
+        addressing_style=addressing_style,
+        request_payer=request_payer,
+        key_pattern=key_pattern,
+    )
     author = who or publishing.default_who()
     done = publishing.withdraw(where, (model, version), author, reason, removed=removed)
     if as_json:
@@ -104,17 +134,27 @@ def withdraw(  # noqa: PLR0913 (each is an option)
     typer.echo(f"  s3://{where.bucket}/{done.key}")
 
 
-def channels(
+def channels(  # noqa: PLR0913 (each is an option)
     model: ModelName,
     *,
     config: ConfigFile = None,
     store: StoreUrl = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
+    addressing_style: Addressing = "auto",
+    request_payer: Payer = None,
     as_json: Json = False,
 ) -> None:
     """List the channels of a model, and where they have been."""
-    where = store_of(config, store, endpoint_url, region, DEFAULT_PATTERN)
+    where = store_of(
+        config,
+        store,
+        endpoint_url=endpoint_url,
+        region=region,
+        addressing_style=addressing_style,
+        request_payer=request_payer,
+        key_pattern=DEFAULT_PATTERN,
+    )
     found = publishing.channels(where, model)
     if as_json:
         shown = {

@@ -57,6 +57,14 @@ Endpoint = Annotated[
     typer.Option("--endpoint-url", metavar="URL", help="Where the store is, if not at AWS."),
 ]
 Region = Annotated[str | None, typer.Option(help="The bucket's region.")]
+Addressing = Annotated[
+    Literal["auto", "path", "virtual"],
+    typer.Option("--addressing-style", help="Where requests name the bucket; see store.addressing_style."),
+]
+Payer = Annotated[
+    Literal["requester"] | None,
+    typer.Option("--request-payer", help="For a bucket whose owner lets readers pay."),
+]
 Pattern = Annotated[str, typer.Option("--key-pattern", help="How keys name versions; see store.key_pattern.")]
 Labels = Annotated[
     list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="Put into the manifest; repeatable.")
@@ -74,6 +82,8 @@ def publish(  # noqa: PLR0913 (each is an option)
     store: StoreUrl = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
+    addressing_style: Addressing = "auto",
+    request_payer: Payer = None,
     key_pattern: Pattern = "{model}/{version}",
     label: Labels = None,
     level: LevelOption = "checksum",
@@ -83,7 +93,15 @@ def publish(  # noqa: PLR0913 (each is an option)
     dry_run: DryRun = False,
 ) -> None:
     """Verify, pack and upload a version: immutable, the archive first, its manifest last."""
-    where = store_of(config, store, endpoint_url, region, key_pattern)
+    where = store_of(
+        config,
+        store,
+        endpoint_url=endpoint_url,
+        region=region,
+        addressing_style=addressing_style,
+        request_payer=request_payer,
+        key_pattern=key_pattern,
+    )
     request = Request(
         model=model,
         version=version,
@@ -111,6 +129,8 @@ def manifest(  # noqa: PLR0913 (each is an option)
     store: StoreUrl = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
+    addressing_style: Addressing = "auto",
+    request_payer: Payer = None,
     key_pattern: Pattern = "{model}/{version}",
     label: Labels = None,
     level: LevelOption = "checksum",
@@ -127,7 +147,15 @@ def manifest(  # noqa: PLR0913 (each is an option)
         with _ended_by_signals(), disk.described(f"reading {archive}", UNPACKED_ASIDE):
             sys.stdout.buffer.write(dump(manifest_of_file(Path(archive), request)))
         return
-    where = store_of(config, store, endpoint_url, region, key_pattern)
+    where = store_of(
+        config,
+        store,
+        endpoint_url=endpoint_url,
+        region=region,
+        addressing_style=addressing_style,
+        request_payer=request_payer,
+        key_pattern=key_pattern,
+    )
     key = archive.removeprefix(f"s3://{where.bucket}/{where.prefix}")
     parsed = KeyPattern(where.key_pattern).parse(key)
     if parsed is None:
@@ -143,10 +171,8 @@ def manifest(  # noqa: PLR0913 (each is an option)
     _tell(where, done)
 
 
-def store_of(
-    config: Path | None, url: str | None, endpoint_url: str | None, region: str | None, key_pattern: str
-) -> Store:
-    """Return the store that the options name.
+def store_of(config: Path | None, url: str | None, **fields: str | None) -> Store:
+    """Return the store that the options name; `fields` are those of the section `store` besides the URL.
 
     Raises:
         SettingsError: they name none, or two.
@@ -156,7 +182,7 @@ def store_of(
         raise SettingsError(Reason.SETTINGS_INVALID, text)
     if config is not None:
         return load_settings(config, environment_overrides()).store
-    return store_at(url=url, endpoint_url=endpoint_url, region=region, key_pattern=key_pattern)
+    return store_at(url=url, **fields)
 
 
 class _OfAgents(TypedDict, total=False):

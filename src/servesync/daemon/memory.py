@@ -15,6 +15,8 @@ MOST_REMEMBERED: Final = 1000
 MOST_PASSING: Final = 5
 
 EVERYWHERE: Final = ("store_", "disk_")
+LASTING: Final = frozenset({Reason.OBJECT_ARCHIVED, Reason.OBJECT_ENCRYPTED})
+"""Only somebody else's work ends these, so the next good version is due at once."""
 
 Key = tuple[Model, Version]
 
@@ -82,7 +84,7 @@ class Attempts:
         for (name, version), failure in self._failures.items():
             if name == model and identities.get(version) == failure.identity and now < failure.not_before:
                 text = f"{failure.text} (tried {failure.count} times, tried again soon)"
-                passing = failure.count < MOST_PASSING and failure.reason is not Reason.OBJECT_ARCHIVED
+                passing = failure.count < MOST_PASSING and failure.reason not in LASTING
                 holds[version] = Hold(failure.reason, text, passing)
         return holds
 

@@ -134,15 +134,15 @@ class Observer:
         """How many models of the store "*" would stand for if it were not for `MOST_MODELS`."""
         return self._ignored_models
 
-    def _read_whole(self, item: StoredObject) -> bytes:
-        def should_stop() -> bool:
-            try:
-                self.check()
-            except Stopped:
-                return True
-            return False
+    def _should_stop(self) -> bool:
+        try:
+            self.check()
+        except Stopped:
+            return True
+        return False
 
-        return read_whole(item, self.store.read, self.settings.fetch, should_stop)
+    def _read_whole(self, item: StoredObject) -> bytes:
+        return read_whole(item, self.store.read, self.settings.fetch, self._should_stop)
 
     def _discover(self) -> None:
         """Take up every model of the store and of the shelf that "*" stands for.
@@ -274,7 +274,9 @@ class Observer:
         self.polled_at = time.time()
         try:
             with self.board.stage(Stage.LIST):
-                self._listing = self.store.list(lambda model: EVERY_MODEL in names or model in names)
+                self._listing = self.store.list(
+                    lambda model: EVERY_MODEL in names or model in names, should_stop=self._should_stop
+                )
         except StoreError as error:
             self._store_error = error
         else:

@@ -9,7 +9,7 @@ from servesync.doctor.store_advice import advice_for
 from servesync.doctor.wire import speaks_tls
 from servesync.errors import Reason, StoreError, TransferError
 from servesync.settings import Store
-from servesync.store import Answer, Operation, Probe, caller, is_aws, signs_with, without_advice
+from servesync.store import Answer, Operation, Probe, caller, is_aws, odd_advice, signs_with, without_advice
 
 SKEW_DOUBTFUL_SECONDS: Final = 60
 SKEW_REFUSED_SECONDS: Final = 15 * 60
@@ -81,9 +81,19 @@ class StoreArea:
             yield self._no_listing(probe, answer, answer.error)
             return
         self.can_list = True
-        yield ok(Check.STORE_LIST, f"listing {self._store.url} works")
+        yield self._listing(answer)
         yield from self._bucket_is_right(answer)
         yield self._reading(probe, answer)
+
+    def _listing(self, answer: Answer) -> Finding:
+        if answer.is_version_1:
+            return warn(
+                Check.STORE_LIST,
+                f"listing {self._store.url} works, but only in version 1 of ListObjects",
+                "no more than one page of keys (usually 1,000) can be listed so: take a release of the store "
+                "that knows version 2 (list-type=2)",
+            )
+        return ok(Check.STORE_LIST, f"listing {self._store.url} works")
 
     def _no_listing(self, probe: Probe, answer: Answer, error: StoreError | TransferError) -> Finding:
         owner = self._store.expected_bucket_owner
@@ -94,6 +104,13 @@ class StoreArea:
                 f"the bucket {self._store.bucket} does not belong to the account {owner}",
                 "if store.url names the right bucket, correct store.expected_bucket_owner; if not, somebody "
                 "else has a bucket of this name: correct store.url",
+            )
+        paid = self._store.request_payer is not None
+        if denied and not paid and probe.list_some(self._store.prefix, pays=True).error is None:
+            return fail(
+                Check.STORE_LIST,
+                f"whoever reads the bucket {self._store.bucket} pays (Requester Pays)",
+                "set store.request_payer: requester, if that is meant",
             )
         return _trouble(error, Operation.LIST, answer.code, self._store, answer.region)
 
@@ -125,7 +142,9 @@ class StoreArea:
         if read.error.reason is Reason.OBJECT_ARCHIVED:
             advice = "restore it, and keep models out of the lifecycle rules that archive objects"
             return warn(Check.STORE_READ, text, advice)
-        return fail(Check.STORE_READ, text, advice_for(read.error, read.code, Operation.READ, self._store))
+        advice = advice_for(read.error, read.code, Operation.READ, self._store)
+        of_this_one = odd_advice(read.error)  # how it was uploaded; others may be readable
+        return (warn if of_this_one else fail)(Check.STORE_READ, text, advice)
 
 
 def _clock(answer: Answer) -> Finding | None:

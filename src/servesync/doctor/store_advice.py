@@ -5,7 +5,7 @@ from typing import Final
 
 from servesync.errors import Reason, StoreError, TransferError
 from servesync.settings import Store
-from servesync.store import Operation, without_advice
+from servesync.store import Operation, misplaced_bucket, odd_advice, without_advice
 
 _BY_CODE: Final = {
     "ExpiredToken": "the session has expired: log in again (aws sso login), or give the agent a role, which "
@@ -51,6 +51,12 @@ _TLS: Final = "check the store's certificate; AWS_CA_BUNDLE names the file of an
 
 def advice_for(error: StoreError | TransferError, code: str, operation: Operation, store: Store) -> str:
     """Return what the reader can do about `error`, met while doing `operation`."""
+    usual = odd_advice(error) or _usual(error, code, operation, store)
+    hint = misplaced_bucket(store, error.reason) if operation is Operation.LIST else ""
+    return f"{hint} If not: {usual}" if hint else usual
+
+
+def _usual(error: StoreError | TransferError, code: str, operation: Operation, store: Store) -> str:
     said = without_advice(error, operation)
     where = store.endpoint_url or "Amazon S3"
     match error.reason:
@@ -84,8 +90,10 @@ def _profile() -> str:
 def _permission(said: str, operation: Operation, store: Store) -> str:
     if "kms:" in said.lower():
         return "the objects are encrypted: allow kms:Decrypt on their key to the agent's role"
+    is_access_point = store.bucket.startswith("arn:")
+    bucket = store.bucket if is_access_point else f"arn:aws:s3:::{store.bucket}"
     if operation is Operation.READ:
-        return f"allow s3:GetObject on arn:aws:s3:::{store.bucket}/{store.prefix}* to the agent's role"
+        objects = f"{bucket}/object" if is_access_point else bucket
+        return f"allow s3:GetObject on {objects}/{store.prefix}* to the agent's role"
     condition = f" (with a condition on s3:prefix, it must admit {store.prefix}*)" if store.prefix else ""
-    bucket = f"arn:aws:s3:::{store.bucket}"
     return f"allow s3:ListBucket on {bucket}, the bucket itself and not its objects{condition}"

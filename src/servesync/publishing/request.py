@@ -164,6 +164,6 @@ def store_at(**fields: str | None) -> Store:
         return Store.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(name) for name in first["loc"]) or "endpoint_url"
-        text = f"the store's {where}: {first['msg']}"
+        where = "".join(f" {name}:" for name in first["loc"])
+        text = f"the store:{where} {first['msg']}"
         raise SettingsError(Reason.SETTINGS_INVALID, text) from error

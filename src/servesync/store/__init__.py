@@ -8,6 +8,7 @@ from servesync.store.explain import Misfit, explain
 from servesync.store.identity import Caller, Signing, authority, caller, is_aws, proxy_of, signs_with
 from servesync.store.keys import MANIFEST_ENDING, KeyPattern, manifest_key, manifest_key_at
 from servesync.store.listing import Listing, Settling
+from servesync.store.oddities import misplaced_bucket, odd_advice
 from servesync.store.port import StorePort
 from servesync.store.probe import Answer, Probe
 from servesync.store.s3 import MANIFEST_TO_COME, S3Store
@@ -39,6 +40,8 @@ __all__ = [
     "is_aws",
     "manifest_key",
     "manifest_key_at",
+    "misplaced_bucket",
+    "odd_advice",
     "proxy_of",
     "signs_with",
     "without_advice",

@@ -11,7 +11,8 @@ class Bounds:
     """What one request may cost before it is given up.
 
     `read_seconds` bounds silence, the floor bounds a drip that is never silent. `answer_bytes` and
-    `answer_seconds` are for answers that are no objects: a page of a listing, an error.
+    `answer_seconds` are for answers that are no objects: a page of a listing, an error. `listing_seconds` is
+    for all pages of one listing together.
     """
 
     connect_seconds: float = 5.0
@@ -20,6 +21,7 @@ class Bounds:
     floor_after_seconds: float = 15.0
     answer_bytes: int = 16 * MIB
     answer_seconds: float = 60.0
+    listing_seconds: float = 300.0
     list_attempts: int = 3
 
 

@@ -6,6 +6,7 @@ our bounds; only the body of an object is left to be read by the caller.
 """
 
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -19,13 +20,15 @@ import urllib3.exceptions
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
 from botocore.exceptions import ConnectionClosedError, CredentialRetrievalError, ReadTimeoutError
-from botocore.httpsession import URLLib3Session
+from botocore.handlers import validate_bucket_name
 from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies, parse_timestamp
 
+from servesync import buckets
 from servesync.deadline import Deadline, TookTooLong
 from servesync.settings import Fetch, Store
 from servesync.store.bounds import Bounds
+from servesync.store.connections import Connections
 from servesync.store.counting import OnRequest, counted, nobody_counts
 from servesync.store.named_files import check_authorities, check_role_token
 
@@ -35,7 +38,21 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES: Final = 256 * 1024
 NO_DELAY: Final = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-NEEDED_HEADERS: Final = frozenset({"content-length", "content-range", "etag"})
+NEEDED_HEADERS: Final = frozenset(
+    {
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "etag",
+        "x-goog-stored-content-encoding",
+    }
+)
+_DOUBTFUL: Final = re.compile(
+    rb"<(Size|LastModified)\s*/>|<Size>(?![0-9]{1,19}</Size>)[^<]*</Size>|<LastModified>"
+    rb"(?![0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{5,20}Z</LastModified>)(?P<time>[^<]*)</LastModified>"
+)
+"""A size in a listing that is none, and a time that may be none."""
 KEEP_ALIVE: Final = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
@@ -53,7 +70,7 @@ class Clients:
 
     listing: "S3Client"
     reading: "S3Client"
-    http: URLLib3Session
+    http: Connections
     credentials: Credentials | None = field(repr=False)
 
 
@@ -69,8 +86,7 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds, on_request: OnRequest = 
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
     session = boto3.session.Session(region_name=store.region, botocore_session=core)
     _, frozen = read_credentials(core)
-    make_http: Any = URLLib3Session  # its stubs are narrower than it is
-    http = make_http(
+    http = Connections(
         verify=core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True,
         proxies=get_environ_proxies(store.endpoint_url or "https://s3.amazonaws.com"),
         timeout=(bounds.connect_seconds, bounds.read_seconds),
@@ -82,10 +98,21 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds, on_request: OnRequest = 
         made = session.client("s3", endpoint_url=store.endpoint_url, config=_config(store, attempts))
         handler: Any = _sender(http, bounds, on_request)
         made.meta.events.register("before-send.s3", handler)
+        if buckets.is_tenants(store.bucket):  # Ceph's names, which the settings have checked
+            made.meta.events.unregister("before-parameter-build.s3", validate_bucket_name)
         return made
 
     credentials = Credentials(frozen.access_key, frozen.secret_key, frozen.token) if frozen else None
     return Clients(client(bounds.list_attempts), client(1), http, credentials)
+
+
+def bucket_of(store: Store) -> dict[str, Any]:
+    """Return the bucket as boto3 wants it, and its owner and who pays as the settings have them."""
+    owner, payer = store.expected_bucket_owner, store.request_payer
+    found: dict[str, Any] = {"Bucket": store.bucket}
+    return (
+        found | ({"ExpectedBucketOwner": owner} if owner else {}) | ({"RequestPayer": payer} if payer else {})
+    )
 
 
 def _timestamp(text: str) -> datetime:
@@ -94,6 +121,15 @@ def _timestamp(text: str) -> datetime:
         return datetime.fromisoformat(text)
     except (ValueError, TypeError):
         return parse_timestamp(text)
+
+
+def _only_times(doubtful: re.Match[bytes]) -> bytes:
+    """Return a time as it is, and nothing for what is none: botocore would give up the whole page."""
+    try:
+        _timestamp((doubtful["time"] or b"").decode())
+    except (ValueError, OverflowError, RuntimeError):
+        return b""
+    return doubtful[0]
 
 
 def read_credentials(core: botocore.session.Session) -> tuple[str, Any]:
@@ -117,7 +153,7 @@ def _config(store: Store, attempts: int) -> Config:
     make: Any = Config  # its stubs do not know all of these
     config: Config = make(
         retries={"mode": "standard", "total_max_attempts": attempts},
-        s3={"addressing_style": "path" if store.endpoint_url else "auto"},
+        s3={"addressing_style": _addressing_style(store)},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         ignore_configured_endpoint_urls=True,  # the settings say where the store is, not AWS_ENDPOINT_URL
@@ -126,7 +162,13 @@ def _config(store: Store, attempts: int) -> Config:
     return config
 
 
-def _sender(http: URLLib3Session, bounds: Bounds, on_request: OnRequest) -> Callable[..., AWSResponse]:
+def _addressing_style(store: Store) -> str:
+    """Return what botocore is to do: without a wish in the settings, by path at all stores but Amazon's."""
+    wanted = store.addressing_style
+    return "path" if wanted == "auto" and store.endpoint_url else wanted
+
+
+def _sender(http: Connections, bounds: Bounds, on_request: OnRequest) -> Callable[..., AWSResponse]:
     """Return the handler of `before-send` that sends, and reads what is no object."""
     deadline = Deadline(bounds.answer_seconds, "servesync-lists")
 
@@ -150,16 +192,17 @@ def _sender(http: URLLib3Session, bounds: Bounds, on_request: OnRequest) -> Call
             answer.raw.close()
         if event_name.endswith(".ListObjectsV2") and answer.status_code < 300:  # noqa: PLR2004 (success)
             _check_is_listing(body)
+            body = _DOUBTFUL.sub(_only_times, body)
         headers: Any = answer.headers
         return AWSResponse(request.url, answer.status_code, headers, _Body(body))
 
     return send
 
 
-def _within(deadline: Deadline, http: URLLib3Session, request: AWSPreparedRequest) -> AWSResponse:
+def _within(deadline: Deadline, http: Connections, request: AWSPreparedRequest) -> AWSResponse:
     """Send a request whose answer's head must be there in time: a head that drips is never silent."""
     try:
-        return deadline.call(lambda: http.send(request))
+        return deadline.call(lambda: http.send(request), lambda late: late.raw.close())
     except TookTooLong as error:
         raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
 

@@ -17,8 +17,9 @@ from isal.isal_zlib import crc32
 from servesync.errors import Reason, StoreError, SyncError, TransferError
 from servesync.settings import Fetch, Store
 from servesync.store.bounds import Bounds
-from servesync.store.client import Clients, connect
+from servesync.store.client import Clients, bucket_of, connect
 from servesync.store.errors_s3 import Operation, translated
+from servesync.store.heads import head_object
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -76,8 +77,7 @@ class Door:
     @property
     def bucket(self) -> dict[str, Any]:
         """The bucket, as boto3 wants it."""
-        owner = self._store.expected_bucket_owner
-        return {"Bucket": self._store.bucket} | ({"ExpectedBucketOwner": owner} if owner else {})
+        return bucket_of(self._store)
 
     @contextmanager
     def asking(self, key: str) -> Iterator["S3Client"]:
@@ -127,7 +127,7 @@ class Door:
             with translated(f"looking at {key!a:.200}", Operation.READ):
                 clients = self._connected()
                 client = clients.listing if patient else clients.reading
-                answer = client.head_object(**self.where(key))
+                answer = head_object(client, self.where(key))
         except SyncError as error:
             return False if error.reason is Reason.OBJECT_GONE else None
         found = {name.lower(): value for name, value in answer["Metadata"].items()}.get(WORD)
@@ -154,7 +154,7 @@ class Door:
         """
         try:
             with translated(f"looking at {key!a:.200}", Operation.READ):
-                self._connected().listing.head_object(**self.where(key))
+                head_object(self._connected().listing, self.where(key))
         except TransferError as error:
             if error.reason is Reason.OBJECT_GONE:
                 return True

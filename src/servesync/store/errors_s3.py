@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from servesync.errors import Reason, StoreError, TransferError
+from servesync.store.oddities import odd_advice, oddity
 
 _CODES: Final[Mapping[str, Reason]] = {
     "AccessDenied": Reason.STORE_DENIED,
@@ -37,7 +38,9 @@ _CODES: Final[Mapping[str, Reason]] = {
     "301": Reason.STORE_WRONG_REGION,
     "302": Reason.STORE_BAD_ANSWER,
     "303": Reason.STORE_BAD_ANSWER,
+    "405": Reason.STORE_BAD_ANSWER,
     "407": Reason.STORE_BAD_ANSWER,
+    "501": Reason.STORE_BAD_ANSWER,
     "511": Reason.STORE_BAD_ANSWER,
     "MethodNotAllowed": Reason.STORE_BAD_ANSWER,
     "NotImplemented": Reason.STORE_BAD_ANSWER,
@@ -77,7 +80,8 @@ _TYPES: Final[tuple[tuple[type[Exception], Reason], ...]] = (
     (foreign.ConnectionError, Reason.STORE_UNREACHABLE),
 )
 _ADVICE: Final[Mapping[Reason, str]] = {
-    Reason.STORE_DENIED: "the agent needs {permission}; check its policy, the bucket's, and the owner",
+    Reason.STORE_DENIED: "the agent needs {permission}; check its policy, the bucket's, and the owner "
+    "(and store.request_payer, if whoever reads this bucket pays)",
     Reason.STORE_CREDENTIALS: "check the agent's AWS credentials (environment, profile, role)",
     Reason.STORE_NOT_FOUND: "check the bucket in store.url",
     Reason.STORE_WRONG_REGION: "set store.region to the bucket's region",
@@ -105,7 +109,13 @@ _ADVICE_ON_WRITES: Final[Mapping[Reason, str]] = {
 }
 """What a person is told who publishes: nothing is tried again by itself."""
 _OF_TRANSFER: Final = frozenset(
-    {Reason.OBJECT_CHANGED, Reason.OBJECT_GONE, Reason.OBJECT_ARCHIVED, Reason.TRANSFER_BROKEN}
+    {
+        Reason.OBJECT_CHANGED,
+        Reason.OBJECT_GONE,
+        Reason.OBJECT_ARCHIVED,
+        Reason.OBJECT_ENCRYPTED,
+        Reason.TRANSFER_BROKEN,
+    }
 )
 _SECRETS: Final = re.compile(
     r"(?i)(AKIA|ASIA)[A-Z0-9]{12,}"
@@ -150,8 +160,9 @@ def translated(doing: str, operation: Operation) -> Iterator[None]:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         said = _shown(str(details.get("Message", "")), MAX_DETAIL_CHARACTERS)
         detail = f"{code or status}: {said}"  # together, "ExpiredToken: " would hide what follows
-        reason = _reason(error.operation_name, code, status, operation)
-        raise _error(reason, doing, detail, operation, code=code, status=status) from error
+        odd = oddity(code or str(status), said, operation.value)
+        reason, advice = odd or (_reason(error.operation_name, code, status, operation), "")
+        raise _error(reason, doing, detail, advice or operation, code=code, status=status) from error
     except (BotoCoreError, ResponseParserError) as error:
         reason = next((ours for kind, ours in _TYPES if isinstance(error, kind)), Reason.STORE_FAILED)
         if operation is Operation.LIST and reason is Reason.TRANSFER_BROKEN:
@@ -186,9 +197,10 @@ def _detail(error: Exception) -> str:
 
 
 def _error(
-    reason: Reason, doing: str, detail: str, operation: Operation, **facts: str | int
+    reason: Reason, doing: str, detail: str, advised: Operation | str, **facts: str | int
 ) -> StoreError | TransferError:
-    advice = _advice(reason, operation)
+    """Return our error, with the advice that is given, or that there is for what was being done."""
+    advice = _advice(reason, advised) if isinstance(advised, Operation) else advised
     kind = TransferError if reason in _OF_TRANSFER else StoreError
     return kind(reason, f"{doing}: {detail}: {advice}", **facts)
 
@@ -200,7 +212,7 @@ def _advice(reason: Reason, operation: Operation) -> str:
 
 def without_advice(error: StoreError | TransferError, operation: Operation) -> str:
     """Return what such an error says, for a caller that has better advice."""
-    advice = _advice(error.reason, operation)
+    advice = odd_advice(error) or _advice(error.reason, operation)
     return str(error).removesuffix(f": {advice}")
 
 

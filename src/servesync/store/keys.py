@@ -73,7 +73,8 @@ class KeyPattern:
             return False
         if key == "" or key.endswith(("/", FOLDER_ENDING)):
             return True
-        return self.parse(key) is None and any(folder.fullmatch(key) for folder in self._folders)
+        is_empty = size == 0  # one that is listed without a size may be anything
+        return is_empty and self.parse(key) is None and any(folder.fullmatch(key) for folder in self._folders)
 
     def stem(self, model: Model, version: Version) -> str:
         """Return the key of a version without its ending."""

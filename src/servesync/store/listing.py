@@ -11,7 +11,7 @@ from servesync.errors import Reason, ReleaseRefused, SyncError
 from servesync.plan.paths import MODEL_FILES
 from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
 from servesync.store.guesses import find_deeper
-from servesync.store.keys import MANIFEST_ENDING, KeyKind, KeyPattern, manifest_key
+from servesync.store.keys import MANIFEST_ENDING, KeyKind, KeyPattern, ParsedKey, manifest_key
 from servesync.store.placeholders import without_placeholders
 
 EXAMPLES: Final = 5
@@ -47,6 +47,8 @@ class _Found:
     archives: dict[str, StoredObject] = field(default_factory=dict)
     manifests: dict[str, StoredObject] = field(default_factory=dict)
     members: dict[str, StoredObject] = field(default_factory=dict)
+    unreadable: str = ""
+    """A key that the store lists without a size or an ETag, if there is one."""
 
     @property
     def folders(self) -> set[str]:
@@ -70,36 +72,49 @@ class Grouping:
         self._ignored = 0
         self._examples: list[str] = []
 
-    def add(self, key: str, size: int, etag: str, modified: float | None = None) -> bool:
+    def add(self, key: str, size: int | None, etag: str | None, modified: float | None = None) -> bool:
         """Take in one key of the listing; False if it was there before, which no listing does.
 
-        An empty object that stands for a folder counts for nothing, another empty file counts.
+        An empty object that stands for a folder counts for nothing, another empty file counts. Size and ETag
+        are needed of what belongs to a wanted release only: without them that release has a problem.
         """
         relative = key.removeprefix(self._prefix)
         if self._pattern.is_marker(relative, size):
             return True
         parsed = self._pattern.parse(relative)
-        place = channel.parse_key(relative) if parsed is None else None
-        if place is not None:
-            return self._add_channel(*place, StoredObject(key, size, etag))
+        path = parsed.path if parsed else ""
+        item = StoredObject(key, size, etag, path, modified) if size is not None and etag else None
         if parsed is None:
-            self._ignore(relative)
-            return True
+            return self._add_other(relative, item)
         if not self._wants(parsed.model):
             return True
-        where = (parsed.model, parsed.version)
-        found = self._found.setdefault(where, _Found())
-        known = len(found.archives) + len(found.manifests) + len(found.members)
+        found = self._found.setdefault((parsed.model, parsed.version), _Found())
+        if item is None:
+            found.unreadable = found.unreadable or key
+            return True
+        return self._add_to(found, parsed, item)
+
+    def _add_to(self, found: _Found, parsed: ParsedKey, item: StoredObject) -> bool:
         if parsed.kind is KeyKind.ARCHIVE:
-            found.archives[key] = StoredObject(key, size, etag, modified_at=modified)
+            kept = found.archives
         elif parsed.kind is KeyKind.MANIFEST:
-            found.manifests[key] = StoredObject(key, size, etag, modified_at=modified)
+            kept = found.manifests
         else:
             if len(found.members) >= self._max_members:
-                self._too_many.add(where)
+                self._too_many.add((parsed.model, parsed.version))
                 return True
-            found.members[key] = StoredObject(key, size, etag, parsed.path, modified)
-        return len(found.archives) + len(found.manifests) + len(found.members) > known
+            kept = found.members
+        fresh = item.key not in kept
+        kept[item.key] = item
+        return fresh
+
+    def _add_other(self, relative: str, item: StoredObject | None) -> bool:
+        """Take in a key of no release: that of a channel, or one that is ignored."""
+        place = channel.parse_key(relative)
+        if place is not None and item is not None:
+            return self._add_channel(*place, item)
+        self._ignore(relative)
+        return True
 
     def _add_channel(self, model: Model, name: str, item: StoredObject) -> bool:
         if not self._wants(model):
@@ -124,7 +139,7 @@ class Grouping:
         remains: dict[Model, list[Release]] = {}
         problems: dict[tuple[Model, Version], SyncError] = {}
         for (model, version), found in sorted(self._found.items()):
-            if found.members and not (found.archives or found.manifests or found.folders):
+            if found.members and not (found.archives or found.manifests or found.folders or found.unreadable):
                 continue  # nothing but empty objects
             try:
                 release = self._release(model, version, found)
@@ -147,6 +162,12 @@ class Grouping:
         )
 
     def _release(self, model: Model, version: Version, found: _Found) -> Release:
+        if found.unreadable:
+            text = (
+                f"the store lists {found.unreadable!a} without a size or an ETag, so nobody can tell what is "
+                "read: upload it again; if the store always lists it so, publish under a new number"
+            )
+            raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
         sources = sorted(found.archives) + sorted(found.folders)
         if len(sources) > 1:
             shown = ", ".join(ascii(source) for source in sources[:EXAMPLES])

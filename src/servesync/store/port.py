@@ -23,11 +23,12 @@ class ObjectFacts:
 class StorePort(Protocol):
     """A store of releases."""
 
-    def list(self, wants: Callable[[Model], bool]) -> Listing:
+    def list(self, wants: Callable[[Model], bool], *, should_stop: Callable[[], bool]) -> Listing:
         """Return what the store offers for the models that are wanted.
 
         Raises:
             StoreError: the store did not answer with a complete listing.
+            Stopped: `should_stop` said so.
         """
 
     def describe(self, item: StoredObject) -> ObjectFacts:

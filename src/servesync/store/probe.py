@@ -12,8 +12,9 @@ from botocore.exceptions import ClientError
 from servesync.errors import StoreError, TransferError
 from servesync.settings import Fetch, Store
 from servesync.store.bounds import Bounds
-from servesync.store.client import Clients, connect
+from servesync.store.client import Clients, bucket_of, connect
 from servesync.store.errors_s3 import Operation, translated
+from servesync.store.oddities import check_as_stored
 
 PATIENCE: Final = Bounds(connect_seconds=5.0, read_seconds=10.0, answer_seconds=20.0, list_attempts=1)
 
@@ -24,6 +25,7 @@ class Answer:
 
     `code`: the error's name as S3 gives it. `region`: that of the bucket, if the store says so.
     `skew_seconds`: how far the store's clock is ahead of ours. `keys`: what a listing began with.
+    `is_version_1`: the listing is one of ListObjects before version 2.
     """
 
     error: StoreError | TransferError | None = None
@@ -31,6 +33,7 @@ class Answer:
     region: str = ""
     skew_seconds: float | None = None
     keys: tuple[str, ...] = ()
+    is_version_1: bool = False
 
 
 class Probe:
@@ -50,12 +53,22 @@ class Probe:
             self._clients.http.close()
             self._clients = None
 
-    def list_some(self, prefix: str, *, for_owner: bool = True, at_most: int = 1) -> Answer:
-        """Ask for the first keys below `prefix`; `for_owner`: only if the bucket is the expected owner's."""
+    def list_some(
+        self, prefix: str, *, for_owner: bool = True, pays: bool = False, at_most: int = 1
+    ) -> Answer:
+        """Ask for the first keys below `prefix`.
+
+        `for_owner`: only if the bucket is the expected owner's. `pays`: whoever asks pays for it, also if
+        the settings do not say so.
+        """
+        more = ({} if for_owner else {"expected_bucket_owner": None}) | (
+            {"request_payer": "requester"} if pays else {}
+        )
+        store = self._store.model_copy(update=more)
         return self._ask(
             Operation.LIST,
             lambda clients: clients.listing.list_objects_v2(
-                Bucket=self._store.bucket, Prefix=prefix, MaxKeys=at_most, **self._owner(for_owner)
+                Prefix=prefix, MaxKeys=at_most, **bucket_of(store)
             ),
         )
 
@@ -63,17 +76,12 @@ class Probe:
         """Ask for the first byte of an object."""
 
         def call(clients: Clients) -> Mapping[str, Any]:
-            answer = clients.reading.get_object(
-                Bucket=self._store.bucket, Key=key, Range="bytes=0-0", **self._owner(for_owner=True)
-            )
+            answer = clients.reading.get_object(Key=key, Range="bytes=0-0", **bucket_of(self._store))
             answer["Body"].close()
+            check_as_stored(_DOING[Operation.READ], answer["ResponseMetadata"]["HTTPHeaders"])
             return answer
 
         return self._ask(Operation.READ, call)
-
-    def _owner(self, for_owner: bool) -> dict[str, Any]:  # noqa: FBT001 (private)
-        owner = self._store.expected_bucket_owner
-        return {"ExpectedBucketOwner": owner} if owner and for_owner else {}
 
     def _ask(self, operation: Operation, call: Callable[[Clients], Any]) -> Answer:
         started = time.time()
@@ -100,6 +108,7 @@ def _answer(said: Mapping[str, Any], now: float, error: StoreError | TransferErr
         region=str(headers.get("x-amz-bucket-region") or details.get("Region", "")),
         skew_seconds=_skew(str(headers.get("date", "")), now),
         keys=tuple(str(item.get("Key", "")) for item in said.get("Contents", ())),
+        is_version_1="IsTruncated" in said and "KeyCount" not in said,
     )
 
 

@@ -3,9 +3,8 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import unquote_plus
 
 import urllib3.exceptions
 
@@ -14,21 +13,32 @@ from servesync.plan.versions import Model, StoredObject
 from servesync.settings import Fetch, Limits, Store
 from servesync.store.bounds import Bounds, SpeedFloor
 from servesync.store.checksums import checksum_of
-from servesync.store.client import BLOCK_BYTES, Clients, connect
+from servesync.store.client import BLOCK_BYTES, Clients, bucket_of, connect
 from servesync.store.counting import OnRequest, nobody_counts
 from servesync.store.errors_s3 import Operation, bad_answer, translated
+from servesync.store.heads import head_object
 from servesync.store.keys import KeyPattern
 from servesync.store.listing import Grouping, Listing, modified_at
+from servesync.store.oddities import check_as_stored, misplaced_bucket
+from servesync.store.pages import pages
 from servesync.store.port import ObjectFacts
+from servesync.store.substitutes import check_no_page
 
 if TYPE_CHECKING:
     from urllib3.response import HTTPResponse
 
-MAX_PAGES: Final = 10_000
 MANIFEST_TO_COME: Final = "servesync-manifest"
 """The metadata key of an archive whose manifest is uploaded after it."""
 _RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.ASCII)
 _T = TypeVar("_T")
+
+
+def _look_away(_key: str, _size: int) -> None:
+    """See nothing."""
+
+
+def _go_on() -> bool:
+    return False
 
 
 class S3Store:
@@ -48,77 +58,54 @@ class S3Store:
         self._bounds = bounds or Bounds()
         self._on_request = on_request
         self._pattern = KeyPattern(store.key_pattern)
-        owner = store.expected_bucket_owner
-        self._owner: dict[str, Any] = {"ExpectedBucketOwner": owner} if owner else {}
+        self._bucket = bucket_of(store)
         self._clients: Clients | None = None
         self._lock = threading.Lock()
 
     # -- listing --------------------------------------------------------------------------------------
 
-    def list(self, wants: Callable[[Model], bool], see: Callable[[str, int], None] | None = None) -> Listing:
+    def list(
+        self,
+        wants: Callable[[Model], bool],
+        see: Callable[[str, int], None] = _look_away,
+        should_stop: Callable[[], bool] = _go_on,
+    ) -> Listing:
         """Return all that lies below the prefix for wanted models.
 
-        `see` is called with every key, without the prefix, and its size in bytes.
+        `see` is called with every key, without the prefix, and its size in bytes (0 if the store tells none).
 
         Raises:
             StoreError: there was no complete listing; what was read of it counts for nothing.
+            Stopped: `should_stop` said so, which is asked before each page of 1,000 keys.
         """
-        return self._ask(
-            f"listing {self._store.url}", Operation.LIST, lambda clients: self._list(clients, wants, see)
-        )
 
-    def _list(
-        self, clients: Clients, wants: Callable[[Model], bool], see: Callable[[str, int], None] | None
-    ) -> Listing:
-        doing = f"listing {self._store.url}"
-        grouping = Grouping(self._pattern, self._store.prefix, wants, self._limits.max_members)
-        requests = 0
-        for page in self._pages(clients, doing):
-            requests += 1
-            for item in page.get("Contents", ()):
-                key, size, etag = item.get("Key"), item.get("Size", -1), item.get("ETag")
-                if not key or size < 0 or not etag:
-                    raise bad_answer(doing, f"the key {key!a:.80} has no size or no ETag")
-                if not key.startswith(self._store.prefix):
-                    raise bad_answer(doing, f"the key {key!a:.80} is not below the prefix")
-                if not grouping.add(key, size, etag, modified_at(item.get("LastModified"))):
-                    raise bad_answer(doing, f"the key {key!a:.80} comes twice")
-                if see is not None:
-                    see(key.removeprefix(self._store.prefix), size)
-        return grouping.finish(requests)
+        def call(clients: Clients) -> Listing:
+            grouping = Grouping(self._pattern, self._store.prefix, wants, self._limits.max_members)
+            requests = 0
+            for page in pages(clients.listing, self._store, self._bounds, should_stop):
+                requests += 1
+                for item in page.get("Contents", ()):
+                    self._take(grouping, item, see)
+            return grouping.finish(requests)
 
-    def _pages(self, clients: Clients, doing: str) -> Iterator[Mapping[str, Any]]:
-        """Yield the pages of one listing; the keys may have any order, as not every store sorts them."""
-        tokens: set[str] = set()
-        continued: dict[str, Any] = {}
-        for _ in range(MAX_PAGES):
-            page = self._page(clients, doing, continued)
-            yield page
-            token = page.get("NextContinuationToken")
-            if not page["IsTruncated"]:
-                if token:
-                    raise bad_answer(doing, "the listing says that it ends, and where it goes on")
-                return
-            if not token or token in tokens:
-                raise bad_answer(doing, "the listing says that it goes on, but not where")
-            tokens.add(token)
-            continued = {"ContinuationToken": token}
-        raise bad_answer(doing, f"the listing does not end after {MAX_PAGES} pages")
-
-    def _page(self, clients: Clients, doing: str, continued: Mapping[str, Any]) -> Mapping[str, Any]:
-        ours = self._store.prefix
         try:
-            page: Mapping[str, Any] = clients.listing.list_objects_v2(
-                Bucket=self._store.bucket, Prefix=ours, **self._owner, **continued
-            )
-        except ValueError as error:  # what botocore's parser makes of a number or a date that is none
-            raise bad_answer(doing, "the answer is no listing") from error
-        if page.get("Name") != self._store.bucket or not isinstance(page.get("IsTruncated"), bool):
-            raise bad_answer(doing, "the answer is no listing of this bucket")
-        # Some stores send the prefix as it is though botocore asks for it encoded, and decodes it.
-        if page.get("Prefix", ours) not in {ours, unquote_plus(ours)}:
-            raise bad_answer(doing, "the answer is the listing of another prefix")
-        return page
+            return self._ask(f"listing {self._store.url}", Operation.LIST, call)
+        except StoreError as error:
+            hint = misplaced_bucket(self._store, error.reason)
+            if not hint:
+                raise
+            raise StoreError(error.reason, f"{error}; {hint}", **error.facts) from error
+
+    def _take(self, grouping: Grouping, item: Mapping[str, Any], see: Callable[[str, int], None]) -> None:
+        doing = f"listing {self._store.url}"
+        key, size = item.get("Key"), item.get("Size")
+        if not key:
+            raise bad_answer(doing, "an entry has no key")
+        if not key.startswith(self._store.prefix):
+            raise bad_answer(doing, f"the key {key!a:.80} is not below the prefix")
+        if not grouping.add(key, size, item.get("ETag"), modified_at(item.get("LastModified"))):
+            raise bad_answer(doing, f"the key {key!a:.80} comes twice")
+        see(key.removeprefix(self._store.prefix), size or 0)
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -157,13 +144,8 @@ class S3Store:
         doing = f"looking at {item.key!a:.200}"
 
         def call(clients: Clients) -> Mapping[str, Any]:
-            return clients.listing.head_object(
-                Bucket=self._store.bucket,
-                Key=item.key,
-                IfMatch=item.etag,
-                ChecksumMode="ENABLED",
-                **self._owner,
-            )
+            asked = self._bucket | {"Key": item.key, "IfMatch": item.etag, "ChecksumMode": "ENABLED"}
+            return head_object(clients.listing, asked)
 
         answer = self._ask(doing, Operation.READ, call)
         if not answer.get("ETag"):
@@ -186,15 +168,15 @@ class S3Store:
         doing = f"reading {item.key!a:.200}"
         last = offset + len(buffer) - 1
         answer: Mapping[str, Any] = clients.reading.get_object(
-            Bucket=self._store.bucket,
+            **self._bucket,
             Key=item.key,
             Range=f"bytes={offset}-{last}",
             IfMatch=item.etag,
-            **self._owner,
         )
         with answer["Body"] as body:  # entered, it is the connection's own response: no extra copy
             _check_head(doing, answer, item, (offset, last))
             self._fill(doing, body, buffer, should_stop)
+        check_no_page(doing, item, offset, buffer, answer.get("ContentType", ""))
 
     def _fill(
         self, doing: str, raw: "HTTPResponse", buffer: memoryview, should_stop: Callable[[], bool]
@@ -261,6 +243,7 @@ def _check_head(doing: str, answer: Mapping[str, Any], item: StoredObject, wante
     """Make sure that the answer is the range that was asked for, of the object that was listed."""
     status = answer["ResponseMetadata"]["HTTPStatusCode"]
     found = _RANGE.fullmatch(answer.get("ContentRange", ""))
+    check_as_stored(doing, answer["ResponseMetadata"]["HTTPHeaders"])
     if status != 206 or found is None:  # noqa: PLR2004 (Partial Content)
         raise bad_answer(doing, f"HTTP {status} without the range that was asked for")
     if answer.get("ETag", "").strip('"') != item.etag.strip('"') or int(found[3]) != item.size:

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 from servesync.errors import Reason, ReleaseRefused
+from servesync.lookalikes import lookalike
 from servesync.settings import Limits
 from servesync.unpack import gzip_stream, tar_header, zstd_stream
 from servesync.unpack.refusal import shown
@@ -73,6 +74,10 @@ def _sniff(source: ByteSource, what: str) -> Format:
         return Format.ZSTD
     if tar_header.looks_like_tar(head):
         return Format.TAR
+    found = lookalike(head)
+    if found is not None:
+        text = f"{what} is {found.name}: {found.advice}"
+        raise ReleaseRefused(Reason.ARCHIVE_FORMAT, text, looks_like=found.name)
     for magic, name in _OTHERS:
         if head.lstrip().startswith(magic):
             raise _no_archive(what, name)

@@ -9,6 +9,7 @@ from servesync.verify.asset_files import check_asset_files
 from servesync.verify.bundle import Bundle, read_bundle, shard_name
 from servesync.verify.deeper import model_below
 from servesync.verify.initialization import uninitialized_variables
+from servesync.verify.pointers import check_pointers, refuse_lookalike
 from servesync.verify.saved_model import SERVE, Graph, opened, read_graphs
 from servesync.verify.wire import Malformed, fields
 
@@ -39,6 +40,7 @@ def verify_structure(root: Path) -> ModelFacts:
         OSError: a file cannot be read.
     """
     graph = serving_graph(root)
+    check_pointers(root)
     check_asset_files(root, graph.assets, AGAIN)
     _check_debug_info(root)
     bundle = read_index(root)
@@ -70,6 +72,7 @@ def serving_graph(root: Path) -> Graph:
         advice = f"the model lies deeper, in {deeper!a}: give that directory" if deeper else AGAIN
         text = f"there is no saved_model.pb{found}; {advice}"
         raise ReleaseRefused(Reason.SAVED_MODEL_MISSING, text)
+    refuse_lookalike(path, "saved_model.pb", Reason.SAVED_MODEL_CORRUPT)
     try:
         with opened(path) as data:
             graphs = read_graphs(data)
@@ -93,6 +96,7 @@ def read_index(root: Path) -> Bundle | None:
     path = root / INDEX
     if not path.is_file():
         return None
+    refuse_lookalike(path, INDEX, Reason.VARIABLES_INDEX_CORRUPT)
     try:
         with opened(path) as data:
             return read_bundle(data)
@@ -189,6 +193,7 @@ def _check_shards(root: Path, bundle: Bundle) -> None:
         raise ReleaseRefused(Reason.VARIABLES_SHARD_MISSING, text, files=extra[:5])
     wrong = [name for name in sorted(expected) if expected[name] != found[name]]
     if wrong:
+        refuse_lookalike(root / "variables" / wrong[0], f"variables/{wrong[0]}", Reason.VARIABLES_SHARD_SIZE)
         details = _few([f"{name} has {found[name]} bytes, not {expected[name]}" for name in wrong])
         raise ReleaseRefused(
             Reason.VARIABLES_SHARD_SIZE, f"the data does not fit the index: {details}; {AGAIN}"

@@ -1,0 +1,59 @@
+"""Files that are there in name only: Git LFS pointers, and what an upload has left in place of content."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from servesync.errors import Reason, ReleaseRefused
+from servesync.lookalikes import HEAD_BYTES, LFS_POINTER, POINTER, lookalike
+
+MAX_POINTER_BYTES: Final = 1024
+"""By Git LFS's own specification a pointer is smaller."""
+_REASONS: Final = (
+    ("saved_model.pb", Reason.SAVED_MODEL_CORRUPT),
+    ("variables/variables.index", Reason.VARIABLES_INDEX_CORRUPT),
+    ("variables/variables.data-", Reason.VARIABLES_SHARD_SIZE),
+)
+
+
+def refuse_lookalike(path: Path, name: str, reason: Reason) -> None:
+    """Say what a file is that cannot be what it should be, if that can be told by how it begins.
+
+    Raises:
+        ReleaseRefused: it is known, and the text says what to do.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        found = lookalike(file.read(HEAD_BYTES))
+    if found is not None:
+        raise ReleaseRefused(reason, f"{name} is {found.name}: {found.advice}")
+
+
+def check_pointers(root: Path) -> None:
+    """Make sure that no file of a version is a Git LFS pointer; an asset would be served as it is.
+
+    Raises:
+        ReleaseRefused: one is; the reason is that of a file which is damaged, or `RELEASE_INCOMPLETE`.
+        OSError: a file cannot be read.
+    """
+    for path in _small_files(str(root)):
+        with open(path, "rb") as file:  # noqa: PTH123 (thousands of files: each `Path` costs)
+            if not file.read(len(LFS_POINTER)).startswith(LFS_POINTER):
+                continue
+        name = os.path.relpath(path, root)
+        reason = next(
+            (found for prefix, found in _REASONS if name.startswith(prefix)), Reason.RELEASE_INCOMPLETE
+        )
+        raise ReleaseRefused(reason, f"{name!a:.200} is {POINTER.name}: {POINTER.advice}")
+
+
+def _small_files(folder: str) -> Iterator[str]:
+    """Yield the regular files below a folder that may be pointers, in a fixed order."""
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _small_files(entry.path)
+        elif entry.is_file(follow_symlinks=False) and 0 < entry.stat().st_size < MAX_POINTER_BYTES:
+            yield entry.path
