@@ -148,15 +148,8 @@ class Executor:
 
     def _set_aside(self, release: Release, staged: Staged, short: Shortage) -> None:
         """Keep a proven version in the reserve until the server's memory has room for it."""
-        proven = Proven(
-            staged.unpacked.content,
-            staged.tensor_bytes,
-            staged.proven_by,
-            datetime.now(UTC),
-            staged.signatures,
-        )
         reserve = Reserve(self.observer.workspace, release.model)
-        record = reserve.set_aside(staged.unpacked.root, release, proven, self.check)
+        record = reserve.set_aside(staged.unpacked.root, release, _proven(staged), self.check)
         spare = self.observer.admission.awaited(release.model) | {release.version}
         reserve.trim(self.observer.settings.reserve.keep, spare)
         self.empty_trash()
@@ -172,9 +165,7 @@ class Executor:
         self, view: ModelView, action: Install | Repair, shelf: Shelf, staged: Staged, before: str
     ) -> Record:
         release = view.offered[action.version]
-        tree, content = staged.unpacked.root, staged.unpacked.content
-        now = datetime.now(UTC)
-        proven = Proven(content, staged.tensor_bytes, staged.proven_by, now, staged.signatures)
+        tree, proven = staged.unpacked.root, _proven(staged)
         if isinstance(action, Repair):
             return shelf.replace(tree, release, proven, before)
         present = view.inventory.versions.get(action.version)
@@ -370,3 +361,15 @@ class Executor:
                 repeats=repeats,
                 facts=facts,
             )
+
+
+def _proven(staged: Staged) -> Proven:
+    unpacked = staged.unpacked
+    return Proven(
+        unpacked.content,
+        staged.tensor_bytes,
+        staged.proven_by,
+        datetime.now(UTC),
+        staged.signatures,
+        unpacked.stamps,
+    )

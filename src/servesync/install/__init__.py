@@ -1,6 +1,6 @@
 """The shelf and the workspace: what lies on disk, and the one way onto the shelf."""
 
-from servesync.install.content import hash_tree
+from servesync.install.content import hash_tree, prove_staged
 from servesync.install.lock import Lock, lock_holder
 from servesync.install.positions import Position, Positions
 from servesync.install.records import Record
@@ -24,4 +24,5 @@ __all__ = [
     "awaited_back",
     "hash_tree",
     "lock_holder",
+    "prove_staged",
 ]

@@ -11,8 +11,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from servesync import disk
-from servesync.install.content import Stamp
-from servesync.plan.versions import Content, FileFact, ProvenBy, Version, parse_canonical
+from servesync.plan.versions import Content, FileFact, ProvenBy, Stamp, Version, parse_canonical
 from servesync.settings import Signature
 
 MAX_RECORD_BYTES = 64 << 20

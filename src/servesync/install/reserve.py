@@ -7,7 +7,7 @@ from pathlib import Path
 
 from servesync import disk
 from servesync.install import records
-from servesync.install.content import hash_tree, stamps
+from servesync.install.content import hash_tree, prove_staged, stamps
 from servesync.install.records import Record
 from servesync.install.shelf import Proven, record_of
 from servesync.install.workspace import Workspace
@@ -114,13 +114,15 @@ class Reserve:
 
         Raises:
             ReleaseRefused: `RELEASE_TOO_BIG`: it has more files than a record can hold.
+            DiskError: `DISK_FAILED`: somebody else changed the tree; the reserve is untouched.
             OSError: the disk refused; the tree is still in staging, or already in the reserve.
         """
         record = record_of(release, proven)
         disk.sync_tree(staged, check)
+        staged_stamps = prove_staged(staged, proven.content, proven.stamps, check)
         self.drop(release.version)
         disk.make_dir(self.path, 0o700)
-        found = {"state": "installed", "stamps": dict(stamps(staged)), "reserved_at": proven.at}
+        found = {"state": "installed", "stamps": dict(staged_stamps), "reserved_at": proven.at}
         record = record.model_copy(update=found)
         records.write(self._records, release.version, record)
         disk.rename_noreplace(staged, self.path / str(release.version))

@@ -14,7 +14,7 @@ from typing import Final
 from servesync import disk
 from servesync.errors import DiskError, Reason, ReleaseRefused
 from servesync.install import records
-from servesync.install.content import Stamp, hash_tree, stamps
+from servesync.install.content import hash_tree, prove_staged, stamps
 from servesync.install.records import Record
 from servesync.install.workspace import Workspace
 from servesync.plan.facts import Condition, Shelved
@@ -23,6 +23,7 @@ from servesync.plan.versions import (
     Model,
     ProvenBy,
     Release,
+    Stamp,
     Version,
     parse_canonical,
     server_sees_version,
@@ -54,13 +55,17 @@ class Inventory:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """What is known of a staged tree: files, bytes of its tensors, what proves it, since when, signatures."""
+    """What is known of a staged tree: files, bytes of its tensors, what proves it, since when, signatures.
+
+    `stamps`: those of the files when they were written; without them the tree is read once more.
+    """
 
     content: Content
     tensor_bytes: int
     by: ProvenBy
     at: datetime
     signatures: Mapping[str, Signature] | None = None
+    stamps: Mapping[str, Stamp] = field(default_factory=dict)
 
 
 class Shelf:
@@ -161,7 +166,8 @@ class Shelf:
         leaves a complete version, which the next inventory adopts after reading it whole.
 
         Raises:
-            DiskError: `VERSION_THERE`: the number is on the shelf; nothing was changed there.
+            DiskError: `VERSION_THERE`: the number is on the shelf; nothing was changed there. `DISK_FAILED`:
+                somebody else changed the staged tree; the shelf is untouched.
             ReleaseRefused: `RELEASE_TOO_BIG`: it has more files than a record can hold; nothing was changed.
             OSError: the disk refused; before the rename the shelf is untouched, after it the version is
                 complete though perhaps not yet durable.
@@ -218,10 +224,11 @@ class Shelf:
         Returns None, and changes nothing, if the content differs.
         """
         folder = self.path / str(release.version)
+        found = dict(stamps(folder))
         if hash_tree(folder, self._check) != proven.content:
             return None
         disk.sync_tree(folder, self._check)
-        return self._finish(release.version, _record(release, proven))
+        return self._finish(release.version, _record(release, proven).model_copy(update={"stamps": found}))
 
     def records(self) -> Mapping[Version, Record]:
         """Return the record of every version that servesync put there, or is about to."""
@@ -259,14 +266,15 @@ class Shelf:
         if like is not None and like.identity == record.identity:
             record = record.model_copy(update={"confirmed": like.confirmed, "tries": like.tries})
         disk.sync_tree(staged, self._check)
+        found = prove_staged(staged, proven.content, proven.stamps, self._check)
+        record = record.model_copy(update={"stamps": dict(found)})
         records.write(self._records, release.version, record)
         return record
 
     def _finish(self, version: Version, record: Record) -> Record:
+        """Record that a version is on the shelf; its stamps are those of the moment when it was proven."""
         disk.sync_dir(self.path)
-        done = record.model_copy(
-            update={"state": "installed", "stamps": dict(stamps(self.path / str(version)))}
-        )
+        done = record.model_copy(update={"state": "installed"})
         records.write(self._records, version, done)
         return done
 
