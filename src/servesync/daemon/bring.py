@@ -259,7 +259,7 @@ class Bringer:
         if found is None or found[0] == release.version:
             return Expectations()
         version, record = found
-        if record.signatures is not None:
+        if record is not None and record.signatures is not None:
             return Expectations(same_as_served=record.signatures)
         served = self.observer.workspace.shelf(release.model) / str(version)
         try:
