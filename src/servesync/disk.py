@@ -49,6 +49,7 @@ _ADVICE_FOR: Final = {
     errno.ENOENT: "something else removes files there; keep other programs out of serving.models_dir and of "
     ".servesync in it; the agent tries again by itself",
     errno.ENOTEMPTY: "a directory with something in it has the name of a file of servesync: move it away",
+    errno.EISDIR: "a directory has the name of a file of servesync: move it away",
 }
 
 
