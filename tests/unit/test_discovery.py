@@ -69,3 +69,14 @@ def test_models_stay_known_while_their_records_cannot_be_listed(tmp_path: Path) 
     assert observer.models.keys() == {"a"}
     assert observer.notice_error is not None
     assert observer.notice_error.reason is Reason.DISK_NOT_A_DIRECTORY
+
+
+def test_a_model_is_known_by_a_version_whose_record_cannot_be_read(tmp_path: Path) -> None:
+    """It may be off the shelf for a moment only; and nobody would be told of it otherwise."""
+    workspace = Workspace(tmp_path)
+    (workspace.root / "reserve/a/1").mkdir(parents=True)
+    (workspace.root / "reserve/b/1").mkdir(parents=True)
+    (workspace.root / "reserve_records/a").mkdir(parents=True)
+    (workspace.root / "reserve_records/a/1.json").touch()
+
+    assert build_observer(settings(tmp_path)).models.keys() == {"a"}

@@ -22,15 +22,13 @@ STAYS: Final = (
 
 
 def awaited_back(workspace: Workspace, known: Collection[Model]) -> frozenset[Model]:
-    """Return the models, besides those that are `known`, of which a version is off the shelf for a moment."""
+    """Return the models, besides those that are `known`, of which a version is off the shelf for a moment.
+
+    One whose record cannot be read may be such a version.
+    """
     folders = [parse_model(entry.name) for entry in disk.entries(workspace.root / "reserve")]
-    return frozenset(
-        model
-        for model in folders
-        if model is not None
-        and model not in known
-        and any(record.returning for record in Reserve(workspace, model).versions().values())
-    )
+    others = [Reserve(workspace, model) for model in folders if model is not None and model not in known]
+    return frozenset(reserve.model for reserve in others if reserve.may_return())
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +69,10 @@ class Reserve:
             version: item.said(f"{self.path / str(version)} {STAYS}; when it is not needed, remove both")
             for version, item in records.read_all(self._records, Record).unreadable.items()
         }
+
+    def may_return(self) -> bool:
+        """Tell whether a version is here only until the server has seen it gone, as far as can be read."""
+        return bool(self.unreadable()) or any(record.returning for record in self.versions().values())
 
     def is_free(self, version: Version) -> bool:
         """Tell whether a version may be put here: a record that may be readable later is not replaced."""
