@@ -65,11 +65,21 @@ def killed_before(call: Call, command: Sequence[str], environment: Mapping[str, 
 
 
 def with_failing(
-    name: str, error: str, when: str, command: Sequence[str], environment: Mapping[str, str]
+    name: str,
+    error: str,
+    when: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    only: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command whose calls of `name` fail with `error`; `when` is strace's own: `2`, `2+`, `1..3`."""
+    """Run a command whose calls of `name` fail with `error`; `when` is strace's own: `2`, `2+`, `1..3`.
+
+    `only`: those calls alone that have one of these paths as an argument, just as it is passed.
+    """
     inject = f"inject={name}:error={error}:when={when}"
-    return _run(["-o", os.devnull, "-e", f"trace={name}", "-e", inject], command, environment)
+    paths = [word for path in only for word in ("-P", path)]
+    return _run(["-o", os.devnull, *paths, "-e", f"trace={name}", "-e", inject], command, environment)
 
 
 def _run(

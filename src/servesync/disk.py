@@ -1,7 +1,8 @@
 """The only module that syncs, renames and removes; everything else asks it by name (`disk.sync_dir(x)`).
 
-Tests replace single functions of this module to fail or to die there; production code has no hooks.
-Functions raise plain `OSError`; `describe` turns one into the error that a user reads.
+Every change is made relative to an open directory, which `folders` opens. Functions raise plain `OSError`;
+`describe` turns one into the error that a user reads. Tests replace single functions of this module to fail
+or to die there; production code has no hooks.
 """
 
 import contextlib
@@ -12,14 +13,15 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from servesync.errors import DiskError, Reason
 from servesync.files import NotRegular, check_regular
+from servesync.folders import READ_DIR, descend, named, opened_dir, opened_file
 from servesync.mounts import mount_of
 
-_AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
 _SYNC_FILE_RANGE_WRITE: Final = 2
@@ -52,10 +54,13 @@ _ADVICE: Final = {
     Reason.DISK_UNSUPPORTED: LOCAL,
     Reason.DISK_FAILED: "look at the kernel log (dmesg) for errors of this disk",
 }
-_MOVE_AWAY: Final = "move it away, so that a file can be there"
 _MORE_HANDLES: Final = "let this process, or the machine, have more files open (ulimit -n, LimitNOFILE=)"
 _GONE: Final = "who provides this filesystem has gone (FUSE's process, the file server); mount it again"
-_SPECIAL_ADVICE: Final = {
+_MOVE_AWAY: Final = "move it away, so that a file of servesync can be there"
+_ADVICE_FOR: Final = {
+    errno.ENOENT: "something else removes files there; keep other programs out of serving.models_dir and of "
+    ".servesync in it; the agent tries again by itself",
+    errno.ENOTEMPTY: "a directory with something in it has the name of a file of servesync: move it away",
     errno.EISDIR: _MOVE_AWAY,
     errno.EMFILE: _MORE_HANDLES,
     errno.ENFILE: _MORE_HANDLES,
@@ -77,7 +82,7 @@ def describe(error: OSError, doing: str, advice: str | None = None) -> DiskError
     who = f" (uid {os.getuid()}, gid {os.getgid()})" if reason is Reason.DISK_PERMISSION else ""
     name = f" {os.fsdecode(error.filename)!a}" if error.filename else ""
     where = f"{name}{who}{_lacking(place)}" if reason is Reason.DISK_UNSUPPORTED else f"{name}{who}"
-    fallback = _MOVE_AWAY if isinstance(error, NotRegular) else _SPECIAL_ADVICE.get(number, _ADVICE[reason])
+    fallback = _MOVE_AWAY if isinstance(error, NotRegular) else _ADVICE_FOR.get(number, _ADVICE[reason])
     text = f"{doing}: {error.strerror or error}{where}: {advice or fallback}"
     return DiskError(reason, text, errno=errno.errorcode.get(number, str(error.errno)))
 
@@ -136,16 +141,29 @@ def free_inodes(path: Path) -> int | None:
 def make_dir(path: Path, mode: int) -> None:
     """Make sure that `path` is a real directory; one that is made here gets `mode`, whatever the umask.
 
-    Raises:
-        OSError: it cannot be made, or something else (a file, a symbolic link) has the name.
+    It is an `OSError` if something else (a file, a symbolic link) has the name.
     """
+    with opened_dir(path.parent) as parent, named(path):
+        try:
+            _make(path.name, mode, parent)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(path.name, dir_fd=parent, follow_symlinks=False).st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, "is not a directory") from None
+
+
+def make_new_dir(path: Path, mode: int) -> None:
+    """Make a directory with `mode`, whatever the umask; it is an `OSError` if something has the name."""
+    with opened_dir(path.parent) as parent, named(path):
+        _make(path.name, mode, parent)
+
+
+def _make(name: str, mode: int, parent: int) -> None:
+    os.mkdir(name, 0o700, dir_fd=parent)
+    handle = os.open(name, READ_DIR, dir_fd=parent)
     try:
-        path.mkdir()
-    except FileExistsError:
-        if not stat.S_ISDIR(path.lstat().st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, "is not a directory", str(path)) from None
-        return
-    path.chmod(mode)
+        os.fchmod(handle, mode)
+    finally:
+        os.close(handle)
 
 
 def rename_noreplace(source: Path, target: Path) -> None:
@@ -168,27 +186,44 @@ def exchange(one: Path, other: Path) -> None:
 
 
 def _renameat2(source: Path, target: Path, flags: int, shown: str) -> None:
-    result = _libc.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags)
-    if result != 0:
+    with opened_dir(source.parent) as old, opened_dir(target.parent) as new:
+        result = _libc.renameat2(old, os.fsencode(source.name), new, os.fsencode(target.name), flags)
         number = ctypes.get_errno()
+    if result != 0:
         text = os.strerror(number)
         if _REASONS.get(number) is Reason.DISK_UNSUPPORTED:
             text = f"renameat2 with {shown}, {text}"
         raise OSError(number, text, str(source), None, str(target))
 
 
+def read_file(path: Path, most_bytes: int) -> bytes:
+    """Return the content of a regular file; a symbolic link is not followed, and a pipe is not waited for.
+
+    Raises:
+        FileNotFoundError: nothing has the name.
+        OSError: it cannot be read; `ELOOP` for a link, `EISDIR` for a directory, `EINVAL` for anything else
+            that is no regular file, `EFBIG` for one with more than `most_bytes`.
+    """
+    with opened_file(path) as handle, named(path), os.fdopen(handle, "rb", closefd=False) as file:
+        data = file.read(most_bytes + 1)
+        if len(data) > most_bytes:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        return data
+
+
 def sync_file(path: Path) -> None:
     """Make the content of one file durable. Never call it again for a file on which it failed."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with opened_dir(path.parent) as parent, named(path):
+        _sync(os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent))
 
 
 def sync_dir(path: Path) -> None:
     """Make the entries of one directory durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with opened_dir(path) as folder, named(path):
+        _sync(os.open(".", READ_DIR, dir_fd=folder))
+
+
+def _sync(handle: int) -> None:
     try:
         os.fsync(handle)
     finally:
@@ -221,43 +256,58 @@ def write_file(
     """Replace `path` by `data` atomically and durably: after a crash it holds the old or the new bytes.
 
     The file gets `mode`, whatever the umask. `check` is called just before the replacement, and may raise.
+    An empty directory that has the name goes.
 
     Raises:
-        OSError: the disk refused; the old content is still there.
+        OSError: the disk refused; the old content is still there. `ENOTEMPTY`: a directory with something in
+            it has the name.
     """
-    temporary = path.with_name(f".{path.name}{_UNFINISHED}")
-    handle = os.open(temporary, _NEW_CONTENT, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            check_regular(temporary, os.fstat(handle))
-            os.fchmod(handle, mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        check()
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    temporary = f".{path.name}{_UNFINISHED}"
+    with opened_dir(path.parent) as folder, named(path):
+        handle = os.open(temporary, _NEW_CONTENT, 0o600, dir_fd=folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                check_regular(path.with_name(temporary), os.fstat(handle))
+                os.fchmod(handle, mode)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            check()
+            _replace(temporary, path.name, folder)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
     sync_dir(path.parent)
+
+
+def _replace(source: str, target: str, folder: int) -> None:
+    try:
+        os.replace(source, target, src_dir_fd=folder, dst_dir_fd=folder)
+    except IsADirectoryError:
+        os.rmdir(target, dir_fd=folder)
+        os.replace(source, target, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def remove_unfinished(folder: Path) -> list[OSError]:
     """Remove what a `write_file` into `folder` left when it died; return what could not be removed."""
-    problems = []
-    for entry in entries(folder):
-        if entry.name.startswith(".") and entry.name.endswith(_UNFINISHED):
-            try:
-                remove_tree(Path(entry.path))
-            except OSError as error:
-                problems.append(error)
-    return problems
+    return _remove_each(folder, lambda name: name.startswith(".") and name.endswith(_UNFINISHED))
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file if it is there, durably."""
+    """Remove a file if it is there, or an empty directory that has its name, durably.
+
+    Raises:
+        OSError: it cannot be removed; `ENOTEMPTY` for a directory with something in it.
+    """
     try:
-        path.unlink()
+        with opened_dir(path.parent) as parent, named(path):
+            try:
+                os.unlink(path.name, dir_fd=parent)
+            except (IsADirectoryError, PermissionError):
+                if not stat.S_ISDIR(os.stat(path.name, dir_fd=parent, follow_symlinks=False).st_mode):
+                    raise
+                os.rmdir(path.name, dir_fd=parent)
     except FileNotFoundError:
         return
     sync_dir(path.parent)
@@ -269,31 +319,44 @@ def remove_tree(path: Path) -> None:
     Raises:
         OSError: something could not be removed; the rest may be gone.
     """
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    shutil.rmtree(path, onerror=_make_writable_and_retry)
+    with contextlib.suppress(FileNotFoundError), opened_dir(path.parent) as parent:
+        with named(path):
+            is_dir = stat.S_ISDIR(os.stat(path.name, dir_fd=parent, follow_symlinks=False).st_mode)
+            if not is_dir:
+                os.unlink(path.name, dir_fd=parent)
+        if is_dir:
+            retry = partial(_make_writable_and_retry, parent, path.parent)
+            shutil.rmtree(path.name, dir_fd=parent, onerror=retry)
 
 
-def _make_writable_and_retry(function: Callable[..., object], path: str, error: tuple[object, ...]) -> None:
+def _make_writable_and_retry(
+    root: int, at: Path, function: Callable[..., object], name: str, error: tuple[object, ...]
+) -> None:
     """Open up a folder that an operator closed, then try once more (a mode is no reason to keep rubbish)."""
     cause = error[1]
     if isinstance(cause, FileNotFoundError):
         return
-    if isinstance(cause, PermissionError):
-        parent = Path(path).parent
-        if not parent.is_symlink():
-            parent.chmod(0o700)
-        if function in (os.unlink, os.rmdir):
-            function(path)
-            return
-    raise cause if isinstance(cause, BaseException) else OSError(errno.EIO, "cannot remove", path)
+    with named(at / name):
+        if isinstance(cause, PermissionError):
+            parent = descend(os.dup(root), at, Path(name).parent.parts)
+            try:
+                Path(f"/proc/self/fd/{parent}").chmod(0o700)
+                if function in (os.unlink, os.rmdir):
+                    function(Path(name).name, dir_fd=parent)
+                    return
+            finally:
+                os.close(parent)
+        raise cause if isinstance(cause, BaseException) else OSError(errno.EIO, "cannot remove")
 
 
 def entries(path: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield the entries of a directory, sorted by name; none if it does not exist."""
+    """Yield the entries of a directory, sorted by name; none if it does not exist.
+
+    Raises:
+        OSError: it cannot be read, or is no directory.
+    """
     try:
-        with os.scandir(path) as found:
+        with opened_dir(path), os.scandir(path) as found:
             listed = sorted(found, key=lambda entry: entry.name)
     except FileNotFoundError:
         return
@@ -302,10 +365,18 @@ def entries(path: Path) -> Iterator[os.DirEntry[str]]:
 
 def empty_dir(path: Path) -> list[OSError]:
     """Remove everything in a directory; return what could not be removed, which stays for the next time."""
+    return _remove_each(path, lambda _: True)
+
+
+def _remove_each(folder: Path, unwanted: Callable[[str], bool]) -> list[OSError]:
     problems = []
-    for entry in entries(path):
+    try:
+        names = [entry.name for entry in entries(folder) if unwanted(entry.name)]
+    except OSError as error:
+        return [error]
+    for name in names:
         try:
-            remove_tree(Path(entry.path))
+            remove_tree(folder / name)
         except OSError as error:
             problems.append(error)
     return problems

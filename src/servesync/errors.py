@@ -106,6 +106,7 @@ class Reason(StrEnum):
     VERSION_THERE = "version_there"
     VERSION_FOREIGN = "version_foreign"
     VERSION_DAMAGED = "version_damaged"
+    RECORD_UNREADABLE = "record_unreadable"
 
     CONFIG_FILE_FOREIGN = "config_file_foreign"
     CONFIG_FILE_FAILED = "config_file_failed"

@@ -50,6 +50,7 @@ class Event(StrEnum):
     VERSION_RESTORED = "version_restored"
     VERSION_DAMAGED = "version_damaged"
     VERSION_FOREIGN = "version_foreign"
+    RECORD_UNREADABLE = "record_unreadable"
     ACTION_FAILED = "action_failed"
     SERVER_UNREACHABLE = "server_unreachable"
     SERVER_ANSWERS = "server_answers"

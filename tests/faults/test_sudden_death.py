@@ -15,6 +15,9 @@ from servesync.plan.versions import server_sees_version
 SCRIPT = Path(publish_and_die.__file__)
 POINTS = [
     ("make_dir", 1),
+    ("make_new_dir", 1),
+    ("make_new_dir", 2),
+    ("make_new_dir", 3),
     ("sync_tree", 1),
     ("sync_file", 1),
     ("sync_file", 3),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from servesync.daemon.build import build_observer
 from servesync.daemon.observe import MOST_MODELS
+from servesync.errors import Reason
 from servesync.install import Workspace
 from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
 from servesync.settings import Settings
@@ -25,24 +26,57 @@ def _release(name: str) -> Release:
     return Release(Model(name), Version(1), Layout.ARCHIVE, (StoredObject(f"{name}/1.tar", 1, "e"),), "i")
 
 
-def test_a_new_model_takes_no_place_from_one_that_is_served(tmp_path: Path) -> None:
-    """There are as many as one agent takes; the new one comes first in the alphabet."""
-    settings = Settings.model_validate(
+def settings(models_dir: Path) -> Settings:
+    """Return settings for every model of a store."""
+    return Settings.model_validate(
         {
             "store": {"url": "s3://bucket", "endpoint_url": "http://127.0.0.1:9", "region": "us-east-1"},
-            "serving": {"models_dir": str(tmp_path), "rest_url": None},
+            "serving": {"models_dir": str(models_dir), "rest_url": None},
             "models": [{"name": "*"}],
         }
     )
+
+
+def test_a_new_model_takes_no_place_from_one_that_is_served(tmp_path: Path) -> None:
+    """There are as many as one agent takes; the new one comes first in the alphabet."""
     workspace = Workspace(tmp_path)
     served = {Model(f"m{number:04}") for number in range(MOST_MODELS)}
     for model in served:
         workspace.records(model).mkdir(parents=True)
         (workspace.records(model) / "1.json").touch()
-    observer = build_observer(settings)
+    observer = build_observer(settings(tmp_path))
     observer.store = Offers("a-new-one", *served)  # type: ignore[assignment]
 
     observer.look(ask_store=True)
 
     assert observer.models.keys() == served
     assert observer.ignored_models == 1
+
+
+def test_models_stay_known_while_their_records_cannot_be_listed(tmp_path: Path) -> None:
+    """The store lists nothing, and a link is in the way: nobody forgets a model, and it is said."""
+    workspace = Workspace(tmp_path)
+    workspace.records(Model("a")).mkdir(parents=True)
+    (workspace.records(Model("a")) / "1.json").touch()
+    observer = build_observer(settings(tmp_path))
+    assert observer.models.keys() == {"a"}
+    (workspace.root / "records").rename(tmp_path / "moved")
+    (workspace.root / "records").symlink_to(tmp_path / "moved")
+    observer.store = Offers()  # type: ignore[assignment]
+
+    observer.look(ask_store=True)
+
+    assert observer.models.keys() == {"a"}
+    assert observer.notice_error is not None
+    assert observer.notice_error.reason is Reason.DISK_NOT_A_DIRECTORY
+
+
+def test_a_model_is_known_by_a_version_whose_record_cannot_be_read(tmp_path: Path) -> None:
+    """It may be off the shelf for a moment only; and nobody would be told of it otherwise."""
+    workspace = Workspace(tmp_path)
+    (workspace.root / "reserve/a/1").mkdir(parents=True)
+    (workspace.root / "reserve/b/1").mkdir(parents=True)
+    (workspace.root / "reserve_records/a").mkdir(parents=True)
+    (workspace.root / "reserve_records/a/1.json").touch()
+
+    assert build_observer(settings(tmp_path)).models.keys() == {"a"}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from servesync import disk
 from servesync.errors import LockHeld
 from servesync.install import Lock
 
@@ -56,3 +57,15 @@ def test_a_lock_can_be_taken_again(tmp_path: Path) -> None:
         lock.check()
 
     assert path.exists()
+
+
+def test_a_directory_in_place_of_the_lock_is_named(tmp_path: Path) -> None:
+    """Nobody can take it, and the message says what to do."""
+    (tmp_path / "lock").mkdir()
+
+    with pytest.raises(IsADirectoryError) as caught, Lock(tmp_path / "lock"):
+        pass
+
+    told = str(disk.describe(caught.value, "taking the lock"))
+    assert repr(str(tmp_path / "lock")) in told
+    assert "move it away" in told

@@ -13,6 +13,7 @@ from servesync.confirm.models_config import Entry, Found, ModelsConfig
 from servesync.confirm.textformat import parse, quoted
 from servesync.demo.standin.config import ModelConfig, Policy, parse_config
 from servesync.errors import ConfigFileError, Reason
+from servesync.install import Workspace
 from servesync.plan.versions import Model, Version
 
 M, N = Model("m"), Model("n")
@@ -208,6 +209,22 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 
     assert caught.value.reason is Reason.CONFIG_FILE_FAILED
     assert names(tmp_path) == []
+
+
+def test_a_link_is_followed_to_the_operators_folder_only(tmp_path: Path) -> None:
+    """Where the file is to be is the operator's business; below a models directory no link is followed."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    models_config.replace(tmp_path / "link/models.config", ONE, Found())
+    assert models_config.read(tmp_path / "real/models.config").config == ONE
+
+    workspace = Workspace(tmp_path / "models")
+    workspace.claim()
+    (workspace.models_dir / "etc").symlink_to(tmp_path / "real")
+    with pytest.raises(ConfigFileError, match="must be a directory"):
+        models_config.replace(workspace.models_dir / "etc/other.config", ONE, Found())
+
+    assert [path.name for path in (tmp_path / "real").iterdir()] == ["models.config"]
 
 
 def test_differences_are_named() -> None:

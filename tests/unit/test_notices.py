@@ -9,7 +9,8 @@ import pytest
 from servesync import channel, disk
 from servesync.channel import Entry, Withdrawal
 from servesync.daemon.channels import Moved, Notices, Withdrawn
-from servesync.install import Positions, Refusals, Workspace
+from servesync.errors import Reason
+from servesync.install import Position, Positions, Refusals, Workspace
 from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
 
 M = Model("m")
@@ -49,7 +50,9 @@ def test_a_full_disk_holds_no_channel_where_it_is(tmp_path: Path, monkeypatch: p
             assert notices.positions(M) == {"stable": number}
             assert Notices(workspace, lambda _: b"").positions(M) != {"stable": number}
         notices.follow(M, ["stable"], {"stable": item})
-        assert Positions(workspace, M).read()["stable"].version == number
+        kept = Positions(workspace, M).read()["stable"]
+        assert isinstance(kept, Position)
+        assert kept.version == number
     assert [news.now.version for news in notices.news if isinstance(news, Moved)] == [7, 8]
 
 
@@ -84,3 +87,58 @@ def test_a_full_disk_hides_no_withdrawal(tmp_path: Path, monkeypatch: pytest.Mon
         (Withdrawn, 1),
         (Withdrawn, 2),
     ]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A models directory with the one model `m`."""
+    workspace = Workspace(tmp_path / "models")
+    workspace.claim()
+    workspace.prepare([M])
+    return workspace
+
+
+def test_an_older_channel_is_not_taken_for_want_of_a_readable_position(workspace: Workspace) -> None:
+    """Nobody can tell how old it is: nothing moves, people are told, and a mended record ends it."""
+    (first, older), (second, later) = at(1), at(2)
+    documents = {first.etag: older, second.etag: later}
+
+    def start() -> Notices:
+        return Notices(workspace, lambda item: documents[item.etag], durable=True)
+
+    start().follow(M, ["stable"], {"stable": second})
+    path = workspace.root / "channels/m/stable.json"
+    good = path.read_text()
+    path.write_text(good[:20])
+    notices = start()
+
+    notices.follow(M, ["stable"], {"stable": first})
+
+    assert notices.positions(M) == {}
+    assert notices.troubles[M, "stable"].reason is Reason.RECORD_UNREADABLE
+    assert str(path) in notices.unreadable(M)["stable"]
+    assert path.read_text() == good[:20]
+
+    path.write_text(good)
+    notices.follow(M, ["stable"], {"stable": first})
+
+    assert notices.troubles[M, "stable"].reason is Reason.CHANNEL_WENT_BACK
+    assert notices.positions(M) == {"stable": 2}
+    assert notices.unreadable(M) == {}
+
+
+def test_a_removed_position_lets_the_stores_count(workspace: Workspace) -> None:
+    """That is the operator's way out, which the message names."""
+    item, data = at(1)
+    path = workspace.root / "channels/m/stable.json"
+    path.parent.mkdir()
+    path.write_text("")
+    notices = Notices(workspace, lambda _: data, durable=True)
+    notices.follow(M, ["stable"], {"stable": item})
+    assert notices.positions(M) == {}
+    assert "remove the record" in notices.unreadable(M)["stable"]
+
+    path.unlink()
+    notices.follow(M, ["stable"], {"stable": item})
+
+    assert notices.positions(M) == {"stable": 1}

@@ -48,7 +48,7 @@ class Case:
     """One situation.
 
     `shelf`: number -> g(ood), c(onfirmed), t(ried 3 times), T (both), d(amaged), e (damaged, other bytes in
-    the store), f(oreign).
+    the store), f(oreign), u(nrecorded).
     """
 
     name: str
@@ -83,6 +83,7 @@ def facts_of(case: Case) -> Facts:
         "d": Shelved(Condition.DAMAGED, confirmed=True, identity="id"),
         "e": Shelved(Condition.DAMAGED, confirmed=True, identity="other"),
         "f": Shelved(Condition.FOREIGN),
+        "u": Shelved(Condition.UNRECORDED),
     }
     return Facts(
         model=Model("m"),
@@ -760,6 +761,13 @@ CASES = [
     Case("foreign and not in the store: left alone", Latest(1), {2}, {9: "f", 2: "c"}, {9: UP, 2: UP}, []),
     Case("foreign does not count as the latest", Latest(1), {2}, {9: "f"}, {9: UP}, [(Install, 2)]),
     Case("foreign and in the store: compare", Latest(1), {9}, {9: "f"}, {9: UP}, [(Install, 9)]),
+    Case("no older one comes for an unreadable record", Latest(1), {2}, {9: "u"}, {9: UP}, []),
+    Case("nor when no server answers", Latest(1), {2}, {9: "u"}, None, []),
+    Case("an unreadable record, in the store: compare", Latest(1), {9}, {9: "u"}, {9: UP}, [(Install, 9)]),
+    Case("compared only when that may be", Latest(1), {9}, {9: "u"}, {9: UP}, [], held={9}),
+    Case("a bad one with an unreadable record", Latest(1), {2}, {9: "u"}, {9: FAILED}, [(Install, 2)]),
+    Case("what has an unreadable record is not pruned", Latest(1), {9}, {1: "u", 9: "c"}, {1: UP, 9: UP}, []),
+    Case("nor is another for it", Latest(1), {1}, {1: "c", 9: "u"}, {1: UP, 9: UP}, []),
     Case("foreign is never pruned", Latest(1), {9}, {1: "f", 9: "c"}, {1: UP, 9: UP}, []),
     Case("pin an older one: bring it", Pin(versions(1)), {1, 2}, {2: "c"}, {2: UP}, [(Install, 1)]),
     Case(
@@ -947,6 +955,9 @@ def test_a_missing_pin_is_named() -> None:
         (Case("it is there", Latest(1), {1}, {1: "g"}, None, []), True),
         (Case("one of two", Latest(2), {1, 2}, {2: "g"}, None, []), False),
         (Case("damaged", Latest(1), {1}, {1: "d"}, {}, []), False),
+        (Case("its record cannot be read", Latest(1), set(), {1: "u"}, {1: UP}, []), True),
+        (Case("a pin whose record cannot be read", Pin(versions(1)), {1}, {1: "u"}, {1: UP}, []), True),
+        (Case("that, and the server refused it", Latest(1), {1}, {1: "u"}, {1: FAILED}, []), False),
         (Case("one passes, one is there", Latest(1), {1, 2}, {1: "g"}, {}, [], passing={2}), True),
         (Case("one passes, none is there", Latest(1), {2}, {}, {}, [], passing={2}), False),
         (Case("one passes, one is missing", Latest(3), {1, 2, 3}, {1: "g"}, {}, [], passing={3}), False),
@@ -962,6 +973,15 @@ def test_a_missing_pin_is_named() -> None:
 def test_in_place(case: Case, *, in_place: bool) -> None:
     """What `sync` ends with 0 for: all that is wanted, as far as it can be had; every single pin."""
     assert plan(facts_of(case)).in_place is in_place
+
+
+@pytest.mark.parametrize(("state", "served"), [(UP, True), (LOADING, False)])
+def test_what_serves_is_served_whether_its_record_can_be_read_or_not(state: Served, *, served: bool) -> None:
+    """Nobody is called for a version that answers; but nothing leaves for it either."""
+    found = plan(facts_of(Case("", Latest(1), {9}, {1: "c", 9: "u"}, {1: UP, 9: state}, [], held={9})))
+
+    assert found.served is served
+    assert not any(isinstance(action, Prune) for action in found.actions)
 
 
 def any_case() -> st.SearchStrategy[Case]:
@@ -980,7 +1000,7 @@ def any_case() -> st.SearchStrategy[Case]:
         name=st.just(""),
         policy=policies,
         store=st.none() | st.sets(numbers),
-        shelf=st.dictionaries(numbers, st.sampled_from("gcdf")),
+        shelf=st.dictionaries(numbers, st.sampled_from("gcdfu")),
         server=st.none() | st.dictionaries(numbers, states),
         expect=st.just([]),
         held=st.sets(numbers, max_size=3),

@@ -2,13 +2,17 @@
 
 import json
 import os
+import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from servesync import disk
 from servesync.errors import DiskError, Reason, ReleaseRefused
-from servesync.install import Proven, Refusals, Shelf, Workspace, hash_tree
+from servesync.install import Proven, Refusals, Reserve, Shelf, Workspace, hash_tree
+from servesync.install.content import stamps
 from servesync.plan.facts import Condition
 from servesync.plan.versions import Content, FileFact, Layout, Model, ProvenBy, Release, StoredObject, Version
 
@@ -197,14 +201,6 @@ def test_what_others_put_there_is_foreign(workspace: Workspace) -> None:
     assert found.strange == ("+5", "007", "9")
 
 
-def test_an_unreadable_record_makes_a_version_foreign(workspace: Workspace) -> None:
-    """A record is a cache: without it the version has to be compared before it counts as ours."""
-    shelf = put(workspace, 1)
-    (workspace.records(M) / "1.json").write_text("{ half")
-
-    assert condition(shelf, 1) is Condition.FOREIGN
-
-
 def test_the_same_bytes_are_adopted_and_others_are_not(workspace: Workspace) -> None:
     """A foreign version becomes ours only when it is the store's to the byte."""
     shelf = Shelf(workspace, M)
@@ -281,3 +277,98 @@ def test_leftovers_are_removed_at_the_start(workspace: Workspace) -> None:
 
     assert workspace.clean() == []
     assert list(workspace.staging.iterdir()) == list(workspace.trash.iterdir()) == []
+
+
+def swap(tree: Path) -> None:
+    """Put another file of the same size in place of one."""
+    (tree / "new").write_text("grapX")
+    (tree / "new").replace(tree / "saved_model.pb")
+
+
+MEDDLING: dict[str, Callable[[Path], object]] = {
+    "changed": lambda tree: (tree / "saved_model.pb").write_text("grapH"),
+    "cut": lambda tree: os.truncate(tree / "saved_model.pb", 2),
+    "swapped": swap,
+    "removed": lambda tree: (tree / "saved_model.pb").unlink(),
+    "added": lambda tree: (tree / "extra").touch(),
+    "all removed": shutil.rmtree,
+    "led elsewhere": lambda tree: tree.rename(tree.with_name("x")).joinpath("../tree").symlink_to("x"),
+}
+
+
+def written(tree: Path) -> Proven:
+    """Write a tree, and return what is known of it at that moment."""
+    (tree / "saved_model.pb").write_text("graph")
+    return Proven(hash_tree(tree), 7, ProvenBy.NOTHING, NOW, stamps=stamps(tree))
+
+
+@pytest.mark.parametrize("way", ["publish", "replace", "set_aside"])
+@pytest.mark.parametrize("kind", MEDDLING)
+def test_staging_that_somebody_changes_is_not_the_releases_fault(
+    workspace: Workspace, kind: str, way: str
+) -> None:
+    """Compared with what was written just before the rename: the disk is blamed, nothing else changes."""
+    shelf = put(workspace, 1, "damaged") if way == "replace" else Shelf(workspace, M)
+    before = sorted(path.name for path in shelf.path.iterdir())
+    ways: dict[str, Callable[[Path, Release, Proven], object]] = {
+        "publish": shelf.publish,
+        "replace": shelf.replace,
+        "set_aside": Reserve(workspace, M).set_aside,
+    }
+    with workspace.attempt() as tree:
+        proof = written(tree)
+        MEDDLING[kind](tree)
+        with pytest.raises((DiskError, OSError)) as caught:
+            ways[way](tree, release(1), proof)
+
+    error = caught.value
+    told = disk.describe(error, way) if isinstance(error, OSError) else error
+    assert isinstance(told, DiskError)
+    assert told.reason in {Reason.DISK_FAILED, Reason.DISK_NOT_A_DIRECTORY}
+    assert "keep other programs out of" in str(told) or "not a file or a symbolic link" in str(told)
+    assert sorted(path.name for path in shelf.path.iterdir()) == before
+    assert Reserve(workspace, M).versions() == {}
+    if way == "replace":
+        assert (shelf.path / "1/saved_model.pb").read_text() == "damaged"
+
+
+def test_touched_staging_that_holds_the_same_bytes_is_good(workspace: Workspace) -> None:
+    """A backup that sets times, say: stamps only tell what must be read again."""
+    with workspace.attempt() as tree:
+        proof = written(tree)
+        (tree / "saved_model.pb").touch()
+        shelf = Shelf(workspace, M)
+        shelf.publish(tree, release(1), proof)
+
+    assert condition(shelf, 1) is Condition.GOOD
+
+
+@pytest.mark.parametrize("way", ["publish", "adopt", "put_back"])
+def test_a_change_just_after_the_proof_does_not_pass_for_what_was_proven(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """The record holds the stamps of the proof, not those of whatever lies there a moment later."""
+    shelf, reserve = put(workspace, 1), Reserve(workspace, M)
+    record = shelf.records()[Version(1)]
+    reserve.take(shelf.path / "1", Version(1), record, NOW)
+    if way == "adopt":
+        (reserve.path / "1").rename(shelf.path / "1")
+    shelf.forget(Version(1))
+    real = disk.sync_dir
+
+    def sync_dir(path: Path) -> None:
+        if path == shelf.path:
+            (path / "1/saved_model.pb").write_text("grapH")
+        real(path)
+
+    with workspace.attempt() as tree, monkeypatch.context() as patch:
+        proof = written(tree)
+        patch.setattr(disk, "sync_dir", sync_dir)
+        if way == "publish":
+            shelf.publish(tree, release(1), proof)
+        elif way == "adopt":
+            shelf.adopt(release(1), Proven(hash_tree(shelf.path / "1"), 7, ProvenBy.NOTHING, NOW))
+        else:
+            shelf.put_back(reserve.path / "1", Version(1), record)
+
+    assert condition(shelf, 1) is Condition.DAMAGED

@@ -7,6 +7,7 @@ import pytest
 
 import archives as a
 from servesync.errors import Reason, ReleaseRefused, TransferError
+from servesync.install.content import stamps
 from servesync.plan.versions import StoredObject
 from servesync.settings import Limits
 from servesync.unpack import Unpacked, unpack_objects
@@ -47,7 +48,7 @@ def test_objects_become_files(into: Path, sizes: tuple[int, ...]) -> None:
     """Also empty ones, also in directories."""
     unpacked = unpack_objects(offered(TREE, sizes=sizes), into, LIMITS)
 
-    assert unpacked == Unpacked(into, content_of(TREE))
+    assert unpacked == Unpacked(into, content_of(TREE), stamps(into))
     assert on_disk(into) == TREE
 
 

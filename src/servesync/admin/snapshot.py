@@ -23,6 +23,7 @@ class OnDisk(StrEnum):
     GOOD = "good"
     DAMAGED = "damaged"
     FOREIGN = "foreign"
+    UNRECORDED = "unrecorded"
     RESERVED = "reserved"
     ABSENT = "absent"
 
@@ -52,8 +53,8 @@ class VersionStatus:
 
     @property
     def is_proven(self) -> bool:
-        """Whether it lies on the shelf as it was proven."""
-        return self.on_disk is OnDisk.GOOD
+        """Whether it lies on the shelf as it was proven, as far as can be told."""
+        return self.on_disk in {OnDisk.GOOD, OnDisk.UNRECORDED}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from rich.table import Table
 from servesync.daemon.admission import MemoryView
 from servesync.daemon.models_config import Draft
 from servesync.daemon.observe import ModelView, Observation
-from servesync.errors import SyncError
+from servesync.errors import Reason, SyncError
 from servesync.plan.facts import Follow, Role
 
 _STYLES: Final = {
@@ -26,6 +26,7 @@ _STYLES: Final = {
 }
 
 
+_UNREADABLE: Final = Reason.RECORD_UNREADABLE.value
 _STUCK: Final = frozenset({Role.HELD, Role.MISSING})
 
 
@@ -47,6 +48,9 @@ def show(seen: Observation, console: Console) -> None:
                 ascii(name), "[red]foreign[/]", "the server takes this name for a version; move it away"
             )
         console.print(table)
+        console.print(
+            "".join(f"[red]{_UNREADABLE}[/red]: {escape(text)}\n" for text in view.unreadable), end=""
+        )
         console.print(_next_step(view))
     _show_config(seen.config, console)
     console.print(_memory_line(seen.memory))
@@ -152,6 +156,7 @@ def as_json(seen: Observation) -> Mapping[str, Any]:
                     for version, verdict in view.plan.verdicts.items()
                 },
                 "strange": list(view.inventory.strange),
+                "unreadable": list(view.unreadable),
             }
             for model, view in seen.models.items()
         },

@@ -14,7 +14,6 @@ from servesync.daemon.leaving import IN_MEMORY, Leaving
 from servesync.daemon.weights import Key, Weights
 from servesync.errors import Reason, Stopped
 from servesync.plan.facts import (
-    Condition,
     Facts,
     Hold,
     Install,
@@ -230,7 +229,7 @@ class Admission:
         """Return the estimate of a version in memory; 0 for one of which nothing is known any more."""
         key = (facts.model, version)
         item = facts.shelf.get(version)
-        if item is not None and item.condition is Condition.FOREIGN:
+        if item is not None and not item.is_ours:
             return self._estimate(facts.model, self.weights.of_foreign(key))
         weight = self.weights.of_installed(key, item.identity if item else None)
         return self._estimate(facts.model, weight or 0)
@@ -257,5 +256,5 @@ def _retirable(facts: Facts, done: ModelPlan) -> frozenset[Version]:
     if server.asked and server.versions is None:
         return frozenset()
     busy = {v for v, served in (server.versions or {}).items() if served.state in READ_BY_SERVER}
-    owned = {v for v, item in facts.shelf.items() if item.condition is not Condition.FOREIGN}
+    owned = {v for v, item in facts.shelf.items() if item.is_ours}
     return frozenset(owned - done.wanted - busy - facts.labelled)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from servesync import disk
 from servesync.daemon.channels import Moved, Withdrawn
@@ -57,6 +58,7 @@ class Agent:
         self._config = ConfigWriter(observer.config, repeats) if observer.config else None
         self._last_brought: dict[Model, float] = {}
         self._known_strange: dict[Model, tuple[object, ...]] = {}
+        self._unreadable: dict[Model, frozenset[str]] = {}
         self._last_summary: object = None
         self._last_trouble: dict[str, object] = {}
         self._said: set[object] = set()
@@ -76,10 +78,13 @@ class Agent:
         try:
             workspace.prepare(self.observer.models)
             problems = workspace.clean()
-            for model in self.observer.models:
-                Reserve(workspace, model).clean()
         except OSError as error:
             raise disk.describe(error, f"preparing {workspace.models_dir}") from error
+        for model in self.observer.models:
+            try:
+                Reserve(workspace, model).clean()
+            except OSError as error:
+                problems.append(error)
         self._prepared = set(self.observer.models)
         for problem in problems:
             self._say_failed(disk.describe(problem, "removing what an earlier run left"))
@@ -163,7 +168,14 @@ class Agent:
         return not self._turns.is_next(model), self._last_brought.get(model, 0.0)
 
     def _ensure_shelves(self) -> None:
-        """Put a base path back that somebody removed: without it the server stops updating every model."""
+        """Put a base path back that somebody removed: without it the server stops updating every model.
+
+        So with the workspace's own folders.
+        """
+        try:
+            self.observer.workspace.make_folders()
+        except OSError as error:
+            self._say_failed(disk.describe(error, f"making {self.observer.workspace.root}"))
         for model in self.observer.models:
             try:
                 disk.make_dir(self.observer.workspace.shelf(model), 0o755)
@@ -191,6 +203,8 @@ class Agent:
             for version, said in view.said.items():
                 shelf.note_said(version, said)
             self._settle_reserve(view)
+            if view.unreadable:
+                self.observer.refusals(view.plan.model).settle(view.offered, datetime.now(UTC))
             for version in view.inventory.orphaned.keys() - view.plan.wanted - view.facts.held.keys():
                 shelf.forget(version)
         except OSError as error:
@@ -261,6 +275,7 @@ class Agent:
         for model, error in seen.broken.items():
             self._say_failed(error, model=model)
         for model, view in seen.models.items():
+            self._report_unreadable(model, view)
             self._report_strange(model, view)
             self._report_store(model, view)
         self._report_ignored(self.observer.ignored_models)
@@ -332,6 +347,15 @@ class Agent:
             get_logger().warning(
                 event, reason=error.reason, because=str(error), repeats=repeats, facts=error.facts
             )
+
+    def _report_unreadable(self, model: Model, view: ModelView) -> None:
+        """Say once of each record that cannot be read what follows; again if it could be read in between."""
+        before = self._unreadable.get(model, frozenset())
+        self._unreadable[model] = frozenset(view.unreadable)
+        for text in view.unreadable:
+            if text not in before:
+                log = get_logger().bind(model=model)
+                log.error(Event.RECORD_UNREADABLE, reason=Reason.RECORD_UNREADABLE, because=text)
 
     def _report_strange(self, model: Model, view: ModelView) -> None:
         """Say once what lies on the shelf that servesync did not put there, or that somebody damaged."""

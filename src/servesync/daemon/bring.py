@@ -16,6 +16,7 @@ from servesync.daemon.progress import Report, Reporter
 from servesync.daemon.space import Needed, Space, needed_by
 from servesync.errors import CheckFailed, Reason, ReleaseRefused
 from servesync.fetch import stream
+from servesync.install import prove_staged
 from servesync.logs import Event, get_logger
 from servesync.manifest import Manifest
 from servesync.plan.lifecycle import State, advance
@@ -97,7 +98,7 @@ class Bringer:
         Raises:
             ReleaseRefused: it is not what it should be. `tree` must be discarded, as after every error.
             StoreError, TransferError: the store did not give its bytes.
-            DiskError: there is not enough space.
+            DiskError: there is not enough space, or somebody else changes the staging directory.
             OSError: the disk refused.
         """
         self._check_stored_size(release)
@@ -122,7 +123,12 @@ class Bringer:
             proof=evidence.proven_by,
         )
         with self.observer.board.stage(Stage.VERIFY, release.model, release.version):
-            tensor_bytes, signatures = self._verify(release, unpacked)
+            try:
+                tensor_bytes, signatures = self._verify(release, unpacked)
+            except (ReleaseRefused, OSError):
+                # nobody blames the release for what somebody else did to its files
+                prove_staged(unpacked.root, unpacked.content, unpacked.stamps, self.check)
+                raise
         advance(state, State.VERIFIED)
         return Staged(unpacked, tensor_bytes, evidence.proven_by, signatures)
 
@@ -253,7 +259,7 @@ class Bringer:
         if found is None or found[0] == release.version:
             return Expectations()
         version, record = found
-        if record.signatures is not None:
+        if record is not None and record.signatures is not None:
             return Expectations(same_as_served=record.signatures)
         served = self.observer.workspace.shelf(release.model) / str(version)
         try:

@@ -9,11 +9,17 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Final
 
 from servesync import channel, manifest
 from servesync.errors import Reason, ReleaseRefused, SyncError
-from servesync.install import Position, Positions, Refusals, Workspace
+from servesync.install import Position, Positions, Refusals, Unreadable, Workspace
 from servesync.plan.versions import Model, Release, StoredObject, Version
+
+NOT_FOLLOWED: Final = (
+    "is not followed, since nobody can tell whether the store's position is older than the one seen last: "
+    "compare it with other instances, then remove the record; the store's position counts from then on"
+)
 
 ReadWhole = Callable[[StoredObject], bytes]
 
@@ -52,6 +58,7 @@ class Notices:
     troubles: dict[tuple[Model, str], SyncError] = field(default_factory=dict)
     """Why the position of a channel is not known for sure, as of the last listing."""
     _positions: dict[Model, dict[str, Position]] = field(default_factory=dict)
+    _unreadable: dict[Model, Mapping[str, str]] = field(default_factory=dict)
     _unwritten: dict[tuple[Model, str], Position] = field(default_factory=dict)
     _refused: dict[tuple[Model, str], tuple[str, SyncError]] = field(default_factory=dict)
     _read_manifests: dict[tuple[Model, Version], str] = field(default_factory=dict)
@@ -91,13 +98,33 @@ class Notices:
             Positions(self.workspace, model).write(name, fresh)
             del self._unwritten[model, name]
 
+    def unreadable(self, model: Model) -> Mapping[str, str]:
+        """Return what to say of channels whose position is on the disk, and cannot be read.
+
+        Raises:
+            OSError: the records cannot be read.
+        """
+        self._known(model)
+        return self._unreadable[model]
+
     def _known(self, model: Model) -> dict[str, Position]:
-        if model not in self._positions:
-            self._positions[model] = dict(Positions(self.workspace, model).read())
+        """Return the positions; the records are read again for as long as one cannot be read."""
+        if model not in self._positions or self._unreadable[model]:
+            found = Positions(self.workspace, model).read()
+            read = {name: item for name, item in found.items() if isinstance(item, Position)}
+            known = read | self._positions.get(model, {})
+            self._unreadable[model] = {
+                name: item.said(f"the channel {name} of {model} {NOT_FOLLOWED}")
+                for name, item in found.items()
+                if isinstance(item, Unreadable) and name not in known
+            }
+            self._positions[model] = known
         return self._positions[model]
 
     def _look(self, model: Model, name: str, item: StoredObject | None) -> None:
         known = self._known(model).get(name)
+        if name in self._unreadable[model]:
+            raise SyncError(Reason.RECORD_UNREADABLE, self._unreadable[model][name])
         if item is None:
             stays = f"; it stays at {known.version} with sequence {known.sequence}" if known else ""
             advice = channel.set_anew(known.sequence) if known else "set it with `servesync promote`"

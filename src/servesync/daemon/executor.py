@@ -148,15 +148,8 @@ class Executor:
 
     def _set_aside(self, release: Release, staged: Staged, short: Shortage) -> None:
         """Keep a proven version in the reserve until the server's memory has room for it."""
-        proven = Proven(
-            staged.unpacked.content,
-            staged.tensor_bytes,
-            staged.proven_by,
-            datetime.now(UTC),
-            staged.signatures,
-        )
         reserve = Reserve(self.observer.workspace, release.model)
-        record = reserve.set_aside(staged.unpacked.root, release, proven, self.check)
+        record = reserve.set_aside(staged.unpacked.root, release, _proven(staged), self.check)
         spare = self.observer.admission.awaited(release.model) | {release.version}
         reserve.trim(self.observer.settings.reserve.keep, spare)
         self.empty_trash()
@@ -172,19 +165,20 @@ class Executor:
         self, view: ModelView, action: Install | Repair, shelf: Shelf, staged: Staged, before: str
     ) -> Record:
         release = view.offered[action.version]
-        tree, content = staged.unpacked.root, staged.unpacked.content
-        now = datetime.now(UTC)
-        proven = Proven(content, staged.tensor_bytes, staged.proven_by, now, staged.signatures)
+        tree, proven = staged.unpacked.root, _proven(staged)
         if isinstance(action, Repair):
             return shelf.replace(tree, release, proven, before)
         present = view.inventory.versions.get(action.version)
-        if present is None or present.condition is not Condition.FOREIGN:
+        if present is None or present.is_ours:
             return shelf.publish(tree, release, proven, before)
         adopted = shelf.adopt(release, proven)
         if adopted is None:
+            unrecorded = present.condition is Condition.UNRECORDED
             text = (
-                f"{shelf.path / str(action.version)} was not put there by servesync and holds other bytes "
-                "than the store's release: left alone; move it away by hand to let the store's version in"
+                f"{shelf.path / str(action.version)} "
+                f"{'has an unreadable record' if unrecorded else 'was not put there by servesync'} and holds "
+                "other bytes than the store's release: left alone; move it away by hand to let the store's "
+                "version in"
             )
             raise ReleaseRefused(Reason.VERSION_FOREIGN, text)
         return adopted
@@ -248,7 +242,10 @@ class Executor:
     def _retry(self, action: Retry, shelf: Shelf) -> None:
         """Take a version off the shelf, as it is; the planner puts it back when its rest is over."""
         version = action.version
-        record = shelf.records()[version]
+        record = shelf.record(version)
+        if record is None:
+            text = f"{shelf.model} {version} has no record any more: looked at again"
+            raise DiskError(Reason.RECORD_UNREADABLE, text)
         reserve = Reserve(self.observer.workspace, shelf.model)
         reserve.take(shelf.path / str(version), version, record, datetime.now(UTC), returning=True)
         rest = min(LONGEST_REST_SECONDS, self._rest_seconds * 4.0**record.tries)
@@ -260,12 +257,12 @@ class Executor:
         """Take a version off the shelf, into the reserve if it is good; return whether it is there now."""
         keep = self.observer.settings.reserve.keep
         good = view.inventory.versions[action.version].condition is Condition.GOOD
-        record = shelf.records().get(action.version)
+        record = shelf.record(action.version)
         withdrawn = action.version in view.facts.withdrawn
-        if not keep or not good or record is None or withdrawn:
+        reserve = Reserve(self.observer.workspace, shelf.model)
+        if not keep or not good or record is None or withdrawn or not reserve.is_free(action.version):
             self._take_off(shelf, shelf.model, action.version)
             return False
-        reserve = Reserve(self.observer.workspace, shelf.model)
         reserve.take(shelf.path / str(action.version), action.version, record, datetime.now(UTC))
         self._left(shelf, action.version)
         reserve.trim(keep, self.observer.admission.awaited(shelf.model))
@@ -370,3 +367,15 @@ class Executor:
                 repeats=repeats,
                 facts=facts,
             )
+
+
+def _proven(staged: Staged) -> Proven:
+    unpacked = staged.unpacked
+    return Proven(
+        unpacked.content,
+        staged.tensor_bytes,
+        staged.proven_by,
+        datetime.now(UTC),
+        staged.signatures,
+        unpacked.stamps,
+    )

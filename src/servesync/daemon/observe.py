@@ -19,7 +19,6 @@ from servesync.errors import Reason, ServerDown, ServerError, Stopped, StoreErro
 from servesync.fetch import read_whole
 from servesync.install import DamageSeen, Inventory, Record, Refusals, Reserve, Shelf, Workspace, awaited_back
 from servesync.plan.facts import (
-    Condition,
     Everything,
     Facts,
     Follow,
@@ -50,6 +49,8 @@ class ModelView:
     plan: ModelPlan
     said: Mapping[Version, str]
     """What records are to keep of the server's word, where that has changed."""
+    unreadable: tuple[str, ...] = ()
+    """What to say of records of this model that are there and cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +151,19 @@ class Observer:
         One that leaves the store stays for as long as there is something of it on this machine, and no new
         one takes its place.
         """
+        before = self._models
         named = {item.name: item for item in self.settings.models}
         others = named.pop(EVERY_MODEL, None)
         self._models = {Model(name): item for name, item in named.items()}
         if others is None:
             return
-        here = self.workspace.recorded()
-        here |= awaited_back(self.workspace, here)
+        try:
+            here = self.workspace.recorded()
+            here |= awaited_back(self.workspace, here)
+        except OSError as problem:  # what was known stays
+            self.notice_error = disk.describe(problem, "reading which models have records")
+            self._models = before | self._models
+            return
         found = set(here)
         if self._listing is not None:
             found |= self._listing.releases.keys() | {model for model, _ in self._listing.problems}
@@ -229,17 +236,19 @@ class Observer:
         self.config.saw(facts, server_error, now)
         return self.config.draft(self.models, facts, now)
 
-    def served_now(self, model: Model) -> tuple[Version, Record] | None:
+    def served_now(self, model: Model) -> tuple[Version, Record | None] | None:
         """Return the highest version that the server has confirmed, and its record; None if there is none.
 
         Where there is no server to ask, the highest installed one. It counts while it is repaired,
-        doubted, or off the shelf for a moment, too.
+        doubted, or off the shelf for a moment, too; and so does one whose record cannot be read.
         """
         away = Reserve(self.workspace, model).versions().items()
         known = {version: record for version, record in away if record.returning}
-        known |= Shelf(self.workspace, model, self.check).records()
-        good = [version for version, record in known.items() if record.confirmed or self.server is None]
-        return (max(good), known[max(good)]) if good else None
+        shelf = Shelf(self.workspace, model, self.check)
+        known |= shelf.records()
+        good = {version for version, record in known.items() if record.confirmed or self.server is None}
+        good |= shelf.unrecorded()
+        return (max(good), known.get(max(good))) if good else None
 
     def said_now(self, model: Model, version: Version, *, replaces: bool = False) -> str:
         """Return what a record is to keep of the server's word when bytes are about to come under a number.
@@ -280,7 +289,7 @@ class Observer:
         except StoreError as error:
             self._store_error = error
         else:
-            self._store_error = None
+            self._store_error = self.notice_error = None
             self._listed_at = asked_at
             self.listed_at = self.polled_at
             self._discover()
@@ -289,12 +298,12 @@ class Observer:
 
     def _read_notices(self, listing: Listing) -> None:
         """Take over where channels stand, and what is withdrawn; what fails is looked at again next time."""
-        self.notice_error = None
         for model, settings in self.models.items():
             with self._going_on(model):
                 self.notices.follow(model, settings.channels, listing.channels.get(model, {}))
             with self._going_on(model):
-                here = {*Shelf(self.workspace, model).records(), *Reserve(self.workspace, model).versions()}
+                shelf, reserve = Shelf(self.workspace, model), Reserve(self.workspace, model)
+                here = {*shelf.records(), *shelf.unrecorded(), *reserve.versions()}
                 releases = listing.documented(model)
                 self.notices.look_for_withdrawals(model, releases, here, self.refusals(model))
 
@@ -347,7 +356,8 @@ class Observer:
         inventory = Shelf(self.workspace, model, self.check).inventory(self._damaged.setdefault(model, {}))
         self.server_memory.saw(model, served, time.monotonic(), inventory.versions)
         versions, said = _heard(served, inventory)
-        reserve = Reserve(self.workspace, model).versions()
+        away = Reserve(self.workspace, model)
+        reserve, refusals = away.versions(), self.refusals(model)
         returning = frozenset(version for version, record in reserve.items() if record.returning)
         resting = self.server_memory.resting(model, now)
         releases = self._listing.releases.get(model, ()) if self._listing else ()
@@ -367,7 +377,7 @@ class Observer:
             returning=returning,
             resting=resting,
             channels=channels,
-            withdrawn=self.notices.withdrawn(model, offered, self.refusals(model)),
+            withdrawn=self.notices.withdrawn(model, offered, refusals),
             server=Server(
                 asked=self.server is not None,
                 policy=policy,
@@ -382,7 +392,13 @@ class Observer:
             labels=labels,
             labelled=self.config.labelled(model, labels) if self.config else frozenset(),
         )
-        return ModelView(settings, inventory, offered, facts, plan(facts), said)
+        unreadable = (
+            *inventory.unreadable.values(),
+            *away.unreadable().values(),
+            *refusals.unreadable().values(),
+            *self.notices.unreadable(model).values(),
+        )
+        return ModelView(settings, inventory, offered, facts, plan(facts), said, unreadable)
 
     def _may_be_starting(self, model: Model, now: float) -> bool:
         if self.one_pass:
@@ -417,7 +433,7 @@ class Observer:
                 if release.manifest is None
             }
         holds |= self.attempts.holds(model, identities, now)
-        foreign = {v for v, item in inventory.versions.items() if item.condition is Condition.FOREIGN}
+        foreign = {v for v, item in inventory.versions.items() if not item.is_ours}
         holds |= self.refusals(model).holds(offered, foreign)
         holds |= {
             version: Hold(
@@ -425,6 +441,10 @@ class Observer:
             )
             for name in inventory.strange
             if (version := parse_version(name.strip(" \t\n\v\f\r").removeprefix("+"))) is not None
+        }
+        holds |= {
+            version: Hold(Reason.RECORD_UNREADABLE, inventory.unreadable[version])
+            for version in inventory.blocking
         }
         if self._listing is not None:
             holds |= {

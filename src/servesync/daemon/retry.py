@@ -34,14 +34,14 @@ def retry(settings: Settings, name: str, number: str) -> str:
         lifted = refusals.lift(version)
     except OSError as error:
         raise disk.describe(error, f"lifting the refusal of {model} {version}") from error
-    if lifted is None:
+    if not lifted:
         text = (
             f"{model} {version} is not refused under {workspace.models_dir}: nothing was changed; "
             "`servesync plan` says why it is not in place"
         )
         raise SettingsError(Reason.SETTINGS_INVALID, text)
     note = UNDER_LATEST if settings.serving.version_policy == "latest" else ""
-    return f"{model} {version}: no longer refused ({lifted.reason}: {lifted.text}); {_tell(workspace)}{note}"
+    return f"{model} {version}: no longer refused ({lifted}); {_tell(workspace)}{note}"
 
 
 def _tell(workspace: Workspace) -> str:

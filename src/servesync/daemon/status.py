@@ -16,7 +16,7 @@ from servesync.admin import (
     VersionStatus,
 )
 from servesync.daemon.observe import ModelView, Observation, Observer
-from servesync.errors import SyncError
+from servesync.errors import Reason, SyncError
 from servesync.install import Record
 from servesync.plan.facts import Condition, Role
 from servesync.plan.versions import Model, Version
@@ -29,6 +29,7 @@ _ON_DISK: Final = {
     Condition.GOOD: OnDisk.GOOD,
     Condition.DAMAGED: OnDisk.DAMAGED,
     Condition.FOREIGN: OnDisk.FOREIGN,
+    Condition.UNRECORDED: OnDisk.UNRECORDED,
 }
 
 
@@ -82,7 +83,15 @@ def _model(model: Model, settings: ModelSettings, seen: Observation) -> ModelSta
         versions={version: _version(view, version) for version in shown},
         more_versions=len(view.plan.verdicts) - len(shown),
         strange_names=tuple(ascii(name) for name in view.inventory.strange[:MOST_NOT_WANTED]),
+        trouble=_unreadable(view.unreadable),
     )
+
+
+def _unreadable(texts: tuple[str, ...]) -> Trouble | None:
+    if not texts:
+        return None
+    more = f" (and {len(texts) - 1} more records)" if len(texts) > 1 else ""
+    return Trouble(Reason.RECORD_UNREADABLE, f"{texts[0][:1000]}{more}")
 
 
 def _shown(view: ModelView) -> list[Version]:

@@ -95,7 +95,12 @@ class DiskArea:
         if damaged:
             text = f"changed since they were installed: {_some(damaged)}"
             yield warn(Check.DISK_SHELF, text, "a running agent repairs them from the store", model)
-        if not (found.strange or foreign or damaged):
+        if found.unreadable:
+            text = _some(list(found.unreadable.values()))
+            yield warn(
+                Check.DISK_SHELF, text, "`servesync plan` shows every record that cannot be read", model
+            )
+        if not (found.strange or foreign or damaged or found.unreadable):
             yield ok(Check.DISK_SHELF, f"versions: {len(found.versions)}, all as installed", model)
 
 

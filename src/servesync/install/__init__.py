@@ -1,9 +1,9 @@
 """The shelf and the workspace: what lies on disk, and the one way onto the shelf."""
 
-from servesync.install.content import hash_tree
+from servesync.install.content import hash_tree, prove_staged
 from servesync.install.lock import Lock, lock_holder
 from servesync.install.positions import Position, Positions
-from servesync.install.records import Record
+from servesync.install.records import Record, Unreadable
 from servesync.install.refusals import Refusals
 from servesync.install.reserve import Reserve, awaited_back
 from servesync.install.shelf import DamageSeen, Inventory, Proven, Shelf
@@ -20,8 +20,10 @@ __all__ = [
     "Refusals",
     "Reserve",
     "Shelf",
+    "Unreadable",
     "Workspace",
     "awaited_back",
     "hash_tree",
     "lock_holder",
+    "prove_staged",
 ]

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from servesync.plan.versions import Content, FileFact
+from servesync.errors import DiskError, Reason
+from servesync.folders import opened_dir, stamp_of
+from servesync.plan.versions import Content, FileFact, Stamp
 
 BLOCK_BYTES: Final = 1 << 20
+MOST_NAMED: Final = 5
 NOT_A_FILE: Final = "not-a-regular-file"
-
-Stamp = tuple[int, int, int, int]
-"""Inode, size, mtime and ctime (ns) of a file; a rename of its folder changes none of them."""
 
 
 def walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -31,11 +31,7 @@ def walk(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 def stamps(root: Path) -> Mapping[str, Stamp]:
     """Return the stamp of every file below `root`; reads no content."""
-    return {path: _stamp(entry.stat(follow_symlinks=False)) for path, entry in walk(root)}
-
-
-def _stamp(found: os.stat_result) -> Stamp:
-    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return {path: stamp_of(entry.stat(follow_symlinks=False)) for path, entry in walk(root)}
 
 
 def hash_tree(root: Path, check: Callable[[], None] = lambda: None, *, from_disk: bool = False) -> Content:
@@ -76,3 +72,34 @@ def _hash(handle: int, path: str, check: Callable[[], None]) -> FileFact:
         size += count
         check()
     return FileFact(path, size, digest.hexdigest())
+
+
+def prove_staged(
+    root: Path, content: Content, written: Mapping[str, Stamp], check: Callable[[], None] = lambda: None
+) -> Mapping[str, Stamp]:
+    """Return the stamps of a tree in staging that is as it was written; read whole only if stamps differ.
+
+    `content` is what was written, `written` are the stamps of that moment.
+
+    Raises:
+        DiskError: `DISK_FAILED`: somebody removed, replaced, changed or added a file, or `root` itself.
+        OSError: it cannot be looked at.
+    """
+    try:
+        with opened_dir(root):
+            found = stamps(root)
+        present = content if found == written else hash_tree(root, check)
+    except (FileNotFoundError, NotADirectoryError):
+        found, present = {}, Content.of([])
+    if present == content:
+        return found
+    before, now = ({file.path: file for file in each.files} for each in (content, present))
+    wrong = sorted(path for path in before.keys() | now.keys() if before.get(path) != now.get(path))
+    example = wrong[0]
+    was = "is gone" if example not in now else "was changed" if example in before else "was added"
+    text = (
+        f"{len(wrong)} files in {root} are not as servesync wrote them a moment ago ({example!a} {was}): "
+        "something else changes the staging directory; keep other programs out of .servesync. Nothing is "
+        "wrong with the release: it is fetched again"
+    )
+    raise DiskError(Reason.DISK_FAILED, text, files=wrong[:MOST_NAMED])

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from servesync import disk
-from servesync.files import read_regular
+from servesync.install import records
+from servesync.install.records import Unreadable
 from servesync.install.workspace import Workspace
 from servesync.plan.versions import MAX_VERSION, Model
 
@@ -38,17 +39,18 @@ class Positions:
     def _folder(self) -> Path:
         return self.workspace.root / "channels" / self.model
 
-    def read(self) -> Mapping[str, Position]:
-        """Return every readable position, by the channel's name.
+    def read(self) -> Mapping[str, Position | Unreadable]:
+        """Return every position by the channel's name, or why the record of it cannot be read.
 
         Raises:
             OSError: the directory cannot be read.
         """
-        found = {}
+        found: dict[str, Position | Unreadable] = {}
         for entry in disk.entries(self._folder):
-            position = _read(Path(entry.path)) if entry.name.endswith(".json") else None
-            if position is not None:
-                found[entry.name.removesuffix(".json")] = position
+            if entry.name.endswith(".json"):
+                position = records.read(self._folder / entry.name, Position, MAX_RECORD_BYTES)
+                if position is not None:
+                    found[entry.name.removesuffix(".json")] = position
         return found
 
     def write(self, name: str, position: Position) -> None:
@@ -56,10 +58,3 @@ class Positions:
         disk.make_dir(self.workspace.root / "channels", 0o700)
         disk.make_dir(self._folder, 0o700)
         disk.write_file(self._folder / f"{name}.json", position.model_dump_json().encode())
-
-
-def _read(path: Path) -> Position | None:
-    try:
-        return Position.model_validate_json(read_regular(path, MAX_RECORD_BYTES))
-    except (OSError, ValidationError):
-        return None

@@ -1,23 +1,34 @@
 """Small durable records beside the shelf: what was installed, and what was refused.
 
-They are caches of facts, not the truth: the truth is what lies on the shelf. A record that cannot be
-read counts as absent, and the version is then compared with the store's before it counts as ours.
+They are caches of facts, not the truth: the truth is what lies on the shelf. Only a record that is not there
+counts as absent. One that cannot be read is left where it is and reported; what it stood for stays, too.
 """
 
-from collections.abc import Iterator, Mapping
+import errno
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Generic, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from servesync import disk
-from servesync.install.content import Stamp
-from servesync.plan.versions import Content, FileFact, ProvenBy, Version, parse_canonical
+from servesync import disk, sealed
+from servesync.plan.versions import Content, FileFact, ProvenBy, Stamp, Version, parse_canonical
 from servesync.settings import Signature
 
 MAX_RECORD_BYTES = 64 << 20
 MAX_NEW_RECORD_BYTES = 16 << 20
 """Far below what is read again: a record grows by the stamps once its version is on the shelf."""
+
+
+SCHEMA_VERSION: Final = 1
+_LOST: Final = {
+    errno.ELOOP: "it is a symbolic link, which is not followed",
+    errno.EINVAL: "it is no regular file",
+    errno.EFBIG: "it is larger than any record",
+}
 
 
 class _Stored(BaseModel):
@@ -28,7 +39,33 @@ class _Stored(BaseModel):
     at: AwareDatetime
 
 
-T = TypeVar("T", bound=_Stored)
+T = TypeVar("T", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A record that is there and cannot be read, and why, in words.
+
+    `is_lost`: it will not be readable later either, or not by this servesync: a new one may take its place.
+    `is_newer`: a newer servesync wrote it.
+    """
+
+    path: Path
+    why: str
+    is_lost: bool
+    is_newer: bool = False
+
+    def said(self, consequence: str) -> str:
+        """Return the message for people: what was met, and what follows for what it stands for."""
+        return f"the record {self.path} cannot be read: {self.why}; {consequence}"
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T]):
+    """The records in one folder."""
+
+    known: Mapping[Version, T]
+    unreadable: Mapping[Version, Unreadable]
 
 
 class RecordedFile(BaseModel):
@@ -85,28 +122,73 @@ def files_of(content: Content) -> tuple[RecordedFile, ...]:
     return tuple(RecordedFile(path=f.path, size=f.size, sha256=f.sha256) for f in content.files)
 
 
-def read_all(folder: Path, kind: type[T]) -> dict[Version, T]:
-    """Return every readable record in `folder`."""
-    return {version: record for version, record in _read_each(folder, kind) if record is not None}
+def read_all(folder: Path, kind: type[T]) -> Found[T]:
+    """Return every record in `folder`, and those that are there and cannot be read.
 
-
-def _read_each(folder: Path, kind: type[T]) -> Iterator[tuple[Version, T | None]]:
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    known: dict[Version, T] = {}
+    unreadable: dict[Version, Unreadable] = {}
     for entry in disk.entries(folder):
         version = parse_canonical(entry.name.removesuffix(".json"))
-        if version is not None and entry.is_file(follow_symlinks=False):
-            yield version, _read(Path(entry.path), kind)
+        if version is None or not entry.name.endswith(".json"):
+            continue
+        record = read(folder / entry.name, kind, MAX_RECORD_BYTES)
+        if isinstance(record, Unreadable):
+            unreadable[version] = record
+        elif record is not None:
+            known[version] = record
+    return Found(known, unreadable)
 
 
-def _read(path: Path, kind: type[T]) -> T | None:
+def read(path: Path, kind: type[T], most_bytes: int) -> T | Unreadable | None:
+    """Return one record; None only if there is none."""
     try:
-        with path.open("rb") as file:
-            return kind.model_validate_json(file.read(MAX_RECORD_BYTES))
-    except (OSError, ValidationError):
+        data = disk.read_file(path, most_bytes)
+    except FileNotFoundError:
         return None
+    except IsADirectoryError:
+        return _directory(path)
+    except OSError as error:
+        why = _LOST.get(error.errno or 0, f"{error.strerror or error} (uid {os.getuid()})")
+        return Unreadable(path, why, is_lost=error.errno in _LOST)
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        newer = _newer(data)
+        why = newer or f"it is damaged: {sealed.place(error)}"
+        return Unreadable(path, why, is_lost=True, is_newer=bool(newer))
 
 
-def write(folder: Path, version: Version, record: _Stored) -> None:
-    """Store a record durably, replacing an older one atomically."""
+def _directory(path: Path) -> Unreadable:
+    """Tell an empty directory, for which a record is put without a loss, from one with something in it."""
+    try:
+        is_empty = not any(disk.entries(path))
+    except OSError:
+        is_empty = False
+    advice = "" if is_empty else f": move {path} away, no record can be written there"
+    return Unreadable(path, f"it is a directory{advice}", is_lost=is_empty)
+
+
+def _newer(data: bytes) -> str:
+    """Return what to say if a newer servesync wrote a record; nothing if none did."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return ""
+    number = found.get("schema_version") if isinstance(found, dict) else None
+    if not isinstance(number, int) or number <= SCHEMA_VERSION:
+        return ""
+    return f"it was written by a newer servesync (schema_version {number}, this one reads {SCHEMA_VERSION})"
+
+
+def write(folder: Path, version: Version, record: BaseModel) -> None:
+    """Store a record durably, replacing an older one atomically; an empty directory in its place goes.
+
+    Raises:
+        OSError: the disk refused, or a directory with something in it has the name.
+    """
     disk.make_dir(folder, 0o700)
     disk.write_file(folder / f"{version}.json", record.model_dump_json().encode())
 

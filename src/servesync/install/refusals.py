@@ -2,6 +2,9 @@
 
 A refusal by servesync's own proofs also holds for one judge only: other limits, another level or another
 release of servesync may come to another verdict. One by the model server holds for whoever asks.
+
+A record that cannot be read refuses its number: nobody knows what it kept away. One that is damaged is
+written anew (`settle`), as a refusal of what the store offers now, by the judge of today.
 """
 
 from collections.abc import Mapping
@@ -12,10 +15,11 @@ from typing import Final
 
 from servesync.errors import Reason
 from servesync.install import records
-from servesync.install.records import Refusal
+from servesync.install.records import Found, Refusal
 from servesync.plan.facts import Hold
 from servesync.plan.versions import Release, Version
 
+WAY_OUT: Final = "`servesync retry` lets it be fetched again"
 OF_THE_SERVER: Final = frozenset({Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIMEOUT})
 
 
@@ -32,14 +36,52 @@ class Refusals:
         `foreign`: the numbers on the shelf that are not ours; a release that was refused because of one is
         free again when it is gone.
         """
-        found = records.read_all(self._folder, Refusal)
-        return {
+        found = self._read()
+        holds = {
+            version: Hold(Reason.RECORD_UNREADABLE, text)
+            for version, text in self.unreadable().items()
+            if version in offered
+        }
+        return holds | {
             version: Hold(_reason(refusal), f"{refusal.text} (refused {refusal.at:%Y-%m-%dT%H:%M:%S%z})")
-            for version, refusal in found.items()
+            for version, refusal in found.known.items()
             if version in offered
             and self._still_holds(refusal, offered[version])
             and (refusal.reason != Reason.VERSION_FOREIGN or version in foreign)
         }
+
+    def _read(self) -> Found[Refusal]:
+        return records.read_all(self._folder, Refusal)
+
+    def unreadable(self) -> dict[Version, str]:
+        """Return what to say of records that are there and cannot be read.
+
+        Raises:
+            OSError: the directory cannot be read.
+        """
+        return {
+            version: item.said(
+                f"version {version} was refused for a reason that is not known any more, and is not fetched; "
+                f"{WAY_OUT}"
+            )
+            for version, item in self._read().unreadable.items()
+        }
+
+    def settle(self, offered: Mapping[Version, Release], now: datetime) -> None:
+        """Write damaged records anew, as refusals of what is offered now; a changed release ends them.
+
+        A record of a newer servesync, and one that may be readable later, stays as it is.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        for version, item in self._read().unreadable.items():
+            if item.is_lost and not item.is_newer and version in offered:
+                text = (
+                    f"the record of why version {version} was refused could not be read ({item.why}); it is "
+                    f"fetched again when the store offers something else; {WAY_OUT} at once"
+                )
+                self.remember(version, offered[version].offer, Reason.RECORD_UNREADABLE, text, now)
 
     def _still_holds(self, refusal: Refusal, release: Release) -> bool:
         if refusal.reason in OF_THE_SERVER:  # it judged the bytes, whoever brought them
@@ -52,7 +94,7 @@ class Refusals:
         """Return why versions are withdrawn, as far as the store does not offer something else by now."""
         return {
             version: refusal.text
-            for version, refusal in records.read_all(self._folder, Refusal).items()
+            for version, refusal in self._read().known.items()
             if refusal.reason == Reason.VERSION_WITHDRAWN
             and (version not in offered or offered[version].offer == refusal.identity)
         }
@@ -65,11 +107,19 @@ class Refusals:
         refusal = Refusal(identity=identity, at=now, reason=reason, text=text, judge=self._judge)
         records.write(self._folder, version, refusal)
 
-    def lift(self, version: Version) -> Refusal | None:
-        """Forget what was refused under a number, and return it; None if nothing was."""
-        found = records.read_all(self._folder, Refusal).get(version)
+    def lift(self, version: Version) -> str:
+        """Forget what was refused under a number, and return why it was; empty if nothing was.
+
+        Raises:
+            OSError: the record cannot be removed; a directory with something in it is in its place.
+        """
+        found = self._read()
+        known = found.known.get(version)
+        why = f"{known.reason}: {known.text}" if known else ""
+        if version in found.unreadable:
+            why = f"{Reason.RECORD_UNREADABLE}: {self.unreadable()[version]}"
         self.forget(version)
-        return found
+        return why
 
     def forget(self, version: Version) -> None:
         """Lift a refusal; fine if there is none."""

@@ -1,29 +1,34 @@
 """Versions that have left the shelf and stay unpacked, so that a rollback is a rename."""
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from servesync import disk
+from servesync.errors import DiskError, Reason
 from servesync.install import records
-from servesync.install.content import hash_tree, stamps
-from servesync.install.records import Record
+from servesync.install.content import hash_tree, prove_staged, stamps
+from servesync.install.records import Record, Unreadable
 from servesync.install.shelf import Proven, record_of
 from servesync.install.workspace import Workspace
 from servesync.plan.versions import Model, Release, Version, parse_canonical, parse_model
 
+STAYS: Final = (
+    "stays in the reserve if it is there, but can neither come back from there nor give way to others"
+)
+
 
 def awaited_back(workspace: Workspace, known: Collection[Model]) -> frozenset[Model]:
-    """Return the models, besides those that are `known`, of which a version is off the shelf for a moment."""
+    """Return the models, besides those that are `known`, of which a version is off the shelf for a moment.
+
+    One whose record cannot be read may be such a version.
+    """
     folders = [parse_model(entry.name) for entry in disk.entries(workspace.root / "reserve")]
-    return frozenset(
-        model
-        for model in folders
-        if model is not None
-        and model not in known
-        and any(record.returning for record in Reserve(workspace, model).versions().values())
-    )
+    others = [Reserve(workspace, model) for model in folders if model is not None and model not in known]
+    return frozenset(reserve.model for reserve in others if reserve.may_return())
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +53,40 @@ class Reserve:
         Raises:
             OSError: the directory cannot be read.
         """
-        known = records.read_all(self._records, Record)
+        known = records.read_all(self._records, Record).known
         if not known:
             return {}
         there = {parse_canonical(entry.name) for entry in disk.entries(self.path)}
         return {version: record for version, record in known.items() if version in there}
+
+    def unreadable(self) -> Mapping[Version, str]:
+        """Return what to say of records that are there and cannot be read; their versions stay as they are.
+
+        Raises:
+            OSError: the directory cannot be read.
+        """
+        return {
+            version: item.said(f"{self.path / str(version)} {STAYS}; when it is not needed, remove both")
+            for version, item in records.read_all(self._records, Record).unreadable.items()
+        }
+
+    def may_return(self) -> bool:
+        """Tell whether a version is here only until the server has seen it gone, as far as can be read."""
+        return bool(self.unreadable()) or any(record.returning for record in self.versions().values())
+
+    def is_free(self, version: Version) -> bool:
+        """Tell whether a version may be put here: a record that may be readable later is not replaced."""
+        return self._in_the_way(version) is None
+
+    def _in_the_way(self, version: Version) -> Unreadable | None:
+        item = records.read_all(self._records, Record).unreadable.get(version)
+        return None if item is None or item.is_lost else item
+
+    def _check_free(self, version: Version) -> None:
+        item = self._in_the_way(version)
+        if item is not None:
+            text = item.said(f"{self.model} {version} cannot be put into the reserve meanwhile")
+            raise DiskError(Reason.RECORD_UNREADABLE, text)
 
     def take(
         self, folder: Path, version: Version, record: Record, now: datetime, *, returning: bool = False
@@ -64,8 +98,10 @@ class Reserve:
         crash in between leaves a record too many, on either side, and never a version without one.
 
         Raises:
+            DiskError: `RECORD_UNREADABLE`: see `is_free`; nothing was changed.
             OSError: the disk refused; the version is where it was, or already in the reserve.
         """
+        self._check_free(version)
         self.drop(version)
         disk.make_dir(self.path, 0o700)
         changes: dict[str, object] = {"reserved_at": now, "returning": returning}
@@ -99,7 +135,7 @@ class Reserve:
     def drop(self, version: Version) -> None:
         """Move a version to the trash and forget it; fine if there is none."""
         folder = self.path / str(version)
-        if folder.exists():
+        if os.path.lexists(folder):
             disk.rename_noreplace(folder, self.workspace.trash_name(self.model, version))
             disk.sync_dir(self.path)
         records.drop(self._records, version)
@@ -114,13 +150,17 @@ class Reserve:
 
         Raises:
             ReleaseRefused: `RELEASE_TOO_BIG`: it has more files than a record can hold.
+            DiskError: `DISK_FAILED`: somebody else changed the tree. `RECORD_UNREADABLE`: see `is_free`. The
+                reserve is untouched.
             OSError: the disk refused; the tree is still in staging, or already in the reserve.
         """
         record = record_of(release, proven)
+        self._check_free(release.version)
         disk.sync_tree(staged, check)
+        staged_stamps = prove_staged(staged, proven.content, proven.stamps, check)
         self.drop(release.version)
         disk.make_dir(self.path, 0o700)
-        found = {"state": "installed", "stamps": dict(stamps(staged)), "reserved_at": proven.at}
+        found = {"state": "installed", "stamps": dict(staged_stamps), "reserved_at": proven.at}
         record = record.model_copy(update=found)
         records.write(self._records, release.version, record)
         disk.rename_noreplace(staged, self.path / str(release.version))
@@ -141,10 +181,14 @@ class Reserve:
         return gone
 
     def clean(self) -> None:
-        """Drop what a crash has left: directories without a record, and records without a directory."""
-        known = self.versions()
-        for version in records.read_all(self._records, Record).keys() - known.keys():
+        """Drop what a crash has left: directories without a record, and records without a directory.
+
+        What has a record that cannot be read stays: nobody knows what it was kept for.
+        """
+        found = records.read_all(self._records, Record)
+        there = [(parse_canonical(entry.name), entry.name) for entry in disk.entries(self.path)]
+        for version in found.known.keys() - {number for number, _ in there}:
             records.drop(self._records, version)
-        for entry in disk.entries(self.path):
-            if parse_canonical(entry.name) not in known:
-                disk.remove_tree(Path(entry.path))
+        for number, name in there:
+            if number not in found.known and number not in found.unreadable:
+                disk.remove_tree(self.path / name)

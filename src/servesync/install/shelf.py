@@ -14,8 +14,8 @@ from typing import Final
 from servesync import disk
 from servesync.errors import DiskError, Reason, ReleaseRefused
 from servesync.install import records
-from servesync.install.content import Stamp, hash_tree, stamps
-from servesync.install.records import Record
+from servesync.install.content import hash_tree, prove_staged, stamps
+from servesync.install.records import Record, Unreadable
 from servesync.install.workspace import Workspace
 from servesync.plan.facts import Condition, Shelved
 from servesync.plan.versions import (
@@ -23,6 +23,7 @@ from servesync.plan.versions import (
     Model,
     ProvenBy,
     Release,
+    Stamp,
     Version,
     parse_canonical,
     server_sees_version,
@@ -31,6 +32,13 @@ from servesync.settings import Signature
 
 UNREADABLE: Final = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG})
 """The disk has lost something below one folder: that version is damaged, and the others are not."""
+
+LOST: Final = "if the store offers the same bytes for it, they are compared, and the record is written anew"
+LEFT: Final = (
+    "nothing is done with it until the record can be read; if that never comes, remove the record: then the "
+    "version is compared with the store's and taken over again"
+)
+NOT_INSTALLED: Final = ", and is not put there before the record can be read or removed"
 
 DamageSeen = dict[Version, Mapping[str, Stamp]]
 """The stamps under which a version was last found to be damaged."""
@@ -43,6 +51,8 @@ class Inventory:
     `strange`: names that the server takes for versions though servesync would never write them.
     `refreshed`: records that turned out to be behind the truth; `Shelf.settle` writes them.
     `orphaned`: records of versions that are no longer on the shelf. `recorded`: those of the ones that are.
+    `unreadable`: what to say of records that are there and cannot be read; of those in `blocking` nothing new
+    may take the place, so their versions are left as they are, or away.
     """
 
     versions: Mapping[Version, Shelved]
@@ -50,17 +60,23 @@ class Inventory:
     refreshed: Mapping[Version, Record] = field(default_factory=dict)
     orphaned: Mapping[Version, Record] = field(default_factory=dict)
     recorded: Mapping[Version, Record] = field(default_factory=dict)
+    unreadable: Mapping[Version, str] = field(default_factory=dict)
+    blocking: frozenset[Version] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """What is known of a staged tree: files, bytes of its tensors, what proves it, since when, signatures."""
+    """What is known of a staged tree: files, bytes of its tensors, what proves it, since when, signatures.
+
+    `stamps`: those of the files when they were written; without them the tree is read once more.
+    """
 
     content: Content
     tensor_bytes: int
     by: ProvenBy
     at: datetime
     signatures: Mapping[str, Signature] | None = None
+    stamps: Mapping[str, Stamp] = field(default_factory=dict)
 
 
 class Shelf:
@@ -81,7 +97,8 @@ class Shelf:
         Raises:
             OSError: the shelf cannot be read.
         """
-        known = records.read_all(self._records, Record)
+        there = records.read_all(self._records, Record)
+        known = dict(there.known)
         versions: dict[Version, Shelved] = {}
         refreshed: dict[Version, Record] = {}
         recorded: dict[Version, Record] = {}
@@ -96,10 +113,15 @@ class Shelf:
             record = known.pop(version, None)
             if record is not None:
                 recorded[version] = record
+            if version in there.unreadable:
+                versions[version] = Shelved(Condition.UNRECORDED)
+                continue
             versions[version], fresh = self._examine(version, record, seen)
             if fresh is not None:
                 refreshed[version] = fresh
-        return Inventory(versions, tuple(strange), refreshed, known, recorded)
+        unreadable = {version: _said(item, version, versions) for version, item in there.unreadable.items()}
+        blocking = frozenset(version for version, item in there.unreadable.items() if not item.is_lost)
+        return Inventory(versions, tuple(strange), refreshed, known, recorded, unreadable, blocking)
 
     def _examine(
         self, version: Version, record: Record | None, seen: DamageSeen
@@ -161,7 +183,8 @@ class Shelf:
         leaves a complete version, which the next inventory adopts after reading it whole.
 
         Raises:
-            DiskError: `VERSION_THERE`: the number is on the shelf; nothing was changed there.
+            DiskError: `VERSION_THERE`: the number is on the shelf; nothing was changed there. `DISK_FAILED`:
+                somebody else changed the staged tree; the shelf is untouched.
             ReleaseRefused: `RELEASE_TOO_BIG`: it has more files than a record can hold; nothing was changed.
             OSError: the disk refused; before the rename the shelf is untouched, after it the version is
                 complete though perhaps not yet durable.
@@ -203,7 +226,7 @@ class Shelf:
         removed meanwhile, the tree takes its place. What the server has confirmed stays so: the bytes are the
         same. Raises as `publish` does.
         """
-        old = self.records().get(release.version)
+        old = self.record(release.version)
         record = self._stage(staged, release, proven, said_before, like=old)
         target = self.path / str(release.version)
         try:
@@ -218,14 +241,32 @@ class Shelf:
         Returns None, and changes nothing, if the content differs.
         """
         folder = self.path / str(release.version)
+        found = dict(stamps(folder))
         if hash_tree(folder, self._check) != proven.content:
             return None
         disk.sync_tree(folder, self._check)
-        return self._finish(release.version, _record(release, proven))
+        return self._finish(release.version, _record(release, proven).model_copy(update={"stamps": found}))
 
     def records(self) -> Mapping[Version, Record]:
-        """Return the record of every version that servesync put there, or is about to."""
-        return records.read_all(self._records, Record)
+        """Return the record of every version that servesync put there, or is about to, as far as readable."""
+        return records.read_all(self._records, Record).known
+
+    def record(self, version: Version) -> Record | None:
+        """Return the record of a version; None only if there is none.
+
+        Raises:
+            DiskError: `RECORD_UNREADABLE`: it is there, and cannot be read.
+        """
+        found = records.read_all(self._records, Record)
+        if version in found.unreadable:
+            text = found.unreadable[version].said(f"{self.model} {version} is left as it is")
+            raise DiskError(Reason.RECORD_UNREADABLE, text)
+        return found.known.get(version)
+
+    def unrecorded(self) -> frozenset[Version]:
+        """Return the versions on the shelf whose record is there, and cannot be read."""
+        unreadable = records.read_all(self._records, Record).unreadable
+        return frozenset(version for version in unreadable if (self.path / str(version)).is_dir())
 
     def scrubbed(self, version: Version, now: datetime) -> None:
         """Record that the bytes on the disk were found to be right."""
@@ -244,7 +285,7 @@ class Shelf:
         self._update(version, observed_bytes=grown_bytes)
 
     def _update(self, version: Version, **changes: str | bool | int | datetime) -> None:
-        record = records.read_all(self._records, Record).get(version)
+        record = self.records().get(version)
         if record is not None:
             records.write(self._records, version, record.model_copy(update=changes))
 
@@ -259,16 +300,24 @@ class Shelf:
         if like is not None and like.identity == record.identity:
             record = record.model_copy(update={"confirmed": like.confirmed, "tries": like.tries})
         disk.sync_tree(staged, self._check)
+        found = prove_staged(staged, proven.content, proven.stamps, self._check)
+        record = record.model_copy(update={"stamps": dict(found)})
         records.write(self._records, release.version, record)
         return record
 
     def _finish(self, version: Version, record: Record) -> Record:
+        """Record that a version is on the shelf; its stamps are those of the moment when it was proven."""
         disk.sync_dir(self.path)
-        done = record.model_copy(
-            update={"state": "installed", "stamps": dict(stamps(self.path / str(version)))}
-        )
+        done = record.model_copy(update={"state": "installed"})
         records.write(self._records, version, done)
         return done
+
+
+def _said(item: Unreadable, version: Version, shelf: Mapping[Version, Shelved]) -> str:
+    """Return what to say of an unreadable record, with what follows for its version and what to do."""
+    if version not in shelf:
+        return item.said(f"version {version} is not on the shelf" + ("" if item.is_lost else NOT_INSTALLED))
+    return item.said(f"version {version} stays on the shelf as it is; {LOST if item.is_lost else LEFT}")
 
 
 def record_of(release: Release, proven: Proven) -> Record:

@@ -11,16 +11,23 @@ from pathlib import Path
 from typing import Final
 
 from servesync import disk
+from servesync.folders import follow_no_links
 from servesync.plan.versions import Model, Version, parse_model
 
 PROBE: Final = ".servesync-probe-"
+RECORDS: Final = ("records", "refusals", "reserve_records", "channels")
+"""Folders with one folder of records for each model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where things lie below one models directory."""
+    """Where things lie below one models directory; no link among its folders is followed."""
 
     models_dir: Path
+
+    def __post_init__(self) -> None:
+        """Follow no link at or below the models directory."""
+        follow_no_links(self.models_dir)
 
     @property
     def root(self) -> Path:
@@ -78,11 +85,18 @@ class Workspace:
         models = list(models)
         for model in models:
             disk.make_dir(self.shelf(model), 0o755)
-        kinds = ("records", "refusals", "reserve", "reserve_records")
-        for folder in (self.staging, self.trash, *(self.root / kind for kind in kinds)):
-            disk.make_dir(folder, 0o700)
+        self.make_folders()
         for model in models:
             self._prove_rename(self.shelf(model))
+
+    def make_folders(self) -> None:
+        """Make the workspace's own directories as far as they are missing.
+
+        Raises:
+            OSError: the disk refuses, or a file or a symbolic link has the name of one.
+        """
+        for folder in (self.staging, self.trash, *(self.root / kind for kind in (*RECORDS, "reserve"))):
+            disk.make_dir(folder, 0o700)
 
     def _prove_rename(self, shelf: Path) -> None:
         """Rename an empty directory onto the shelf under a name that the server ignores, and back."""
@@ -92,7 +106,7 @@ class Workspace:
             if entry.name.startswith(PROBE):  # an earlier run died on the way back
                 disk.remove_tree(Path(entry.path))
         probe = self.staging / uuid.uuid4().hex
-        probe.mkdir(mode=0o700)
+        disk.make_new_dir(probe, 0o700)
         visitor = shelf / f"{PROBE}{probe.name}"
         disk.rename_noreplace(probe, visitor)
         disk.rename_noreplace(visitor, probe)
@@ -101,7 +115,7 @@ class Workspace:
     def clean(self) -> list[OSError]:
         """Remove what earlier runs left half-done; return what could not be removed."""
         problems = disk.empty_dir(self.staging) + disk.empty_dir(self.trash)
-        for kind in (self.root / name for name in ("records", "refusals", "reserve_records")):
+        for kind in (self.root / name for name in RECORDS):
             for model in disk.entries(kind):
                 if model.is_dir(follow_symlinks=False):
                     problems += disk.remove_unfinished(Path(model.path))
@@ -112,13 +126,16 @@ class Workspace:
         """Lend an empty directory below staging; it is removed with all that is left in it.
 
         What cannot be removed changes nothing about how the attempt ended: the next one removes it.
+
+        Raises:
+            OSError: it cannot be made.
         """
+        disk.make_dir(self.staging, 0o700)
         disk.empty_dir(self.staging)
         folder = self.staging / uuid.uuid4().hex
-        folder.mkdir(mode=0o700)
+        disk.make_new_dir(folder, 0o700)
         tree = folder / "tree"
-        tree.mkdir()
-        tree.chmod(0o755)
+        disk.make_new_dir(tree, 0o755)
         try:
             yield tree
         finally:

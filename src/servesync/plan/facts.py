@@ -58,11 +58,16 @@ class Hold:
 
 
 class Condition(StrEnum):
-    """What a numbered directory on the shelf is."""
+    """What a numbered directory on the shelf is.
+
+    `UNRECORDED`: servesync put it there, but its record cannot be read, so nothing is known of its bytes. It
+    counts as what policy wants of its number, and is neither repaired nor taken off.
+    """
 
     GOOD = "good"
     DAMAGED = "damaged"
     FOREIGN = "foreign"
+    UNRECORDED = "unrecorded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,11 @@ class Shelved:
     proven_by: ProvenBy = ProvenBy.NOTHING
     tries: int = 0
     said_before: str = ""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is known to be what servesync put there, whole or damaged."""
+        return self.condition in {Condition.GOOD, Condition.DAMAGED}
 
 
 class ServerState(StrEnum):

@@ -24,6 +24,7 @@ from collections.abc import Set as AbstractSet
 
 from servesync.plan.facts import (
     Action,
+    Condition,
     Confirm,
     Facts,
     Install,
@@ -52,7 +53,8 @@ def plan(facts: Facts) -> ModelPlan:
         actions=actions,
         verdicts=verdicts(view, actions),
         in_place=view.in_place,
-        served=bool(view.wanted) and all(view.is_served(version) for version in view.wanted),
+        served=bool(view.wanted)
+        and all(view.is_served(version) or view.serves_unrecorded(version) for version in view.wanted),
     )
 
 
@@ -149,13 +151,16 @@ def _arrivals(view: View) -> Iterator[Action]:
         if version in view.ready:
             yield _restore(view, version)
             return
-        foreign = version in view.facts.shelf
-        yield Install(
-            version,
-            "on the shelf, but not put there by servesync: compared with the store's before it counts"
-            if foreign
-            else f"wanted by policy ({view.policy}) and not on the shelf{_aside(view, version)}",
-        )
+        yield Install(version, _why_install(view, version))
+
+
+def _why_install(view: View, version: Version) -> str:
+    item = view.facts.shelf.get(version)
+    if item is None:
+        return f"wanted by policy ({view.policy}) and not on the shelf{_aside(view, version)}"
+    unrecorded = item.condition is Condition.UNRECORDED
+    what = "its record cannot be read" if unrecorded else "not put there by servesync"
+    return f"on the shelf, but {what}: compared with the store's before it counts"
 
 
 def _aside(view: View, version: Version) -> str:

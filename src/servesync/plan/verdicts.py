@@ -124,6 +124,9 @@ def _kept_until(view: View, version: Version) -> str:
 def _verdict_on_strange(view: View, version: Version) -> Verdict:
     hold = view.facts.held.get(version)
     why = f" ({hold.reason.value}: {hold.text})" if hold else ""
+    if view.facts.shelf[version].condition is Condition.UNRECORDED:
+        text = "on the shelf, but its record cannot be read: it is left as it is"
+        return Verdict(Role.HELD, text + (why or "; servesync's log and /status say more"))
     if view.facts.shelf[version].condition is Condition.FOREIGN:
         undecided = hold is None or hold.passing or hold.reason is Reason.RELEASE_INCOMPLETE
         if undecided and version in view.offered:

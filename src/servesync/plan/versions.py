@@ -46,6 +46,10 @@ def server_sees_version(name: str) -> bool:
     return match is not None and -(2**63) <= int(match[1]) <= MAX_VERSION
 
 
+Stamp = tuple[int, int, int, int]
+"""Inode, size, mtime and ctime (ns) of a file; a rename of its folder changes none of them."""
+
+
 class Layout(StrEnum):
     """How the store holds a release."""
 

@@ -19,7 +19,14 @@ from servesync.plan.facts import (
 )
 from servesync.plan.versions import Version
 
-KEPT_OFF: Final = frozenset({Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIMEOUT, Reason.MEMORY_SHORT})
+KEPT_OFF: Final = frozenset(
+    {
+        Reason.SERVER_REFUSED,
+        Reason.SERVER_LOAD_TIMEOUT,
+        Reason.MEMORY_SHORT,
+        Reason.RECORD_UNREADABLE,
+    }
+)
 """Holds that keep even a version of the reserve off the shelf."""
 
 
@@ -56,7 +63,7 @@ class View:
         self.named = named(facts.policy, facts.channels)
         self.offered = facts.offered or {}
         self.owned: Mapping[Version, Shelved] = {
-            version: item for version, item in facts.shelf.items() if item.condition is not Condition.FOREIGN
+            version: item for version, item in facts.shelf.items() if item.is_ours
         }
         self.good = {v: item for v, item in self.owned.items() if item.condition is Condition.GOOD}
         self.returning = frozenset(
@@ -77,7 +84,11 @@ class View:
         self.ready = frozenset(version for version in facts.reserve if self._is_ready(version))
         """Versions that a rename puts on the shelf."""
         there = {version for version in self.owned if version in self.good or self._may_recover(version)}
-        found = self.fetchable | self.late | self.ready | self.returning | there
+        self.unrecorded = frozenset(
+            version for version, item in facts.shelf.items() if self._is_unrecorded(version, item)
+        )
+        """Versions of which nothing is wrong but that their records cannot be read: they serve as before."""
+        found = self.fetchable | self.late | self.ready | self.returning | self.unrecorded | there
         self.candidates = frozenset(found - facts.withdrawn)
         self.wanted = chosen(facts.policy, self.candidates, facts.channels)
         self.unwanted = self.owned.keys() - self.wanted
@@ -103,6 +114,11 @@ class View:
         hold = self.facts.held.get(version)
         return hold is not None and hold.reason in KEPT_OFF
 
+    def _is_unrecorded(self, version: Version, item: Shelved) -> bool:
+        """Whether a record that cannot be read is all that is wrong: then no older version comes for it."""
+        served = self.says(version)
+        return item.condition is Condition.UNRECORDED and not (served is not None and served.failed)
+
     def _may_recover(self, version: Version) -> bool:
         """Whether a damaged version is worth waiting for: the server serves it, or the store can mend it."""
         served = self.says(version)
@@ -112,11 +128,12 @@ class View:
     @property
     def in_place(self) -> bool:
         """Whether all that policy wants is complete on the shelf, as far as it can be had now."""
+        there = self.good.keys() | self.unrecorded
         if self.named is not None:
-            missing = self.pins_missing - self.aside
-            return bool(self.good) and not missing and not self.channels_unknown
+            missing = self.pins_missing - self.aside - there
+            return bool(there) and not missing and not self.channels_unknown
         late = self.late | self.aside
-        return bool(self.good.keys() & self.wanted or late) and self.wanted - late <= self.good.keys()
+        return bool(there & self.wanted or late) and self.wanted - late <= there
 
     @property
     def pins_missing(self) -> frozenset[Version]:
@@ -152,6 +169,12 @@ class View:
             return True
         served = self.says(version)
         return served is not None and served.state is ServerState.AVAILABLE
+
+    def serves_unrecorded(self, version: Version) -> bool:
+        """Whether a version serves whose record cannot be read; nothing leaves for it, whatever it is."""
+        served = self.says(version)
+        available = served is not None and served.state is ServerState.AVAILABLE
+        return version in self.unrecorded and (available or not self.server.asked)
 
     def is_overdue(self, version: Version) -> bool:
         """Whether an answering server has had its time for a version, and neither loads nor refuses it."""

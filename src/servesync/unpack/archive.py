@@ -1,12 +1,12 @@
 """An archive, from its bytes as they arrive to the directory that is the version, in one pass."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from servesync.errors import Reason, ReleaseRefused
-from servesync.plan.versions import Content, FileFact, Version
+from servesync.plan.versions import Content, FileFact, Stamp, Version
 from servesync.settings import Limits
 from servesync.unpack.formats import open_tar
 from servesync.unpack.layout import TopLevel
@@ -22,10 +22,14 @@ SLACK_BYTES: Final = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """A complete tree: the directory that is the version, and every file in it, relative to that."""
+    """A complete tree: the directory that is the version, and every file in it, relative to that.
+
+    `stamps`: those of the files when they were written, to tell whether somebody else changed them since.
+    """
 
     root: Path
     content: Content
+    stamps: Mapping[str, Stamp]
 
 
 def unpack_archive(
@@ -77,8 +81,10 @@ def unpack_archive(
     if not files:
         raise ReleaseRefused(Reason.ARCHIVE_EMPTY, "the archive holds no file; pack the version's directory")
     root = top.root()
-    inside = (FileFact(fact.path.removeprefix(f"{root}/"), fact.size, fact.sha256) for fact in files)
-    return Unpacked(into / root, Content.of(inside if root else files))
+    skip = len(root) + 1 if root else 0
+    inside = (FileFact(fact.path[skip:], fact.size, fact.sha256) for fact in files)
+    stamps = {path[skip:]: stamp for path, stamp in tree.stamps.items()}
+    return Unpacked(into / root, Content.of(inside), stamps)
 
 
 def _as_promised(found: Iterator[Member], promised_bytes: int | None) -> Iterator[Member]:

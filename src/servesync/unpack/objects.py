@@ -40,7 +40,7 @@ def unpack_objects(
         files = tree.finish()
     if not files:
         raise ReleaseRefused(Reason.ARCHIVE_EMPTY, "the version's directory in the store holds no object")
-    return Unpacked(into, Content.of(files))
+    return Unpacked(into, Content.of(files), tree.stamps)
 
 
 def _content(item: StoredObject, chunks: Iterable[Chunk]) -> Iterator[bytes]:

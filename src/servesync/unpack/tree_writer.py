@@ -18,13 +18,13 @@ from types import TracebackType
 from typing import Final, Self
 
 from servesync import disk
-from servesync.plan.versions import FileFact
+from servesync.folders import READ_DIR, opened_dir, stamp_of
+from servesync.plan.versions import FileFact, Stamp
 from servesync.unpack.paths import Parts
 from servesync.unpack.source import Chunk
 
 _PENDING_PIECES: Final = 8
 _WRITEBACK_BYTES: Final = 8 << 20
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -37,6 +37,8 @@ class TreeWriter:
         self._open_files: set[int] = set()
         self._pending: deque[Future[None]] = deque()
         self._facts: list[FileFact] = []
+        self.stamps: dict[str, Stamp] = {}
+        """Of every file, when its last byte was written; complete after `finish`."""
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="unpack-write")
 
     def __enter__(self) -> Self:
@@ -45,7 +47,8 @@ class TreeWriter:
         Raises:
             OSError: it is not there, is a symbolic link, or no thread can be started.
         """
-        handle = os.open(self._into, _DIRECTORY)
+        with opened_dir(self._into.parent) as parent:
+            handle = os.open(self._into.name, READ_DIR, dir_fd=parent)
         self._stack = [("", handle)]
         try:
             _open_to_all(handle)
@@ -124,7 +127,10 @@ class TreeWriter:
     def _finish(self, file: "_File", path: str) -> None:
         self._open_files.discard(file.handle)
         with self._naming(path):
-            os.close(file.handle)
+            try:
+                self.stamps[path] = stamp_of(os.fstat(file.handle))
+            finally:
+                os.close(file.handle)
         self._facts.append(FileFact(path, file.size, file.digest.hexdigest()))
 
     def _close_all(self) -> None:
@@ -169,8 +175,8 @@ def _directory(parent: int, name: str) -> int:
     try:
         os.mkdir(name, 0o700, dir_fd=parent)
     except FileExistsError:
-        return os.open(name, _DIRECTORY, dir_fd=parent)
-    handle = os.open(name, _DIRECTORY, dir_fd=parent)
+        return os.open(name, READ_DIR, dir_fd=parent)
+    handle = os.open(name, READ_DIR, dir_fd=parent)
     try:
         _open_to_all(handle)
     except OSError:
