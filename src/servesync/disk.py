@@ -263,17 +263,19 @@ def write_file(
             it has the name.
     """
     temporary = f".{path.name}{_UNFINISHED}"
-    with opened_dir(path.parent) as folder, named(path):
-        handle = os.open(temporary, _NEW_CONTENT, 0o600, dir_fd=folder)
+    with opened_dir(path.parent) as folder:
+        with named(path.with_name(temporary)):
+            handle = os.open(temporary, _NEW_CONTENT, 0o600, dir_fd=folder)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with named(path), os.fdopen(handle, "wb") as file:
                 check_regular(path.with_name(temporary), os.fstat(handle))
                 os.fchmod(handle, mode)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             check()
-            _replace(temporary, path.name, folder)
+            with named(path):
+                _replace(temporary, path.name, folder)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=folder)

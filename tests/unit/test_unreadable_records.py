@@ -26,7 +26,7 @@ REPLACEABLE = DAMAGED | {
     "newer": r"written by a newer servesync \(schema_version 7, this one reads 1\)",
     "empty directory": "it is a directory",
     "link": "it is a symbolic link",
-    "pipe": "it is no regular file",
+    "pipe": "it is a pipe, not a regular file",
 }
 LEFT = {
     "full directory": "move .*1.json away",

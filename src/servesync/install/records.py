@@ -15,6 +15,7 @@ from typing import Annotated, Final, Generic, Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from servesync import disk, sealed
+from servesync.files import NotRegular
 from servesync.plan.versions import Content, FileFact, ProvenBy, Stamp, Version, parse_canonical
 from servesync.settings import Signature
 
@@ -26,7 +27,6 @@ MAX_NEW_RECORD_BYTES = 16 << 20
 SCHEMA_VERSION: Final = 1
 _LOST: Final = {
     errno.ELOOP: "it is a symbolic link, which is not followed",
-    errno.EINVAL: "it is no regular file",
     errno.EFBIG: "it is larger than any record",
 }
 
@@ -148,8 +148,9 @@ def read(path: Path, kind: type[T], most_bytes: int) -> T | Unreadable | None:
         data = disk.read_file(path, most_bytes)
     except FileNotFoundError:
         return None
-    except IsADirectoryError:
-        return _directory(path)
+    except NotRegular as error:
+        is_folder = error.errno == errno.EISDIR
+        return _directory(path) if is_folder else Unreadable(path, error.strerror or "", is_lost=True)
     except OSError as error:
         why = _LOST.get(error.errno or 0, f"{error.strerror or error} (uid {os.getuid()})")
         return Unreadable(path, why, is_lost=error.errno in _LOST)
