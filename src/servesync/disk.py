@@ -17,10 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from servesync.disk_errors import LACKS
+from servesync.disk_errors import describe as describe  # whoever meets an error has this module at hand
+from servesync.disk_errors import described as described
 from servesync.errors import DiskError, Reason
-from servesync.files import NotRegular, check_regular
+from servesync.files import check_regular
 from servesync.folders import READ_DIR, descend, named, opened_dir, opened_file
-from servesync.mounts import mount_of
 
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
@@ -28,90 +30,6 @@ _SYNC_FILE_RANGE_WRITE: Final = 2
 _UNFINISHED: Final = ".new"
 _NEW_CONTENT: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _libc: Final = ctypes.CDLL(None, use_errno=True)
-
-_REASONS: Final = {
-    errno.ENOSPC: Reason.DISK_FULL,
-    errno.EDQUOT: Reason.DISK_FULL,
-    errno.EFBIG: Reason.DISK_FULL,
-    errno.EROFS: Reason.DISK_READ_ONLY,
-    errno.EACCES: Reason.DISK_PERMISSION,
-    errno.EPERM: Reason.DISK_PERMISSION,
-    errno.EXDEV: Reason.DISK_OTHER_FILESYSTEM,
-    errno.ENOTDIR: Reason.DISK_NOT_A_DIRECTORY,
-    errno.ELOOP: Reason.DISK_NOT_A_DIRECTORY,
-    errno.EINVAL: Reason.DISK_UNSUPPORTED,
-    errno.ENOSYS: Reason.DISK_UNSUPPORTED,
-    errno.EOPNOTSUPP: Reason.DISK_UNSUPPORTED,
-}
-LOCAL: Final = "put serving.models_dir on a local filesystem (ext4, xfs, btrfs); `servesync doctor` tries it"
-_ADVICE: Final = {
-    Reason.DISK_FULL: "free space on this filesystem or give it more; the agent tries again by itself",
-    Reason.DISK_INODES: "the filesystem has no inodes left (df -i); remove files or make it anew with more",
-    Reason.DISK_READ_ONLY: "the filesystem is mounted read-only; remount it writable",
-    Reason.DISK_PERMISSION: "give the agent's user write permission on serving.models_dir",
-    Reason.DISK_OTHER_FILESYSTEM: "serving.models_dir and everything below it must be one filesystem",
-    Reason.DISK_NOT_A_DIRECTORY: "it must be a real directory, not a file or a symbolic link",
-    Reason.DISK_UNSUPPORTED: LOCAL,
-    Reason.DISK_FAILED: "look at the kernel log (dmesg) for errors of this disk",
-}
-_MORE_HANDLES: Final = "let this process, or the machine, have more files open (ulimit -n, LimitNOFILE=)"
-_GONE: Final = "who provides this filesystem has gone (FUSE's process, the file server); mount it again"
-_MOVE_AWAY: Final = "move it away, so that a file of servesync can be there"
-_ADVICE_FOR: Final = {
-    errno.ENOENT: "something else removes files there; keep other programs out of serving.models_dir and of "
-    ".servesync in it; the agent tries again by itself",
-    errno.ENOTEMPTY: "a directory with something in it has the name of a file of servesync: move it away",
-    errno.EISDIR: _MOVE_AWAY,
-    errno.EMFILE: _MORE_HANDLES,
-    errno.ENFILE: _MORE_HANDLES,
-    errno.ENOTCONN: _GONE,
-    errno.ESTALE: _GONE,
-}
-
-
-def describe(error: OSError, doing: str, advice: str | None = None) -> DiskError:
-    """Return the error that a user reads for `error`, met while `doing` something.
-
-    `advice`: what to do about it, where it is not the disk of an agent.
-    """
-    number = error.errno or 0
-    reason = Reason.DISK_FAILED if isinstance(error, NotRegular) else _REASONS.get(number, Reason.DISK_FAILED)
-    place = Path(os.fsdecode(error.filename)) if error.filename else None
-    if reason is Reason.DISK_FULL and place is not None and _inodes_exhausted(place):
-        reason = Reason.DISK_INODES
-    who = f" (uid {os.getuid()}, gid {os.getgid()})" if reason is Reason.DISK_PERMISSION else ""
-    name = f" {os.fsdecode(error.filename)!a}" if error.filename else ""
-    where = f"{name}{who}{_lacking(place)}" if reason is Reason.DISK_UNSUPPORTED else f"{name}{who}"
-    fallback = _MOVE_AWAY if isinstance(error, NotRegular) else _ADVICE_FOR.get(number, _ADVICE[reason])
-    text = f"{doing}: {error.strerror or error}{where}: {advice or fallback}"
-    return DiskError(reason, text, errno=errno.errorcode.get(number, str(error.errno)))
-
-
-def _lacking(place: Path | None) -> str:
-    """Return which filesystem cannot do what it was asked for, in words; empty if that is not known."""
-    mount = mount_of(place.parent.resolve()) if place is not None else None
-    return f" (the filesystem there, {mount}, cannot do this)" if mount is not None else ""
-
-
-@contextlib.contextmanager
-def described(doing: str, advice: str | None = None) -> Iterator[None]:
-    """Raise the error that a user reads for an `OSError` inside, while the disk is still as it was then.
-
-    Raises:
-        DiskError: instead of any `OSError`.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise describe(error, doing, advice) from error
-
-
-def _inodes_exhausted(path: Path) -> bool:
-    for place in (path, *path.parents):
-        with contextlib.suppress(OSError):
-            found = os.statvfs(place)
-            return found.f_files > 0 and found.f_favail == 0
-    return False
 
 
 def check_name(name: str) -> None:
@@ -191,7 +109,7 @@ def _renameat2(source: Path, target: Path, flags: int, shown: str) -> None:
         number = ctypes.get_errno()
     if result != 0:
         text = os.strerror(number)
-        if _REASONS.get(number) is Reason.DISK_UNSUPPORTED:
+        if number in LACKS:
             text = f"renameat2 with {shown}, {text}"
         raise OSError(number, text, str(source), None, str(target))
 
