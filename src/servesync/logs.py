@@ -14,11 +14,14 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from typing import Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+from servesync.redaction import redact, told, traceback_of
 
 LIBRARIES_QUIET = (
     "botocore",
@@ -103,7 +106,7 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO | 
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
+            _format_exception,
             _order,
             _tell_listener,
             _drop_below(logging.getLevelNamesMapping()[level.upper()]),
@@ -113,11 +116,7 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO | 
         logger_factory=lambda *_: output,
         cache_logger_on_first_use=False,
     )
-    root = logging.getLogger()
-    root.handlers = [_ToStructlog()]
-    root.setLevel(logging.WARNING)
-    for name in LIBRARIES_QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    _hear_libraries(_ToStructlog())
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of every request that is none
     # watchdog speaks of watches that are replaced, or end, while events are under way: events only wake us
     logging.getLogger("watchdog").setLevel(logging.CRITICAL)
@@ -126,12 +125,25 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO | 
     threading.excepthook = _say_thread_failed
 
 
+def hear_libraries_on_stderr() -> None:
+    """Write what libraries warn of to standard error, a line each: for commands that keep no log."""
+    _hear_libraries(_ToStandardError())
+
+
+def _hear_libraries(handler: logging.Handler) -> None:
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    for name in LIBRARIES_QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def _say_thread_failed(failed: threading.ExceptHookArgs) -> None:
     """Write what ended a thread as a line of the log; on standard error it would be many that are no JSON."""
     if failed.exc_value is None or issubclass(failed.exc_type, SystemExit):
         return
     name = failed.thread.name if failed.thread is not None else "?"
-    text = f"the thread {name} ended: {failed.exc_type.__name__}: {failed.exc_value}"
+    text = f"the thread {name} ended: {told(failed.exc_value)}"
     get_logger().error(Event.LIBRARY_MESSAGE, library="python", message=text, exc_info=failed.exc_value)
 
 
@@ -253,9 +265,28 @@ def _order(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     return {key: line[key] for key in first if key in line} | dict(line)
 
 
+def _format_exception(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """Put the traceback of `exc_info` into the line, without what libraries say in it."""
+    found = line.pop("exc_info", None)
+    error = sys.exception() if found is True else found
+    if isinstance(error, BaseException):
+        line["exception"] = "\n".join(traceback_of(error))
+    return line
+
+
 class _ToStructlog(logging.Handler):
     """Turns a library's message into one of our lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write `record`, without its traceback: library tracebacks may hold request headers."""
-        get_logger().warning(Event.LIBRARY_MESSAGE, library=record.name, message=record.getMessage())
+        get_logger().warning(Event.LIBRARY_MESSAGE, library=record.name, message=redact(record.getMessage()))
+
+
+class _ToStandardError(logging.Handler):
+    """Writes a library's message as one line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write `record`, without its traceback."""
+        text = " ".join(redact(record.getMessage()).split())
+        with suppress(OSError, ValueError):  # a closed pipe, a closed stream
+            sys.stderr.write(f"servesync: {record.name} says: {text}\n")
