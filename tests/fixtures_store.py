@@ -1,6 +1,7 @@
 """A real S3 server for the whole session, and a fresh bucket for each test."""
 
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,3 +95,14 @@ def credentials_set(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
 def bucket(seaweed: Seaweed, credentials_set: None) -> Bucket:
     """An empty bucket, and the credentials for it."""
     return new_bucket(seaweed)
+
+
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No credentials in any place where boto3 looks; returns where its files would be."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    return tmp_path

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from servesync.disk_errors import LACKS
-from servesync.disk_errors import describe as describe  # whoever meets an error has this module at hand
-from servesync.disk_errors import described as described
+from servesync.disk_errors import describe as describe  # noqa: PLC0414 (who meets an error has `disk` at hand)
+from servesync.disk_errors import described as described  # noqa: PLC0414 (the same)
 from servesync.errors import DiskError, Reason
 from servesync.files import check_regular
 from servesync.folders import READ_DIR, descend, named, opened_dir, opened_file

@@ -4,10 +4,12 @@ A reason is a promise: its text never changes, `docs/reasons.md` has one heading
 be built on it. A step raises one of the classes below; only the executor decides what follows.
 """
 
-import traceback
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
+from servesync.redaction import told, traceback_of
+
+MOST_LINES_OF_TRACEBACK: Final = 12
 Fact: TypeAlias = str | int | float | bool | list[str] | None
 
 
@@ -178,7 +180,10 @@ class Stopped(SyncError):
         super().__init__(Reason.STOPPED, "stopped on request")
 
 
-def bug(error: Exception) -> SyncError:
-    """Return what nobody expected as an error that can be logged, with the way to where it happened."""
-    text = f"a bug in servesync, please report it: {type(error).__name__}: {error}"
-    return SyncError(Reason.INTERNAL_ERROR, text, traceback=traceback.format_exception(error)[-8:])
+def bug(error: BaseException, doing: str = "") -> SyncError:
+    """Return what nobody expected as an error that can be logged, with the way to where it happened.
+
+    What a library says is left out of both: it may quote a secret.
+    """
+    text = f"a bug in servesync{doing and f' while {doing}'}, please report it: {told(error)}"
+    return SyncError(Reason.INTERNAL_ERROR, text, traceback=traceback_of(error)[-MOST_LINES_OF_TRACEBACK:])

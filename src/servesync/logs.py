@@ -21,15 +21,8 @@ from typing import Final, Literal, TextIO
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
-LIBRARIES_QUIET = (
-    "botocore",
-    "boto3",
-    "urllib3",
-    "s3transfer",
-    "httpx",
-    "httpcore",
-    "apscheduler",
-)
+from servesync.library_messages import hear_libraries
+from servesync.redaction import redact, told, traceback_of
 
 
 class Event(StrEnum):
@@ -108,7 +101,7 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO | 
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
+            _format_exception,
             _order,
             _tell_listener,
             _drop_below(logging.getLevelNamesMapping()[level.upper()]),
@@ -118,11 +111,7 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO | 
         logger_factory=lambda *_: output,
         cache_logger_on_first_use=False,
     )
-    root = logging.getLogger()
-    root.handlers = [_ToStructlog()]
-    root.setLevel(logging.WARNING)
-    for name in LIBRARIES_QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    hear_libraries(_ToStructlog())
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of every request that is none
     # watchdog speaks of watches that are replaced, or end, while events are under way: events only wake us
     logging.getLogger("watchdog").setLevel(logging.CRITICAL)
@@ -136,7 +125,7 @@ def _say_thread_failed(failed: threading.ExceptHookArgs) -> None:
     if failed.exc_value is None or issubclass(failed.exc_type, SystemExit):
         return
     name = failed.thread.name if failed.thread is not None else "?"
-    text = f"the thread {name} ended: {failed.exc_type.__name__}: {failed.exc_value}"
+    text = f"the thread {name} ended: {told(failed.exc_value)}"
     get_logger().error(Event.LIBRARY_MESSAGE, library="python", message=text, exc_info=failed.exc_value)
 
 
@@ -291,9 +280,18 @@ def _order(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     return {key: line[key] for key in first if key in line} | dict(line)
 
 
+def _format_exception(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """Put the traceback of `exc_info` into the line, without what libraries say in it."""
+    found = line.pop("exc_info", None)
+    error = sys.exception() if found is True else found
+    if isinstance(error, BaseException):
+        line["exception"] = "\n".join(traceback_of(error))
+    return line
+
+
 class _ToStructlog(logging.Handler):
     """Turns a library's message into one of our lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write `record`, without its traceback: library tracebacks may hold request headers."""
-        get_logger().warning(Event.LIBRARY_MESSAGE, library=record.name, message=record.getMessage())
+        get_logger().warning(Event.LIBRARY_MESSAGE, library=record.name, message=redact(record.getMessage()))

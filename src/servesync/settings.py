@@ -8,7 +8,7 @@ from collections import Counter
 from keyword import iskeyword
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal, Self, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -117,8 +117,8 @@ class Store(Section):
         """Refuse endpoints that could leak credentials: clear text to another host, metadata services."""
         if self.endpoint_url is None:
             return self
-        parts = urlsplit(self.endpoint_url)
-        plain = not (parts.query or parts.fragment or parts.username or parts.password)
+        parts = _split(self.endpoint_url, "endpoint_url")
+        plain = not (parts.query or parts.fragment)
         if parts.scheme not in {"http", "https"} or not parts.hostname or not plain or parts.port == 0:
             raise ValueError("endpoint_url must be https://HOST[:PORT] (or http:// on loopback)")
         address = _address(parts.hostname)
@@ -170,6 +170,17 @@ class Store(Section):
     @property
     def _place(self) -> tuple[str, str]:
         return buckets.split_url(self.url) or ("", "")
+
+
+def _split(url: str, key: str) -> SplitResult:
+    """Take the URL of a key apart.
+
+    Raises:
+        ValueError: it holds a user or a password, which the text does not show.
+    """
+    if "@" in url:
+        raise ValueError(f"{key} must not hold a user or a password: credentials are never settings")
+    return urlsplit(url)
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -236,8 +247,8 @@ class Serving(Section):
     def _check_rest_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        parts = urlsplit(value)
-        plain = not (parts.query or parts.fragment or parts.username or parts.password)
+        parts = _split(value, "rest_url")
+        plain = not (parts.query or parts.fragment)
         if parts.scheme not in {"http", "https"} or not parts.hostname or not plain or parts.port == 0:
             raise ValueError("must be http://HOST:PORT of the server's REST interface, or null")
         address = _address(parts.hostname)

@@ -1,6 +1,5 @@
 """How the agent reaches its store: certificates, credentials, endpoints, and few file descriptors."""
 
-import os
 import ssl
 import subprocess
 import sys
@@ -75,17 +74,6 @@ def test_a_certificate_for_another_host_is_refused(
 
     assert caught.value.reason is Reason.STORE_TLS
     assert secure[0].requests == 0
-
-
-@pytest.fixture
-def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No credentials in any place where boto3 looks; returns where its files would be."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    return tmp_path
 
 
 def test_no_credentials(bucket: Bucket, nowhere: Path) -> None:

@@ -141,6 +141,7 @@ def environment(**variables: str) -> Plant:
         (lambda ward: ward.unset("AWS_SECRET_ACCESS_KEY"), "environment.aws", "fail", ["AWS_SECRET_ACCESS_KEY is not"]),
         (environment(AWS_ENDPOINT_URL="http://minio:9000"), "environment.endpoint", "warn", ["store.endpoint_url"]),
         (environment(http_proxy="http://user:opensesame@127.0.0.1:9"), "environment.proxy", "warn", ["http://127.0.0.1:9", "NO_PROXY"]),
+        (environment(http_proxy="http://user:p/opensesame:1@127.0.0.1:9"), "environment.proxy", "warn", ["http://127.0.0.1:9", "NO_PROXY"]),
         (environment(AWS_CA_BUNDLE="/nowhere/ca.pem"), "environment.authority", "fail", ["/nowhere/ca.pem", "PEM"]),
     ],
 )  # fmt: skip
@@ -184,6 +185,29 @@ def test_a_role_whose_token_is_not_there(ward: Ward) -> None:
     with pytest.raises(StoreError) as caught:
         store.list(lambda _: True)
     assert caught.value.reason is Reason.STORE_CREDENTIALS
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/no/token"}, ["container-role", "/no/token", "a mounted file"]),
+        ({"AWS_CONFIG_FILE": "{folder}/odd"}, ["the AWS configuration", "/odd", "correct the file"]),
+        ({"AWS_CONFIG_FILE": "{folder}/program"}, ["custom-process", "no JSON", "by hand"]),
+        ({"AWS_SHARED_CREDENTIALS_FILE": "{folder}"}, ["is a directory"]),
+    ],
+)  # fmt: skip
+def test_a_provider_that_fails(ward: Ward, variables: dict[str, str], words: list[str]) -> None:
+    """It is named, with what to do; nothing else of the doctor fails over it."""
+    ward.unset("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    folder = ward.box.folder
+    (folder / "odd").write_text("opensesame\n")
+    (folder / "program").write_text("[default]\ncredential_process = echo opensesame\n")
+    ward.setenv(**{name: value.format(folder=folder) for name, value in variables.items()})
+    findings = ward.examined()
+
+    assert_says(findings, "store.credentials", "fail", *words)
+    assert {check.value for check in failures(findings)} <= {"store.credentials", "environment.aws"}
+    assert "opensesame" not in repr(findings)
 
 
 def test_a_session_of_sso_that_has_ended(ward: Ward) -> None:

@@ -9,7 +9,9 @@ import typer
 from typer.core import TyperGroup
 
 from servesync import __version__
-from servesync.errors import LockHeld, SettingsError, SyncError
+from servesync.errors import LockHeld, SettingsError, SyncError, bug
+from servesync.library_messages import hear_libraries_on_stderr
+from servesync.redaction import traceback_of
 
 DONE: Final = 0
 UNEXPECTED: Final = 1
@@ -83,6 +85,7 @@ def run_command_line(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    hear_libraries_on_stderr()
     try:
         app(arguments, prog_name="servesync")
     except SystemExit as end:
@@ -95,6 +98,10 @@ def _run(arguments: list[str]) -> int:
         return LOCKED
     except SyncError as error:
         _complain(error)
+        return UNEXPECTED
+    except Exception as error:  # noqa: BLE001 (Python's own traceback would quote what libraries say)
+        _complain(bug(error))
+        sys.stderr.write("\n".join(traceback_of(error)) + "\n")
         return UNEXPECTED
     return DONE
 

@@ -12,7 +12,7 @@ from servesync.admin.app import Parts, build_app
 from servesync.admin.serving import Running, bind
 from servesync.confirm import ModelServer
 from servesync.daemon.memory import Repeats
-from servesync.errors import Reason, ServerError
+from servesync.errors import Reason, ServerError, bug
 from servesync.logs import Event, get_logger, lines_dropped
 from servesync.plan.facts import Served
 from servesync.plan.versions import Model, Version
@@ -129,7 +129,7 @@ class Listener:
         except OSError as error:
             self._say_unavailable(f"{admin.host} port {port}: {error.strerror or error}")
         except Exception as error:  # noqa: BLE001 (no bug here may silence the probes for good)
-            self._say_unavailable(f"{type(error).__name__}: {error}")
+            self._say_unavailable(str(bug(error)))
         else:
             return self._ending or self._changed.is_set()
         finally:

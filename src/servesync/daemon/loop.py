@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from servesync.daemon.agent import Agent, Outcome
 from servesync.daemon.build import build_agent
 from servesync.daemon.triggers import Triggers, Wake, longest_wait
-from servesync.errors import LockHeld, Reason, SettingsError, Stopped, SyncError
+from servesync.errors import LockHeld, Reason, SettingsError, Stopped, SyncError, bug
 from servesync.install import Lock
 from servesync.logs import Event, configure, get_logger
 from servesync.plan.versions import Model
@@ -78,9 +78,7 @@ class Loop:
             self.failure = error
         except Exception as error:  # noqa: BLE001 (the thread must say why it ends)
             get_logger().exception(Event.INTERNAL_ERROR, reason=Reason.INTERNAL_ERROR)
-            self.failure = SyncError(
-                Reason.INTERNAL_ERROR, f"a bug in servesync: {type(error).__name__}: {error}"
-            )
+            self.failure = bug(error)
         finally:
             self._triggers.stop()
 

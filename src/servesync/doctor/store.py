@@ -40,7 +40,7 @@ class StoreArea:
     def examine(self) -> Iterator[Finding]:
         """Yield what is found, from the credentials up to the first byte of an object."""
         try:
-            signing = signs_with()
+            signing = signs_with(self._store)
         except StoreError as error:
             advice = advice_for(error, "", Operation.LIST, self._store)
             yield fail(Check.STORE_CREDENTIALS, without_advice(error, Operation.LIST), advice)

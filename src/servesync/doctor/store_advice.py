@@ -34,6 +34,16 @@ _BY_REASON: Final = {
     Reason.STORE_UNREACHABLE: "nothing answers at {where}: check store.endpoint_url, DNS, routes, firewall, "
     "and the proxy variables",
 }
+_BY_PROVIDER: Final = {
+    "the AWS configuration": "correct the file, or the variable that is wrong (AWS_CONFIG_FILE, "
+    "AWS_SHARED_CREDENTIALS_FILE and AWS_PROFILE say which are read)",
+    "assume-role": "check role_arn and source_profile of the profile, and whom the role trusts",
+    "container-role": "AWS_CONTAINER_CREDENTIALS_FULL_URI must name the server of this pod or task, and "
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE a mounted file that holds one line without an end",
+    "custom-process": "run the profile's credential_process by hand as the agent's user: it must print one "
+    "JSON object and end within seconds",
+}
+"""By botocore's names of those who give credentials."""
 _BY_TEXT: Final = (
     ("wrong_version_number", "the endpoint speaks clear text there: http://, or the port of its TLS"),
     ("wrong version number", "the endpoint speaks clear text there: http://, or the port of its TLS"),
@@ -70,6 +80,8 @@ def _usual(error: StoreError | TransferError, code: str, operation: Operation, s
             return "mount the role's token: AWS_WEB_IDENTITY_TOKEN_FILE must name a file that can be read"
         case Reason.STORE_CREDENTIALS if "profile" in said.lower() and "not be found" in said:
             return _profile()
+        case Reason.STORE_CREDENTIALS if error.facts.get("provider") in _BY_PROVIDER:
+            return _BY_PROVIDER[str(error.facts["provider"])]
     name = code or next((name for name in (*_BY_CODE, *_BY_CODE_ALSO) if f"({name})" in said), "")
     advice = _BY_CODE.get(_BY_CODE_ALSO.get(name, name)) or _in_text(said)
     advice = advice or _BY_REASON.get(error.reason, "look at the store's own log, then try again")

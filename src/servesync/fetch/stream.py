@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from servesync.errors import Reason, ReleaseRefused, Stopped, SyncError, TransferError
+from servesync.errors import Reason, ReleaseRefused, Stopped, SyncError, TransferError, bug
 from servesync.fetch.parts import Part, RateLimit, cut, cut_by_proofs, part_bytes
 from servesync.plan.versions import Proof, StoredObject
 from servesync.settings import Fetch
@@ -233,8 +233,7 @@ class _Run:
                 self._fail(error)
                 return
             except BaseException as error:  # noqa: BLE001 (a worker must not die in silence)
-                text = f"a bug in servesync while reading {part.item.key!a}: {type(error).__name__}: {error}"
-                self._fail(SyncError(Reason.INTERNAL_ERROR, text))
+                self._fail(bug(error, f"reading {part.item.key!a}"))
                 return
             with self._changed:
                 self._ready[number] = (part, buffer)

@@ -10,9 +10,9 @@ MIB = 1 << 20
 class Bounds:
     """What one request may cost before it is given up.
 
-    `read_seconds` bounds silence, the floor bounds a drip that is never silent. `answer_bytes` and
-    `answer_seconds` are for answers that are no objects: a page of a listing, an error. `listing_seconds` is
-    for all pages of one listing together.
+    `read_seconds` bounds silence, and how long a provider of credentials may take; the floor bounds a drip
+    that is never silent. `answer_bytes` and `answer_seconds` are for answers that are no objects: a page of
+    a listing, an error. `listing_seconds` is for all pages of one listing together.
     """
 
     connect_seconds: float = 5.0

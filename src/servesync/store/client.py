@@ -10,7 +10,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -19,18 +19,20 @@ import botocore.session
 import urllib3.exceptions
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
-from botocore.exceptions import ConnectionClosedError, CredentialRetrievalError, ReadTimeoutError
+from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 from botocore.handlers import validate_bucket_name
 from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies, parse_timestamp
 
 from servesync import buckets
 from servesync.deadline import Deadline, TookTooLong
+from servesync.redaction import password_in, remember
 from servesync.settings import Fetch, Store
 from servesync.store.bounds import Bounds
 from servesync.store.connections import Connections
 from servesync.store.counting import OnRequest, counted, nobody_counts
-from servesync.store.named_files import check_authorities, check_role_token
+from servesync.store.credentials import CONFIGURATION, SignsWith, obtain, usable
+from servesync.store.named_files import check_authorities
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -56,14 +58,6 @@ _DOUBTFUL: Final = re.compile(
 KEEP_ALIVE: Final = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
-class Credentials(NamedTuple):
-    """What the clients sign with; only ever compared."""
-
-    access_key: str | None
-    secret_key: str | None
-    token: str | None
-
-
 @dataclass(frozen=True, slots=True)
 class Clients:
     """Two clients of one session: one repeats failed requests itself, the other leaves that to the caller."""
@@ -71,24 +65,29 @@ class Clients:
     listing: "S3Client"
     reading: "S3Client"
     http: Connections
-    credentials: Credentials | None = field(repr=False)
+    credentials: SignsWith
 
 
 def connect(store: Store, fetch: Fetch, bounds: Bounds, on_request: OnRequest = nobody_counts) -> Clients:
     """Return clients with credentials that were read just now.
 
     Raises:
-        StoreError: a file that they name is a pipe, a device or the like.
-        BotoCoreError: the environment or the profile cannot be used.
+        CredentialsUnusable: there are none, or the environment or the profile cannot be used.
+        NoRegionError, InvalidRegionError: no region is known, or it is none.
+        StoreError: the file of authorities is a pipe, a device or the like.
     """
     core = botocore.session.get_session()
-    check_authorities(core)
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
-    session = boto3.session.Session(region_name=store.region, botocore_session=core)
-    _, frozen = read_credentials(core)
+    with usable(CONFIGURATION):
+        session = boto3.session.Session(region_name=store.region, botocore_session=core)
+        authority = core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
+        proxies = get_environ_proxies(store.endpoint_url or "https://s3.amazonaws.com")
+    check_authorities(authority)
+    remember(*map(password_in, proxies.values()))
+    credentials = obtain(core, bounds.read_seconds)  # after the region is set: a role is assumed there
     http = Connections(
-        verify=core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True,
-        proxies=get_environ_proxies(store.endpoint_url or "https://s3.amazonaws.com"),
+        verify=authority or True,
+        proxies=proxies,
         timeout=(bounds.connect_seconds, bounds.read_seconds),
         max_pool_connections=fetch.connections + 2,
         socket_options=[NO_DELAY, KEEP_ALIVE],
@@ -102,8 +101,8 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds, on_request: OnRequest = 
             made.meta.events.unregister("before-parameter-build.s3", validate_bucket_name)
         return made
 
-    credentials = Credentials(frozen.access_key, frozen.secret_key, frozen.token) if frozen else None
-    return Clients(client(bounds.list_attempts), client(1), http, credentials)
+    with usable(CONFIGURATION):
+        return Clients(client(bounds.list_attempts), client(1), http, credentials)
 
 
 def bucket_of(store: Store) -> dict[str, Any]:
@@ -130,23 +129,6 @@ def _only_times(doubtful: re.Match[bytes]) -> bytes:
     except (ValueError, OverflowError, RuntimeError):
         return b""
     return doubtful[0]
-
-
-def read_credentials(core: botocore.session.Session) -> tuple[str, Any]:
-    """Return where the credentials come from (botocore's name for it) and what they are now, or None.
-
-    Raises:
-        StoreError: the file with the token of a role is a pipe, a device or the like.
-        BotoCoreError: there are some, and they cannot be read.
-    """
-    check_role_token(core)
-    found = core.get_credentials()
-    if found is None:
-        return "", None
-    try:
-        return str(found.method), found.get_frozen_credentials()
-    except OSError as error:  # botocore lets those of the file with a role's token through
-        raise CredentialRetrievalError(provider=str(found.method), error_msg=str(error)) from error
 
 
 def _config(store: Store, attempts: int) -> Config:

@@ -11,6 +11,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from servesync.errors import Reason, StoreError, TransferError
+from servesync.redaction import redact
+from servesync.store.credentials import CredentialsUnusable
+from servesync.store.foreign import told
 from servesync.store.oddities import odd_advice, oddity
 
 _CODES: Final[Mapping[str, Reason]] = {
@@ -65,11 +68,6 @@ _CODES: Final[Mapping[str, Reason]] = {
     "InvalidObjectState": Reason.OBJECT_ARCHIVED,
 }
 _TYPES: Final[tuple[tuple[type[Exception], Reason], ...]] = (
-    (foreign.NoCredentialsError, Reason.STORE_CREDENTIALS),
-    (foreign.PartialCredentialsError, Reason.STORE_CREDENTIALS),
-    (foreign.CredentialRetrievalError, Reason.STORE_CREDENTIALS),
-    (foreign.TokenRetrievalError, Reason.STORE_CREDENTIALS),
-    (foreign.ProfileNotFound, Reason.STORE_CREDENTIALS),
     (foreign.NoRegionError, Reason.STORE_WRONG_REGION),
     (foreign.InvalidRegionError, Reason.STORE_WRONG_REGION),
     (foreign.SSLError, Reason.STORE_TLS),
@@ -117,13 +115,7 @@ _OF_TRANSFER: Final = frozenset(
         Reason.TRANSFER_BROKEN,
     }
 )
-_SECRETS: Final = re.compile(
-    r"(?i)(AKIA|ASIA)[A-Z0-9]{12,}"
-    r"|(signature|token|credential|authorization|password|secret)[^\s,;)]*[=:]\s*\S+"
-    r"|(?<=://)[^/\s@]+@"
-)
 _NOT_ASCII_TEXT: Final = re.compile(r"[^\x20-\x7e]+")
-_MAX_CAUSES: Final = 10
 MAX_DETAIL_CHARACTERS: Final = 300
 
 
@@ -154,6 +146,9 @@ def translated(doing: str, operation: Operation) -> Iterator[None]:
     """
     try:
         yield
+    except CredentialsUnusable as error:
+        detail = _on_one_line(str(error))[:MAX_DETAIL_CHARACTERS]  # it is worded here, and holds no secret
+        raise _error(Reason.STORE_CREDENTIALS, doing, detail, operation, provider=error.provider) from None
     except ClientError as error:
         details = error.response.get("Error", {})
         code = _shown(str(details.get("Code", "")), 60)
@@ -161,39 +156,23 @@ def translated(doing: str, operation: Operation) -> Iterator[None]:
         said = _shown(str(details.get("Message", "")), MAX_DETAIL_CHARACTERS)
         detail = f"{code or status}: {said}"  # together, "ExpiredToken: " would hide what follows
         odd = oddity(code or str(status), said, operation.value)
-        reason, advice = odd or (_reason(error.operation_name, code, status, operation), "")
+        reason, advice = odd or (_reason(code, status, operation), "")
         raise _error(reason, doing, detail, advice or operation, code=code, status=status) from error
     except (BotoCoreError, ResponseParserError) as error:
         reason = next((ours for kind, ours in _TYPES if isinstance(error, kind)), Reason.STORE_FAILED)
         if operation is Operation.LIST and reason is Reason.TRANSFER_BROKEN:
             reason = Reason.STORE_UNREACHABLE
-        raise _error(reason, doing, _shown(_detail(error), MAX_DETAIL_CHARACTERS), operation) from error
+        raise _error(reason, doing, _shown(told(error), MAX_DETAIL_CHARACTERS), operation) from error
 
 
-def _reason(asked: str, code: str, status: int, operation: Operation) -> Reason:
-    """Return the reason of an answer that is an error; `asked` is what botocore was asking for."""
+def _reason(code: str, status: int, operation: Operation) -> Reason:
+    """Return the reason of an answer that is an error."""
     reason = _CODES.get(code) or _CODES.get(str(status)) or Reason.STORE_FAILED
-    if asked.startswith("AssumeRole") or asked == "GetRoleCredentials":
-        return Reason.STORE_CREDENTIALS if reason is Reason.STORE_DENIED else reason
     if operation is Operation.LIST and reason is Reason.OBJECT_GONE:
         return Reason.STORE_NOT_FOUND
     if operation is Operation.LIST and reason in _OF_TRANSFER:
         return Reason.STORE_BAD_ANSWER
     return reason
-
-
-def _detail(error: Exception) -> str:
-    """Return the text of an error of botocore's, and of the system error behind it, if there is one."""
-    if isinstance(error, foreign.CredentialRetrievalError):  # may quote the output of credential_process
-        return f"no credentials from {error.kwargs.get('provider', '?')}"
-    cause: object = error
-    for _ in range(_MAX_CAUSES):
-        if isinstance(cause, OSError) and cause.errno is not None:
-            return f"{error} ({cause.strerror})"
-        inner = cause.kwargs.get("error") if isinstance(cause, BotoCoreError) else None
-        if isinstance(cause, BaseException):
-            cause = inner or cause.__cause__ or cause.__context__
-    return str(error)
 
 
 def _error(
@@ -218,7 +197,11 @@ def without_advice(error: StoreError | TransferError, operation: Operation) -> s
 
 def _shown(text: str, characters: int) -> str:
     """Return foreign text on one line, in ASCII, without what looks like a secret, and not too long."""
-    return _SECRETS.sub("[hidden]", _NOT_ASCII_TEXT.sub(" ", text))[:characters].strip()
+    return _on_one_line(redact(text))[:characters].strip()
+
+
+def _on_one_line(text: str) -> str:
+    return _NOT_ASCII_TEXT.sub(" ", text)
 
 
 def bad_answer(doing: str, what: str) -> StoreError:

@@ -13,7 +13,7 @@ from botocore.utils import get_environ_proxies
 
 from servesync.errors import StoreError, TransferError
 from servesync.settings import Store
-from servesync.store.client import read_credentials
+from servesync.store.credentials import CONFIGURATION, CredentialsUnusable, obtain, obtain_if_any, usable
 from servesync.store.errors_s3 import Operation, translated
 
 SHOWN_OF_KEY: Final = 4
@@ -38,17 +38,24 @@ class Caller:
     arn: str
 
 
-def signs_with() -> Signing | None:
-    """Return what requests are signed with now; None if there are no credentials anywhere.
+def signs_with(store: Store) -> Signing | None:
+    """Return what requests to the store are signed with now; None if there are no credentials anywhere.
 
     Raises:
         StoreError: `STORE_CREDENTIALS`: there are some, and they cannot be read.
     """
     with translated("reading the credentials", Operation.LIST):
-        source, frozen = read_credentials(botocore.session.get_session())
-    if frozen is None:
+        found = obtain_if_any(_session(store), SECONDS)
+    if found is None:
         return None
-    return Signing(source, str(frozen.access_key)[-SHOWN_OF_KEY:], bool(frozen.token))
+    return Signing(found.provider, found.access_key[-SHOWN_OF_KEY:], bool(found.token))
+
+
+def _session(store: Store) -> botocore.session.Session:
+    core = botocore.session.get_session()
+    if store.region is not None:
+        core.set_config_variable("region", store.region)
+    return core
 
 
 def is_aws(store: Store) -> bool:
@@ -70,7 +77,9 @@ def caller(store: Store) -> Caller:
     )
     try:
         with translated("asking STS who signs the requests", Operation.LIST):
-            session = boto3.session.Session(region_name=store.region)
+            core = _session(store)
+            obtain(core, SECONDS)
+            session = boto3.session.Session(botocore_session=core)
             region = session.region_name or "us-east-1"
             found = session.client("sts", region_name=region, config=config).get_caller_identity()
     except TransferError as error:
@@ -84,15 +93,22 @@ def proxy_of(store: Store) -> str | None:
     found = get_environ_proxies(url).get(urlsplit(url).scheme)
     if not found:
         return None
-    parts = urlsplit(found)
-    place = parts.hostname or "?"
-    return f"{parts.scheme}://{place}:{parts.port}" if parts.port else f"{parts.scheme}://{place}"
+    scheme = found.partition("://")[0]
+    place = found.rpartition("@")[2].rpartition("://")[2].partition("/")[0]
+    return f"{scheme if scheme.isalnum() and scheme != found else 'http'}://{place}"
 
 
 def authority() -> tuple[str, Path] | None:
-    """Return the file of certificate authorities that counts instead of the usual ones, and what names it."""
+    """Return the file of certificate authorities that counts instead of the usual ones, and what names it.
+
+    A profile that cannot be read names none: the examination of the credentials says what is wrong with it.
+    """
     for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
         if os.environ.get(name):
             return name, Path(os.environ[name])
-    found = botocore.session.get_session().get_config_variable("ca_bundle")
+    try:
+        with usable(CONFIGURATION):
+            found = botocore.session.get_session().get_config_variable("ca_bundle")
+    except CredentialsUnusable:
+        return None
     return ("ca_bundle in the AWS profile", Path(str(found))) if found else None

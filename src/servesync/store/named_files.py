@@ -4,45 +4,31 @@ import os
 from pathlib import Path
 from typing import Final
 
-import botocore.session
-
 from servesync.errors import Reason, StoreError
 from servesync.files import NotRegular, open_regular
 
 _AUTHORITIES: Final = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
-_TOKEN: Final = "AWS_WEB_IDENTITY_TOKEN_FILE"  # noqa: S105 (a variable's name)
 
 
-def check_authorities(core: botocore.session.Session) -> None:
-    """Make sure that the authorities' file is a regular one, if it is there.
+def check_authorities(path: str | None) -> None:
+    """Make sure that the authorities' file is a regular one, if it is named and there.
 
     Raises:
         StoreError: `STORE_TLS`: it is a pipe, a device or the like.
-        BotoCoreError: the profile cannot be used.
     """
-    name = next((name for name in _AUTHORITIES if os.environ.get(name)), "ca_bundle")
-    path = core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
-    if path and not Path(path).is_dir():
-        _check(Reason.STORE_TLS, name, path, "name a file (PEM) with the authorities' certificates")
+    what = not_regular(path) if path and not Path(path).is_dir() else ""
+    if what:
+        name = next((name for name in _AUTHORITIES if os.environ.get(name)), "ca_bundle")
+        advice = "name a file (PEM) with the authorities' certificates"
+        raise StoreError(Reason.STORE_TLS, f"{name} names {path!a}: {what}: {advice}")
 
 
-def check_role_token(core: botocore.session.Session) -> None:
-    """Make sure that the file with the token of a role is a regular one, if it is there.
-
-    Raises:
-        StoreError: `STORE_CREDENTIALS`: it is a pipe, a device or the like.
-        BotoCoreError: the profile cannot be used.
-    """
-    path = core.get_scoped_config().get("web_identity_token_file") or os.environ.get(_TOKEN)
-    if path:
-        _check(Reason.STORE_CREDENTIALS, _TOKEN, path, "name the file that holds the token of the role")
-
-
-def _check(reason: Reason, name: str, path: str, advice: str) -> None:
+def not_regular(path: str) -> str:
+    """Return what a path leads to instead of a regular file; empty if it does, or to nothing."""
     try:
         open_regular(Path(path).expanduser()).close()
     except NotRegular as error:
-        text = f"{name} names {path!a}: {error.strerror}: {advice}"
-        raise StoreError(reason, text) from error
+        return error.strerror or "it is no regular file"
     except OSError:
-        return  # whoever opens it says so
+        pass  # whoever opens it says so
+    return ""

@@ -1,0 +1,83 @@
+"""Keeps secrets out of what people read: those that are known by their value, others by how they look.
+
+What a library says may quote whatever it was given: the header that it could not send, the line that it
+could not parse. So the text of an exception is told only where our own code raised it.
+"""
+
+import re
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Final
+
+HIDDEN: Final = "[hidden]"
+MOST_REMEMBERED: Final = 256
+SHORTEST: Final = 8
+"""A shorter secret would hide parts of ordinary words."""
+MOST_IN_A_CHAIN: Final = 10
+_NAMES: Final = r"signature|token|credential|authorization|password|secret|access[_-]?key"
+_LOOKS_SECRET: Final = re.compile(
+    r"(?i)(AKIA|ASIA)[A-Z0-9]{12,}"
+    rf"|({_NAMES})[^\s,;)]*\s*[=:]\s*((basic|bearer|aws4-hmac-sha256)\s+)?\S+"
+    r"|\b(basic|bearer)\s+[\w.~+/=-]{8,}"
+    r"|(?<=://)\S+@"
+)
+_BREAKS: Final = re.compile(r"[^\x21-\x7e]+")
+_remembered: deque[str] = deque(maxlen=MOST_REMEMBERED)
+
+
+def remember(*secrets: str | None) -> None:
+    """Hide these values from now on, wherever a text quotes them; the last `MOST_REMEMBERED` count.
+
+    A value that is broken by white space or control characters is hidden piece by piece.
+    """
+    for secret in secrets:
+        for piece in _BREAKS.split(secret or ""):
+            if len(piece) >= SHORTEST and piece not in _remembered:
+                _remembered.append(piece)
+
+
+def password_in(url: str) -> str:
+    """Return the password of a URL as it is written there, its user if there is no other, or ""."""
+    user, _, password = url.rpartition("@")[0].rpartition("://")[2].partition(":")
+    return password or user
+
+
+def redact(text: str) -> str:
+    """Return `text` without the secrets that are known, and without what looks like one."""
+    for secret in sorted(_remembered.copy(), key=len, reverse=True):  # other threads append
+        text = text.replace(secret, HIDDEN)
+    return _LOOKS_SECRET.sub(HIDDEN, text)
+
+
+def told(error: BaseException) -> str:
+    """Return the kind of an exception and, where our own code raised it, what it says."""
+    kind = type(error).__name__
+    text = redact(str(error)) if _is_ours(error) else ""
+    return f"{kind}: {text}" if text else kind
+
+
+def traceback_of(error: BaseException) -> list[str]:
+    """Return the way to where `error` was raised, its causes first, as Python prints it; see `told`."""
+    lines: list[str] = []
+    for each in reversed(list(_chain(error))):
+        lines += [line.rstrip("\n") for line in traceback.format_tb(each.__traceback__)]
+        lines.append(told(each))
+    return lines
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(MOST_IN_A_CHAIN):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _is_ours(error: BaseException) -> bool:
+    place: TracebackType | None = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    name = place.tb_frame.f_globals.get("__name__", "") if place is not None else ""
+    return f"{name}.".startswith(f"{__package__}.")

@@ -1,0 +1,153 @@
+"""What is kept out of texts, lines of the log and reports of bugs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from servesync import manifest
+from servesync.deadline import Deadline
+from servesync.errors import Reason, ReleaseRefused, bug
+from servesync.redaction import password_in, redact, remember, traceback_of
+
+CANARY = "Canary/0123456789+abcdef=="
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Invalid header value b'AWS4-HMAC-SHA256 Credential=CANARY/x, Signature=CANARY'",
+        "{'x-amz-security-token': b'CANARY'}",
+        "Authorization: Bearer CANARY",
+        "proxy-authorization: basic CANARYCANARY",
+        "sent Basic CANARYCANARY to it",
+        '{"AccessKeyId" : "CANARY", "SecretAccessKey" : "CANARY"}',
+        "aws_secret_access_key = CANARY",
+        "http://user:CANARY@host, http://CANARY:p/q@host, http://u:p@CANARY@host",
+        "AKIACANARYCANARY00 and asiacanarycanary00",
+    ],
+)
+def test_what_looks_like_a_secret_is_hidden(text: str) -> None:
+    """However a library words it."""
+    assert "canary" not in redact(text).lower()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The provided token has expired.",
+        "Could not connect to the endpoint URL: https://b.s3.amazonaws.com/?list-type=2&prefix=m",
+        "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate",
+        "User arn:aws:iam::1:user/me is not authorized to perform: s3:ListBucket",
+    ],
+)
+def test_ordinary_words_are_left(text: str) -> None:
+    """People need them."""
+    assert redact(text) == text
+
+
+def test_known_secrets_are_hidden_by_their_value() -> None:
+    """Whole, and piece by piece if they are broken; short ones would hide words, and are not."""
+    remember(CANARY, f"{CANARY}1\n{CANARY}2", "minio", None, "")
+
+    assert redact(f"<{CANARY}>") == "<[hidden]>"
+    assert "Canary" not in redact(f"{CANARY}2 {CANARY}1")
+    assert redact("http://minio:9000") == "http://minio:9000"
+
+
+@pytest.mark.parametrize(
+    ("url", "password"),
+    [
+        ("http://user:p/ss:w@h:1", "p/ss:w"),
+        ("user:pw@h", "pw"),
+        ("http://key@h", "key"),
+        ("http://h:1/x", ""),
+        ("", ""),
+    ],
+)
+def test_the_password_in_a_url(url: str, password: str) -> None:
+    """As it stands there, whether it is quoted or not."""
+    assert password_in(url) == password
+
+
+def test_a_bug_quotes_our_own_words_only() -> None:
+    """Neither the message of a library nor the line that it could not parse; but where it happened."""
+    try:
+        json.loads("Canary")
+    except ValueError as error:
+        try:
+            Deadline(1.0, "test").call(lambda: int("Canary"))
+        except ValueError as second:
+            second.__cause__ = error
+            found = bug(second, "testing")
+
+    assert found.reason is Reason.INTERNAL_ERROR
+    assert str(found) == "a bug in servesync while testing, please report it: ValueError"
+    told = repr(found.facts)
+    assert "Canary'" not in told.replace('json.loads("Canary")', "").replace('int("Canary")', "")
+    assert "JSONDecodeError" in told
+    assert "invalid literal" not in told
+    assert "deadline.py" in told
+
+
+def test_our_own_words_are_told() -> None:
+    """Where servesync itself has raised it, though not the secrets in them."""
+    remember(CANARY)
+
+    with pytest.raises(ReleaseRefused) as caught:
+        manifest.parse(CANARY.encode())
+
+    last = traceback_of(caught.value)[-1]
+    assert last.startswith("ReleaseRefused: the manifest")
+    assert CANARY not in last
+
+
+COMMAND = """
+import logging, sys
+from servesync.cli import run_command_line
+from servesync.redaction import remember
+remember(sys.argv[1])
+code = run_command_line(["schema"])
+try:
+    raise ValueError(sys.argv[1])
+except ValueError:
+    logging.getLogger("botocore.credentials").warning("Refreshing failed: %s", sys.argv[1], exc_info=True)
+    logging.getLogger("botocore.auth").debug("StringToSign %s", sys.argv[1])
+sys.exit(code)
+"""
+
+
+def test_what_libraries_say_in_a_command_is_one_line() -> None:
+    """Python's own way is a traceback on standard error."""
+    done = subprocess.run([sys.executable, "-c", COMMAND, CANARY], capture_output=True, text=True, check=True)
+
+    assert done.stderr == "servesync: botocore.credentials says: Refreshing failed: [hidden]\n"
+
+
+LOGGING = """
+import logging, sys
+from servesync.logs import configure, drain, get_logger
+from servesync.redaction import remember
+remember(sys.argv[1])
+configure("debug", sys.argv[2])
+try:
+    import json
+    json.JSONDecoder(object_hook=lambda _: {}[sys.argv[1]]).decode("{}")
+except KeyError:
+    get_logger().exception("internal_error")
+    logging.getLogger("urllib3").warning("Retrying %s", sys.argv[1], exc_info=True)
+drain()
+"""
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_what_the_log_shows_of_an_exception(style: str) -> None:
+    """The way to it, and no word of a library; in both forms of the log."""
+    command = [sys.executable, "-c", LOGGING, CANARY, style]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert "Canary" not in done.stdout + done.stderr
+    assert "KeyError" in done.stdout
+    assert "raw_decode" in done.stdout
+    assert "Retrying [hidden]" in done.stdout
