@@ -1,14 +1,14 @@
 """The commands that say which version instances serve: `promote`, `rollback`, `withdraw`, `channels`."""
 
 import json
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from servesync import publishing
 from servesync.channel import Channel, Move
-from servesync.cli.publish import Addressing, ConfigFile, Endpoint, Pattern, Payer, Region, StoreUrl, store_of
+from servesync.cli.store_options import StoreOptions, with_store_options
 from servesync.cli.terminal import console
 from servesync.errors import Reason, SettingsError
 
@@ -20,9 +20,9 @@ Who = Annotated[
     str | None, typer.Option("--who", metavar="NAME", help="Kept with the move; user@host if not given.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
-DEFAULT_PATTERN: Final = "{model}/{version}"
 
 
+@with_store_options
 def promote(  # noqa: PLR0913 (each is an option)
     model: ModelName,
     version: VersionNumber,
@@ -36,29 +36,16 @@ def promote(  # noqa: PLR0913 (each is an option)
             metavar="N", min=0, help="For a channel that was lost or put back: a sequence that was seen."
         ),
     ] = None,
-    config: ConfigFile = None,
-    store: StoreUrl = None,
-    endpoint_url: Endpoint = None,
-    region: Region = None,
-    addressing_style: Addressing = "auto",
-    request_payer: Payer = None,
-    key_pattern: Pattern = DEFAULT_PATTERN,
+    at: StoreOptions,
     as_json: Json = False,
 ) -> None:
     """Bring a channel to a version: every instance that follows it serves that version next."""
-    where = store_of(
-        config,
-        store,
-        endpoint_url=endpoint_url,
-        region=region,
-        addressing_style=addressing_style,
-        request_payer=request_payer,
-        key_pattern=key_pattern,
-    )
+    where = at.store_settings()
     done = publishing.promote(where, (model, version, channel), who or publishing.default_who(), why, after)
     _tell(done, as_json=as_json)
 
 
+@with_store_options
 def rollback(  # noqa: PLR0913 (each is an option)
     model: ModelName,
     *,
@@ -68,29 +55,16 @@ def rollback(  # noqa: PLR0913 (each is an option)
     ] = None,
     why: Why = "",
     who: Who = None,
-    config: ConfigFile = None,
-    store: StoreUrl = None,
-    endpoint_url: Endpoint = None,
-    region: Region = None,
-    addressing_style: Addressing = "auto",
-    request_payer: Payer = None,
-    key_pattern: Pattern = DEFAULT_PATTERN,
+    at: StoreOptions,
     as_json: Json = False,
 ) -> None:
     """Bring a channel back to the version where it stood before."""
-    where = store_of(
-        config,
-        store,
-        endpoint_url=endpoint_url,
-        region=region,
-        addressing_style=addressing_style,
-        request_payer=request_payer,
-        key_pattern=key_pattern,
-    )
+    where = at.store_settings()
     done = publishing.rollback(where, (model, channel), to, who or publishing.default_who(), why)
     _tell(done, as_json=as_json)
 
 
+@with_store_options
 def withdraw(  # noqa: PLR0913 (each is an option)
     model: ModelName,
     version: VersionNumber,
@@ -100,27 +74,13 @@ def withdraw(  # noqa: PLR0913 (each is an option)
     removed: Annotated[
         bool, typer.Option("--removed", help="The store has nothing of it any more, but instances may.")
     ] = False,
-    config: ConfigFile = None,
-    store: StoreUrl = None,
-    endpoint_url: Endpoint = None,
-    region: Region = None,
-    addressing_style: Addressing = "auto",
-    request_payer: Payer = None,
-    key_pattern: Pattern = DEFAULT_PATTERN,
+    at: StoreOptions,
     as_json: Json = False,
 ) -> None:
     """Take a version out everywhere; no instance gives up the last version that it can serve."""
     if not reason.strip():
         raise SettingsError(Reason.SETTINGS_INVALID, "--reason: say why; every instance logs it")
-    where = store_of(
-        config,
-        store,
-        endpoint_url=endpoint_url,
-        region=region,
-        addressing_style=addressing_style,
-        request_payer=request_payer,
-        key_pattern=key_pattern,
-    )
+    where = at.store_settings()
     author = who or publishing.default_who()
     done = publishing.withdraw(where, (model, version), author, reason, removed=removed)
     if as_json:
@@ -134,27 +94,15 @@ def withdraw(  # noqa: PLR0913 (each is an option)
     typer.echo(f"  s3://{where.bucket}/{done.key}")
 
 
-def channels(  # noqa: PLR0913 (each is an option)
+@with_store_options
+def channels(
     model: ModelName,
     *,
-    config: ConfigFile = None,
-    store: StoreUrl = None,
-    endpoint_url: Endpoint = None,
-    region: Region = None,
-    addressing_style: Addressing = "auto",
-    request_payer: Payer = None,
+    at: StoreOptions,
     as_json: Json = False,
 ) -> None:
     """List the channels of a model, and where they have been."""
-    where = store_of(
-        config,
-        store,
-        endpoint_url=endpoint_url,
-        region=region,
-        addressing_style=addressing_style,
-        request_payer=request_payer,
-        key_pattern=DEFAULT_PATTERN,
-    )
+    where = at.store_settings()
     found = publishing.channels(where, model)
     if as_json:
         shown = {

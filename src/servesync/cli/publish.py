@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Final, Literal, TypedDict
+from typing import Annotated, Final, Literal
 
 import typer
 from rich.console import Console
@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from servesync import disk
+from servesync.cli.store_options import StoreOptions, with_store_options
 from servesync.errors import Reason, SettingsError
 from servesync.manifest import dump
 from servesync.publishing import (
@@ -29,10 +30,8 @@ from servesync.publishing import (
     manifest_of_file,
     manifest_of_object,
     publish_tree,
-    store_at,
 )
-from servesync.settings import Level, Limits, LoadLimits, Store
-from servesync.settings_file import environment_overrides, load_settings
+from servesync.settings import Level, Store
 from servesync.store import KeyPattern
 
 READABLE: Final = "whoever publishes must be able to read every file and folder of the version"
@@ -40,32 +39,6 @@ UNPACKED_ASIDE: Final = (
     "the archive must be readable, and is unpacked for a moment below the temporary directory; TMPDIR names "
     "another one"
 )
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        metavar="FILE",
-        help="Take store, limits and verify.load from an agent's settings file.",
-    ),
-]
-StoreUrl = Annotated[
-    str | None, typer.Option("--store", metavar="URL", help="s3://BUCKET/PREFIX of the store.")
-]
-Endpoint = Annotated[
-    str | None,
-    typer.Option("--endpoint-url", metavar="URL", help="Where the store is, if not at AWS."),
-]
-Region = Annotated[str | None, typer.Option(help="The bucket's region.")]
-Addressing = Annotated[
-    Literal["auto", "path", "virtual"],
-    typer.Option("--addressing-style", help="Where requests name the bucket; see store.addressing_style."),
-]
-Payer = Annotated[
-    Literal["requester"] | None,
-    typer.Option("--request-payer", help="For a bucket whose owner lets readers pay."),
-]
-Pattern = Annotated[str, typer.Option("--key-pattern", help="How keys name versions; see store.key_pattern.")]
 Labels = Annotated[
     list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="Put into the manifest; repeatable.")
 ]
@@ -73,18 +46,13 @@ LevelOption = Annotated[Level, typer.Option(help="How much is proven: verify.lev
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write.")]
 
 
+@with_store_options
 def publish(  # noqa: PLR0913 (each is an option)
     directory: Annotated[Path, typer.Argument(help="The version's directory, which holds saved_model.pb.")],
     *,
     model: Annotated[str, typer.Option("--model", help="The model's name.")],
     version: Annotated[int, typer.Option("--version", min=0, help="The version's number, a new one.")],
-    config: ConfigFile = None,
-    store: StoreUrl = None,
-    endpoint_url: Endpoint = None,
-    region: Region = None,
-    addressing_style: Addressing = "auto",
-    request_payer: Payer = None,
-    key_pattern: Pattern = "{model}/{version}",
+    at: StoreOptions,
     label: Labels = None,
     level: LevelOption = "checksum",
     archive_format: Annotated[
@@ -93,15 +61,7 @@ def publish(  # noqa: PLR0913 (each is an option)
     dry_run: DryRun = False,
 ) -> None:
     """Verify, pack and upload a version: immutable, the archive first, its manifest last."""
-    where = store_of(
-        config,
-        store,
-        endpoint_url=endpoint_url,
-        region=region,
-        addressing_style=addressing_style,
-        request_payer=request_payer,
-        key_pattern=key_pattern,
-    )
+    where = at.store_settings()
     request = Request(
         model=model,
         version=version,
@@ -109,7 +69,7 @@ def publish(  # noqa: PLR0913 (each is an option)
         level=level,
         archive_format=archive_format,
         dry_run=dry_run,
-        **_of_agents(config),
+        **at.of_agents(),
     )
     with (
         _ended_by_signals(),
@@ -120,18 +80,13 @@ def publish(  # noqa: PLR0913 (each is an option)
     _tell(where, done)
 
 
+@with_store_options
 def manifest(  # noqa: PLR0913 (each is an option)
     archive: Annotated[str, typer.Argument(help="An archive's file, or its s3://BUCKET/KEY.")],
     *,
     model: Annotated[str | None, typer.Option("--model", help="For a file: the model's name.")] = None,
     version: Annotated[int | None, typer.Option("--version", min=0, help="For a file: its version.")] = None,
-    config: ConfigFile = None,
-    store: StoreUrl = None,
-    endpoint_url: Endpoint = None,
-    region: Region = None,
-    addressing_style: Addressing = "auto",
-    request_payer: Payer = None,
-    key_pattern: Pattern = "{model}/{version}",
+    at: StoreOptions,
     label: Labels = None,
     level: LevelOption = "checksum",
     dry_run: DryRun = False,
@@ -143,25 +98,17 @@ def manifest(  # noqa: PLR0913 (each is an option)
             raise SettingsError(
                 Reason.SETTINGS_INVALID, "a file does not say its --model and --version: give both"
             )
-        request = Request(model, version, labels, level, **_of_agents(config))
+        request = Request(model, version, labels, level, **at.of_agents())
         with _ended_by_signals(), disk.described(f"reading {archive}", UNPACKED_ASIDE):
             sys.stdout.buffer.write(dump(manifest_of_file(Path(archive), request)))
         return
-    where = store_of(
-        config,
-        store,
-        endpoint_url=endpoint_url,
-        region=region,
-        addressing_style=addressing_style,
-        request_payer=request_payer,
-        key_pattern=key_pattern,
-    )
+    where = at.store_settings()
     key = archive.removeprefix(f"s3://{where.bucket}/{where.prefix}")
     parsed = KeyPattern(where.key_pattern).parse(key)
     if parsed is None:
         text = f"{archive!a} is no archive below {where.url} by the key pattern {where.key_pattern!a}"
         raise SettingsError(Reason.SETTINGS_INVALID, text)
-    request = Request(parsed.model, parsed.version, labels, level, dry_run=dry_run, **_of_agents(config))
+    request = Request(parsed.model, parsed.version, labels, level, dry_run=dry_run, **at.of_agents())
     with (
         _ended_by_signals(),
         _bar(f"{parsed.model} {parsed.version}", request) as shown,
@@ -169,33 +116,6 @@ def manifest(  # noqa: PLR0913 (each is an option)
     ):
         done = manifest_of_object(where, shown)
     _tell(where, done)
-
-
-def store_of(config: Path | None, url: str | None, **fields: str | None) -> Store:
-    """Return the store that the options name; `fields` are those of the section `store` besides the URL.
-
-    Raises:
-        SettingsError: they name none, or two.
-    """
-    if (config is None) == (url is None):
-        text = "say where the store is: either --store s3://BUCKET/PREFIX or -c with an agent's settings file"
-        raise SettingsError(Reason.SETTINGS_INVALID, text)
-    if config is not None:
-        return load_settings(config, environment_overrides()).store
-    return store_at(url=url, **fields)
-
-
-class _OfAgents(TypedDict, total=False):
-    limits: Limits
-    load: LoadLimits
-
-
-def _of_agents(config: Path | None) -> _OfAgents:
-    """Return what a request takes over from an agent's settings file; nothing without one."""
-    if config is None:
-        return {}
-    settings = load_settings(config, environment_overrides())
-    return {"limits": settings.limits, "load": settings.verify.load}
 
 
 def _labels(given: list[str] | None) -> dict[str, str]:
