@@ -2,7 +2,10 @@
 
 import hashlib
 import subprocess
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,3 +113,14 @@ def test_a_locale_in_which_the_name_would_be_another(
     assert "Traceback" not in done.stderr
     assert box.numbers() == []
     assert keys(bucket) == ["prod/m/1.tar.gz"]
+
+
+def test_a_key_is_no_name_of_a_file(publish: Callable[..., Any], box: AgentBox) -> None:
+    """Folders that came from a Mac are not in NFC, and a pattern for them may end in one."""
+    pattern = unicodedata.normalize("NFD", "{model}/{version}/mod\u00e8le")
+    box.overrides = {"store": {"key_pattern": pattern}}
+
+    for outcome in ("published", "already there"):
+        assert publish(key_pattern=pattern).outcome == outcome
+    assert box.call("sync").returncode == 0
+    assert box.numbers() == ["1"]

@@ -4,10 +4,12 @@ A version is immutable. Publishing the same content again is a success that writ
 under the same number is refused. An agent takes the archive only once its manifest is there.
 """
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from servesync import channel, manifest
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError
@@ -140,7 +142,7 @@ class _Publication:
     def _write_all(self) -> Published:
         about = About(
             ARCHIVE_TYPES[self.request.archive_format],
-            {MANIFEST_TO_COME: manifest_key(self._key).rpartition("/")[2]},
+            {MANIFEST_TO_COME: quote(manifest_key(self._key).rpartition("/")[2])},  # a header is ASCII
         )
         with self.writer.upload_new(self._key, about) as write:
             packed = self._packed(write)
@@ -252,7 +254,7 @@ class _Publication:
         if not same:
             what = (
                 f"{archive.key!a} is another archive, without a manifest; if it is a good one, "
-                f"`servesync manifest s3://{self.store.bucket}/{archive.key}` completes it"
+                f"`servesync manifest {shlex.quote(f's3://{self.store.bucket}/{archive.key}')}` completes it"
             )
             raise exists(self.model, self.version, what)
 
