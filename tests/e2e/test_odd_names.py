@@ -1,6 +1,7 @@
 """A real model whose graph names an asset as people name files goes all the way, by every way there is."""
 
 import hashlib
+import shlex
 import subprocess
 import unicodedata
 from collections.abc import Callable
@@ -124,3 +125,15 @@ def test_a_key_is_no_name_of_a_file(publish: Callable[..., Any], box: AgentBox) 
         assert publish(key_pattern=pattern).outcome == outcome
     assert box.call("sync").returncode == 0
     assert box.numbers() == ["1"]
+
+
+def test_a_command_with_an_odd_key_can_be_copied(model: Path, bucket: Bucket, box: AgentBox) -> None:
+    """What promoting says of an archive without a manifest names the command that makes one."""
+    box.overrides = {"store": {"key_pattern": "{model}/{version}/a $(b) 'c'"}}
+    bucket.put("prod/m/1/a $(b) 'c'.tar.gz", tar_gz_of(files_of(model), "1"))
+
+    said = box.call("promote", "m", "1", "--channel", "stable").stderr
+
+    _, *arguments = shlex.split(said.split("`")[1])
+    assert arguments == ["manifest", f"s3://{bucket.name}/prod/m/1/a $(b) 'c'.tar.gz"]
+    assert box.call(*arguments).returncode == 0

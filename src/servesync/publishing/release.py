@@ -4,7 +4,6 @@ A version is immutable. Publishing the same content again is a success that writ
 under the same number is refused. An agent takes the archive only once its manifest is there.
 """
 
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from servesync.publishing.request import (
     make_manifest,
     prove,
     stem_of,
+    to_complete,
 )
 from servesync.publishing.taken import shortcomings
 from servesync.settings import Fetch, Limits, Store
@@ -254,7 +254,7 @@ class _Publication:
         if not same:
             what = (
                 f"{archive.key!a} is another archive, without a manifest; if it is a good one, "
-                f"`servesync manifest {shlex.quote(f's3://{self.store.bucket}/{archive.key}')}` completes it"
+                f"{to_complete(self.store, archive.key)} completes it"
             )
             raise exists(self.model, self.version, what)
 
