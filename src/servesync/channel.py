@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from servesync import sealed
-from servesync.errors import Reason, ReleaseRefused
+from servesync.errors import Reason, ReleaseRefused, readable
 from servesync.plan.versions import MAX_VERSION, Model, Version, parse_model
 
 MAX_BYTES: Final = 64 << 10
@@ -189,7 +189,7 @@ def parse_withdrawal(data: bytes, model: Model, version: Version) -> Withdrawal:
 
 def withdrawn(found: Withdrawal) -> ReleaseRefused:
     """Return the refusal of a version that was withdrawn."""
-    text = f"withdrawn on {found.time} by {found.who}: {found.reason}"
+    text = f"withdrawn on {found.time} by {readable(found.who)}: {readable(found.reason)}"
     return ReleaseRefused(Reason.VERSION_WITHDRAWN, text)
 
 

@@ -180,6 +180,11 @@ class Stopped(SyncError):
         super().__init__(Reason.STOPPED, "stopped on request")
 
 
+def readable(text: str) -> str:
+    """Return text of whatever origin on one line, with all that a terminal would obey or hide escaped."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 def bug(error: BaseException, doing: str = "") -> SyncError:
     """Return what nobody expected as an error that can be logged, with the way to where it happened.
 

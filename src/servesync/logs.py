@@ -21,6 +21,7 @@ from typing import Final, Literal, TextIO
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from servesync.errors import readable
 from servesync.library_messages import hear_libraries
 from servesync.redaction import redact, told, traceback_of
 
@@ -91,11 +92,11 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO | 
     """
     stream = stream or sys.stdout
     output = _output(stream)
-    final: structlog.typing.Processor
+    final: tuple[structlog.typing.Processor, ...]
     if style == "json":
-        final = structlog.processors.JSONRenderer(ensure_ascii=True, default=str)
+        final = (structlog.processors.JSONRenderer(ensure_ascii=True, default=str),)
     else:
-        final = structlog.dev.ConsoleRenderer(colors=stream.isatty(), sort_keys=False)
+        final = (_escape, structlog.dev.ConsoleRenderer(colors=stream.isatty(), sort_keys=False))
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -105,7 +106,7 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO | 
             _order,
             _tell_listener,
             _drop_below(logging.getLevelNamesMapping()[level.upper()]),
-            final,
+            *final,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=lambda *_: output,
@@ -253,6 +254,14 @@ def set_listener(listener: Listener | None) -> None:
 def _tell_listener(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
     for listener in _listeners:
         listener(line)
+    return line
+
+
+def _escape(_: WrappedLogger, __: str, line: EventDict) -> EventDict:
+    """Escape what a terminal would obey; tracebacks keep their lines."""
+    for key, value in line.items():
+        if isinstance(value, str):
+            line[key] = "\n".join(map(readable, value.split("\n"))) if key == "exception" else readable(value)
     return line
 
 

@@ -23,7 +23,7 @@ from pydantic import (
 
 from servesync import sealed
 from servesync.errors import Reason, ReleaseRefused, SettingsError
-from servesync.plan.paths import flaw_of_name, flaw_of_path, folded
+from servesync.plan.paths import flaw_of_path, folded
 from servesync.plan.versions import MAX_VERSION, Content, FileFact, Model, Proof, Version, parse_model
 
 MAX_MANIFEST_BYTES: Final = 4 << 20
@@ -73,7 +73,10 @@ class Part(_Strict):
 
 
 class Archive(_Strict):
-    """The archive: the last part of its key, and the parts that cover it in order, without a gap."""
+    """The archive: the last part of its key, and the parts that cover it in order, without a gap.
+
+    The key follows from `store.key_pattern`; it is the name of no file anywhere.
+    """
 
     key: str
     format: Literal["tar.zst", "tar.gz", "tar"]
@@ -84,8 +87,8 @@ class Archive(_Strict):
     @field_validator("key")
     @classmethod
     def _check_key(cls, value: str) -> str:
-        if flaw_of_name(value):
-            raise ValueError("must be a plain name, without a folder")
+        if not value or "/" in value:
+            raise ValueError("must be the last part of a key, without a folder")
         return value
 
     @model_validator(mode="after")

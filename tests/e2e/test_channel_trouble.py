@@ -238,3 +238,20 @@ def test_a_store_that_calls_it_a_conflict(name: str, bucket: Bucket, put: Callab
             promote(store, ("m", "2", name), "me", "")
 
     assert caught.value.reason is Reason.CHANNEL_MOVED_MEANWHILE
+
+
+def test_what_a_channel_says_is_shown_and_not_obeyed(
+    box: AgentBox, bucket: Bucket, put: Callable[[int], None]
+) -> None:
+    """Neither by the terminal, nor by what lays out the table: who wrote it may write to the bucket."""
+    put(1)
+    call(box, "promote", "m", "1", "--channel", "stable", "--who", "[/red]\x9b2J", "--why", "[link=x]\u202ey")
+
+    done = box.call("channels", "m")
+
+    assert done.returncode == 0, done.stderr
+    assert "[/red]\\x9b2J" in done.stdout
+    assert "[link=x]\\u202ey" in done.stdout
+    box.call("withdraw", "m", "1", "--who", "\x9b2J", "--reason", "[/]\u202ebad")
+    for line in (*box.call("withdraw", "m", "1", "--reason", "bad").stdout, *box.call("plan").stdout):
+        assert line.isprintable() or line == "\n"

@@ -1,8 +1,12 @@
 """A real model whose graph names an asset as people name files goes all the way, by every way there is."""
 
 import hashlib
+import shlex
 import subprocess
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,3 +114,26 @@ def test_a_locale_in_which_the_name_would_be_another(
     assert "Traceback" not in done.stderr
     assert box.numbers() == []
     assert keys(bucket) == ["prod/m/1.tar.gz"]
+
+
+def test_a_key_is_no_name_of_a_file(publish: Callable[..., Any], box: AgentBox) -> None:
+    """Folders that came from a Mac are not in NFC, and a pattern for them may end in one."""
+    pattern = unicodedata.normalize("NFD", "{model}/{version}/mod\u00e8le")
+    box.overrides = {"store": {"key_pattern": pattern}}
+
+    for outcome in ("published", "already there"):
+        assert publish(key_pattern=pattern).outcome == outcome
+    assert box.call("sync").returncode == 0
+    assert box.numbers() == ["1"]
+
+
+def test_a_command_with_an_odd_key_can_be_copied(model: Path, bucket: Bucket, box: AgentBox) -> None:
+    """What promoting says of an archive without a manifest names the command that makes one."""
+    box.overrides = {"store": {"key_pattern": "{model}/{version}/a $(b) 'c'"}}
+    bucket.put("prod/m/1/a $(b) 'c'.tar.gz", tar_gz_of(files_of(model), "1"))
+
+    said = box.call("promote", "m", "1", "--channel", "stable").stderr
+
+    _, *arguments = shlex.split(said.split("`")[1])
+    assert arguments == ["manifest", f"s3://{bucket.name}/prod/m/1/a $(b) 'c'.tar.gz"]
+    assert box.call(*arguments).returncode == 0

@@ -142,3 +142,12 @@ def test_the_withdrawal_of_another_version_takes_nothing_away() -> None:
     assert channel.parse_withdrawal(data, M, Version(3)).reason == "wrong"
     with pytest.raises(ReleaseRefused, match="withdraws m 3"):
         channel.parse_withdrawal(data, M, Version(4))
+
+
+def test_what_a_withdrawal_says_is_not_for_the_terminal() -> None:
+    """Whoever may write to the bucket wrote it; `plan`, `status`, the page and the log show it."""
+    found = Withdrawal(
+        model=M, version=3, time="2026-01-02T03:04:05Z", who="m\xfc\x9b2J", reason="\u202etxt\u2028."
+    )
+
+    assert str(channel.withdrawn(found)).endswith("by mü\\x9b2J: \\u202etxt\\u2028.")

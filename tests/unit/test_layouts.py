@@ -1,15 +1,19 @@
 # ruff: noqa: E501 (a table is read by its rows)
 """Layouts as other tools leave them in a bucket: placeholders, models some folders deeper, other names."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from servesync.errors import Reason, ReleaseRefused
 from servesync.plan.versions import Model
+from servesync.settings import Store
 from servesync.store.explain import Misfit, explain
 from servesync.store.keys import KeyPattern
 from servesync.store.listing import Grouping, Listing
@@ -224,6 +228,45 @@ def test_a_pattern_that_serves_the_next_version_too_is_proposed(key: str, patter
     parsed = KeyPattern(pattern).parse(key)
     assert parsed is not None
     assert parsed.model == "m"
+
+
+_PIECES: Final = (
+    *("m", "1", "7", "007", "v1", "m-1", "m_7", "/", "/", "/", "2020-01-01", "1.2.0", "export/Servo/1", "assets/"),
+    *('q"q', "it's", "größe", "שלום", "\u2764\ufe0f", "a\u0323\u0303", "#x", " - y", ": z", "$(id)", "..", "{}", "*", "\\", "\x1b"),
+    *(".tar.gz", "/saved_model.pb", "/model.tar.gz", "/variables/x"),
+)  # fmt: skip
+
+
+@given(st.sampled_from(("m/7/", "m/7", "/m/7/", "")), st.lists(st.sampled_from(_PIECES), max_size=8))
+def test_every_proposed_pattern_can_be_set_and_serves_the_key(head: str, pieces: Sequence[str]) -> None:
+    """As it stands in the message it goes into the settings file, whatever the folders are called."""
+    key = head + "".join(pieces)
+    for pattern in (PLAIN, "{model}-{version}", "{model}/{version}/{model}-{version}"):
+        found = explain(pattern, key, {"m"})
+        texts = [str(error) for error in group(key, pattern=pattern).problems.values()]
+        for text in [found.text, *texts] if found else texts:
+            assert text.isascii()
+            for quoted in re.findall(r'store\.key_pattern: ("(?:[^"\\]|\\.)*")', text):
+                store = Store(url="s3://bucket", key_pattern=yaml.safe_load(quoted))
+
+                assert KeyPattern(store.key_pattern).parse(key) is not None
+
+
+@pytest.mark.parametrize(
+    ("key", "proposed"),
+    [
+        ('m/7/a"b/saved_model.pb', r'store.key_pattern: "{model}/{version}/a\"b"'),
+        ("m/7/größe/saved_model.pb", r'store.key_pattern: "{model}/{version}/gr\xf6\xdfe"'),
+    ],
+)
+def test_a_proposed_pattern_is_quoted_as_yaml(key: str, proposed: str) -> None:
+    """A folder's name ends no string, and looks like no other one on a terminal."""
+    assert f"set {proposed} if" in problem(key)
+
+
+def test_an_empty_name_is_in_no_proposed_pattern() -> None:
+    """The settings refuse `//` and a slash in front, so it would lead from one mistake to another."""
+    assert "no store.key_pattern serves that" in problem("m/7//a/saved_model.pb")
 
 
 def test_two_names_that_do_not_agree_are_told() -> None:

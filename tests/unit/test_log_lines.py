@@ -89,3 +89,29 @@ def test_elsewhere_no_line_has_a_priority(style: str, tmp_path: Path) -> None:
 
     assert lines
     assert [line for line in lines if line.startswith("<")] == []
+
+
+HOSTILE = """
+import sys
+from servesync.logs import configure, drain, get_logger
+
+configure("info", sys.argv[1])
+get_logger().info("it_happened", who="\\x9b2Jevil", why="\\u202etxt.exe", words=["\\x1b[2J"])
+try:
+    raise ValueError("\\x9b2J")
+except ValueError:
+    get_logger().exception("it_happened", said="a traceback")
+drain()
+"""
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_nothing_in_a_line_is_for_the_terminal(style: str) -> None:
+    """Some texts come from whoever may write to the bucket: who moved a channel, and why."""
+    done = subprocess.run(
+        [sys.executable, "-c", HOSTILE, style], capture_output=True, text=True, encoding="utf-8", check=True
+    )
+
+    assert "evil" in done.stdout
+    assert "Traceback" in done.stdout
+    assert [line for line in done.stdout.splitlines() if not line.isprintable()] == []

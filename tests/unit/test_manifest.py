@@ -94,6 +94,7 @@ def test_what_is_written_is_read_back() -> None:
         (changed("created", to="2026-01-02T29:04:05Z"), "created"),
         (changed("more", to=1), "more"),
         (changed("archive", "key", to="x/7.tar.zst"), "archive.key"),
+        (changed("archive", "key", to=""), "archive.key"),
         (changed("archive", "format", to="zip"), "archive.format"),
         (changed("archive", "size", to=31), "archive"),
         (changed("archive", "parts", to=[]), "archive.parts"),

@@ -32,6 +32,7 @@ NAMES: Final = (
     " leading",
     "語彙.txt",
     "😀👍🏽.vocab",
+    "\u2764\ufe0f.txt",
     "اللغة.txt",
     "\u0661",
     "한국어",
@@ -101,6 +102,10 @@ FLAWED: Final = (
     "space ",
     "ä" * 128,
     "no\u00a0break",
+    "hangul\u3164filler",
+    "half\uffa0filler",
+    "grapheme\u034fjoiner",
+    "\ufe0f",
 )
 
 
@@ -137,11 +142,20 @@ def test_a_name_that_is_a_trap_is_refused_everywhere(name: str, box: UnpackBox, 
         File(path=f"assets/{name}", size=5, sha256="0" * 64)
 
 
-@pytest.mark.parametrize("twins", [("Über", "über"), ("straße", "STRASSE"), ("ΣΊΣΥΦΟΣ", "σίσυφος")])
+@pytest.mark.parametrize(
+    "twins",
+    [
+        ("Über", "über"),
+        ("straße", "STRASSE"),
+        ("ΣΊΣΥΦΟΣ", "σίσυφος"),
+        ("\u2764.txt", "\u2764\ufe0f.txt"),
+        ("葛", "葛\U000e0100"),
+    ],
+)
 def test_names_that_some_filesystem_takes_for_one_are_refused(
     twins: tuple[str, str], box: UnpackBox, tmp_path: Path
 ) -> None:
-    """Case does not count there, in any alphabet."""
+    """Case does not count there, in any alphabet, and neither do variation selectors (ext4's casefold)."""
     tree = {"saved_model.pb": b"graph"} | {f"assets/{name}": b"words" for name in twins}
 
     with pytest.raises(ReleaseRefused) as refused:

@@ -154,7 +154,7 @@ def test_what_npms_tar_packs_is_unpacked(box: UnpackBox, packed: Path, options: 
         ("export/Servo/1/saved_model.pb", "export/Servo/1"),
         ("1/model.savedmodel/saved_model.pb", "1/model.savedmodel"),
         ("model/saved_model.pb", "model"),
-        ("data/größe/saved_model.pbtxt", "data/gr\\xf6\\xdfe"),
+        ("my model/saved_model.pbtxt", "'my model'"),
     ],
 )
 def test_a_deeper_model_is_named_with_the_way_to_pack_it(box: UnpackBox, path: str, folder: str) -> None:
@@ -165,7 +165,35 @@ def test_a_deeper_model_is_named_with_the_way_to_pack_it(box: UnpackBox, path: s
         box.unpack(a.tar_tree({other: b"deeper", path: b"x"}))
 
     assert refused.value.reason is Reason.ARCHIVE_LAYOUT
-    assert f"tar -czf modelv1.tar.gz -C '{folder}' ." in str(refused.value)
+    assert str(refused.value).endswith(f": pack that directory (tar -czf modelv1.tar.gz -C {folder} .)")
+
+
+@pytest.mark.parametrize(
+    "folder", ["x'$(touch here)", "`touch here`", "$HOME;touch here", "x' \"$(touch here)"]
+)
+def test_the_way_to_pack_a_deeper_model_runs_nothing_else(
+    box: UnpackBox, tmp_path: Path, folder: str
+) -> None:
+    """The folder's name comes from whoever may upload, and the command is there to be copied to a shell."""
+    with pytest.raises(ReleaseRefused) as refused:
+        box.unpack(a.tar_tree({f"{folder}/saved_model.pb": b"x"}))
+    (tmp_path / "cwd" / folder).mkdir(parents=True)
+    (tmp_path / "cwd" / folder / "saved_model.pb").touch()
+    command = str(refused.value).partition("pack that directory (")[2].removesuffix(")")
+
+    output_of("sh", "-c", command, cwd=tmp_path / "cwd")
+
+    assert {path.name for path in (tmp_path / "cwd").iterdir()} == {folder, "modelv1.tar.gz"}
+
+
+@pytest.mark.parametrize("folder", ["größe", "x" * 81])
+def test_a_command_that_would_be_another_one_when_shown_is_not_named(box: UnpackBox, folder: str) -> None:
+    """What is escaped or cut is no name for a shell; the folder is named all the same."""
+    with pytest.raises(ReleaseRefused) as refused:
+        box.unpack(a.tar_tree({f"{folder}/saved_model.pb": b"x"}))
+
+    assert ascii(folder)[1:20] in str(refused.value)
+    assert str(refused.value).endswith(": pack that directory")
 
 
 def test_a_model_below_the_version_is_no_contradiction(box: UnpackBox) -> None:
@@ -173,6 +201,24 @@ def test_a_model_below_the_version_is_no_contradiction(box: UnpackBox) -> None:
     tree = {"saved_model.pb": b"graph", "assets/inner/saved_model.pb": b"x"}
 
     assert on_disk(box.unpack(a.tar_tree({f"1/{path}": data for path, data in tree.items()})).root) == tree
+
+
+LONG_EMPTY: Final = b"variables/an-empty-file"
+
+
+@pytest.mark.parametrize("said", [a.long_name(LONG_EMPTY), a.pax((b"path", LONG_EMPTY))])
+def test_a_v7_file_is_no_directory_because_its_short_name_is_cut(box: UnpackBox, said: bytes) -> None:
+    """Where an extension tells the name, the header holds only its beginning, up to a slash maybe."""
+    archive = a.tar(said, a.header(b"variables/", magic=a.V7), a.member("saved_model.pb", b"graph"))
+
+    assert on_disk(box.unpack(archive).root) == {LONG_EMPTY.decode(): b"", "saved_model.pb": b"graph"}
+
+
+def test_a_v7_directory_may_have_a_long_name(box: UnpackBox) -> None:
+    """The slash at the end of the whole name says what it is, as for GNU tar."""
+    archive = a.tar(a.long_name(b"assets/"), a.header(b"ass", magic=a.V7), a.member("saved_model.pb", b"x"))
+
+    assert (box.unpack(archive).root / "assets").is_dir()
 
 
 # -- gzip --------------------------------------------------------------------------------------------------
@@ -216,3 +262,15 @@ def test_the_ratio_is_that_of_all_members(box: UnpackBox) -> None:
 
     assert refused.value.reason is Reason.ARCHIVE_RATIO
     assert box.unpack(archive, limits=Limits(max_ratio=300)).content.total_bytes == (60 << 20) + 300_000
+
+
+@pytest.mark.parametrize("sizes", [(12 + 65_535, 65_536), (10**9,), (1000,)])
+def test_a_gzip_header_is_as_long_however_it_arrives(box: UnpackBox, sizes: tuple[int, ...]) -> None:
+    """A name behind the longest extra field goes over the bound, at every boundary of chunks."""
+    fields = b"\xff\xff" + bytes(65_535) + b"name\x00"
+    archive = a.gz_with_header(a.tar_tree({"saved_model.pb": b"graph"}), 0x04 | 0x08, fields)
+
+    with pytest.raises(ReleaseRefused) as refused:
+        box.unpack(archive, sizes=sizes)
+
+    assert refused.value.reason is Reason.ARCHIVE_CORRUPT

@@ -4,13 +4,14 @@ import json
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from servesync import publishing
 from servesync.channel import Channel, Move
 from servesync.cli.store_options import StoreOptions, with_store_options
 from servesync.cli.terminal import console
-from servesync.errors import Reason, SettingsError
+from servesync.errors import Reason, SettingsError, readable
 
 ModelName = Annotated[str, typer.Argument(help="The model.", metavar="MODEL")]
 VersionNumber = Annotated[str, typer.Argument(help="The version's number.", metavar="VERSION")]
@@ -90,7 +91,8 @@ def withdraw(  # noqa: PLR0913 (each is an option)
         return
     found = done.withdrawal
     state = "withdrawn" if done.fresh else "was withdrawn already"
-    typer.echo(f"{found.model} {found.version}: {state} ({found.time}, {found.who}: {found.reason})")
+    because = readable(f"{found.who}: {found.reason}")
+    typer.echo(f"{found.model} {found.version}: {state} ({found.time}, {because})")
     typer.echo(f"  s3://{where.bucket}/{done.key}")
 
 
@@ -121,7 +123,7 @@ def channels(
         table.add_column(title, overflow="fold")
     for name, item in found.items():
         if not isinstance(item, Channel):
-            table.add_row(name, "?", "", "", "", str(item))
+            table.add_row(name, "?", "", "", "", escape(str(item)))
             continue
         table.add_row(name, *_cells(item.now), style="bold")
         for move in item.past:
@@ -132,7 +134,13 @@ def channels(
 def _cells(move: Move) -> tuple[str, ...]:
     kind = "rollback" if move.kind == "rollback" else ""
     why = ": ".join(text for text in (kind, move.why) if text)
-    return (str(move.version), str(move.sequence), move.time, move.who, why)
+    return (
+        str(move.version),
+        str(move.sequence),
+        move.time,
+        escape(readable(move.who)),
+        escape(readable(why)),
+    )
 
 
 def _tell(done: publishing.MoveDone, *, as_json: bool) -> None:

@@ -17,6 +17,12 @@ MODEL_FILES: Final = frozenset({"saved_model.pb", "saved_model.pbtxt"})
 FOLDERS: Final = frozenset({"variables", "assets", "assets.extra"})
 """The folders of a SavedModel."""
 
+_BLANK: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
+"""Letters and marks that show nothing, though Python calls them printable."""
+
+_SELECTORS: Final = dict.fromkeys((*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+"""They choose how the character before looks, such as an emoji in colour."""
+
 RENAMING: Final = "an asset gets another name only where the model is exported, since its graph names it"
 """What to know before a file is renamed."""
 
@@ -25,7 +31,7 @@ def flaw_of_name(name: str) -> str:
     """Return why `name` cannot be a file's or directory's, as a predicate; empty if it can."""
     if name in {"", ".", ".."} or "/" in name or "\\" in name:
         return "is not a relative path of plain names (no empty name, no `.` or `..`, no backslash)"
-    if not name.isprintable():
+    if not (name.isprintable() and _BLANK.isdisjoint(name) and name.translate(_SELECTORS)):
         return "has a name with an invisible, unknown or control character"
     if len(name.encode()) > MAX_NAME_BYTES:
         return f"has a name longer than {MAX_NAME_BYTES} bytes"
@@ -48,7 +54,11 @@ def flaw_of_path(path: str) -> str:
 
 
 def folded(path: str) -> str:
-    """Return what two paths have in common that a filesystem may take for one: case does not count there."""
+    """Return what two paths have in common that a filesystem may take for one.
+
+    Neither case nor variation selectors count there (ext4 and others with `casefold`).
+    """
     if path.isascii():
         return path.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
+    plain = unicodedata.normalize("NFD", path).translate(_SELECTORS)
+    return unicodedata.normalize("NFC", plain.casefold())

@@ -14,7 +14,7 @@ from servesync.channel import Channel, Entry, Withdrawal
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError, SyncError, TransferError
 from servesync.fetch import read_whole
 from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
-from servesync.publishing.request import stem_of
+from servesync.publishing.request import stem_of, to_complete
 from servesync.publishing.takeable import check_not_withdrawn, check_takeable, sound_withdrawal
 from servesync.settings import Fetch, Store
 from servesync.store import (
@@ -125,7 +125,7 @@ class Desk:
         )
         if release.layout is Layout.DIRECTORY:
             return text
-        return f"{text}; `servesync manifest s3://{self._store.bucket}/{release.objects[0].key}` proves it"
+        return f"{text}; {to_complete(self._store, release.objects[0].key)} proves it"
 
     def channel(self, name: str) -> Channel | None:
         """Return a channel; None if there is none."""

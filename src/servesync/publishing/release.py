@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from servesync import channel, manifest
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError
@@ -27,6 +28,7 @@ from servesync.publishing.request import (
     make_manifest,
     prove,
     stem_of,
+    to_complete,
 )
 from servesync.publishing.taken import shortcomings
 from servesync.settings import Fetch, Limits, Store
@@ -140,7 +142,7 @@ class _Publication:
     def _write_all(self) -> Published:
         about = About(
             ARCHIVE_TYPES[self.request.archive_format],
-            {MANIFEST_TO_COME: manifest_key(self._key).rpartition("/")[2]},
+            {MANIFEST_TO_COME: quote(manifest_key(self._key).rpartition("/")[2])},  # a header is ASCII
         )
         with self.writer.upload_new(self._key, about) as write:
             packed = self._packed(write)
@@ -252,7 +254,7 @@ class _Publication:
         if not same:
             what = (
                 f"{archive.key!a} is another archive, without a manifest; if it is a good one, "
-                f"`servesync manifest s3://{self.store.bucket}/{archive.key}` completes it"
+                f"{to_complete(self.store, archive.key)} completes it"
             )
             raise exists(self.model, self.version, what)
 

@@ -1,5 +1,6 @@
 """What is asked of the publisher, and what comes of it."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -86,6 +87,11 @@ def stem_of(store: Store, model: Model, version: Version) -> str:
         )
         raise SettingsError(Reason.SETTINGS_INVALID, text)
     return store.prefix + stem
+
+
+def to_complete(store: Store, key: str) -> str:
+    """Return the command that makes a manifest for an archive, as it can be copied to a shell."""
+    return f"`servesync manifest {shlex.quote(f's3://{store.bucket}/{key}')}`"
 
 
 def prove(root: Path, request: Request) -> ModelFacts:

@@ -11,6 +11,7 @@ from servesync.store.guesses import (
     pattern_for_word,
     pattern_inside,
     pattern_of_key,
+    setting,
     stem_of,
 )
 from servesync.store.keys import (
@@ -84,7 +85,7 @@ def _one_too_deep(pattern: str, parsed: ParsedKey) -> Misfit | None:
 
 
 def _or_set(better: str | None) -> str:
-    return f', or set store.key_pattern: "{better}"' if better else ""
+    return f", or set {setting(better)}" if better else ""
 
 
 def _fits(pattern: str, model: str, version: str, rest: str, key: str) -> re.Match[str] | None:
@@ -170,9 +171,9 @@ def _other_pattern(pattern: str, key: str, wanted: Container[str]) -> Misfit | N
     usual = (usual for usual in USUAL_PATTERNS if usual != pattern and _known(usual).parse(archive))
     better = next(usual, None) or pattern_of_key(key, wanted)
     parsed = KeyPattern(better).parse(key) if better else None
-    if parsed is None:
+    if better is None or parsed is None:
         return None
-    text = f"it would be {parsed.model} {parsed.version} under the key_pattern {better!r}"
+    text = f"it would be {parsed.model} {parsed.version} under {setting(better)}"
     return Misfit("other_pattern", f"{text}; store.key_pattern is {pattern!r}")
 
 

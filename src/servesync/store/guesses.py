@@ -72,7 +72,13 @@ def pattern_inside(pattern: str, tail: str, model: Model, version: Version) -> s
 
 
 def _may_be_in_a_pattern(text: str) -> bool:
-    return text.isprintable() and _NOT_IN_PATTERNS.isdisjoint(text) and "//" not in text
+    return text.isprintable() and _NOT_IN_PATTERNS.isdisjoint(text) and "" not in text.split("/")
+
+
+def setting(pattern: str) -> str:
+    """Return the line of a settings file that sets a pattern: YAML in quotes, escaped as all foreign text."""
+    escaped = pattern.replace('"', '\\"').encode("ascii", "backslashreplace").decode()
+    return f'store.key_pattern: "{escaped}"'
 
 
 def _general(name: str, model: Model, version: Version) -> str:
@@ -128,7 +134,7 @@ def find_deeper(source: str, pattern: str, model: Model, version: Version, paths
     inside = first if models else stem_of(first)
     publishing = f"publish that as version {version} (servesync publish)"
     if better := pattern_inside(pattern, inside, model, version):
-        return f'{text}: set store.key_pattern: "{better}" if all versions are stored so, or {publishing}'
+        return f"{text}: set {setting(better)} if all versions are stored so, or {publishing}"
     if date := date_in(f"{version:04d}/{inside}"):
         publishing = f"publish it under one number, such as {date}"
     return f"{text}: no store.key_pattern serves that and other versions: {publishing}"

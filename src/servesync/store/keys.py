@@ -42,11 +42,11 @@ def stem_regex(pattern: str, model: str = MODEL, version: str = VERSION) -> str:
     """Return the regular expression of a key without its ending; its groups are `model` and `version`.
 
     `model`, `version`: what each placeholder stands for. Where one occurs again it is the same model, or a
-    version of the same number, with any leading zeros.
+    version of the same number, with leading zeros or without.
     """
-    again = r"0*(?P=number)"
+    again = r"0{0,39}(?P=number)"
     if pattern.count("{version}") > 1 and version == VERSION:
-        version = "0*(?P<number>0|[1-9][0-9]*)"
+        version = "0{0,39}(?P<number>0|[1-9][0-9]{0,39})"
     elif pattern.count("{version}") > 1:
         again = "(?P=version)"
     stem = re.escape(pattern)

@@ -96,7 +96,7 @@ def _read_header(source: ByteSource) -> None:
         header += source.read(int.from_bytes(header[-2:], "little"), "its gzip header")
     for flag in (_FNAME, _FCOMMENT):
         if flags & flag:
-            header += _read_text(source, MAX_HEADER_BYTES - len(header))
+            header += _read_text(source, max(0, MAX_HEADER_BYTES - len(header)))
     if flags & _FHCRC:
         stored = int.from_bytes(source.read(2, "its gzip header"), "little")
         if stored != isal_zlib.crc32(header) & 0xFFFF:

@@ -4,6 +4,7 @@ An archive holds either the version's content at its top level (`saved_model.pb`
 exactly one top-level directory, named by the version's number (`0000001` is version 1), which holds it.
 """
 
+import shlex
 from typing import Final
 
 from servesync.errors import Reason, ReleaseRefused
@@ -14,6 +15,9 @@ from servesync.unpack.refusal import shown
 
 _MARKS: Final = MODEL_FILES | {"variables"}
 """A top level with one of these is a version's content."""
+
+_COPIED_CHARACTERS: Final = 80
+"""A folder with a longer name is not put into a command that somebody may copy into a shell."""
 
 
 class TopLevel:
@@ -68,10 +72,12 @@ class TopLevel:
 
     def _deeper(self, folder: str) -> ReleaseRefused:
         version = 1 if self._version is None else self._version
+        pack = f"tar -czf modelv{version}.tar.gz -C {shlex.quote(folder)} ."
+        command = f" ({pack})" if folder.isascii() and len(folder) <= _COPIED_CHARACTERS else ""
         return ReleaseRefused(
             Reason.ARCHIVE_LAYOUT,
             f"the model lies in {shown(folder)}; an archive holds it at its top, or in a folder named by the"
-            f" version: pack that directory (tar -czf modelv{version}.tar.gz -C {shown(folder)} .)",
+            f" version: pack that directory{command}",
             folder=shown(folder),
         )
 

@@ -14,8 +14,6 @@ OVERFLOWN_SIZE: Final = 0o77777777777
 _USTAR: Final = b"ustar\x0000"
 _GNU: Final = b"ustar  \x00"
 _V7: Final = bytes(8)
-_V7_FILES: Final = frozenset({b"0", b"\x00"})
-_DIRECTORY: Final = b"5"
 _OCTAL: Final = re.compile(rb" *[0-7]+[ \x00]*")
 _STAR_TIMES: Final = re.compile(rb"(?:[0-7]{11}[ \x00]){2}")
 """Where star, and npm's tar after it, keep the times of last access and change: the end of the prefix."""
@@ -33,6 +31,7 @@ class Header:
     size: int
     link: bytes
     has_prefix: bool
+    is_v7: bool
 
 
 def looks_like_tar(head: bytes) -> bool:
@@ -64,15 +63,13 @@ def parse_header(block: bytes) -> Header:
             "a member header carries an extension where none belongs (pack with tar --format=ustar)"
         )
     name = _text(block[:100])
-    kind = block[156:157]
-    if magic == _V7 and kind in _V7_FILES and name.endswith(b"/"):
-        kind = _DIRECTORY  # V7 knows no other way to say it
     return Header(
-        kind=kind,
+        kind=block[156:157],
         path=prefix + b"/" + name if prefix else name,
         size=_number(block[124:136]),
         link=_text(block[157:257]),
         has_prefix=bool(prefix),
+        is_v7=magic == _V7,
     )
 
 

@@ -136,8 +136,9 @@ def _member(header: Header, extensions: _Extensions) -> Member:
         size = size if pax.size is None else _agreed_size(header.size, pax.size)
     if extensions.long_name is not None and (header.has_prefix or (pax is not None and pax.path is not None)):
         raise bad_header(f"the member {shown(path)} has two long names")
-    is_directory = header.kind == _DIRECTORY
-    if not is_directory and header.kind not in _FILES:
+    is_file = header.kind in _FILES
+    is_directory = header.kind == _DIRECTORY or (is_file and header.is_v7 and path.endswith(b"/"))
+    if not is_directory and not is_file:
         raise _unwanted(header, path)
     if header.link or (is_directory and size):
         raise bad_header(f"the member {shown(path)} has a link target, or content, though its type has none")
