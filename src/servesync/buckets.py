@@ -14,7 +14,8 @@ _OUTPOST: Final = (
     r"arn:aws[a-z-]*:s3-outposts:[a-z0-9-]+:[0-9]{12}:outpost[/:][A-Za-z0-9-]{1,63}"
     r"[/:]accesspoint[/:][A-Za-z0-9-]{1,63}"
 )
-_TENANTS: Final = rf"[A-Za-z0-9_-]{{0,255}}:{_PLAIN}"
+_TENANTS: Final = rf"(?!.*@)[A-Za-z0-9_-]{{0,255}}:{_PLAIN}"
+"""With an `@` further on it would be a user and a password, as other tools take them."""
 _URL: Final = re.compile(
     rf"s3://(?P<bucket>{_ACCESS_POINT}|{_OUTPOST}|{_TENANTS}|{_PLAIN})(?:/(?P<prefix>[^?#\\\x00-\x1f]*))?",
     re.ASCII,

@@ -54,7 +54,7 @@ def test_a_healthy_agent(ward: Ward) -> None:
 
     assert failures(findings) == []
     assert {item.check.value.partition(".")[0] for item in findings} == {
-        "settings", "environment", "store", "layout", "disk", "lock",
+        "settings", "environment", "store", "layout", "disk", "lock", "server",
     }  # fmt: skip
     for check in ("store.list", "store.read", "store.clock", "layout.model", "layout.keys", "disk.rename"):
         assert_says(findings, check, "ok")
