@@ -178,6 +178,20 @@ def test_a_tensor_with_two_assets_is_refused_where_the_server_refuses_it(scene: 
     assert "'Const:0'" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("name", "missing"), [("foreign in calls", "bias/.ATTRIBUTES"), ("foreign in graph", "scale")]
+)
+def test_variables_of_another_export_are_refused_where_the_server_refuses_them(
+    name: str, missing: str, scene: Scene
+) -> None:
+    """Graph and variables are each whole, and do not belong together."""
+    error = scene.refusal(name)
+
+    assert "not found in checkpoint" in scene.answers[name]["loading"]
+    assert error.reason is Reason.VARIABLES_MISSING
+    assert f"does not have: {missing}" in str(error)
+
+
 def test_a_stale_shard_is_refused_though_the_server_does_not_mind(scene: Scene) -> None:
     """It may be the index that is stale: the server would then serve old weights without a word."""
     error = scene.refusal("stale shard")
@@ -203,6 +217,8 @@ def scene(
         cases |= {name: Case(root) for name, root in _harmed(home / kind, WITH_ASSETS[kind], folder)}
     edited = _edited(real_models / "reference_variables", folder)
     cases |= {name: Case(root, (1.0, 2.0), "mul") for name, root in edited.items()}
+    foreign = {"foreign in calls": "plain_module", "foreign in graph": "reference_variables"}
+    cases |= {name: Case(_foreign(real_models, kind, folder / name)) for name, kind in foreign.items()}
     asked = [[str(case.root), case.feed, case.given, case.output] for case in cases.values()]
     done = subprocess.run(
         [sys.executable, str(Path(__file__).parents[1] / "server_view.py")],
@@ -253,6 +269,14 @@ def _edited(model: Path, folder: Path) -> dict[str, Path]:
     graph = b"".join(gb.data(part.number, bytes(part.data)) for part in kept)
     (roots["without saver"] / "saved_model.pb").write_bytes(gb.number(1, 1) + gb.data(2, graph))
     return roots
+
+
+def _foreign(models: Path, kind: str, root: Path) -> Path:
+    """Write a copy of a model that has the variables of another."""
+    shutil.copytree(models / kind, root)
+    shutil.rmtree(root / "variables")
+    shutil.copytree(models / "keras_export" / "variables", root / "variables")
+    return root
 
 
 def _meta_graph(root: Path) -> list[Field]:

@@ -6,15 +6,14 @@ them sets has no value: a local variable of TensorFlow 1, which no checkpoint ho
 TensorFlow restores by other means, and answers in both cases.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from servesync.verify.bounded import Reader, TooMuch
-from servesync.verify.graph_def import Scope, read_node, read_scope
+from servesync.verify.graph_def import read_scope
 from servesync.verify.meta_graph import read_entrances
-from servesync.verify.reads import Reads, find_variables, node_of
+from servesync.verify.reads import Reads, find_variables, reached
 from servesync.verify.saved_model import opened
 
 DEFAULT: Final = "serving_default"
@@ -54,7 +53,7 @@ def _unset(reader: Reader, data: memoryview) -> Unset:
         return Unset()
     scope = read_scope(reader, entrances.graphs)
     variables = find_variables(reader, scope)
-    before = _reached(reader, scope, [*entrances.init, *entrances.restore])
+    before = reached(reader, scope, [*entrances.init, *entrances.restore])
     is_set = {variable.name for node, variable in variables.items() if node in before}
     asked = [DEFAULT] if DEFAULT in entrances.signatures else sorted(entrances.signatures)
     found = Unset()
@@ -66,15 +65,3 @@ def _unset(reader: Reader, data: memoryview) -> Unset:
             return Unset()
         found = Unset(signature, sorted(name.decode(errors="backslashreplace") for name in names))
     return found
-
-
-def _reached(reader: Reader, scope: Scope, tensors: Iterable[bytes]) -> set[bytes]:
-    """Return the nodes of the graph that lead to `tensors`."""
-    met: set[bytes] = set()
-    to_visit = list(tensors)
-    while to_visit:
-        name = node_of(to_visit.pop())
-        if name not in met and name in scope.nodes:
-            met.add(name)
-            to_visit += read_node(reader, scope.nodes[name]).inputs
-    return met

@@ -75,6 +75,22 @@ def node_of(tensor: bytes) -> bytes:
     return tensor.removeprefix(b"^").partition(b":")[0]
 
 
+def reached(reader: Reader, scope: Scope, tensors: Iterable[bytes]) -> set[bytes]:
+    """Return the nodes of the graph that lead to `tensors`.
+
+    Raises:
+        Malformed: the graph is none, or too much.
+    """
+    met: set[bytes] = set()
+    to_visit = list(tensors)
+    while to_visit:
+        name = node_of(to_visit.pop())
+        if name not in met and name in scope.nodes:
+            met.add(name)
+            to_visit += read_node(reader, scope.nodes[name]).inputs
+    return met
+
+
 class Reads:
     """What some requests do to variables."""
 

@@ -9,6 +9,7 @@ from servesync.verify.asset_files import check_asset_files
 from servesync.verify.bundle import Bundle, read_bundle, shard_name
 from servesync.verify.deeper import model_below
 from servesync.verify.initialization import uninitialized_variables
+from servesync.verify.restored import restored_names
 from servesync.verify.saved_model import SERVE, Graph, opened, read_graphs
 from servesync.verify.wire import Malformed, fields
 
@@ -49,6 +50,7 @@ def verify_structure(root: Path) -> ModelFacts:
     if bundle is None:
         return ModelFacts(0, 0, 0, graph.signatures, graph.tensorflow_version)
     _check_shards(root, bundle)
+    _check_names(root, bundle)
     return ModelFacts(
         len(bundle.tensors), bundle.shards, bundle.tensor_bytes, graph.signatures, graph.tensorflow_version
     )
@@ -161,6 +163,22 @@ def _check_initialized(root: Path) -> None:
             f"load the version and then fail every request of the signature {unset.signature[:200]!a}, "
             f"though Python's TensorFlow may answer; export it again (a Keras model with model.export(), a "
             f"graph of TensorFlow 1 with a main_op for its local variables) and publish it under a new number"
+        )
+        raise ReleaseRefused(Reason.VARIABLES_MISSING, text)
+
+
+def _check_names(root: Path, bundle: Bundle) -> None:
+    """Make sure that the index has what the graph restores."""
+    try:
+        wanted = restored_names(root / GRAPH)
+    except Malformed as error:
+        text = f"{GRAPH} is damaged: {error}; {AGAIN}"
+        raise ReleaseRefused(Reason.SAVED_MODEL_CORRUPT, text) from error
+    missing = sorted(wanted - {tensor.name for tensor in bundle.tensors} - set(bundle.partitioned))
+    if missing:
+        text = (
+            f"the graph restores tensors that {INDEX} does not have: {_few(missing)}: {GRAPH} and variables/ "
+            f"are of different exports, and the server would not load the version; {AGAIN}"
         )
         raise ReleaseRefused(Reason.VARIABLES_MISSING, text)
 
