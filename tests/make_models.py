@@ -261,6 +261,31 @@ def on_request(out: Path) -> None:
     tf.saved_model.save(model, str(out), signatures=named)
 
 
+def saved_keras(out: Path) -> None:
+    """A Keras model that answers in Python only: the server restores other variables than requests read."""
+    tf.saved_model.save(_keras_of_numbers(tf.keras.layers.Dense(1)), str(out))
+
+
+def saved_keras_in_module(out: Path) -> None:
+    """The same, as a part of something else."""
+    model = _keras_of_numbers(tf.keras.layers.Dense(1))
+    module = tf.Module()
+    module.model = model
+    module.answer = tf.function(lambda x: {"y": model(x)}, input_signature=[tf.TensorSpec([None], name="x")])
+    tf.saved_model.save(module, str(out), signatures=module.answer)
+
+
+def saved_recurrent_keras(out: Path) -> None:
+    """The same, where all variables are read in a loop."""
+    tf.saved_model.save(_keras_of_numbers(tf.keras.layers.LSTM(1)), str(out))
+
+
+def _keras_of_numbers(layer: Any) -> Any:
+    """Return a model of a row of numbers."""
+    shape = tf.keras.layers.Reshape((1, 1) if isinstance(layer, tf.keras.layers.LSTM) else (1,))
+    return tf.keras.Sequential([tf.keras.Input((), name="x"), shape, layer])
+
+
 KINDS = [
     plain_module,
     keras_export,
@@ -276,6 +301,9 @@ KINDS = [
     reference_variables,
     partitioned_twice,
     on_request,
+    saved_keras,
+    saved_keras_in_module,
+    saved_recurrent_keras,
 ]
 
 

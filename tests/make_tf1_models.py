@@ -20,6 +20,11 @@ def local(*, resource: bool = True) -> Any:
     return v1.get_variable("w", initializer=3.0, collections=local_only, use_resource=resource)
 
 
+def kept() -> Any:
+    """Return a variable that begins with 1, which is restored from the checkpoint."""
+    return v1.get_variable("kept", initializer=1.0)
+
+
 def save(
     out: Path, work: Callable[[Any], Any], start: Callable[[], Any] | None, dtype: Any = tf.float32
 ) -> None:
@@ -149,6 +154,64 @@ def vocabulary(out: Path) -> None:
         )
 
 
+def set_when_asked(out: Path) -> None:
+    """Good: the first request sets the variable, in a branch."""
+
+    def work(x: Any) -> Any:
+        variable = local()
+        is_set = v1.is_variable_initialized(variable)
+        return x * tf.cond(is_set, variable.read_value, lambda: variable.assign(3.0))
+
+    save(out, work, None)
+
+
+def set_in_call(out: Path) -> None:
+    """Good: each request sets the variable, in a function."""
+
+    def work(x: Any) -> Any:
+        variable = local()
+
+        @tf.function  # type: ignore[untyped-decorator]
+        def multiply(x: Any) -> Any:
+            variable.assign(3.0)
+            return x * variable
+
+        return multiply(x)
+
+    save(out, work, None)
+
+
+def read_in_training(out: Path) -> None:
+    """Good: only a branch that no request takes reads the variable."""
+
+    def work(x: Any) -> Any:
+        variable = local()
+        training = v1.placeholder_with_default(False, [])
+        return 3.0 * tf.cond(training, lambda: x * variable, lambda: x)
+
+    save(out, work, None)
+
+
+def beside_restored(out: Path) -> None:
+    """Good: a variable that is restored, and one that the init op sets."""
+    save(out, lambda x: x * local() * kept(), v1.local_variables_initializer)
+
+
+def default_signature_only(out: Path) -> None:
+    """Good: what requests ask by default; the other signature reads what nothing sets."""
+    with v1.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None], name="x")
+        y = tf.multiply(x, 3.0, name="y")
+        other = v1.saved_model.predict_signature_def({"x": x}, {"y": x * local()})
+        session.run(v1.local_variables_initializer())
+        builder = v1.saved_model.Builder(str(out))
+        default = v1.saved_model.predict_signature_def({"x": x}, {"y": y})
+        builder.add_meta_graph_and_variables(
+            session, ["serve"], {"serving_default": default, "evaluate": other}
+        )
+        builder.save()
+
+
 def uninitialized(out: Path) -> None:
     """Bad: nothing sets the variable."""
     save(out, lambda x: x * local(), None)
@@ -157,6 +220,31 @@ def uninitialized(out: Path) -> None:
 def only_tables_initialized(out: Path) -> None:
     """Bad: the init op sets tables, and no variable."""
     save(out, lambda x: x * local(), v1.tables_initializer)
+
+
+def unset_beside_restored(out: Path) -> None:
+    """Bad: the saver restores one variable, and nothing sets the other."""
+    save(out, lambda x: x * local() * kept(), None)
+
+
+def read_in_call(out: Path) -> None:
+    """Bad: a function reads what nothing sets."""
+
+    def work(x: Any) -> Any:
+        variable = local()
+        return tf.function(lambda x: x * variable)(x)
+
+    save(out, work, None)
+
+
+def read_in_loop(out: Path) -> None:
+    """Bad: a loop reads what nothing sets."""
+
+    def work(x: Any) -> Any:
+        variable = local()
+        return tf.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, x * variable), [0, x])[1]
+
+    save(out, work, None)
 
 
 def counter(out: Path) -> None:
@@ -176,8 +264,20 @@ GOOD = [
     table,
     filled_table,
     vocabulary,
+    set_when_asked,
+    set_in_call,
+    read_in_training,
+    beside_restored,
+    default_signature_only,
 ]
-BAD = [uninitialized, only_tables_initialized, counter]
+BAD = [
+    uninitialized,
+    only_tables_initialized,
+    unset_beside_restored,
+    read_in_call,
+    read_in_loop,
+    counter,
+]
 
 
 def main() -> None:

@@ -21,6 +21,12 @@ from servesync.verify.golden import GOLDEN
 
 ECHO = "operation_module"
 TESTS = Path(__file__).parents[1]
+THREADS = """
+import threading
+for _ in range(300):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+threading.Event().wait()
+"""
 SETTINGS = """
 store: {url: s3://acme/prod}
 serving: {models_dir: /models}
@@ -35,9 +41,9 @@ def echo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written_once("make_echo_model.py", tmp_path_factory)
 
 
-def load(root: Path, *libraries: str) -> LoadReport:
+def load(root: Path, *libraries: str, threads: int = 2048) -> LoadReport:
     """Load a version on trial."""
-    return load_model(root, Expectations(), LoadLimits(libraries=list(libraries)))
+    return load_model(root, Expectations(), LoadLimits(libraries=list(libraries), threads=threads))
 
 
 def asked(model: Path, folder: Path, *requests: list[float]) -> Path:
@@ -80,8 +86,11 @@ def test_a_crash_says_what_it_did_and_why(echo_model: Path, tmp_path: Path) -> N
     [
         ("import nothing_such", "ModuleNotFoundError: No module named 'nothing_such'"),
         ("import os; os.abort()", "killed by SIGABRT (it gave up by itself); it printed nothing"),
+        ("raise ImportError('caf\\udce9.so')", r"ImportError: caf\\udce9.so"),
+        ("import os; os._exit(0)", "no answer that can be understood; it printed nothing"),
+        (THREADS, "it reached verify.load.threads (200)"),
     ],
-    ids=["error", "crash"],
+    ids=["error", "crash", "a name that is no text", "end", "limit"],
 )
 def test_a_module_that_cannot_be_imported_refuses_nothing(
     code: str, expected: str, echo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -91,13 +100,23 @@ def test_a_module_that_cannot_be_imported_refuses_nothing(
     monkeypatch.syspath_prepend(tmp_path)
 
     with pytest.raises(CheckFailed) as caught:
-        load(echo_model, ECHO, "broken_library")
+        load(echo_model, ECHO, "broken_library", threads=200)
 
     assert caught.value.reason is Reason.LOAD_UNAVAILABLE
     assert f"verify.load.libraries: broken_library cannot be imported beside TensorFlow: {expected};" in str(
         caught.value
     )
     assert "the version is not to blame" in str(caught.value)
+
+
+def test_a_module_may_compute_while_it_is_imported(
+    echo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorFlow's threads are numbered before, since that cannot be changed after the first operation."""
+    (tmp_path / "computing_library.py").write_text("import tensorflow as tf\nONE = tf.constant(1.0) + 0.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert load(echo_model, "computing_library", ECHO).tensorflow_version
 
 
 def test_a_module_that_is_not_installed_is_named_at_once() -> None:

@@ -30,9 +30,27 @@ UNRESTORED = [
     "table",
     "filled_table",
     "vocabulary",
+    "set_when_asked",
+    "set_in_call",
+    "read_in_training",
+    "beside_restored",
+    "default_signature_only",
 ]
 """Graphs of TensorFlow 1 that answer three times what they are asked."""
-UNSET = ["uninitialized", "only_tables_initialized", "counter"]
+UNSET = [
+    "uninitialized",
+    "only_tables_initialized",
+    "unset_beside_restored",
+    "read_in_call",
+    "read_in_loop",
+    "counter",
+]
+SAVED_KERAS = {
+    "saved_keras": "serving_default_inputs",
+    "saved_keras_in_module": "serving_default_x",
+    "saved_recurrent_keras": "serving_default_inputs",
+}
+"""The tensors that take what is asked."""
 TABLES = ["table", "filled_table", "vocabulary"]
 """Those that are asked with strings."""
 WITH_ASSETS = {
@@ -41,6 +59,8 @@ WITH_ASSETS = {
     "vocabulary": "old words.txt",
 }
 HARMS = ["missing", "renamed", "directory", "folder missing"]
+CALL = "StatefulPartitionedCall"
+"""The operation that answers requests of an export that is made of functions."""
 SAVER = 3
 ASSET_FILES = 6
 
@@ -52,6 +72,7 @@ class Case:
     root: Path
     feed: tuple[Any, ...] = ()
     output: str = "y"
+    given: str = "x"
 
 
 @dataclass(frozen=True)
@@ -89,7 +110,20 @@ def test_a_graph_whose_variables_nothing_sets_is_refused(kind: str, scene: Scene
 
     assert scene.answers[kind].keys() == {"asking"}
     assert error.reason is Reason.VARIABLES_MISSING
-    assert "does not set the variables w" in str(error)
+    assert "nor the init op sets the variables w:" in str(error)
+
+
+@pytest.mark.parametrize("kind", SAVED_KERAS)
+def test_a_keras_model_is_refused_whose_variables_the_server_does_not_restore(
+    kind: str, scene: Scene
+) -> None:
+    """With `tf.saved_model.save` instead of `export`, copies are restored that no request reads."""
+    error = scene.refusal(kind)
+
+    assert "Could not find variable" in scene.answers[kind]["asking"]
+    assert error.reason is Reason.VARIABLES_MISSING
+    assert "/kernel" in str(error)
+    assert "model.export()" in str(error)
 
 
 def test_a_saver_that_was_lost_is_missed(scene: Scene) -> None:
@@ -144,6 +178,20 @@ def test_a_tensor_with_two_assets_is_refused_where_the_server_refuses_it(scene: 
     assert "'Const:0'" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("name", "missing"), [("foreign in calls", "bias/.ATTRIBUTES"), ("foreign in graph", "scale")]
+)
+def test_variables_of_another_export_are_refused_where_the_server_refuses_them(
+    name: str, missing: str, scene: Scene
+) -> None:
+    """Graph and variables are each whole, and do not belong together."""
+    error = scene.refusal(name)
+
+    assert "not found in checkpoint" in scene.answers[name]["loading"]
+    assert error.reason is Reason.VARIABLES_MISSING
+    assert f"does not have: {missing}" in str(error)
+
+
 def test_a_stale_shard_is_refused_though_the_server_does_not_mind(scene: Scene) -> None:
     """It may be the index that is stale: the server would then serve old weights without a word."""
     error = scene.refusal("stale shard")
@@ -164,11 +212,14 @@ def scene(
     cases = {kind: Case(real_models / kind) for kind in KINDS}
     cases |= {kind: Case(unsafe_models / kind) for kind in ("vocabulary_layer", "table_in_tf1")}
     cases |= {kind: Case(tf1_models / kind, _feed(kind)) for kind in [*UNRESTORED, *UNSET]}
+    cases |= {kind: Case(real_models / kind, (1.0, 2.0), CALL, x) for kind, x in SAVED_KERAS.items()}
     for kind, home in homes.items():
         cases |= {name: Case(root) for name, root in _harmed(home / kind, WITH_ASSETS[kind], folder)}
     edited = _edited(real_models / "reference_variables", folder)
     cases |= {name: Case(root, (1.0, 2.0), "mul") for name, root in edited.items()}
-    asked = [[str(case.root), case.feed, "x", case.output] for case in cases.values()]
+    foreign = {"foreign in calls": "plain_module", "foreign in graph": "reference_variables"}
+    cases |= {name: Case(_foreign(real_models, kind, folder / name)) for name, kind in foreign.items()}
+    asked = [[str(case.root), case.feed, case.given, case.output] for case in cases.values()]
     done = subprocess.run(
         [sys.executable, str(Path(__file__).parents[1] / "server_view.py")],
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
@@ -218,6 +269,14 @@ def _edited(model: Path, folder: Path) -> dict[str, Path]:
     graph = b"".join(gb.data(part.number, bytes(part.data)) for part in kept)
     (roots["without saver"] / "saved_model.pb").write_bytes(gb.number(1, 1) + gb.data(2, graph))
     return roots
+
+
+def _foreign(models: Path, kind: str, root: Path) -> Path:
+    """Write a copy of a model that has the variables of another."""
+    shutil.copytree(models / kind, root)
+    shutil.rmtree(root / "variables")
+    shutil.copytree(models / "keras_export" / "variables", root / "variables")
+    return root
 
 
 def _meta_graph(root: Path) -> list[Field]:

@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from servesync.verify.last_words import SHOWN_CHARACTERS, last_words, signal_in_words
+from servesync.verify.trial import TAIL_BYTES
 
 NOTICE = "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
 INFO = "I0000 00:00:1795972554.705951   24807 port.cc:153] oneDNN custom operations are on.\n"
@@ -49,6 +50,15 @@ def test_a_long_line_is_cut() -> None:
         last_words(b"Check failed: " + b"x" * 10_000)
         == "Check failed: " + "x" * (SHOWN_CHARACTERS - 14) + "..."
     )
+
+
+@pytest.mark.parametrize("piece", [b"a.", b"F0000", b"Assertion ", b"x.cc:1"])
+def test_a_line_without_end_is_not_searched_to_its_end(piece: bytes) -> None:
+    """A model that prints a matrix would stop the agent for a minute; only the beginning of a line counts."""
+    line = piece * (TAIL_BYTES // len(piece))
+
+    assert last_words(line + b" Check failed: too late\nAborted\n") == "Aborted"
+    assert last_words(line + b"\nCheck failed: a < b\n") == "Check failed: a < b"
 
 
 @pytest.mark.parametrize(

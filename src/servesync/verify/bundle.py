@@ -46,6 +46,8 @@ class Bundle:
 
     shards: int
     tensors: tuple[Tensor, ...]
+    partitioned: tuple[str, ...] = ()
+    """The names of tensors that are stored in slices."""
 
     def shard_sizes(self) -> list[int]:
         """Return how long each shard's file must be: to the end of its last tensor, in bytes."""
@@ -111,7 +113,8 @@ def read_bundle(data: memoryview) -> Bundle:
     check_slices(partitioned, slices)
     tensors.sort(key=lambda tensor: (tensor.shard, tensor.offset, tensor.size))
     _check_extents(tensors)
-    return Bundle(shards, tuple(tensors))
+    names = tuple(tensor.key.decode(errors="backslashreplace") for tensor in partitioned)
+    return Bundle(shards, tuple(tensors), names)
 
 
 def _shards(header: memoryview) -> int:

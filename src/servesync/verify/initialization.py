@@ -1,71 +1,67 @@
-"""Variables of a graph that the server restores from no checkpoint: whether its init op gives them a value.
+"""Variables that requests read though nothing gives them a value: the server loads such a graph, and fails.
 
-TensorFlow 1 keeps local variables out of checkpoints, and a graph that has no others is exported without a
-saver and without `variables/`. The server then runs nothing but the init op before it serves.
+Before it serves, the server runs the saver's restore op and the init op, and nothing else. What neither of
+them sets has no value: a local variable of TensorFlow 1, which no checkpoint holds, or a variable of a Keras
+3 model that was written by `tf.saved_model.save`, which restores copies of it under other names. Python's
+TensorFlow restores by other means, and answers in both cases.
 """
 
-from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from servesync.verify.attributes import text_of
-from servesync.verify.bounded import Reader
-from servesync.verify.graph_def import Scope, read_node, read_scope
+from servesync.verify.bounded import Reader, TooMuch
+from servesync.verify.graph_def import read_scope
 from servesync.verify.meta_graph import read_entrances
-from servesync.verify.saved_model import VARIABLE_OPS, opened
+from servesync.verify.reads import Reads, find_variables, reached
+from servesync.verify.saved_model import opened
 
-ASSIGNMENTS: Final = frozenset({b"Assign", b"AssignVariableOp"})
+DEFAULT: Final = "serving_default"
+"""The signature that is asked where a request names none."""
 
 
-def uninitialized_variables(path: Path) -> list[str]:
-    """Return the names of the variables that requests read and that nothing sets before, sorted.
+@dataclass(frozen=True, slots=True)
+class Unset:
+    """Variables without a value that each request of a signature reads; empty if all is well."""
 
-    `path` is that of a saved_model.pb whose graph with the tag `serve` has no saver. A variable counts as set
-    if the init op leads to it, or if the request itself assigns to it. Variables that a function makes are
-    not looked at: they may be those of the graph under the same name.
+    signature: str = ""
+    variables: list[str] = field(default_factory=list)
+
+
+def uninitialized_variables(path: Path) -> Unset:
+    """Return the variables because of which the graph with the tag `serve` in a saved_model.pb cannot answer.
+
+    That is so if each request of the default signature fails or, where there is none, of every signature. A
+    variable counts as set if the init op or the restore op leads to it, or if the request itself may set it.
+    Nothing is found in a graph that is too large to tell.
 
     Raises:
-        Malformed: the graph is none, or too much.
+        Malformed: the graph is none.
         OSError: the file cannot be read.
     """
     with opened(path) as data:
         reader = Reader()
-        entrances = read_entrances(reader, data)
-        if entrances is None:
-            return []
-        scope = read_scope(reader, entrances.graphs)
-        outputs = [name for names in entrances.signatures.values() for name in names]
-        used, assigned = _variables_before(reader, scope, outputs)
-        initialized, _ = _variables_before(reader, scope, entrances.init)
-        unset = {name for node, name in used.items() if node not in assigned} - set(initialized.values())
-        return sorted(name.decode(errors="backslashreplace") for name in unset)
+        try:
+            return _unset(reader, data)
+        except TooMuch:
+            return Unset()
 
 
-def _variables_before(
-    reader: Reader, scope: Scope, tensors: Iterable[bytes]
-) -> tuple[dict[bytes, bytes], set[bytes]]:
-    """Return the variables among the nodes that lead to `tensors`, and which of these nodes are assigned to.
-
-    The variables are the names under which the server keeps them, by the name of their node.
-    """
-    variables: dict[bytes, bytes] = {}
-    assigned: set[bytes] = set()
-    met: set[bytes] = set()
-    to_visit = list(tensors)
-    while to_visit:
-        name = _node_of(to_visit.pop())
-        if name in met or name not in scope.nodes:
-            continue
-        met.add(name)
-        node = read_node(reader, scope.nodes[name])
-        to_visit += node.inputs
-        if node.operation in VARIABLE_OPS:
-            shared = [text_of(reader, value) for key, value in node.attributes if key == b"shared_name"]
-            variables[name] = next(filter(None, shared), name)
-        elif node.operation in ASSIGNMENTS:
-            assigned.update(map(_node_of, node.inputs[:1]))
-    return variables, assigned
-
-
-def _node_of(tensor: bytes) -> bytes:
-    return tensor.removeprefix(b"^").partition(b":")[0]
+def _unset(reader: Reader, data: memoryview) -> Unset:
+    entrances = read_entrances(reader, data)
+    if entrances is None:
+        return Unset()
+    scope = read_scope(reader, entrances.graphs)
+    variables = find_variables(reader, scope)
+    before = reached(reader, scope, [*entrances.init, *entrances.restore])
+    is_set = {variable.name for node, variable in variables.items() if node in before}
+    asked = [DEFAULT] if DEFAULT in entrances.signatures else sorted(entrances.signatures)
+    found = Unset()
+    for signature in asked:
+        reads = Reads(reader, scope, variables)
+        reads.run(entrances.signatures[signature])
+        names = reads.needed - is_set
+        if not names:
+            return Unset()
+        found = Unset(signature, sorted(name.decode(errors="backslashreplace") for name in names))
+    return found

@@ -5,6 +5,9 @@ import signal
 from typing import Final
 
 SHOWN_CHARACTERS: Final = 300
+LINE_CHARACTERS: Final = 1000
+"""What is looked at of a line. The patterns take time by the square of its length, and stop every thread."""
+
 _FATAL: Final = re.compile(
     r"Check failed|CHECK failed|LLVM ERROR|Fatal Python error|terminate called|Assertion .* failed"
     r"|^F\d{4} |: F |double free|stack smashing|corrupted |invalid pointer"
@@ -34,7 +37,8 @@ def last_words(output: bytes) -> str:
     That is the first line of a fatal error; else the last that is neither of a stack nor a mere notice; else
     nothing.
     """
-    lines = [line.rstrip() for line in output.decode(errors="backslashreplace").splitlines()]
+    printed = output.decode(errors="backslashreplace")
+    lines = [line[:LINE_CHARACTERS].rstrip() for line in printed.splitlines()]
     fatal = next((index for index, line in enumerate(lines) if _FATAL.search(line)), None)
     if fatal is None:
         said = next((line for line in reversed(lines) if line.strip() and not _NOISE.search(line)), "")

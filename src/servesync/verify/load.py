@@ -187,10 +187,13 @@ def _not_started(ended: Ended, limit: str | None) -> SyncError:
     step = _last_step(ended)
     library = answer.library if answer is not None else step.library if step is not None else ""
     if library:
-        why = f"{_escaped(answer.message)}" if answer is not None else limit or _how_it_ended(ended)
+        why = _escaped(answer.message) if answer is not None else _how_it_ended(ended)
+        advice = LIBRARY_ADVICE
+        if limit is not None:
+            why, advice = f"it reached {limit}", "raise the limit, or take it off the list"
         text = (
             f"verify.load.libraries: {_escaped(library)} cannot be imported beside TensorFlow: {why}; the "
-            f"version is not to blame: {LIBRARY_ADVICE}"
+            f"version is not to blame: {advice}"
         )
         return CheckFailed(Reason.LOAD_UNAVAILABLE, text, status=ended.status, library=library)
     if answer is not None:

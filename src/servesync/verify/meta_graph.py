@@ -25,6 +25,8 @@ class Entrances:
     signatures: dict[str, list[bytes]] = field(default_factory=dict)
     init: list[bytes] = field(default_factory=list)
     saver: list[bytes] = field(default_factory=list)
+    restore: list[bytes] = field(default_factory=list)
+    """The part of the saver that the server runs."""
     assets: set[bytes] = field(default_factory=set)
     """Tensors that the server sets to a path below `assets/` while it runs the init op or the saver."""
 
@@ -58,6 +60,7 @@ def _entrances(reader: Reader, meta_graph: memoryview) -> Entrances:
                 found.graphs.append(item.message())
             case 3:
                 found.saver.extend(_texts(reader, item.message(), {1, 2, 3}))
+                found.restore.extend(_texts(reader, item.message(), {3}))
             case 4:
                 old_files += _add_collection(reader, found, item.message())
             case 5:

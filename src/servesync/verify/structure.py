@@ -10,6 +10,7 @@ from servesync.verify.bundle import Bundle, read_bundle, shard_name
 from servesync.verify.deeper import model_below
 from servesync.verify.initialization import uninitialized_variables
 from servesync.verify.pointers import check_pointers, refuse_lookalike
+from servesync.verify.restored import restored_names
 from servesync.verify.saved_model import SERVE, Graph, opened, read_graphs
 from servesync.verify.wire import Malformed, fields
 
@@ -44,12 +45,14 @@ def verify_structure(root: Path) -> ModelFacts:
     check_asset_files(root, graph.assets, AGAIN)
     _check_debug_info(root)
     bundle = read_index(root)
-    if not graph.restores and graph.has_variables:
-        _check_initialized(root)
     if bundle is None:
         _check_nothing_to_restore(root, graph)
+    if graph.has_variables:
+        _check_initialized(root)
+    if bundle is None:
         return ModelFacts(0, 0, 0, graph.signatures, graph.tensorflow_version)
     _check_shards(root, bundle)
+    _check_names(root, bundle)
     return ModelFacts(
         len(bundle.tensors), bundle.shards, bundle.tensor_bytes, graph.signatures, graph.tensorflow_version
     )
@@ -152,16 +155,34 @@ def _check_nothing_to_restore(root: Path, graph: Graph) -> None:
 
 
 def _check_initialized(root: Path) -> None:
-    """Make sure that a graph without a saver gives its variables their values itself."""
+    """Make sure that all variables that requests read are set before."""
     try:
         unset = uninitialized_variables(root / GRAPH)
     except Malformed as error:
         text = f"{GRAPH} is damaged: {error}; {AGAIN}"
         raise ReleaseRefused(Reason.SAVED_MODEL_CORRUPT, text) from error
-    if unset:
+    if unset.variables:
         text = (
-            f"the graph has no saver, and its init op does not set the variables {_few(unset)}: the server "
-            f"would load it and then fail every request; {AGAIN}, with a saver or with an init op for them"
+            f"neither the saver nor the init op sets the variables {_few(unset.variables)}: the server would "
+            f"load the version and then fail every request of the signature {unset.signature[:200]!a}, "
+            f"though Python's TensorFlow may answer; export it again (a Keras model with model.export(), a "
+            f"graph of TensorFlow 1 with a main_op for its local variables) and publish it under a new number"
+        )
+        raise ReleaseRefused(Reason.VARIABLES_MISSING, text)
+
+
+def _check_names(root: Path, bundle: Bundle) -> None:
+    """Make sure that the index has what the graph restores."""
+    try:
+        wanted = restored_names(root / GRAPH)
+    except Malformed as error:
+        text = f"{GRAPH} is damaged: {error}; {AGAIN}"
+        raise ReleaseRefused(Reason.SAVED_MODEL_CORRUPT, text) from error
+    missing = sorted(wanted - {tensor.name for tensor in bundle.tensors} - set(bundle.partitioned))
+    if missing:
+        text = (
+            f"the graph restores tensors that {INDEX} does not have: {_few(missing)}: {GRAPH} and variables/ "
+            f"are of different exports, and the server would not load the version; {AGAIN}"
         )
         raise ReleaseRefused(Reason.VARIABLES_MISSING, text)
 

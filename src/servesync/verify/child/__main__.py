@@ -98,7 +98,10 @@ def _asked(model: ModuleType, function: Any, number: int, request: Mapping[str, 
 
 
 def _failure(outcome: str, error: BaseException) -> dict[str, Any]:
-    return {"outcome": outcome, "message": f"{type(error).__name__}: {error}"[:MESSAGE_CHARACTERS]}
+    """Return the answer for an error, whose text may hold names of files that are no text."""
+    text = f"{type(error).__name__}: {error}"[:MESSAGE_CHARACTERS]
+    shown = text.encode(errors="backslashreplace").decode()[:MESSAGE_CHARACTERS]
+    return {"outcome": outcome, "message": shown}
 
 
 def _used() -> dict[str, Any]:

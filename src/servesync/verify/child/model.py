@@ -13,14 +13,16 @@ from servesync.verify.answer import argument_name  # noqa: E402
 from servesync.verify.child.compare import decoded  # noqa: E402
 
 THREADS: Final = 4
+tf.config.threading.set_intra_op_parallelism_threads(min(THREADS, os.cpu_count() or 1))
+tf.config.threading.set_inter_op_parallelism_threads(2)
+# set at once: a library of operations may run one while it is imported, and then TensorFlow takes no numbers
+
 VERSION: Final[str] = tf.__version__
 _OUT_OF_MEMORY: Final = ("Cannot allocate memory", "bad_alloc", "OOM when allocating")
 
 
 def load(root: str) -> Any:  # noqa: ANN401 (a loaded model has no type of its own)
-    """Return the graph with the tag `serve` of the SavedModel in `root`, loaded with few threads."""
-    tf.config.threading.set_intra_op_parallelism_threads(min(THREADS, os.cpu_count() or 1))
-    tf.config.threading.set_inter_op_parallelism_threads(2)
+    """Return the graph with the tag `serve` of the SavedModel in `root`."""
     return tf.saved_model.load(root, tags=["serve"])
 
 

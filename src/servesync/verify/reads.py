@@ -1,0 +1,190 @@
+"""Which variables a request reads for certain, also in the functions that it calls.
+
+Where it is not certain, a variable is spared: the request itself may set it, or a branch that does not run
+may be what reads it. Loops are taken to run.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from servesync.verify.attributes import references, text_of
+from servesync.verify.bounded import Reader
+from servesync.verify.graph_def import Node, Scope, body_nodes, read_header, read_node
+
+CALLS: Final = frozenset({b"PartitionedCall", b"StatefulPartitionedCall", b"StatelessWhile", b"While"})
+"""Operations that give all their inputs to functions, which run."""
+CALLED: Final = frozenset({b"body", b"cond", b"f"})
+"""The attributes of these operations that name the functions."""
+HANDLES: Final = frozenset({b"VarHandleOp"})
+REFERENCES: Final = frozenset({b"VariableV2", b"Variable"})
+"""Variables of the older form: what takes one takes its value, without an operation that reads it."""
+
+READS: Final = frozenset(
+    {
+        b"AssignAdd",
+        b"AssignAddVariableOp",
+        b"AssignSub",
+        b"AssignSubVariableOp",
+        b"ReadVariableOp",
+        b"ResourceGather",
+        b"ResourceGatherNd",
+    }
+)
+"""Operations that fail if their variable has no value."""
+LOOKS: Final = frozenset({b"IsVariableInitialized", b"VarIsInitializedOp"})
+"""Operations that neither set a variable nor fail without a value."""
+FED: Final = b"PlaceholderWithDefault"
+"""An operation that the request gives a value: what leads to its default does not run."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Variable:
+    """A variable, by the name under which the server keeps it."""
+
+    name: bytes
+    is_reference: bool
+
+
+Given: TypeAlias = tuple[tuple[int, Variable], ...]
+"""The variables among the arguments of a call, by their number."""
+
+
+def find_variables(reader: Reader, scope: Scope) -> dict[bytes, Variable]:
+    """Return the variables of a graph by their nodes; those that a function makes are not looked at.
+
+    Raises:
+        Malformed: the graph is none, or too much.
+    """
+    found = {}
+    for name, data in scope.nodes.items():
+        operation = _operation(reader, data)
+        if operation in HANDLES or operation in REFERENCES:
+            values = [
+                text_of(reader, value)
+                for key, value in read_node(reader, data).attributes
+                if key == b"shared_name"
+            ]
+            reader.keep()
+            found[name] = Variable(next(filter(None, values), name), operation in REFERENCES)
+    return found
+
+
+def node_of(tensor: bytes) -> bytes:
+    """Return the node of a tensor or of a control input, in a graph or in a function."""
+    return tensor.removeprefix(b"^").partition(b":")[0]
+
+
+def reached(reader: Reader, scope: Scope, tensors: Iterable[bytes]) -> set[bytes]:
+    """Return the nodes of the graph that lead to `tensors`.
+
+    Raises:
+        Malformed: the graph is none, or too much.
+    """
+    met: set[bytes] = set()
+    to_visit = list(tensors)
+    while to_visit:
+        name = node_of(to_visit.pop())
+        if name not in met and name in scope.nodes:
+            met.add(name)
+            to_visit += read_node(reader, scope.nodes[name]).inputs
+    return met
+
+
+class Reads:
+    """What some requests do to variables."""
+
+    def __init__(self, reader: Reader, scope: Scope, variables: Mapping[bytes, Variable]) -> None:
+        self._reader = reader
+        self._scope = scope
+        self._variables = variables
+        self._read: set[bytes] = set()
+        self._spared: set[bytes] = set()
+        self._to_call: list[tuple[bytes, Given]] = []
+        self._called: set[tuple[bytes, Given]] = set()
+
+    @property
+    def needed(self) -> set[bytes]:
+        """The names of the variables that must have a value before."""
+        return self._read - self._spared
+
+    def run(self, tensors: Iterable[bytes]) -> None:
+        """Follow what leads to `tensors` of the graph.
+
+        Raises:
+            Malformed: something on the way is not what it should be, or is too much.
+        """
+        self._follow(self._scope.nodes, tensors, self._variables)
+        while self._to_call:
+            call = self._to_call.pop()
+            if call not in self._called:
+                self._reader.keep()
+                self._called.add(call)
+                self._enter(*call)
+
+    def _follow(
+        self, nodes: Mapping[bytes, memoryview], tensors: Iterable[bytes], variables: Mapping[bytes, Variable]
+    ) -> None:
+        met: set[bytes] = set()
+        to_visit = list(tensors)
+        while to_visit:
+            name = node_of(to_visit.pop())
+            if name in met or name not in nodes:
+                continue
+            met.add(name)
+            node = read_node(self._reader, nodes[name])
+            self._look_at(node, variables)
+            if node.operation != FED:
+                to_visit += node.inputs
+
+    def _look_at(self, node: Node, variables: Mapping[bytes, Variable]) -> None:
+        inputs = enumerate(map(node_of, node.data_inputs))
+        given = tuple((index, variables[name]) for index, name in inputs if name in variables)
+        if not given or node.operation in LOOKS:
+            return
+        if node.operation in CALLS:
+            self._call(node, given)
+            return
+        for _, variable in given:
+            is_read = variable.is_reference and node.operation == b"Identity"
+            (self._read if is_read or node.operation in READS else self._spared).add(variable.name)
+
+    def _call(self, node: Node, given: Given) -> None:
+        functions = [item for item in node.attributes if item[0] in CALLED]
+        for reference in references(self._reader, functions):
+            if reference.is_function:
+                self._to_call.append((bytes(reference.data), given))
+
+    def _enter(self, function: bytes, given: Given) -> None:
+        bodies = self._scope.functions.get(function, [])
+        arguments = read_header(self._reader, bodies[0]).arguments if len(bodies) == 1 else ()
+        if any(index >= len(arguments) for index, _ in given):
+            self._spare(given)
+            return
+        nodes = {_name(self._reader, data): data for data in body_nodes(self._reader, bodies[0])}
+        variables = {arguments[index]: variable for index, variable in given}
+        self._follow(nodes, _ends(self._reader, bodies[0]), variables)
+
+    def _spare(self, given: Given) -> None:
+        self._spared.update(variable.name for _, variable in given)
+
+
+def _ends(reader: Reader, function: memoryview) -> list[bytes]:
+    """Return the tensors that a function returns, and the nodes that it runs for what they do."""
+    ends = []
+    for item in reader.fields(function):
+        if item.number in {4, 6}:
+            ends += [bytes(part.message()) for part in reader.fields(item.message()) if part.number == 2]  # noqa: PLR2004
+    return ends
+
+
+def _name(reader: Reader, node: memoryview) -> bytes:
+    return _part(reader, node, 1)
+
+
+def _operation(reader: Reader, node: memoryview) -> bytes:
+    return _part(reader, node, 2)
+
+
+def _part(reader: Reader, node: memoryview, number: int) -> bytes:
+    return next((bytes(item.message()) for item in reader.fields(node) if item.number == number), b"")

@@ -1,0 +1,72 @@
+"""The names under which a graph looks for its variables in the checkpoint, where it says them in constants.
+
+The server runs the restore op when it loads a version, and ends the version if one of the names is not in
+`variables.index`: a `saved_model.pb` that lies beside the variables of another export.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from servesync.verify.attributes import references
+from servesync.verify.bounded import Reader, TooMuch
+from servesync.verify.graph_def import Node, Scope, body_nodes, read_node, read_scope
+from servesync.verify.meta_graph import read_entrances
+from servesync.verify.reads import node_of, reached
+from servesync.verify.saved_model import opened
+from servesync.verify.walk import CALLS
+
+
+def restored_names(path: Path) -> set[str]:
+    """Return the names that the restore op of the graph with the tag `serve` in a saved_model.pb reads.
+
+    They are only those that stand in constants, in the graph or in a function that the restore op calls: none
+    of a graph that is too large to tell.
+
+    Raises:
+        Malformed: the graph is none.
+        OSError: the file cannot be read.
+    """
+    with opened(path) as data:
+        reader = Reader()
+        try:
+            return {name.decode(errors="backslashreplace") for name in _names(reader, data)}
+        except TooMuch:
+            return set()
+
+
+def _names(reader: Reader, data: memoryview) -> set[bytes]:
+    entrances = read_entrances(reader, data)
+    if entrances is None:
+        return set()
+    scope = read_scope(reader, entrances.graphs)
+    nodes = {name: scope.nodes[name] for name in reached(reader, scope, entrances.restore)}
+    found = _restored(reader, nodes)
+    for data_of_node in nodes.values():
+        for body in _called(reader, scope, read_node(reader, data_of_node)):
+            found |= _restored(
+                reader, {read_node(reader, part).name: part for part in body_nodes(reader, body)}
+            )
+    return found
+
+
+def _called(reader: Reader, scope: Scope, node: Node) -> Iterable[memoryview]:
+    """Return the bodies of the functions that a node calls."""
+    if node.operation not in CALLS:
+        return []
+    functions = [item for item in references(reader, node.attributes) if item.is_called]
+    return [body for item in functions for body in scope.functions.get(bytes(item.data), [])]
+
+
+def _restored(reader: Reader, nodes: Mapping[bytes, memoryview]) -> set[bytes]:
+    """Return the names that the RestoreV2 operations among some nodes read."""
+    found: set[bytes] = set()
+    for data in nodes.values():
+        node = read_node(reader, data)
+        if node.operation != b"RestoreV2":
+            continue
+        for tensor in node.data_inputs[1:2]:
+            source = read_node(reader, nodes[node_of(tensor)]) if node_of(tensor) in nodes else None
+            if source is not None and source.operation == b"Const":
+                values = [item for item in source.attributes if item[0] == b"value"]
+                found |= {bytes(item.data) for item in references(reader, values) if not item.is_function}
+    return found
