@@ -69,6 +69,46 @@ def test_a_pause_does_not_end_it(
     assert box.events("settings_reloaded") == []
 
 
+AT_IMPORT = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "servesync.cli":
+            os.kill(os.getpid(), signal.SIGHUP)
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def test_a_signal_while_it_starts_is_taken_later(
+    box: AgentBox, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`systemctl reload` right after a restart must not end it: most of its start is importing."""
+    (box.folder / "sitecustomize.py").write_text(AT_IMPORT)
+    monkeypatch.setenv("PYTHONPATH", str(box.folder))
+    with box.running() as process:
+        reloaded = lambda: box.events("settings_reloaded") or process.poll() is not None  # noqa: E731
+        box.until(reloaded, "settings_reloaded")
+
+    assert [event["changed"] for event in box.events("settings_reloaded")] == [[]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_no_signal_keeps_out_the_one_that_stops(
+    number: signal.Signals, box: AgentBox, bucket: Bucket
+) -> None:
+    """The kernel hands out the lowest number first, and somebody may send those again and again."""
+    with box.running() as process:
+        box.until(lambda: box.events("poll_finished"))
+        process.terminate()
+        while process.poll() is None:
+            process.send_signal(number)
+            time.sleep(0.02)
+
+    assert box.events("agent_stopped")[0]["because"] == "SIGTERM"
+
+
 def called_under(number: signal.Signals, command: list[str], environment: dict[str, str]) -> tuple[int, str]:
     """Run a command that is to ignore a signal, and send it all the while; return how it ended."""
     ignoring = f"trap '' {number.name.removeprefix('SIG')}; echo; exec \"$@\""
