@@ -121,6 +121,7 @@ def test_pages_of_other_sites_may_not(token: Path) -> None:
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     assert code(request(Origin="https://evil.example", **bearer), token) == 403
     assert code(request(Origin="null", **bearer), token) == 403
+    assert code(request(Origin="http://[", **bearer), token) == 403
     assert code(request(Origin="http://localhost:8080"), token) == 403
     assert code(request(Sec_Fetch_Site="cross-site", **bearer), token) == 403
     assert code(request(Sec_Fetch_Site="same-site"), token) == 403
