@@ -55,7 +55,9 @@ _ADVICE: Final = {
 _MOVE_AWAY: Final = "move it away, so that a file can be there"
 _MORE_HANDLES: Final = "let this process, or the machine, have more files open (ulimit -n, LimitNOFILE=)"
 _GONE: Final = "who provides this filesystem has gone (FUSE's process, the file server); mount it again"
+_UNMOUNT: Final = "something is mounted there: unmount it, and mount serving.models_dir as a whole"
 _SPECIAL_ADVICE: Final = {
+    errno.EBUSY: _UNMOUNT,
     errno.EISDIR: _MOVE_AWAY,
     errno.EMFILE: _MORE_HANDLES,
     errno.ENFILE: _MORE_HANDLES,
