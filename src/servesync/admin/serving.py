@@ -73,13 +73,14 @@ def _least_useful(held: list[BoundedProtocol]) -> BoundedProtocol:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
+    """Return a listening socket; `::` takes IPv4, too, whatever the machine's default is.
 
     Raises:
         OSError: the port is taken, or the address is not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.create_server((host, port), family=family, backlog=MOST_WAITING)
+    both = host == "::" and socket.has_dualstack_ipv6()
+    bound = socket.create_server((host, port), family=family, backlog=MOST_WAITING, dualstack_ipv6=both)
     bound.setblocking(False)
     return bound
 
