@@ -1,7 +1,9 @@
 """What whoever starts or pauses the agent does to its process: stops, frozen containers, ignored signals."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -137,3 +139,15 @@ def test_what_nohup_ignores_stays_ignored(box: AgentBox, bucket: Bucket, real_mo
     assert ended == 0, said
     assert "nothing left to do" in said
     assert box.numbers() == ["1"]
+
+
+def test_a_pass_that_hangs_ends_in_time(box: AgentBox) -> None:
+    """A store that takes connections and never answers holds up no init container for longer than it may."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        box.endpoint_url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        done = box.call("sync", "--timeout", "1")
+
+    ended = [json.loads(line) for line in done.stdout.splitlines() if '"agent_stopped"' in line]
+    assert done.returncode == 3
+    assert [(line["because"], line["in_time"]) for line in ended] == [("--timeout", False)]
+    assert "not in place: m (--timeout); `servesync plan` says why" in done.stderr
