@@ -4,7 +4,7 @@ import os
 import sys
 from typing import Final
 
-from servesync.cli import run_command_line
+from servesync import signals
 
 HIGHEST_STANDARD_STREAM: Final = 2
 
@@ -12,6 +12,10 @@ HIGHEST_STANDARD_STREAM: Final = 2
 def main() -> None:
     """Run the command line of this process and end it with the command's exit code."""
     _open_missing_streams()
+    if sys.argv[1:2] == ["run"]:
+        signals.block()
+    from servesync.cli import run_command_line  # noqa: PLC0415 (takes a while, and signals may come)
+
     sys.exit(run_command_line(sys.argv[1:]))
 
 

@@ -39,11 +39,13 @@ _ADVICE: Final = {
 }
 _MORE_HANDLES: Final = "let this process, or the machine, have more files open (ulimit -n, LimitNOFILE=)"
 _GONE: Final = "who provides this filesystem has gone (FUSE's process, the file server); mount it again"
+_UNMOUNT: Final = "something is mounted there: unmount it, and mount serving.models_dir as a whole"
 _MOVE_AWAY: Final = "move it away, so that a file of servesync can be there"
 _ADVICE_FOR: Final = {
     errno.ENOENT: "something else removes files there; keep other programs out of serving.models_dir and of "
     ".servesync in it; the agent tries again by itself",
     errno.ENOTEMPTY: "a directory with something in it has the name of a file of servesync: move it away",
+    errno.EBUSY: _UNMOUNT,
     errno.EISDIR: _MOVE_AWAY,
     errno.EMFILE: _MORE_HANDLES,
     errno.ENFILE: _MORE_HANDLES,

@@ -7,7 +7,7 @@ import socket
 from collections import Counter
 from keyword import iskeyword
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Final, Literal, Self, TypeAlias
+from typing import Annotated, Final, Literal, Self, TypeAlias, TypeGuard
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -196,14 +196,20 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return mapped or found
 
 
+def _is_path(value: object) -> TypeGuard[str | Path]:
+    """Tell whether a value is an absolute path that the system takes and a line of a log can hold."""
+    return (
+        isinstance(value, str | Path)
+        and PurePosixPath(value).is_absolute()
+        and not re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", str(value))
+    )
+
+
 def _absolute(value: object) -> Path:
     """Accept an absolute, plain path: what it means must not depend on where the agent was started."""
-    if not isinstance(value, str | Path):
-        raise TypeError("must be a path")
-    path = PurePosixPath(value)
-    if not path.is_absolute() or ".." in path.parts or str(path) == "/":
-        raise ValueError("must be an absolute path below /, without '..' and '~'")
-    return Path(path)
+    if not _is_path(value) or ".." in PurePosixPath(value).parts or str(PurePosixPath(value)) in {"/", "//"}:
+        raise ValueError("must be an absolute path below /, without '..', '~' and control characters")
+    return Path(value)
 
 
 class Serving(Section):
@@ -430,7 +436,7 @@ class Memory(Section):
     def _check_cgroup(cls, value: object) -> Path | None:
         if value is None:
             return None
-        if not isinstance(value, str | Path) or not PurePosixPath(value).is_absolute():
+        if not _is_path(value):
             raise ValueError("must be the absolute path of a cgroup's directory, or null")
         return Path(value)
 
@@ -496,7 +502,7 @@ class Admin(Section):
     def _check_token_file(cls, value: object) -> Path | None:
         if value is None:
             return None
-        if not isinstance(value, str | Path) or not PurePosixPath(value).is_absolute():
+        if not _is_path(value):
             raise ValueError("must be an absolute path, or null")
         return Path(value)
 

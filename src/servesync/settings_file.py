@@ -25,6 +25,10 @@ _OF_A_SERVICE: Final = re.compile(
     r"|PORT=(?:tcp|udp|sctp)://.*|PORT_\d+_(?:TCP|UDP|SCTP)(?:_PROTO|_PORT|_ADDR)?=.*)"
 )
 """A variable and its value as Kubernetes makes them of a Service (and Docker of a link)."""
+_NO_YAML: Final = (
+    yaml.YAMLError, ValueError, LookupError, AttributeError, OverflowError, TypeError, RecursionError
+)  # fmt: skip
+"""What PyYAML raises: its constructors trust that a text is what its tag says (`!!bool maybe`)."""
 PLAIN_TAGS: Final = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
 
 Place = tuple[str | int, ...]
@@ -98,9 +102,9 @@ def _read(path: Path) -> str:
 
 
 def _parse(path: Path, text: str) -> _Document:
-    loader = yaml.SafeLoader(text)
     document = _Document()
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is not None:
             document.value = _convert(loader, node, (), document)
@@ -108,10 +112,12 @@ def _parse(path: Path, text: str) -> _Document:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise _mistakes(path, [f"{where}not valid YAML: {error.problem or error.context}"]) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        problem = f"line {line}: not valid YAML: the character {error.character:#04x} is not allowed"
+        raise _mistakes(path, [problem]) from None
+    except _NO_YAML as error:
         raise _mistakes(path, [f"not valid YAML: {error}"]) from None
-    finally:
-        loader.dispose()
     return document
 
 
@@ -129,8 +135,20 @@ def _convert(loader: yaml.SafeLoader, node: yaml.Node, place: Place, document: _
         case yaml.SequenceNode():
             return [_convert(loader, item, (*place, i), document) for i, item in enumerate(node.value)]
         case _:
-            value: object = loader.construct_object(node, deep=True)
-            return value
+            return _plain(loader, node)
+
+
+def _plain(loader: yaml.SafeLoader, node: yaml.Node) -> object:
+    """Return the value of a scalar, naming the line of one that is not what its tag or its look says."""
+    try:
+        value: object = loader.construct_object(node, deep=True)
+    except yaml.YAMLError:
+        raise
+    except _NO_YAML as error:
+        kind = node.tag.rpartition(":")[2]
+        text = f"line {node.start_mark.line + 1}: {_shortened(node.value)} is no {kind}"
+        raise ValueError(text) from error
+    return value
 
 
 def _pairs(
@@ -153,7 +171,7 @@ def _override(value: dict[str, object], environment: Mapping[str, str]) -> list[
     """Put the environment's overrides into `value`; return what is wrong with them."""
     problems = []
     for name in override_names(environment):
-        section, separator, key = name.removeprefix(PREFIX).lower().partition("__")
+        section, separator, key = _parts(name)
         known = Settings.model_fields.get(section)
         model = known.annotation if known else None
         if not separator or not isinstance(model, type) or not issubclass(model, BaseModel):
@@ -167,6 +185,11 @@ def _override(value: dict[str, object], environment: Mapping[str, str]) -> list[
         if isinstance(target, dict):
             target[key] = _scalar(environment[name])
     return problems
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """Return the section, the separator and the key that a variable names."""
+    return name.removeprefix(PREFIX).lower().partition("__")
 
 
 def override_names(environment: Mapping[str, str]) -> list[str]:
@@ -183,7 +206,7 @@ def service_variables(environment: Mapping[str, str]) -> list[str]:
     return sorted(
         name
         for name, value in environment.items()
-        if "__" not in name and _OF_A_SERVICE.fullmatch(f"{name}={value}")
+        if _parts(name)[0] not in Settings.model_fields and _OF_A_SERVICE.fullmatch(f"{name}={value}")
     )
 
 
@@ -191,7 +214,7 @@ def _scalar(text: str) -> object:
     """Read an environment value as the YAML file would; what is no YAML is a plain string."""
     try:
         value: object = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except _NO_YAML:
         return text
     return value
 

@@ -31,7 +31,8 @@ _INTRODUCTION: Final = f"""\
 
 One YAML file (no pipe), given with `-c FILE`. `store.url`, `serving.models_dir` and `models` are required,
 everything else has a default. Unknown keys are refused, and every mistake is named with its line. A running
-agent reads the file again when it changes; if it has a mistake then, the old settings stay.
+agent reads the file again when it changes, a link to another one at its next poll; if it has a mistake then,
+the old settings stay.
 
 A key of a section can also be set by the environment: `SERVESYNC_STORE__URL=s3://acme-models/prod` overrides
 `store.url`. Other variables `SERVESYNC_...` are refused, except those that Kubernetes makes of a Service:

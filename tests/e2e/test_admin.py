@@ -244,23 +244,24 @@ def test_slow_and_many_connections_end_by_themselves(
         assert admin.ask("/livez").status == 200
 
 
-def test_half_requests_do_not_shut_out_the_probes(box: AgentBox, bucket: Bucket, admin: AdminClient) -> None:
-    """Eighty clients connect again whenever they are cut off; the kubelet is answered each time."""
+@pytest.mark.parametrize("end", [b"X-Slow: ", b"\r\n"])
+def test_no_flood_shuts_out_the_probes(end: bytes, box: AgentBox, bucket: Bucket, admin: AdminClient) -> None:
+    """Clients with half or whole requests come again whenever they can; the kubelet is answered each time."""
     ended = threading.Event()
     cut_off = []
 
-    def half_requests() -> None:
+    def requests() -> None:
         while not ended.is_set():
             with contextlib.suppress(OSError), socket.create_connection(admin.address, 30) as connection:
-                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+                connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n" + end)
                 connection.recv(1)
                 cut_off.append(connection)
 
     with box.running():
-        clients = [threading.Thread(target=half_requests, daemon=True) for _ in range(80)]
+        clients = [threading.Thread(target=requests, daemon=True) for _ in range(200)]
         for client in clients:
             client.start()
-        box.until(lambda: len(cut_off) > 80, "the first clients to come again")
+        box.until(lambda: len(cut_off) > 200, "the first clients to come again")
         answers = [status_of(admin) for _ in range(25)]
         ended.set()
     for client in clients:

@@ -86,6 +86,7 @@ def settings(section: str, **keys: object) -> Plant:
         (settings("serving", rest_url="http://10.255.255.1:1"), "settings.clear_text", "warn", ["beside its server"]),
         (lambda ward: (ward.set("serving", version_policy="latest"), ward.wants({"name": "m", "versions": {"latest": 2}})), "settings.policy", "warn", ["model_version_policy { all {} }"]),
         (settings("store", endpoint_url="http://store.invalid", allow_insecure_endpoint=True), "settings.clear_text", "warn", ["https://"]),
+        (settings("admin", token_file="/dev/null"), "settings.token", "fail", ["it is a character device", "/dev/null", "POST /sync"]),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit(plant: Plant, check: str, level: str, words: list[str], ward: Ward) -> None:

@@ -1,7 +1,9 @@
 """What whoever starts or pauses the agent does to its process: stops, frozen containers, ignored signals."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -69,6 +71,46 @@ def test_a_pause_does_not_end_it(
     assert box.events("settings_reloaded") == []
 
 
+AT_IMPORT = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "servesync.cli":
+            os.kill(os.getpid(), signal.SIGHUP)
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def test_a_signal_while_it_starts_is_taken_later(
+    box: AgentBox, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`systemctl reload` right after a restart must not end it: most of its start is importing."""
+    (box.folder / "sitecustomize.py").write_text(AT_IMPORT)
+    monkeypatch.setenv("PYTHONPATH", str(box.folder))
+    with box.running() as process:
+        reloaded = lambda: box.events("settings_reloaded") or process.poll() is not None  # noqa: E731
+        box.until(reloaded, "settings_reloaded")
+
+    assert [event["changed"] for event in box.events("settings_reloaded")] == [[]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_no_signal_keeps_out_the_one_that_stops(
+    number: signal.Signals, box: AgentBox, bucket: Bucket
+) -> None:
+    """The kernel hands out the lowest number first, and somebody may send those again and again."""
+    with box.running() as process:
+        box.until(lambda: box.events("poll_finished"))
+        process.terminate()
+        while process.poll() is None:
+            process.send_signal(number)
+            time.sleep(0.02)
+
+    assert box.events("agent_stopped")[0]["because"] == "SIGTERM"
+
+
 def called_under(number: signal.Signals, command: list[str], environment: dict[str, str]) -> tuple[int, str]:
     """Run a command that is to ignore a signal, and send it all the while; return how it ended."""
     ignoring = f"trap '' {number.name.removeprefix('SIG')}; echo; exec \"$@\""
@@ -97,3 +139,15 @@ def test_what_nohup_ignores_stays_ignored(box: AgentBox, bucket: Bucket, real_mo
     assert ended == 0, said
     assert "nothing left to do" in said
     assert box.numbers() == ["1"]
+
+
+def test_a_pass_that_hangs_ends_in_time(box: AgentBox) -> None:
+    """A store that takes connections and never answers holds up no init container for longer than it may."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        box.endpoint_url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        done = box.call("sync", "--timeout", "1")
+
+    ended = [json.loads(line) for line in done.stdout.splitlines() if '"agent_stopped"' in line]
+    assert done.returncode == 3
+    assert [(line["because"], line["in_time"]) for line in ended] == [("--timeout", False)]
+    assert "not in place: m (--timeout); `servesync plan` says why" in done.stderr

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from agent_box import AgentBox
 from big_models import files_of, small_archive
@@ -78,6 +80,30 @@ def test_a_pipe_for_settings_is_waited_for_by_nobody(
     assert "it is a pipe, not a regular file" in box.events("settings_rejected")[0]["because"]
     assert done.returncode == 2
     assert "it is a pipe, not a regular file: give the file that holds the settings" in done.stderr
+
+
+class CheckedOut(AgentBox):
+    """Settings below a link to the newest checkout, as git-sync keeps them."""
+
+    def write_settings(self) -> Path:
+        """Write them into a folder of their own, to which the link is moved."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        (folder / "servesync.yaml").write_text(yaml.safe_dump(self.settings()))
+        (self.folder / "aside").symlink_to(folder)
+        (self.folder / "aside").replace(self.folder / "current")
+        return self.folder / "current" / "servesync.yaml"
+
+
+def test_settings_below_a_link_are_read_again(box: AgentBox, bucket: Bucket) -> None:
+    """The kernel tells of no change in the folder that is watched; the next poll finds it."""
+    linked = CheckedOut(**vars(box))
+    with linked.running():
+        linked.until(lambda: linked.events("poll_finished"))
+        linked.overrides = {"reserve": {"keep": 2}}
+        linked.write_settings()
+        linked.until(lambda: linked.events("settings_reloaded"), "settings_reloaded")
+
+    assert linked.events("settings_reloaded")[0]["changed"] == ["reserve"]
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ def mount_point(path: Path) -> Path:
         (errno.ENOTCONN, "disk_failed", "mount it again"),
         (errno.ESTALE, "disk_failed", "mount it again"),
         (errno.EISDIR, "disk_failed", "move it away"),
+        (errno.EBUSY, "disk_failed", "mounted there: unmount it"),
         (errno.EIO, "disk_failed", "dmesg"),
     ],
 )

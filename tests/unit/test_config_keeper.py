@@ -567,6 +567,40 @@ def test_a_foreign_file_with_the_paths_of_the_server_is_taken_over(scene: Scene)
     assert scene.events("models_config_written")[-1]["adopted"] is True
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link", "no config"])
+@pytest.mark.parametrize("adopt", [False, True])
+def test_what_cannot_be_read_cannot_be_taken_over(adopt: bool, kind: str, scene: Scene) -> None:  # noqa: FBT001
+    """The message does not advise a setting that changes nothing."""
+    scene.path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(scene.path)
+    elif kind == "link":
+        scene.path.symlink_to("elsewhere")
+    else:
+        scene.path.write_text("model_config_list {")
+    scene.more = {"adopt_config": adopt}
+    scene.start()
+    scene.prepare()
+
+    because = scene.events("models_config_failed")[-1]["because"]
+    assert "so it is not overwritten: move it away;" in because
+    assert "adopt_config" not in because
+    assert os.path.lexists(scene.path)
+
+
+def test_a_file_that_is_mounted_by_itself_is_named(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `docker run -v models.config:...` does: a rename cannot replace it, however often it is tried."""
+
+    def busy(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+
+    monkeypatch.setattr(disk, "write_file", busy)
+    assert not scene.cycle()
+
+    (failed,) = scene.events("models_config_failed")
+    assert f"mount the directory {scene.path.parent} instead" in failed["because"]
+
+
 def test_a_directory_that_is_missing_or_closed_is_named(scene: Scene) -> None:
     """The agent goes on; the file comes when it can."""
     scene.more = {"config_file": str(scene.folder / "nowhere/models.config")}

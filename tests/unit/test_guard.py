@@ -1,12 +1,14 @@
 """Who may ask the admin interface, and who may change something there."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 from starlette.requests import Request
 
 from servesync.admin.guard import is_known_host, refuse_sync
+from servesync.admin.serving import bind
 
 TOKEN = "correct-horse-battery"
 
@@ -105,6 +107,28 @@ def test_others_need_the_token(token: Path) -> None:
     assert code(request("10.0.0.9", Authorization="Bearer"), token) == 401
 
 
+def test_a_token_file_that_is_none_is_named(token: Path) -> None:
+    """Or whoever has the right token looks for the mistake on the wrong side."""
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    token.write_text("short")
+    assert_refused(request("10.0.0.9", **bearer), token, "fewer than 16 characters")
+    token.write_text("x" * 5000)
+    assert_refused(request("10.0.0.9", **bearer), token, "larger than 4096 bytes")
+    token.unlink()
+    assert_refused(request("10.0.0.9", **bearer), token, "No such file or directory")
+    os.mkfifo(token)
+    assert_refused(request("10.0.0.9", **bearer), token, "it is a pipe")
+
+
+def assert_refused(asked: Request, token: Path, expected: str) -> None:
+    """Assert that a request is refused with these words, and with nothing of the file or its place."""
+    status, text = refuse_sync(asked, token) or (202, "")
+    assert status == 401
+    assert text.startswith("the agent cannot use admin.token_file: ")
+    assert expected in text
+    assert str(token) not in text
+
+
 def test_a_wrong_token_is_no_better_than_none(token: Path) -> None:
     """From this machine as well: whoever sends one means to use it."""
     assert code(request(Authorization="Bearer wrong-horse-battery"), token) == 401
@@ -121,6 +145,7 @@ def test_pages_of_other_sites_may_not(token: Path) -> None:
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     assert code(request(Origin="https://evil.example", **bearer), token) == 403
     assert code(request(Origin="null", **bearer), token) == 403
+    assert code(request(Origin="http://[", **bearer), token) == 403
     assert code(request(Origin="http://localhost:8080"), token) == 403
     assert code(request(Sec_Fetch_Site="cross-site", **bearer), token) == 403
     assert code(request(Sec_Fetch_Site="same-site"), token) == 403
@@ -134,3 +159,13 @@ def test_a_pipe_for_a_token_lets_nobody_in(tmp_path: Path) -> None:
     os.mkfifo(pipe)
 
     assert refuse_sync(request("10.0.0.1", Authorization=f"Bearer {TOKEN}"), pipe) is not None
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here, or none that takes IPv4")
+def test_all_addresses_are_those_of_both_kinds() -> None:
+    """The settings say that `::` stands for all of them; 0.0.0.0 is those of IPv4."""
+    with bind("::", 0) as listening:
+        port = listening.getsockname()[1]
+        for address in ("127.0.0.1", "::1"):
+            with socket.create_connection((address, port)) as connection:
+                assert connection.getpeername()[1] == port

@@ -92,11 +92,13 @@ SERVICE = {
     "SERVESYNC_ADMIN_SERVICE_PORT": "53",
     "SERVESYNC_ADMIN_PORT": "udp://[fd00::7]:53",
     "SERVESYNC_ADMIN_PORT_53_UDP_ADDR": "fd00::7",
+    "SERVESYNC__ADMIN_SERVICE_HOST": "10.96.0.8",
+    "SERVESYNC_EDGE__ADMIN_PORT_53_UDP_ADDR": "10.96.0.9",
 }
 
 
 def test_variables_of_a_service_are_no_settings(tmp_path: Path) -> None:
-    """Kubernetes puts them into every pod if a Service is named `servesync`, or `servesync-admin`."""
+    """Kubernetes puts them into every pod if a Service is named `servesync`, or `servesync--admin`."""
     settings = load(tmp_path, GOOD, **SERVICE, SERVESYNC_ADMIN__PORT="9495")
 
     assert settings.admin.port == 9495
@@ -149,6 +151,13 @@ def test_what_was_meant_as_a_setting_is_a_mistake(
         (GOOD.replace("models_dir: /models", "models_dir: /"), ["serving.models_dir"]),
         (GOOD.replace("models_dir: /models", "models_dir: /models\n  server_models_dir: models"), ["line 5: serving.server_models_dir", "absolute path"]),
         (GOOD.replace("models_dir: /models", "models_dir: /a/../b"), ["serving.models_dir"]),
+        (GOOD.replace("models_dir: /models", "models_dir:"), ["line 4: serving.models_dir: must be an absolute path"]),
+        (GOOD.replace("models_dir: /models", "models_dir: /models\n  config_file: 5"), ["line 5: serving.config_file: must be an absolute path"]),
+        (GOOD.replace("models_dir: /models", 'models_dir: "/models\\0"'), ["line 4: serving.models_dir", "control characters"]),
+        (GOOD.replace("models_dir: /models", 'models_dir: "/\\ud800"'), ["line 4: serving.models_dir", "control characters"]),
+        (GOOD.replace("models_dir: /models", 'models_dir: /models\n  server_models_dir: "/srv\\n"'), ["line 5: serving.server_models_dir"]),
+        (GOOD + 'admin: {token_file: "/token\\0"}\n', ["admin.token_file", "must be an absolute path"]),
+        (GOOD + 'memory: {cgroup: "/c\\0"}\n', ["memory.cgroup", "must be the absolute path"]),
         (GOOD.replace("name: m", "name: .m"), ["line 6: models[0].name", "not start with a dot"]),
         (GOOD.replace("name: m", "name: no"), ["models[0].name", "valid string, not False"]),
         (GOOD + "  - name: m\n", ["models: named more than once: m"]),
@@ -168,6 +177,12 @@ def test_what_was_meant_as_a_setting_is_a_mistake(
         (b"store: \xff\n", ["line 1: not UTF-8 (byte 0xff)"]),
         ("a: !!python/object/apply:os.system ['true']\n", ["not valid YAML"]),
         ("x" * (2 << 20), ["larger than"]),
+        (GOOD + "\0" * 100, ["line 7: not valid YAML: the character 0x00"]),
+        (GOOD + "log: {level: !!bool maybe}\n", ["line 7: 'maybe' is no bool"]),
+        (GOOD + "log: {level: !!int ''}\n", ["line 7: '' is no int"]),
+        (GOOD + "log: {level: !!timestamp soon}\n", ["line 7: 'soon' is no timestamp"]),
+        (GOOD + "log: {level: 2026-02-30}\n", ["line 7: '2026-02-30' is no timestamp"]),
+        (GOOD + 'log: {level: "\\UFFFFFFFF"}\n', ["not valid YAML"]),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named(text: str | bytes, expected: list[str], tmp_path: Path) -> None:
@@ -208,6 +223,14 @@ def test_a_chain_of_aliases_is_bounded(tmp_path: Path) -> None:
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
 
     assert "aliases" in mistakes(tmp_path, "\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    "value", ["2026-02-30", "!!bool maybe", "!!int ''", "9" * 5000, "[" * 5000, '"\\UFFFFFFFF"']
+)
+def test_an_override_that_is_no_yaml_is_a_text(value: str, tmp_path: Path) -> None:
+    """It is refused with the name of its setting, as any other text would be."""
+    assert "poll.interval_seconds" in mistakes(tmp_path, GOOD, SERVESYNC_POLL__INTERVAL_SECONDS=value)
 
 
 @pytest.mark.parametrize("name", ["SERVESYNC_POL__X", "SERVESYNC_POLL", "SERVESYNC_POLL__INTERVALL_SECONDS"])

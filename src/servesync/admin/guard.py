@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from servesync.files import read_regular
+from servesync.admin.token import read_token
+from servesync.errors import SettingsError
 
 MOST_BODY_BYTES: Final = 1024
-MOST_TOKEN_BYTES: Final = 4096
-LEAST_TOKEN_CHARACTERS: Final = 16
+WRONG: Final = "this token is not that of admin.token_file"
 NOTHING_ALLOWED: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 HEADERS: Final = {
     "cache-control": "no-store",
@@ -92,10 +92,11 @@ def refuse_sync(request: Request, token_file: Path | None) -> tuple[int, str] | 
         return 415, "send no body, or application/json"
     if _comes_from_another_site(request):
         return 403, "a page of another site may not do this"
-    if _has_token(request, token_file):
+    wrong = _judge_token(request, token_file)
+    if wrong is None:
         return None
     if "authorization" in request.headers:
-        return 401, "this token is not that of admin.token_file"
+        return 401, wrong
     if not _is_loopback(request):
         return (
             401,
@@ -109,7 +110,12 @@ def _comes_from_another_site(request: Request) -> bool:
     if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
         return True
     origin = request.headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
+    except ValueError:  # no URL at all
+        return True
 
 
 def _is_loopback(request: Request) -> bool:
@@ -120,14 +126,16 @@ def _is_loopback(request: Request) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def _has_token(request: Request, token_file: Path | None) -> bool:
-    """Whether the request carries the token; the file is read each time, so that it may be rotated."""
+def _judge_token(request: Request, token_file: Path | None) -> str | None:
+    """Return why the token of a request does not count; None if it does.
+
+    The file is read each time, so that it may be rotated.
+    """
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if token_file is None or scheme.lower() != "bearer" or not given.strip():
-        return False
+        return WRONG
     try:
-        expected = read_regular(token_file, MOST_TOKEN_BYTES)[:MOST_TOKEN_BYTES].strip()
-    except OSError:
-        return False
-    long_enough = len(expected) >= LEAST_TOKEN_CHARACTERS
-    return hmac.compare_digest(given.strip().encode("latin-1"), expected) and long_enough
+        expected = read_token(token_file)
+    except SettingsError as error:
+        return str(error)
+    return None if hmac.compare_digest(given.strip().encode("latin-1"), expected) else WRONG

@@ -14,7 +14,8 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST_CONNECTIONS: Final = 64
-MOST_WAITING: Final = 128
+MOST_WAITING: Final = 1024
+MOST_AT_ONCE: Final = 8
 CONNECTION_SECONDS: Final = 10.0
 HEADER_SECONDS: Final = 2.0
 MOST_HEADER_BYTES: Final = 16 << 10
@@ -39,17 +40,13 @@ class BoundedProtocol(H11Protocol):
         others = [one for one in self.connections if isinstance(one, BoundedProtocol) and one is not self]
         held = [one for one in others if not one._is_dropped]  # noqa: SLF001 (of this class)
         if len(held) >= MOST_CONNECTIONS:
-            min(held, key=BoundedProtocol._usefulness)._drop()  # noqa: SLF001
+            _least_useful(held)._drop()  # noqa: SLF001
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         for timer in self._timers:
             timer.cancel()
         super().connection_lost(exc)
-
-    def _usefulness(self) -> tuple[bool, float]:
-        """Return the key that sorts connections as they are dropped: half requests first, then the oldest."""
-        return self._has_request, self._since
 
     @property
     def _has_request(self) -> bool:
@@ -65,16 +62,37 @@ class BoundedProtocol(H11Protocol):
         self.transport.abort()
 
 
+def _least_useful(held: list[BoundedProtocol]) -> BoundedProtocol:
+    """Return the one to drop: the oldest half request, else the oldest that waits for its answer.
+
+    The newest may not have been read yet, so that nothing can be said of them.
+    """
+    held.sort(key=lambda one: one._since)  # noqa: SLF001 (of this module)
+    read = held[: -3 * MOST_AT_ONCE]
+    return next((one for one in read if not one._has_request), held[0])  # noqa: SLF001
+
+
 def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
+    """Return a listening socket; `::` takes IPv4, too, whatever the machine's default is.
 
     Raises:
         OSError: the port is taken, or the address is not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.create_server((host, port), family=family, backlog=MOST_WAITING)
+    both = host == "::" and socket.has_dualstack_ipv6()
+    bound = socket.create_server((host, port), family=family, backlog=MOST_WAITING, dualstack_ipv6=both)
     bound.setblocking(False)
     return bound
+
+
+class _Server(uvicorn.Server):
+    """Takes few connections at a time, so that the request of each is read before many newer ones end it."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer; asyncio takes as many at once as it lets wait, so more may wait from here on."""
+        await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(MOST_WAITING)
 
 
 class Running:
@@ -83,7 +101,7 @@ class Running:
     def __init__(self, app: ASGIApp, bound: socket.socket) -> None:
         self._bound = bound
         config: Any = uvicorn.Config  # its annotation of `http` has no room for a class's own type
-        self._server = uvicorn.Server(
+        self._server = _Server(
             config(
                 app,
                 http=BoundedProtocol,
@@ -94,7 +112,7 @@ class Running:
                 proxy_headers=False,
                 server_header=False,
                 h11_max_incomplete_event_size=MOST_HEADER_BYTES,
-                backlog=MOST_WAITING,
+                backlog=MOST_AT_ONCE,
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )

@@ -1,7 +1,6 @@
 """The commands that do an agent's work: `run`, `sync`, `plan`, `verify`, `retry`."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -10,7 +9,7 @@ import typer
 from servesync.cli import show
 from servesync.cli.terminal import console
 from servesync.daemon.build import build_observer
-from servesync.daemon.once import sync_once
+from servesync.daemon.once import NOT_IN_PLACE, complain, sync_once
 from servesync.daemon.process import run_daemon
 from servesync.daemon.prove import prove
 from servesync.daemon.retry import retry as lift_refusal
@@ -19,7 +18,6 @@ from servesync.settings import Level, Settings
 from servesync.settings_file import environment_overrides, load_settings, service_variables
 
 STORE_FAILED: Final = 1
-NOT_IN_PLACE: Final = 3
 
 ConfigFile = Annotated[
     Path, typer.Option("--config", "-c", metavar="FILE", help="The settings file; see config.example.yaml.")
@@ -38,8 +36,7 @@ def sync(
     """Do one pass, then exit: for init containers and cron."""
     result = sync_once(_load(config), timeout)
     if result.missing:
-        names = ", ".join(result.missing)
-        sys.stderr.write(f"servesync: not in place: {names} ({result.because}); `servesync plan` says why\n")
+        complain(result.missing, result.because)
         raise typer.Exit(NOT_IN_PLACE)
 
 

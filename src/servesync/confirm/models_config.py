@@ -6,6 +6,7 @@ the versions whose labels the server may still have from the file before.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -248,6 +249,10 @@ def _failed(path: Path, doing: str, error: OSError) -> ConfigFileError:
         PermissionError: f"give the agent's user write permission on the directory {path.parent}",
         NotADirectoryError: f"{path.parent} must be a directory",
     }.get(type(error), "the agent tries again by itself")
+    if error.errno == errno.EBUSY:
+        advice = (
+            f"it is mounted by itself, and so cannot be replaced: mount the directory {path.parent} instead"
+        )
     text = f"{doing} {path}: {error.strerror or error}: {advice}; the server keeps what it has"
     return ConfigFileError(Reason.CONFIG_FILE_FAILED, text, file=str(path))
 

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from servesync.daemon.agent import Agent, Outcome
 from servesync.daemon.build import build_agent
@@ -18,6 +19,7 @@ from servesync.settings_file import load_settings
 if TYPE_CHECKING:
     from servesync.daemon.listener import Listener
 
+Result = TypeVar("Result")
 FIRST_WAIT_SECONDS: Final = 0.25
 LONGEST_WAIT_SECONDS: Final = 2.0
 AFTER_A_BUG_SECONDS: Final = 10.0
@@ -63,13 +65,13 @@ class Loop:
                 woken = self._wake.clear()
                 poll = woken.poll or time.monotonic() >= self._poll_at
                 if woken.reload:
-                    agent = self._reload(agent, asked=woken.asked)
+                    agent = self._guarded(partial(self._reload, agent, asked=woken.asked)) or agent
                     poll = True
                 if woken.hurry:
                     agent.observer.attempts.end_pauses()
                 if poll:
                     self._poll_at = time.monotonic() + longest_wait(self._settings.poll)
-                outcome = self._guarded(lambda agent=agent, poll=poll: agent.cycle(ask_store=poll))  # type: ignore[misc]
+                outcome = self._guarded(partial(agent.cycle, ask_store=poll))
                 self._watch(agent)
                 self._sleep(self._pause(outcome))
         except Stopped:
@@ -112,13 +114,13 @@ class Loop:
             shelves = [agent.observer.workspace.shelf(model) for model in models]
             self._triggers.start(agent.observer.settings.poll, shelves)
 
-    def _guarded(self, cycle: Callable[[], Outcome]) -> Outcome | None:
-        """Run one cycle; a bug in it is logged, and the loop goes on: the one catch-all of the program."""
+    def _guarded(self, work: Callable[[], Result]) -> Result | None:
+        """Do one thing; a bug in it is logged, and the loop goes on: the one catch-all of the program."""
         try:
-            return cycle()
+            return work()
         except (Stopped, LockHeld):
             raise
-        except Exception:  # noqa: BLE001 (one bad cycle must not end the agent)
+        except Exception:  # noqa: BLE001 (one bad cycle or reload must not end the agent)
             self._board.failed(Reason.INTERNAL_ERROR)
             get_logger().exception(Event.INTERNAL_ERROR, reason=Reason.INTERNAL_ERROR)
             return None

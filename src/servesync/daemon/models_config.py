@@ -274,7 +274,9 @@ class ConfigKeeper:
         if not self.found.foreign:
             return None
         advice = "move it away, or set serving.adopt_config: true to take it over"
-        if self.serving.adopt_config:
+        if self.found.config is None:
+            advice = "move it away; nobody can tell what the server would lose"
+        elif self.serving.adopt_config:
             wanted = {
                 model: labels_of(self.serving, settings, {}).keys() for model, settings in models.items()
             }

@@ -1,22 +1,28 @@
 """`sync`: cycles until nothing is left to do, then an end; for init containers and cron."""
 
+import os
 import signal
+import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
 from servesync.daemon.agent import Agent, Outcome
 from servesync.daemon.build import build_agent
-from servesync.daemon.process import claimed
+from servesync.daemon.process import GRACE_SECONDS, LOOK_SECONDS, claimed
 from servesync.errors import Stopped
-from servesync.logs import Event, get_logger
+from servesync.logs import Event, drain, get_logger
 from servesync.plan.facts import ModelPlan
 from servesync.plan.versions import Model
 from servesync.settings import Settings
 
 LOOK_AGAIN_SECONDS: Final = 0.5
+NOT_IN_PLACE: Final = 3
+"""The exit code if a required model is not in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +57,41 @@ class _Limit:
         return "nothing left to do"
 
 
+def complain(missing: Iterable[Model], because: str) -> None:
+    """Say on standard error what is not in place."""
+    text = f"servesync: not in place: {', '.join(missing)} ({because}); `servesync plan` says why\n"
+    sys.stderr.write(text)
+
+
+@contextmanager
+def _ended_in_time(limit: _Limit, models: tuple[Model, ...]) -> Iterator[None]:
+    """End the process if what is done inside goes on long after the limit: a store may hang for a minute."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not limit.reached():
+            if done.wait(LOOK_SECONDS):
+                return
+        if not done.wait(GRACE_SECONDS):
+            because = limit.because(None)
+            get_logger().info(Event.AGENT_STOPPED, because=because, missing=list(models), in_time=False)
+            complain(models, because)
+            drain(0.5)
+            os._exit(NOT_IN_PLACE)
+
+    threading.Thread(target=watch, name="servesync-watches", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
 def sync_once(settings: Settings, timeout_seconds: float) -> Result:
     """Bring the shelf to what is wanted, wait until an answering server has judged it, and prune.
 
     A server that does not answer is not waited for: in an init container it has not been started yet. What
-    failed is not tried again: whoever calls does that.
+    failed is not tried again: whoever calls does that. A step that goes on for long after the limit or a
+    signal ends with the process, with exit code 3.
 
     Raises:
         LockHeld: another agent has the models directory.
@@ -64,15 +100,16 @@ def sync_once(settings: Settings, timeout_seconds: float) -> Result:
     limit = _Limit(timeout_seconds)
     heeded = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
     old = {number: signal.signal(number, limit.catch) for number in heeded}
+    models = tuple(Model(item.name) for item in settings.models)
     try:
-        with claimed(settings) as lock:
+        with _ended_in_time(limit, models), claimed(settings) as lock:
             agent = build_agent(settings, lock, limit.reached)
             agent.prepare()
             outcome = _work(agent, limit)
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-    missing = outcome.missing if outcome else tuple(Model(item.name) for item in settings.models)
+    missing = outcome.missing if outcome else models
     plans = outcome.plans if outcome else {}
     because = limit.because(outcome)
     get_logger().info(Event.AGENT_STOPPED, because=because, missing=list(missing))

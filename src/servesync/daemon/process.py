@@ -1,19 +1,15 @@
-"""The process of `run`: the main thread takes the signals that are pending, one other thread decides.
-
-A signal handler that sets an event or takes a lock can hang; taking signals cannot.
-"""
+"""The process of `run`: the main thread takes the signals that are pending, one other thread decides."""
 
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from servesync import __version__, disk
+from servesync import __version__, disk, signals
 from servesync.admin import Board
 from servesync.daemon.loop import Loop
 from servesync.daemon.triggers import Wake
@@ -21,7 +17,6 @@ from servesync.install import Lock, Workspace
 from servesync.logs import Event, drain, get_logger, set_listener
 from servesync.settings import Settings
 
-WATCHED: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})
 GRACE_SECONDS: Final = 7.0
 LOOK_SECONDS: Final = 0.2
 
@@ -53,7 +48,7 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
     """
     from servesync.daemon.listener import Listener  # noqa: PLC0415 (the web server is for this command only)
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    signals.block()
     started = time.monotonic()
     with claimed(settings) as lock:
         board = Board(settings.admin.stuck_after_seconds)
@@ -94,27 +89,16 @@ def _serve_signals(thread: threading.Thread, wake: Wake) -> str:
     """Pass signals on until one says stop, or the deciding thread has ended; return which."""
     while thread.is_alive():
         thread.join(LOOK_SECONDS)
-        match _take_signal(WATCHED):
-            case None:
-                continue
-            case signal.SIGHUP:
-                wake.reload(asked=True)
-            case signal.SIGUSR1:
-                wake.hurry()
-            case taken:
-                return taken.name
+        taken = signals.take(
+            signals.STOPPING
+        )  # before the others, of which there may be new ones at every look
+        if taken is not None:
+            return taken.name
+        if signals.take({signal.SIGHUP}) is not None:
+            wake.reload(asked=True)
+        if signals.take({signal.SIGUSR1}) is not None:
+            wake.hurry()
     return "the deciding thread ended"
-
-
-def _take_signal(wanted: AbstractSet[signal.Signals]) -> signal.Signals | None:
-    """Take one of the blocked signals `wanted` that is pending; return None if none of them is.
-
-    This never waits. A process that SIGSTOP or a frozen cgroup holds up during a wait, for longer than the
-    wait was to last, gets uninitialized memory from CPython's `sigtimedwait`: a number that may be no
-    signal, or one that nobody sent.
-    """
-    info = signal.sigtimedwait(wanted, 0)
-    return next((number for number in wanted if info is not None and number == info.si_signo), None)
 
 
 def _await_end(thread: threading.Thread) -> None:
@@ -122,5 +106,5 @@ def _await_end(thread: threading.Thread) -> None:
     deadline = time.monotonic() + GRACE_SECONDS
     while thread.is_alive() and time.monotonic() < deadline:
         thread.join(0.05)
-        if _take_signal({signal.SIGTERM, signal.SIGINT}) is not None:
+        if signals.take(signals.STOPPING) is not None:
             return

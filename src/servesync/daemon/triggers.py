@@ -130,6 +130,7 @@ class Triggers:
         self._settings_file = settings_file
         self._scheduler = BackgroundScheduler(timezone="UTC")
         self._watcher: BaseObserver | None = None
+        self._seen: tuple[int, ...] | None = None
 
     def start(self, poll: Poll, shelves: Iterable[Path]) -> None:
         """Start timer and watchers, or set them anew; without watchers the timer alone does the work."""
@@ -150,10 +151,22 @@ class Triggers:
         self._watch(shelves)
 
     def _tick(self) -> None:
-        """List the store; without watchers, also look whether the settings have changed."""
-        if self._watcher is None:
+        """List the store, and see whether the settings have changed where no watcher notices it.
+
+        There may be no watcher; and the file may be reached by a link, or lie in a folder that was replaced.
+        """
+        before, self._seen = self._seen, self._identity()
+        if self._seen != before:
             self._wake.reload()
         self._wake.poll()
+
+    def _identity(self) -> tuple[int, ...]:
+        """Return what changes with the settings file; nothing while it cannot be found."""
+        try:
+            found = self._settings_file.stat()
+        except OSError:
+            return ()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
     def _watch(self, shelves: Iterable[Path]) -> None:
         watcher: BaseObserver | None = None

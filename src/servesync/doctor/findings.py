@@ -27,6 +27,7 @@ class Check(StrEnum):
     SETTINGS_SERVER_URL = "settings.server_url"
     SETTINGS_SETTLE = "settings.settle"
     SETTINGS_TENSORFLOW = "settings.tensorflow"
+    SETTINGS_TOKEN = "settings.token"  # noqa: S105 (the id of a check)
 
     ENVIRONMENT_AWS = "environment.aws"
     ENVIRONMENT_AUTHORITY = "environment.authority"

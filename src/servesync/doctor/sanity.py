@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from servesync.admin.token import read_token
 from servesync.doctor.findings import Check, Finding, fail, ok, warn
 from servesync.errors import SettingsError
-from servesync.settings import GIB, Fetch, Limits, Serving, Settings, Store
+from servesync.settings import GIB, Admin, Fetch, Limits, Serving, Settings, Store
 from servesync.verify import require_tensorflow
 
 FREQUENT_SECONDS: Final = 5
@@ -26,6 +27,19 @@ def examine_settings(settings: Settings) -> Iterator[Finding]:
     yield from _policy(settings)
     yield from _swept(settings.serving.models_dir)
     yield from _tensorflow(settings)
+    yield from _token(settings.admin)
+
+
+def _token(admin: Admin) -> Iterator[Finding]:
+    if admin.token_file is None:
+        return
+    try:
+        read_token(admin.token_file)
+    except SettingsError as error:
+        advice = "mount or correct the file: until then nobody elsewhere can ask for a poll (POST /sync)"
+        yield fail(Check.SETTINGS_TOKEN, f"{error} ({admin.token_file})", advice)
+    else:
+        yield ok(Check.SETTINGS_TOKEN, f"{admin.token_file} holds a token")
 
 
 def _fetch(fetch: Fetch) -> Iterator[Finding]:
