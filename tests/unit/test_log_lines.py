@@ -113,5 +113,5 @@ def test_nothing_in_a_line_is_for_the_terminal(style: str) -> None:
     )
 
     assert "evil" in done.stdout
-    assert "Traceback" in done.stdout
+    assert "in <module>" in done.stdout
     assert [line for line in done.stdout.splitlines() if not line.isprintable()] == []

@@ -99,7 +99,8 @@ class Upload:
                 )
             self._id = answer["UploadId"]
 
-        self._door.with_checksums_or_not(create)
+        # in a thread of its own, which `abort` waits for: a signal meanwhile must not lose the upload's id
+        self._pool.submit(self._door.with_checksums_or_not, create).result()
 
     def _send(self, piece: bytes) -> None:
         if len(self._parts) >= MOST_PARTS:
