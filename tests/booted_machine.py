@@ -21,7 +21,6 @@ import pytest
 import tools
 from settings_texts import ROOT
 
-MIRROR: Final = "http://deb.debian.org/debian"
 PACKAGES: Final = "systemd,systemd-sysv,dbus,ca-certificates,python3"
 PATIENCE_SECONDS: Final = 120.0
 CLEAN: Final = "env -i HOME=/root TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -52,7 +51,7 @@ def install_debian(tree: Path) -> None:
         )
     tools.find("systemd-nspawn")
     command = [tools.find("debootstrap"), "--variant=minbase", f"--include={PACKAGES}", "bookworm"]
-    subprocess.run([*command, str(tree), MIRROR], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, str(tree)], check=True, stdout=subprocess.DEVNULL)
     program = tree / "usr/bin/tensorflow_model_server"
     program.write_text(STANDIN)
     program.chmod(0o755)
