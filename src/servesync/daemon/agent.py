@@ -89,7 +89,8 @@ class Agent:
         for problem in problems:
             self._say_failed(disk.describe(problem, "removing what an earlier run left"))
         if self._config is not None:
-            self._config.prepare(self.observer.models)
+            names_all = all(item.name != EVERY_MODEL for item in self.observer.settings.models)
+            self._config.prepare(self.observer.models, names_all=names_all)
 
     def close(self) -> None:
         """Close all connections to store and server, and end what goes on beside the deciding thread."""

@@ -25,6 +25,9 @@ def awaited_back(workspace: Workspace, known: Collection[Model]) -> frozenset[Mo
     """Return the models, besides those that are `known`, of which a version is off the shelf for a moment.
 
     One whose record cannot be read may be such a version.
+
+    Raises:
+        OSError: the folder of all reserves cannot be read.
     """
     folders = [parse_model(entry.name) for entry in disk.entries(workspace.root / "reserve")]
     others = [Reserve(workspace, model) for model in folders if model is not None and model not in known]
@@ -71,8 +74,11 @@ class Reserve:
         }
 
     def may_return(self) -> bool:
-        """Tell whether a version is here only until the server has seen it gone, as far as can be read."""
-        return bool(self.unreadable()) or any(record.returning for record in self.versions().values())
+        """Tell whether a version is, or may be, here only until the server has seen it gone."""
+        try:
+            return bool(self.unreadable()) or any(record.returning for record in self.versions().values())
+        except OSError:
+            return True
 
     def is_free(self, version: Version) -> bool:
         """Tell whether a version may be put here: a record that may be readable later is not replaced."""

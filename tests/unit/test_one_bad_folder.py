@@ -1,0 +1,78 @@
+"""A folder of records that cannot be read is the trouble of its model, and of no other one."""
+
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from servesync.daemon.build import build_observer
+from servesync.daemon.scrub import Scrubber
+from servesync.daemon.space import Needed, Space
+from servesync.errors import DiskError, Reason
+from servesync.install import Proven, Reserve, Shelf, Workspace, hash_tree
+from servesync.plan.versions import Layout, Model, ProvenBy, Release, StoredObject, Version
+from servesync.settings import Scrub, Settings
+
+LONG_AGO = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
+BAD, GOOD = Model("bad"), Model("good")
+ONE = Version(1)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """Two models; a file is in the place of each folder of records of the one that comes first."""
+    workspace = Workspace(tmp_path / "models")
+    workspace.claim()
+    workspace.prepare([BAD, GOOD])
+    for kind in ("records", "reserve_records"):
+        (workspace.root / kind / BAD).touch()
+    return workspace
+
+
+@pytest.fixture
+def shelf(workspace: Workspace) -> Shelf:
+    """The shelf of the good model, with version 1, which was installed long ago."""
+    shelf = Shelf(workspace, GOOD)
+    release = Release(GOOD, ONE, Layout.ARCHIVE, (StoredObject("good/1.tar", 1, "e"),), "i")
+    with workspace.attempt() as tree:
+        (tree / "saved_model.pb").write_text("graph")
+        shelf.publish(tree, release, Proven(hash_tree(tree), 7, ProvenBy.NOTHING, LONG_AGO))
+    return shelf
+
+
+def test_the_others_reserve_gives_way(workspace: Workspace, shelf: Shelf) -> None:
+    """Space is needed: what the good model has in reserve goes, and only then is it said that it is short."""
+    record = shelf.record(ONE)
+    assert record is not None
+    reserve = Reserve(workspace, GOOD)
+    reserve.take(shelf.path / "1", ONE, record, LONG_AGO)
+    settings = Settings.model_validate(
+        {
+            "store": {"url": "s3://bucket", "endpoint_url": "http://127.0.0.1:9", "region": "us-east-1"},
+            "serving": {"models_dir": str(workspace.models_dir), "rest_url": None},
+            "models": [{"name": BAD}, {"name": GOOD}],
+            "limits": {"disk_reserve_bytes": 1 << 42},
+        }
+    )
+
+    with pytest.raises(DiskError) as caught:
+        Space(build_observer(settings)).check(Needed())
+
+    assert caught.value.reason is Reason.DISK_FULL
+    assert reserve.versions() == {}
+
+
+def test_the_others_are_read_again(workspace: Workspace, shelf: Shelf) -> None:
+    """The version of the good model is due, and is read."""
+    done = threading.Event()
+    scrubber = Scrubber(Scrub(interval_hours=1), done.set)
+
+    scrubber.turn([Shelf(workspace, BAD), shelf])
+
+    assert done.wait(60)
+    scrubber.turn([Shelf(workspace, BAD), shelf])
+    record = shelf.record(ONE)
+    assert record is not None
+    assert record.scrubbed_at is not None
+    scrubber.close()
