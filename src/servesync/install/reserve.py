@@ -9,6 +9,7 @@ from typing import Final
 
 from servesync import disk
 from servesync.errors import DiskError, Reason
+from servesync.folders import opened_dir
 from servesync.install import records
 from servesync.install.content import hash_tree, prove_staged, stamps
 from servesync.install.records import Record, Unreadable
@@ -125,7 +126,11 @@ class Reserve:
             OSError: it cannot be read.
         """
         folder = self.path / str(version)
-        return dict(stamps(folder)) == dict(record.stamps) or hash_tree(folder) == record.content
+        try:
+            with opened_dir(folder):
+                return dict(stamps(folder)) == dict(record.stamps) or hash_tree(folder) == record.content
+        except NotADirectoryError:  # a link is not followed, and would be what comes onto the shelf
+            return False
 
     def keep(self, version: Version) -> None:
         """Let a version that was to come back stay, as one that left by policy; fine if it is not there."""

@@ -303,6 +303,7 @@ class Shelf:
         found = prove_staged(staged, proven.content, proven.stamps, self._check)
         record = record.model_copy(update={"stamps": dict(found)})
         records.write(self._records, release.version, record)
+        prove_staged(staged, proven.content, found, self._check)  # writing the record may have taken long
         return record
 
     def _finish(self, version: Version, record: Record) -> Record:
