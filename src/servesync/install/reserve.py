@@ -57,11 +57,7 @@ class Reserve:
         Raises:
             OSError: the directory cannot be read.
         """
-        known = records.read_all(self._records, Record).known
-        if not known:
-            return {}
-        there = {parse_canonical(entry.name) for entry in disk.entries(self.path)}
-        return {version: record for version, record in known.items() if version in there}
+        return self.contents()[0]
 
     def unreadable(self) -> Mapping[Version, str]:
         """Return what to say of records that are there and cannot be read; their versions stay as they are.
@@ -69,17 +65,30 @@ class Reserve:
         Raises:
             OSError: the directory cannot be read.
         """
-        return {
+        return self.contents()[1]
+
+    def contents(self) -> tuple[Mapping[Version, Record], Mapping[Version, str]]:
+        """Return `versions` and `unreadable`, after reading each record once.
+
+        Raises:
+            OSError: the directory cannot be read.
+        """
+        found = records.read_all(self._records, Record)
+        there = {parse_canonical(entry.name) for entry in disk.entries(self.path)} if found.known else set()
+        known = {version: record for version, record in found.known.items() if version in there}
+        unreadable = {
             version: item.said(f"{self.path / str(version)} {STAYS}; when it is not needed, remove both")
-            for version, item in records.read_all(self._records, Record).unreadable.items()
+            for version, item in found.unreadable.items()
         }
+        return known, unreadable
 
     def may_return(self) -> bool:
         """Tell whether a version is, or may be, here only until the server has seen it gone."""
         try:
-            return bool(self.unreadable()) or any(record.returning for record in self.versions().values())
+            known, unreadable = self.contents()
         except OSError:
             return True
+        return bool(unreadable) or any(record.returning for record in known.values())
 
     def is_free(self, version: Version) -> bool:
         """Tell whether a version may be put here: a record that may be readable later is not replaced."""
