@@ -125,9 +125,12 @@ class Workspace:
         """Remove what earlier runs left half-done; return what could not be removed."""
         problems = disk.empty_dir(self.staging) + disk.empty_dir(self.trash)
         for kind in (self.root / name for name in RECORDS):
-            for model in disk.entries(kind):
-                if model.is_dir(follow_symlinks=False):
-                    problems += disk.remove_unfinished(Path(model.path))
+            try:
+                folders = [entry for entry in disk.entries(kind) if entry.is_dir(follow_symlinks=False)]
+            except OSError as error:
+                problems.append(error)
+            else:
+                problems += [item for folder in folders for item in disk.remove_unfinished(Path(folder.path))]
         return problems
 
     @contextmanager
