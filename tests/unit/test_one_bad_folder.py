@@ -83,7 +83,7 @@ def test_the_others_are_read_again(workspace: Workspace, shelf: Shelf) -> None:
 
 
 def test_the_others_begin_at_a_start(workspace: Workspace) -> None:
-    """A file is in the place of a base path: that model waits. An agent without a usable one does not start."""
+    """A file in the place of a base path: that model waits. An agent without a usable one does not start."""
     bases = [workspace.shelf(model) for model in (BAD, GOOD)]
     for base in bases:
         base.rmdir()
