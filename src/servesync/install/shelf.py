@@ -33,7 +33,7 @@ from servesync.settings import Signature
 UNREADABLE: Final = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG})
 """The disk has lost something below one folder: that version is damaged, and the others are not."""
 
-LOST: Final = "if the store offers the same bytes for it, they are compared, and the record is written anew"
+LOST: Final = "if it is wanted, the same bytes in the store bring a new record; else move it away by hand"
 LEFT: Final = (
     "nothing is done with it until the record can be read; if that never comes, remove the record: then the "
     "version is compared with the store's and taken over again"
