@@ -76,7 +76,7 @@ def make_new_dir(path: Path, mode: int) -> None:
 
 
 def _make(name: str, mode: int, parent: int) -> None:
-    os.mkdir(name, 0o700, dir_fd=parent)
+    os.mkdir(name, mode, dir_fd=parent)  # readable at once: who dies before the next line leaves it so
     handle = os.open(name, READ_DIR, dir_fd=parent)
     try:
         os.fchmod(handle, mode)

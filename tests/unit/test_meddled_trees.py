@@ -143,3 +143,22 @@ def test_a_folder_that_somebody_closed_is_removed_in_the_end(closed: str, mode: 
 
         assert problems == []
         assert list(folder.iterdir()) == []
+
+
+def test_a_base_path_can_be_read_as_soon_as_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies before it sets the mode leaves one that the server's user can scan all the same."""
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = os.umask(0o022)
+    try:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(os, "fchmod", dies)
+            disk.make_dir(tmp_path / "m", 0o755)
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "m").stat().st_mode & 0o777 == 0o755
