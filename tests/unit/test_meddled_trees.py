@@ -155,9 +155,10 @@ def test_a_base_path_can_be_read_as_soon_as_it_is_there(
 
     before = os.umask(0o022)
     try:
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr(os, "fchmod", dies)
-            disk.make_dir(tmp_path / "m", 0o755)
+            with pytest.raises(KeyboardInterrupt):
+                disk.make_dir(tmp_path / "m", 0o755)
     finally:
         os.umask(before)
 
