@@ -76,7 +76,7 @@ def make_new_dir(path: Path, mode: int) -> None:
 
 
 def _make(name: str, mode: int, parent: int) -> None:
-    os.mkdir(name, 0o700, dir_fd=parent)
+    os.mkdir(name, mode, dir_fd=parent)  # readable at once: who dies before the next line leaves it so
     handle = os.open(name, READ_DIR, dir_fd=parent)
     try:
         os.fchmod(handle, mode)
@@ -151,13 +151,21 @@ def _sync(handle: int) -> None:
 def sync_tree(root: Path, check: Callable[[], None]) -> None:
     """Make every file below `root`, then every directory from the leaves up, durable.
 
-    `check` is called before each file and may raise, to stop early; nothing then counts as durable.
+    What is no regular file is passed over. `check` is called before each file and may raise, to stop early;
+    nothing then counts as durable.
     """
-    for folder, _, files in os.walk(root, topdown=False):
+    for folder, _, files in os.walk(root, topdown=False, onerror=_raise_unless_gone):
         for name in files:
             check()
-            sync_file(Path(folder, name))
+            path = Path(folder, name)
+            if stat.S_ISREG(path.lstat().st_mode):
+                sync_file(path)
         sync_dir(Path(folder))
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def start_writeback(fd: int, offset: int, length: int) -> None:
@@ -252,20 +260,24 @@ def remove_tree(path: Path) -> None:
 def _make_writable_and_retry(
     root: int, at: Path, function: Callable[..., object], name: str, error: tuple[object, ...]
 ) -> None:
-    """Open up a folder that an operator closed, then try once more (a mode is no reason to keep rubbish)."""
+    """Open up a folder that an operator closed (a mode is no reason to keep rubbish), and try once more.
+
+    What could not be listed is removed by the next call.
+    """
     cause = error[1]
     if isinstance(cause, FileNotFoundError):
         return
     with named(at / name):
         if isinstance(cause, PermissionError):
-            parent = descend(os.dup(root), at, Path(name).parent.parts)
+            closed = Path(name) if function is os.open else Path(name).parent
+            folder = descend(os.dup(root), at, closed.parts)
             try:
-                Path(f"/proc/self/fd/{parent}").chmod(0o700)
+                Path(f"/proc/self/fd/{folder}").chmod(0o700)
                 if function in (os.unlink, os.rmdir):
-                    function(Path(name).name, dir_fd=parent)
+                    function(Path(name).name, dir_fd=folder)
                     return
             finally:
-                os.close(parent)
+                os.close(folder)
         raise cause if isinstance(cause, BaseException) else OSError(errno.EIO, "cannot remove")
 
 

@@ -16,7 +16,7 @@ from servesync.plan.versions import Stamp
 READ_DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-_roots: Final[set[Path]] = set()
+_roots: Final[set[str]] = set()
 
 
 def follow_no_links(root: Path) -> None:
@@ -24,7 +24,7 @@ def follow_no_links(root: Path) -> None:
 
     It holds for this process, and for every path that begins with `root` as it is written here.
     """
-    _roots.add(root)
+    _roots.add(str(root))
 
 
 @contextlib.contextmanager
@@ -36,12 +36,15 @@ def opened_dir(path: Path) -> Iterator[int]:
         NotADirectoryError: it, or a folder between it and a `follow_no_links` root, is a file or a link.
         OSError: it cannot be reached.
     """
-    root = next((place for place in (path, *path.parents) if place in _roots), None)
-    handle = (
-        os.open(path, _FOLDER)
-        if root is None
-        else descend(os.open(root, _FOLDER | os.O_NOFOLLOW), root, path.relative_to(root).parts)
-    )
+    text = root = str(path)  # as text, and not as a `Path`: a look at many models does little else than this
+    while root and root not in _roots:
+        root = root.rpartition("/")[0]
+    if root:
+        below = text[len(root) + 1 :]
+        top = os.open(root, _FOLDER | os.O_NOFOLLOW)
+        handle = descend(top, root, below.split("/") if below else ())
+    else:
+        handle = os.open(text, _FOLDER)
     try:
         yield handle
     finally:
@@ -66,16 +69,18 @@ def opened_file(path: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def descend(handle: int, at: Path, names: Sequence[str]) -> int:
+def descend(handle: int, at: str | Path, names: Sequence[str]) -> int:
     """Return a descriptor of the directory that is reached by `names`, without following a link.
 
     `handle` is a descriptor of the directory `at`, and is closed.
     """
-    for name in names:
-        at, parent = at / name, handle
+    for depth, name in enumerate(names, start=1):
+        parent = handle
         try:
-            with named(at):
-                handle = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+            handle = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+        except OSError as error:
+            error.filename = str(Path(at, *names[:depth]))
+            raise
         finally:
             os.close(parent)
     return handle

@@ -47,6 +47,7 @@ class Scene:
     more: dict[str, Any] = field(default_factory=dict)
     required: bool = True
     one_pass: bool = False
+    names_all: bool = True
     said: dict[Model, dict[int, Served]] = field(default_factory=dict)
     error: ServerError | None = None
     now: float = 1000.0
@@ -87,7 +88,7 @@ class Scene:
         self.workspace.claim()
         self.workspace.prepare(self.models)
         with capture_logs() as logs:
-            self.writer.prepare(self.models)
+            self.writer.prepare(self.models, names_all=self.names_all)
         self.logs += logs
 
     def put(self, model: Model, version: int) -> None:
@@ -393,6 +394,18 @@ def test_a_model_leaves_the_file_only_at_a_start_or_reload(scene: Scene) -> None
     scene.prepare()
     assert "m" not in scene.written()
     assert "model m is gone: the server unloads it" in scene.events("models_config_written")[-1]["changes"]
+
+
+def test_a_model_that_every_model_may_stand_for_stays_at_a_start(scene: Scene) -> None:
+    """Nobody knows it, as its records are lost and the store does not answer; the server goes on with it."""
+    scene.cycle()
+
+    scene.labels = {}
+    scene.names_all = False
+    scene.start()
+    scene.prepare()
+
+    assert scene.written().keys() == {"m"}
 
 
 def test_a_model_that_is_gone_from_store_and_shelf_does_not_keep_the_server_from_starting(

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from servesync import disk
+from servesync.daemon.build import build_observer
 from servesync.errors import DiskError, Reason
 from servesync.install import Proven, Reserve, Shelf, Workspace, hash_tree
 from servesync.plan.facts import Condition
 from servesync.plan.versions import Layout, Model, ProvenBy, Release, StoredObject, Version
+from servesync.settings import Settings
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 M = Model("m")
@@ -152,3 +155,29 @@ def test_what_is_awaited_does_not_make_way_for_what_left(workspace: Workspace) -
     assert set(reserve.trim(1, spare={Version(4)})) == {1}
     assert set(reserve.trim(0, spare={Version(4)})) == {2}
     assert set(reserve.versions()) == {4}
+
+
+def test_a_look_reads_a_record_of_the_reserve_once(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names every file of its version; an agent of many models does little else than read records."""
+    leave(workspace, 1)
+    settings = {
+        "store": {"url": "s3://bucket", "endpoint_url": "http://127.0.0.1:9", "region": "us-east-1"},
+        "serving": {"models_dir": str(workspace.models_dir), "rest_url": None},
+        "models": [{"name": M}],
+    }
+    observer = build_observer(Settings.model_validate(settings))
+    read: list[str] = []
+    real = disk.read_file
+
+    def read_file(path: Path, most_bytes: int) -> bytes:
+        read.append(path.parent.parent.name)
+        return real(path, most_bytes)
+
+    monkeypatch.setattr(disk, "read_file", read_file)
+
+    view = observer.look(ask_store=False).models[M]
+
+    assert view.facts.reserve.keys() == {1}
+    assert read.count("reserve_records") == 1

@@ -165,6 +165,7 @@ def test_a_version_on_the_shelf_is_not_foreign_for_a_bad_record(
     assert str(path) in text
     assert re.search((REPLACEABLE | LEFT)[kind], text)
     assert found.blocking == (frozenset({1}) if kind in LEFT else frozenset())
+    assert ("if it is wanted" in text) == (kind in REPLACEABLE)
     assert state(path) == before
 
 

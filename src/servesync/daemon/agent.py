@@ -71,25 +71,31 @@ class Agent:
     def prepare(self) -> None:
         """Make every directory and remove what an earlier run left half-done.
 
+        A model whose base path cannot be used is reported, and looked at again in each cycle.
+
         Raises:
-            DiskError: the models directory cannot be used.
+            DiskError: the models directory cannot be used, or no model's base path in it.
         """
         workspace = self.observer.workspace
         try:
             workspace.prepare(self.observer.models)
-            problems = workspace.clean()
         except OSError as error:
-            raise disk.describe(error, f"preparing {workspace.models_dir}") from error
+            self._prepare_new()
+            if not self._prepared:
+                raise disk.describe(error, f"preparing {workspace.models_dir}") from error
+        else:
+            self._prepared = set(self.observer.models)
+        problems = workspace.clean()
         for model in self.observer.models:
             try:
                 Reserve(workspace, model).clean()
             except OSError as error:
                 problems.append(error)
-        self._prepared = set(self.observer.models)
         for problem in problems:
             self._say_failed(disk.describe(problem, "removing what an earlier run left"))
         if self._config is not None:
-            self._config.prepare(self.observer.models)
+            names_all = all(item.name != EVERY_MODEL for item in self.observer.settings.models)
+            self._config.prepare(self.observer.models, names_all=names_all)
 
     def close(self) -> None:
         """Close all connections to store and server, and end what goes on beside the deciding thread."""
@@ -155,7 +161,7 @@ class Agent:
             yield view, action
 
     def _prepare_new(self) -> None:
-        """Make the directories of models that the store has shown just now."""
+        """Make the directories of models that are new, or whose base path could not be used before."""
         for model in self.observer.models.keys() - self._prepared:
             try:
                 self.observer.workspace.prepare([model])

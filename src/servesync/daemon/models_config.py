@@ -300,10 +300,14 @@ class ConfigWriter:
         self._problem = ""
         self._waiting: Mapping[tuple[Model, str], str] = {}
 
-    def prepare(self, models: Mapping[Model, ModelSettings]) -> None:
-        """Write the file before anything else is done; models that are no longer configured leave it."""
+    def prepare(self, models: Mapping[Model, ModelSettings], *, names_all: bool) -> None:
+        """Write the file before anything else is done; models that are no longer configured leave it.
+
+        `names_all`: the settings name every model. Where they do not ("*"), one that is not among `models`
+        may just not be known yet, and stays for as long as there is a version of it.
+        """
         self._keeper.look()
-        self.write(self._keeper.draft(models, {}, time.monotonic(), may_remove=True))
+        self.write(self._keeper.draft(models, {}, time.monotonic(), may_remove=names_all))
 
     def write(self, draft: Draft) -> bool:
         """Write the file if it is to say something else; return whether it was written.

@@ -356,8 +356,8 @@ class Observer:
         inventory = Shelf(self.workspace, model, self.check).inventory(self._damaged.setdefault(model, {}))
         self.server_memory.saw(model, served, time.monotonic(), inventory.versions)
         versions, said = _heard(served, inventory)
-        away = Reserve(self.workspace, model)
-        reserve, refusals = away.versions(), self.refusals(model)
+        reserve, lost = Reserve(self.workspace, model).contents()
+        refusals = self.refusals(model)
         returning = frozenset(version for version, record in reserve.items() if record.returning)
         resting = self.server_memory.resting(model, now)
         releases = self._listing.releases.get(model, ()) if self._listing else ()
@@ -394,7 +394,7 @@ class Observer:
         )
         unreadable = (
             *inventory.unreadable.values(),
-            *away.unreadable().values(),
+            *lost.values(),
             *refusals.unreadable().values(),
             *self.notices.unreadable(model).values(),
         )

@@ -6,7 +6,7 @@ as damaged from then on, and is repaired from the store, make before break.
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -67,21 +67,23 @@ class Scrubber:
     def turn(self, shelves: Iterable[Shelf]) -> None:
         """Take over what was found out, and begin with the next version if one is due.
 
+        Models whose records cannot be read are passed over.
+
         Raises:
-            OSError: a record cannot be read or written.
+            OSError: what was found out cannot be written down; the version is read again at another time.
         """
         if self._settings.interval_hours is None or (self._thread and self._thread.is_alive()):
             return
         if self._job is not None:
-            self._take_over(self._job)
-            self._job = None
+            job, self._job = self._job, None
+            self._take_over(job)
         elif time.monotonic() < self._next_look:
             return
         by_model = {shelf.model: shelf for shelf in shelves}
         known = [
             (model, version, record)
             for model, shelf in by_model.items()
-            for version, record in shelf.records().items()
+            for version, record in _records_of(shelf).items()
         ]
         found = due(known, self._settings, datetime.now(UTC))
         if found is None:
@@ -138,3 +140,11 @@ class Scrubber:
             log.warning(
                 Event.VERSION_DOUBTED, because="it could not be read as it was installed; read once more"
             )
+
+
+def _records_of(shelf: Shelf) -> Mapping[Version, Record]:
+    """Return the records of a model; none if they cannot be read, which each look reports."""
+    try:
+        return shelf.records()
+    except OSError:
+        return {}

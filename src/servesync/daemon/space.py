@@ -1,15 +1,16 @@
 """Keeps space and inodes of the filesystem free; the reserve gives way first."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from servesync import disk
 from servesync.daemon.observe import Observer
 from servesync.errors import DiskError, Reason, ReleaseRefused
-from servesync.install import Reserve
+from servesync.install import Record, Reserve
 from servesync.logs import Event, get_logger
 from servesync.manifest import Manifest
-from servesync.plan.versions import Release
+from servesync.plan.versions import Release, Version
 
 OWN_INODES = 8
 """Staging's own directories, and a record with its temporary file."""
@@ -90,7 +91,7 @@ class Space:
         found = [
             (record.reserved_at or record.at, model, version)
             for model in self.observer.models
-            for version, record in Reserve(workspace, model).versions().items()
+            for version, record in _in_reserve(Reserve(workspace, model)).items()
             if version not in self.observer.admission.awaited(model) and not record.returning
         ]
         if not found:
@@ -105,3 +106,11 @@ class Space:
             because="space is needed" if short.reason is Reason.DISK_FULL else "inodes are needed",
         )
         return not problems
+
+
+def _in_reserve(reserve: Reserve) -> Mapping[Version, Record]:
+    """Return what may be given up; nothing if the records cannot be read, which each look reports."""
+    try:
+        return reserve.versions()
+    except OSError:
+        return {}

@@ -39,7 +39,7 @@ class Refusals:
         found = self._read()
         holds = {
             version: Hold(Reason.RECORD_UNREADABLE, text)
-            for version, text in self.unreadable().items()
+            for version, text in _said_of(found).items()
             if version in offered
         }
         return holds | {
@@ -59,13 +59,7 @@ class Refusals:
         Raises:
             OSError: the directory cannot be read.
         """
-        return {
-            version: item.said(
-                f"version {version} was refused for a reason that is not known any more, and is not fetched; "
-                f"{WAY_OUT}"
-            )
-            for version, item in self._read().unreadable.items()
-        }
+        return _said_of(self._read())
 
     def settle(self, offered: Mapping[Version, Release], now: datetime) -> None:
         """Write damaged records anew, as refusals of what is offered now; a changed release ends them.
@@ -124,6 +118,16 @@ class Refusals:
     def forget(self, version: Version) -> None:
         """Lift a refusal; fine if there is none."""
         records.drop(self._folder, version)
+
+
+def _said_of(found: Found[Refusal]) -> dict[Version, str]:
+    return {
+        version: item.said(
+            f"version {version} was refused for a reason that is not known any more, and is not fetched; "
+            f"{WAY_OUT}"
+        )
+        for version, item in found.unreadable.items()
+    }
 
 
 def _reason(refusal: Refusal) -> Reason:

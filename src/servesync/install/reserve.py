@@ -9,6 +9,7 @@ from typing import Final
 
 from servesync import disk
 from servesync.errors import DiskError, Reason
+from servesync.folders import opened_dir
 from servesync.install import records
 from servesync.install.content import hash_tree, prove_staged, stamps
 from servesync.install.records import Record, Unreadable
@@ -25,6 +26,9 @@ def awaited_back(workspace: Workspace, known: Collection[Model]) -> frozenset[Mo
     """Return the models, besides those that are `known`, of which a version is off the shelf for a moment.
 
     One whose record cannot be read may be such a version.
+
+    Raises:
+        OSError: the folder of all reserves cannot be read.
     """
     folders = [parse_model(entry.name) for entry in disk.entries(workspace.root / "reserve")]
     others = [Reserve(workspace, model) for model in folders if model is not None and model not in known]
@@ -53,11 +57,7 @@ class Reserve:
         Raises:
             OSError: the directory cannot be read.
         """
-        known = records.read_all(self._records, Record).known
-        if not known:
-            return {}
-        there = {parse_canonical(entry.name) for entry in disk.entries(self.path)}
-        return {version: record for version, record in known.items() if version in there}
+        return self.contents()[0]
 
     def unreadable(self) -> Mapping[Version, str]:
         """Return what to say of records that are there and cannot be read; their versions stay as they are.
@@ -65,14 +65,30 @@ class Reserve:
         Raises:
             OSError: the directory cannot be read.
         """
-        return {
+        return self.contents()[1]
+
+    def contents(self) -> tuple[Mapping[Version, Record], Mapping[Version, str]]:
+        """Return `versions` and `unreadable`, after reading each record once.
+
+        Raises:
+            OSError: the directory cannot be read.
+        """
+        found = records.read_all(self._records, Record)
+        there = {parse_canonical(entry.name) for entry in disk.entries(self.path)} if found.known else set()
+        known = {version: record for version, record in found.known.items() if version in there}
+        unreadable = {
             version: item.said(f"{self.path / str(version)} {STAYS}; when it is not needed, remove both")
-            for version, item in records.read_all(self._records, Record).unreadable.items()
+            for version, item in found.unreadable.items()
         }
+        return known, unreadable
 
     def may_return(self) -> bool:
-        """Tell whether a version is here only until the server has seen it gone, as far as can be read."""
-        return bool(self.unreadable()) or any(record.returning for record in self.versions().values())
+        """Tell whether a version is, or may be, here only until the server has seen it gone."""
+        try:
+            known, unreadable = self.contents()
+        except OSError:
+            return True
+        return bool(unreadable) or any(record.returning for record in known.values())
 
     def is_free(self, version: Version) -> bool:
         """Tell whether a version may be put here: a record that may be readable later is not replaced."""
@@ -119,7 +135,11 @@ class Reserve:
             OSError: it cannot be read.
         """
         folder = self.path / str(version)
-        return dict(stamps(folder)) == dict(record.stamps) or hash_tree(folder) == record.content
+        try:
+            with opened_dir(folder):
+                return dict(stamps(folder)) == dict(record.stamps) or hash_tree(folder) == record.content
+        except NotADirectoryError:  # a link is not followed, and would be what comes onto the shelf
+            return False
 
     def keep(self, version: Version) -> None:
         """Let a version that was to come back stay, as one that left by policy; fine if it is not there."""

@@ -33,7 +33,7 @@ from servesync.settings import Signature
 UNREADABLE: Final = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG})
 """The disk has lost something below one folder: that version is damaged, and the others are not."""
 
-LOST: Final = "if the store offers the same bytes for it, they are compared, and the record is written anew"
+LOST: Final = "if it is wanted, the same bytes in the store bring a new record; else move it away by hand"
 LEFT: Final = (
     "nothing is done with it until the record can be read; if that never comes, remove the record: then the "
     "version is compared with the store's and taken over again"
@@ -303,6 +303,7 @@ class Shelf:
         found = prove_staged(staged, proven.content, proven.stamps, self._check)
         record = record.model_copy(update={"stamps": dict(found)})
         records.write(self._records, release.version, record)
+        prove_staged(staged, proven.content, found, self._check)  # writing the record may have taken long
         return record
 
     def _finish(self, version: Version, record: Record) -> Record:

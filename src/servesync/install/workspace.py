@@ -62,12 +62,21 @@ class Workspace:
         return self.root / "refusals" / model
 
     def recorded(self) -> frozenset[Model]:
-        """Return the models of which servesync has put something on a shelf, or was about to."""
-        folders = [
-            entry for entry in disk.entries(self.root / "records") if entry.is_dir(follow_symlinks=False)
-        ]
-        named = {parse_model(folder.name) for folder in folders if any(disk.entries(Path(folder.path)))}
-        return frozenset(model for model in named if model is not None)
+        """Return the models of which servesync has put something on a shelf, or was about to.
+
+        One whose records cannot be read counts, so that it is reported and keeps no other from being known.
+
+        Raises:
+            OSError: the folder of all records cannot be read.
+        """
+        named = [(parse_model(entry.name), entry) for entry in disk.entries(self.root / "records")]
+        return frozenset(model for model, entry in named if model is not None and self._is_used(model, entry))
+
+    def _is_used(self, model: Model, records: os.DirEntry[str]) -> bool:
+        try:
+            return any(disk.entries(Path(records.path)))
+        except OSError:  # a file or a link in its place is somebody's note, unless the model is there
+            return records.is_dir(follow_symlinks=False) or self.shelf(model).is_dir()
 
     def claim(self) -> None:
         """Make the directory that holds the lock; nothing else is touched before the lock is held."""
@@ -116,9 +125,12 @@ class Workspace:
         """Remove what earlier runs left half-done; return what could not be removed."""
         problems = disk.empty_dir(self.staging) + disk.empty_dir(self.trash)
         for kind in (self.root / name for name in RECORDS):
-            for model in disk.entries(kind):
-                if model.is_dir(follow_symlinks=False):
-                    problems += disk.remove_unfinished(Path(model.path))
+            try:
+                folders = [entry for entry in disk.entries(kind) if entry.is_dir(follow_symlinks=False)]
+            except OSError as error:
+                problems.append(error)
+            else:
+                problems += [item for folder in folders for item in disk.remove_unfinished(Path(folder.path))]
         return problems
 
     @contextmanager
