@@ -405,3 +405,36 @@ def test_a_header_that_cannot_be_sent(
     assert proxy.requests == 0
     assert "CANARY" not in str(caught.value)
     assert "CANARY" not in "".join(bug(caught.value).facts["traceback"])  # type: ignore[arg-type]
+
+
+def test_an_sts_whose_answer_is_cut_off(
+    bucket: Bucket, nowhere: Path, other: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's complaint quotes the answer, and with it the new credentials, which nothing knows yet."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", other.endpoint_url)
+    (nowhere / "config").write_text(ROLE + "base\n[profile base]\n" + LINES)
+    other.fault = says(200, f"<R><SecretAccessKey>{CANARY}</SecretAccessKey>".encode(), "text/xml")
+
+    refused(
+        lambda: store_of(bucket, bucket.server.endpoint_url).list(lambda _: True), "assume-role", "no XML"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("ExpiredToken", "The security token included in the request is expired"),
+        ("InvalidClientTokenId", "The security token included in the request is invalid."),
+        ("InvalidIdentityToken", "No OpenIDConnect provider found in your account for https://oidc.example"),
+    ],
+)
+def test_an_sts_that_says_why(
+    code: str, words: str, bucket: Bucket, nowhere: Path, other: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own words are told whole: a code that ends in "Token" is no name of what follows."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", other.endpoint_url)
+    (nowhere / "config").write_text(ROLE + "base\n[profile base]\n" + LINES)
+    body = f"<ErrorResponse><Error><Code>{code}</Code><Message>{words}</Message></Error></ErrorResponse>"
+    other.fault = says(403, body.encode(), "text/xml")
+
+    refused(lambda: store_of(bucket, bucket.server.endpoint_url).list(lambda _: True), f"{code}: {words}")

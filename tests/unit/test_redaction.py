@@ -9,7 +9,7 @@ import pytest
 from servesync import manifest
 from servesync.deadline import Deadline
 from servesync.errors import Reason, ReleaseRefused, bug
-from servesync.redaction import password_in, redact, remember, traceback_of
+from servesync.redaction import MOST_CHARACTERS, password_in, redact, remember, traceback_of
 
 CANARY = "Canary/0123456789+abcdef=="
 
@@ -26,6 +26,8 @@ CANARY = "Canary/0123456789+abcdef=="
         "aws_secret_access_key = CANARY",
         "http://user:CANARY@host, http://CANARY:p/q@host, http://u:p@CANARY@host",
         "AKIACANARYCANARY00 and asiacanarycanary00",
+        "<SecretAccessKey>CANARY/+</SecretAccessKey><SessionToken>\n CANARY \n</SessionToken>",
+        "<ns:SessionToken>CANARY",
     ],
 )
 def test_what_looks_like_a_secret_is_hidden(text: str) -> None:
@@ -54,6 +56,17 @@ def test_known_secrets_are_hidden_by_their_value() -> None:
     assert redact(f"<{CANARY}>") == "<[hidden]>"
     assert "Canary" not in redact(f"{CANARY}2 {CANARY}1")
     assert redact("http://minio:9000") == "http://minio:9000"
+
+
+@pytest.mark.parametrize("piece", ["token", "://", "token ", "AKIA", "signature=", "<token"])
+def test_long_texts_are_cut(piece: str) -> None:
+    """A proxy may send megabytes in place of an answer; looking through them all would take hours."""
+    remember(CANARY)
+
+    found = redact(f"it said: {piece * 1_000_000}{CANARY}")
+
+    assert found.startswith("it said: ")
+    assert len(found) <= MOST_CHARACTERS
 
 
 @pytest.mark.parametrize(
