@@ -4,12 +4,14 @@ What a library says may quote whatever it was given: the header that it could no
 could not parse. So the text of an exception is told only where our own code raised it.
 """
 
+import base64
 import re
 import traceback
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Final
+from urllib.parse import unquote
 
 HIDDEN: Final = "[hidden]"
 MOST_REMEMBERED: Final = 256
@@ -42,10 +44,12 @@ def remember(*secrets: str | None) -> None:
                 _remembered.append(piece)
 
 
-def password_in(url: str) -> str:
-    """Return the password of a URL as it is written there, its user if there is no other, or ""."""
-    user, _, password = url.rpartition("@")[0].rpartition("://")[2].partition(":")
-    return password or user
+def remember_login(url: str) -> None:
+    """Hide the password of a URL, its user if there is no other: as written, as meant, and as it is sent."""
+    login = url.rpartition("@")[0].rpartition("://")[2]
+    user, _, password = login.partition(":")
+    sent = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    remember(password or user, unquote(password or user), sent if login else None)
 
 
 def redact(text: str) -> str:

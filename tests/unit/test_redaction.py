@@ -1,5 +1,6 @@
 """What is kept out of texts, lines of the log and reports of bugs."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 from servesync import manifest
 from servesync.deadline import Deadline
 from servesync.errors import Reason, ReleaseRefused, bug
-from servesync.redaction import MOST_CHARACTERS, password_in, redact, remember, traceback_of
+from servesync.redaction import HIDDEN, MOST_CHARACTERS, redact, remember, remember_login, traceback_of
 
 CANARY = "Canary/0123456789+abcdef=="
 
@@ -70,18 +71,27 @@ def test_long_texts_are_cut(piece: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "password"),
+    ("url", "secrets"),
     [
-        ("http://user:p/ss:w@h:1", "p/ss:w"),
-        ("user:pw@h", "pw"),
-        ("http://key@h", "key"),
-        ("http://h:1/x", ""),
-        ("", ""),
+        ("http://user:canary/ss:w1@h:1", ["canary/ss:w1", base64.b64encode(b"user:canary/ss:w1").decode()]),
+        ("http://us%65r:canary%40pa%2Fss2@h", ["canary%40pa%2Fss2", "canary@pa/ss2"]),
+        ("http://us%65r:canary%40pa%2Fss3@h", [base64.b64encode(b"user:canary@pa/ss3").decode()]),
+        ("user:canary-pw4@h", ["canary-pw4"]),
+        ("http://canary-key5@h", ["canary-key5", base64.b64encode(b"canary-key5:").decode()]),
     ],
 )
-def test_the_password_in_a_url(url: str, password: str) -> None:
-    """As it stands there, whether it is quoted or not."""
-    assert password_in(url) == password
+def test_the_password_in_a_url(url: str, secrets: list[str]) -> None:
+    """As it stands there, as it is meant, and as the header has it: a proxy may quote any of them."""
+    remember_login(url)
+
+    assert redact(" | ".join(secrets)) == " | ".join([HIDDEN] * len(secrets))
+
+
+def test_a_url_without_a_login_hides_nothing() -> None:
+    """Neither its host nor its path."""
+    for url in ("http://proxy.example:3128/long-path", "proxy.example", ""):
+        remember_login(url)
+        assert redact(f"it is {url}") == f"it is {url}"
 
 
 def test_a_bug_quotes_our_own_words_only() -> None:
