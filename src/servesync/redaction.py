@@ -6,6 +6,7 @@ could not parse. So the text of an exception is told only where our own code rai
 
 import base64
 import re
+import threading
 import traceback
 from collections import deque
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ _LOOKS_SECRET: Final = re.compile(
 """Every repetition has a bound: what a peer says must not hold up a thread that looks through it."""
 _BREAKS: Final = re.compile(r"[^\x21-\x7e]+")
 _remembered: deque[str] = deque(maxlen=MOST_REMEMBERED)
+_lock: Final = threading.Lock()
 
 
 def remember(*secrets: str | None) -> None:
@@ -40,7 +42,11 @@ def remember(*secrets: str | None) -> None:
     """
     for secret in secrets:
         for piece in _BREAKS.split(secret or ""):
-            if len(piece) >= SHORTEST and piece not in _remembered:
+            if len(piece) < SHORTEST:
+                continue
+            with _lock:
+                if piece in _remembered:
+                    _remembered.remove(piece)  # and is the last again, so that what is in use stays
                 _remembered.append(piece)
 
 
@@ -54,7 +60,9 @@ def remember_login(url: str) -> None:
 
 def redact(text: str) -> str:
     """Return the first `MOST_CHARACTERS` of `text`, without known secrets and without what looks like one."""
-    for secret in sorted(_remembered.copy(), key=len, reverse=True):  # other threads append
+    with _lock:
+        secrets = _remembered.copy()
+    for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return _LOOKS_SECRET.sub(HIDDEN, text[:MOST_CHARACTERS])
 

@@ -391,6 +391,18 @@ def test_a_store_that_quotes_the_request(
     assert "[hidden]" in str(caught.value)
 
 
+def test_a_key_id_that_is_a_name_hides_no_words(
+    bucket: Bucket, nowhere: Path, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MinIO's are chosen by people: a user may be called as the bucket is. Its secret is hidden."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "models-reader")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"secret-{CANARY}")
+    proxy.fault = s3_error(404, "NoSuchBucket", f"there is no models-reader-eu, secret-{CANARY}")
+
+    with pytest.raises(StoreError, match=r"NoSuchBucket: there is no models-reader-eu, \[hidden\]: "):
+        store_of(bucket, proxy.endpoint_url).list(lambda _: True)
+
+
 def test_a_header_that_cannot_be_sent(
     bucket: Bucket, nowhere: Path, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,15 @@ import pytest
 from servesync import manifest
 from servesync.deadline import Deadline
 from servesync.errors import Reason, ReleaseRefused, bug
-from servesync.redaction import HIDDEN, MOST_CHARACTERS, redact, remember, remember_login, traceback_of
+from servesync.redaction import (
+    HIDDEN,
+    MOST_CHARACTERS,
+    MOST_REMEMBERED,
+    redact,
+    remember,
+    remember_login,
+    traceback_of,
+)
 
 CANARY = "Canary/0123456789+abcdef=="
 
@@ -85,6 +93,14 @@ def test_the_password_in_a_url(url: str, secrets: list[str]) -> None:
     remember_login(url)
 
     assert redact(" | ".join(secrets)) == " | ".join([HIDDEN] * len(secrets))
+
+
+def test_what_is_in_use_stays_hidden() -> None:
+    """However many credentials have come and gone since it was first known."""
+    for number in range(2 * MOST_REMEMBERED):
+        remember(CANARY, f"of-an-hour-ago-{number}")
+
+    assert redact(CANARY) == HIDDEN
 
 
 def test_a_url_without_a_login_hides_nothing() -> None:

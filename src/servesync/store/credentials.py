@@ -27,6 +27,8 @@ from servesync.store.named_files import not_regular
 
 CONFIGURATION: Final = "the AWS configuration"
 PROCESS_GRACE_SECONDS: Final = 2.0
+SHORTEST_KEY_ID: Final = 16
+"""Of those that Amazon gives; a shorter one is a name that somebody chose, and may be the bucket's, too."""
 _TOKEN: Final = "AWS_CONTAINER_AUTHORIZATION_TOKEN"  # noqa: S105 (a variable's name)
 _ROLE_TOKEN: Final = "AWS_WEB_IDENTITY_TOKEN_FILE"  # noqa: S105 (as above)
 _URI: Final = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
@@ -173,7 +175,9 @@ def _check(frozen: Any, provider: str) -> None:  # noqa: ANN401 (botocore's type
         "secret key": (frozen.secret_key, flaw_of_secret),
         "session token": (frozen.token, flaw_of),
     }
-    remember(*(value for value, _ in given.values() if isinstance(value, str)))
+    is_name = len(str(frozen.access_key)) < SHORTEST_KEY_ID
+    secret = (frozen.secret_key, frozen.token, None if is_name else frozen.access_key)
+    remember(*(value for value in secret if isinstance(value, str)))
     for name, (value, flaw) in given.items():
         if name == "session token" and value in {None, ""}:
             continue  # then none is sent
