@@ -27,7 +27,7 @@ _LOOKS_SECRET: Final = re.compile(
     rf"|({_NAMES})[^\s,;)]{{0,100}}\s{{0,9}}[=:]\s{{0,9}}((basic|bearer|aws4-hmac-sha256)\s{{1,9}})?\S+"
     rf"|(?<=<)[^<>\s]{{0,60}}({_NAMES})[^<>\s]{{0,60}}>[^<]+"
     r"|\b(basic|bearer)\s{1,9}[\w.~+/=-]{8,}"
-    r"|(?<=://)\S{1,2000}@"
+    r"|((?<=://)|(?<=:/)(?!/))\S{1,2000}@"  # a path that was meant as a URL has one slash
 )
 """Every repetition has a bound: what a peer says must not hold up a thread that looks through it."""
 _BREAKS: Final = re.compile(r"[^\x21-\x7e]+")

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from servesync import manifest
+from servesync.cli import run_command_line
 from servesync.deadline import Deadline
 from servesync.errors import Reason, ReleaseRefused, bug
 from servesync.redaction import (
@@ -162,6 +163,31 @@ def test_what_libraries_say_in_a_command_is_one_line() -> None:
     done = subprocess.run([sys.executable, "-c", COMMAND, CANARY], capture_output=True, text=True, check=True)
 
     assert done.stderr == "servesync: botocore.credentials says: Refreshing failed: [hidden]\n"
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://key:CANARY@bucket/prod", "https://b.example/p/1.tar?X-Amz-Signature=CANARY"]
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["publish", "URL", "--model", "m", "--version", "1", "--store", "s3://bucket/prod"],
+        ["manifest", "URL", "--model", "m", "--version", "1"],
+        ["manifest", "s3://bucket/URL", "--store", "s3://bucket/prod"],
+        ["channels", "m", "--store", "URL"],
+        ["channels", "m", "--store", "s3://bucket/prod", "--endpoint-url", "URL"],
+        ["channels", "m", "--store", "s3://bucket/prod", "--endpoint-url", "https://key:CANARY"],
+    ],
+)
+def test_an_argument_that_holds_a_secret(
+    command: list[str], url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A log of a build keeps what a command complains of: a URL with a login, or one that is signed."""
+    assert run_command_line([part.replace("URL", url) for part in command]) != 0
+
+    shown = "".join(capsys.readouterr())
+    assert shown
+    assert "CANARY" not in shown
 
 
 LOGGING = """
