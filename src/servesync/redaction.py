@@ -6,10 +6,10 @@ could not parse. So the text of an exception is told only where our own code rai
 
 import base64
 import re
-import threading
 import traceback
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Final
 from urllib.parse import unquote
@@ -32,7 +32,6 @@ _LOOKS_SECRET: Final = re.compile(
 """Every repetition has a bound: what a peer says must not hold up a thread that looks through it."""
 _BREAKS: Final = re.compile(r"[^\x21-\x7e]+")
 _remembered: deque[str] = deque(maxlen=MOST_REMEMBERED)
-_lock: Final = threading.Lock()
 
 
 def remember(*secrets: str | None) -> None:
@@ -44,10 +43,10 @@ def remember(*secrets: str | None) -> None:
         for piece in _BREAKS.split(secret or ""):
             if len(piece) < SHORTEST:
                 continue
-            with _lock:
-                if piece in _remembered:
-                    _remembered.remove(piece)  # and is the last again, so that what is in use stays
-                _remembered.append(piece)
+            _remembered.append(piece)  # the last again, so that what is in use stays; and at no time missing
+            if _remembered.count(piece) > 1:
+                with suppress(ValueError):  # another thread was first
+                    _remembered.remove(piece)
 
 
 def remember_login(url: str) -> None:
@@ -60,9 +59,7 @@ def remember_login(url: str) -> None:
 
 def redact(text: str) -> str:
     """Return the first `MOST_CHARACTERS` of `text`, without known secrets and without what looks like one."""
-    with _lock:
-        secrets = _remembered.copy()
-    for secret in sorted(secrets, key=len, reverse=True):
+    for secret in sorted(_remembered.copy(), key=len, reverse=True):  # other threads append
         text = text.replace(secret, HIDDEN)
     return _LOOKS_SECRET.sub(HIDDEN, text[:MOST_CHARACTERS])
 

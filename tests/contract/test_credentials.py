@@ -4,6 +4,7 @@
 import json
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -316,6 +317,26 @@ def test_a_program_that_hangs(
     assert [number for number in started if Path(f"/proc/{number}").exists()] == []
 
 
+def test_one_provider_that_hangs_is_no_other(
+    bucket: Bucket, nowhere: Path, other: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After several calls that were left behind, too: it is named, and what is given elsewhere works."""
+    POD(nowhere, other, monkeypatch)
+    (nowhere / "pod-token").write_text("good-token")
+    other.fault = Exchange.wait_until_given_up
+
+    def poll(_: int) -> None:
+        store = store_of(bucket, bucket.server.endpoint_url, IMPATIENT)
+        refused(lambda: store.list(lambda _: True), "container-role")
+
+    with ThreadPoolExecutor(5) as pool:
+        assert list(pool.map(poll, range(5))) == [None] * 5
+    poll(5)
+    keys = f"{bucket.server.access_key}\naws_secret_access_key = {bucket.server.secret_key}"
+    (nowhere / "credentials").write_text(f"[default]\naws_access_key_id = {keys}\n")
+    assert store_of(bucket, bucket.server.endpoint_url, IMPATIENT).list(lambda _: True).requests == 1
+
+
 def given(bucket: Bucket, seconds: int, token: str = "") -> bytes:
     """Return what a pod's server of credentials answers; they are good for so many seconds."""
     until = datetime.now(UTC) + timedelta(seconds=seconds)
@@ -363,6 +384,21 @@ def test_credentials_that_change_under_a_running_agent(
     assert proxy.requests == 0
 
     other.fault = says(200, given(bucket, 60), "application/json")
+    assert store.list(lambda _: True).requests == 1
+
+
+def test_credentials_that_are_good_are_used_while_their_provider_hangs(
+    bucket: Bucket, nowhere: Path, other: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have minutes left; the provider is asked early so that it may fail for a while."""
+    POD(nowhere, other, monkeypatch)
+    (nowhere / "pod-token").write_text("good-token")
+    other.fault = says(200, given(bucket, 400), "application/json")
+    store = store_of(bucket, bucket.server.endpoint_url, IMPATIENT)
+    store.list(lambda _: True)
+
+    other.fault = Exchange.wait_until_given_up
+
     assert store.list(lambda _: True).requests == 1
 
 

@@ -27,6 +27,8 @@ from servesync.store.named_files import not_regular
 
 CONFIGURATION: Final = "the AWS configuration"
 PROCESS_GRACE_SECONDS: Final = 2.0
+LAST_SECONDS: Final = 5
+"""Before credentials end: they would not outlast a request."""
 SHORTEST_KEY_ID: Final = 16
 """Of those that Amazon gives; a shorter one is a name that somebody chose, and may be the bucket's, too."""
 _TOKEN: Final = "AWS_CONTAINER_AUTHORIZATION_TOKEN"  # noqa: S105 (a variable's name)
@@ -129,7 +131,7 @@ class _Chain:
         """Return the first credentials that there are."""
         for provider in self.providers:
             with usable(provider.METHOD):
-                found = _within(self._seconds, provider.load)
+                found = _within(self._seconds, provider.METHOD, provider.load)
             if found is not None:
                 return _Checked(found, self._seconds)
         return None
@@ -151,9 +153,14 @@ class _Checked(botocore.credentials.Credentials):
             CredentialsUnusable: it could not be refreshed, or cannot be sent.
         """
         ask = self._found.get_frozen_credentials
-        is_due = getattr(self._found, "refresh_needed", lambda: False)
+        is_due = getattr(self._found, "refresh_needed", lambda *_: False)
         with usable(self.method):
-            frozen = _within(self._seconds, ask) if is_due() else ask()
+            try:
+                frozen = _within(self._seconds, self.method, ask) if is_due() else ask()
+            except TookTooLong:
+                if self._checked is None or is_due(LAST_SECONDS):
+                    raise
+                frozen = self._checked  # they are renewed long before they end
         if frozen is not self._checked:
             _check(frozen, self.method)
             self._checked = frozen
@@ -197,13 +204,13 @@ def _check_signer(**about: Any) -> None:  # noqa: ANN401 (botocore's events hand
 # -- bounds ------------------------------------------------------------------------------------------------
 
 
-def _within(seconds: float, ask: Callable[[], _T]) -> _T:
-    return _deadline(seconds).call(ask)
+def _within(seconds: float, provider: str, ask: Callable[[], _T]) -> _T:
+    return _deadline(seconds, provider).call(ask)
 
 
 @cache
-def _deadline(seconds: float) -> Deadline:
-    """Return the one deadline of this length, which counts all calls that were left behind."""
+def _deadline(seconds: float, _provider: str) -> Deadline:
+    """Return the one deadline of a provider, which counts all calls to it that were left behind."""
     return Deadline(seconds + PROCESS_GRACE_SECONDS, "servesync-credentials")
 
 
