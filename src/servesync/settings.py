@@ -176,11 +176,16 @@ def _split(url: str, key: str) -> SplitResult:
     """Take the URL of a key apart.
 
     Raises:
-        ValueError: it holds a user or a password, which the text does not show.
+        ValueError: it holds a user or a password, or no port after the colon; the text does not show them.
     """
     if "@" in url:
         raise ValueError(f"{key} must not hold a user or a password: credentials are never settings")
-    return urlsplit(url)
+    parts = urlsplit(url)
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"{key}: what follows the colon after the host is no port (0 to 65535)") from None
+    return parts
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

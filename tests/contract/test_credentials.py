@@ -4,6 +4,7 @@
 import json
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -316,6 +317,26 @@ def test_a_program_that_hangs(
     assert [number for number in started if Path(f"/proc/{number}").exists()] == []
 
 
+def test_one_provider_that_hangs_is_no_other(
+    bucket: Bucket, nowhere: Path, other: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After several calls that were left behind, too: it is named, and what is given elsewhere works."""
+    POD(nowhere, other, monkeypatch)
+    (nowhere / "pod-token").write_text("good-token")
+    other.fault = Exchange.wait_until_given_up
+
+    def poll(_: int) -> None:
+        store = store_of(bucket, bucket.server.endpoint_url, IMPATIENT)
+        refused(lambda: store.list(lambda _: True), "container-role")
+
+    with ThreadPoolExecutor(5) as pool:
+        assert list(pool.map(poll, range(5))) == [None] * 5
+    poll(5)
+    keys = f"{bucket.server.access_key}\naws_secret_access_key = {bucket.server.secret_key}"
+    (nowhere / "credentials").write_text(f"[default]\naws_access_key_id = {keys}\n")
+    assert store_of(bucket, bucket.server.endpoint_url, IMPATIENT).list(lambda _: True).requests == 1
+
+
 def given(bucket: Bucket, seconds: int, token: str = "") -> bytes:
     """Return what a pod's server of credentials answers; they are good for so many seconds."""
     until = datetime.now(UTC) + timedelta(seconds=seconds)
@@ -366,6 +387,21 @@ def test_credentials_that_change_under_a_running_agent(
     assert store.list(lambda _: True).requests == 1
 
 
+def test_credentials_that_are_good_are_used_while_their_provider_hangs(
+    bucket: Bucket, nowhere: Path, other: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have minutes left; the provider is asked early so that it may fail for a while."""
+    POD(nowhere, other, monkeypatch)
+    (nowhere / "pod-token").write_text("good-token")
+    other.fault = says(200, given(bucket, 400), "application/json")
+    store = store_of(bucket, bucket.server.endpoint_url, IMPATIENT)
+    store.list(lambda _: True)
+
+    other.fault = Exchange.wait_until_given_up
+
+    assert store.list(lambda _: True).requests == 1
+
+
 # -- what others say ---------------------------------------------------------------------------------------
 
 
@@ -391,6 +427,18 @@ def test_a_store_that_quotes_the_request(
     assert "[hidden]" in str(caught.value)
 
 
+def test_a_key_id_that_is_a_name_hides_no_words(
+    bucket: Bucket, nowhere: Path, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MinIO's are chosen by people: a user may be called as the bucket is. Its secret is hidden."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "models-reader")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"secret-{CANARY}")
+    proxy.fault = s3_error(404, "NoSuchBucket", f"there is no models-reader-eu, secret-{CANARY}")
+
+    with pytest.raises(StoreError, match=r"NoSuchBucket: there is no models-reader-eu, \[hidden\]: "):
+        store_of(bucket, proxy.endpoint_url).list(lambda _: True)
+
+
 def test_a_header_that_cannot_be_sent(
     bucket: Bucket, nowhere: Path, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,3 +453,36 @@ def test_a_header_that_cannot_be_sent(
     assert proxy.requests == 0
     assert "CANARY" not in str(caught.value)
     assert "CANARY" not in "".join(bug(caught.value).facts["traceback"])  # type: ignore[arg-type]
+
+
+def test_an_sts_whose_answer_is_cut_off(
+    bucket: Bucket, nowhere: Path, other: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's complaint quotes the answer, and with it the new credentials, which nothing knows yet."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", other.endpoint_url)
+    (nowhere / "config").write_text(ROLE + "base\n[profile base]\n" + LINES)
+    other.fault = says(200, f"<R><SecretAccessKey>{CANARY}</SecretAccessKey>".encode(), "text/xml")
+
+    refused(
+        lambda: store_of(bucket, bucket.server.endpoint_url).list(lambda _: True), "assume-role", "no XML"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("ExpiredToken", "The security token included in the request is expired"),
+        ("InvalidClientTokenId", "The security token included in the request is invalid."),
+        ("InvalidIdentityToken", "No OpenIDConnect provider found in your account for https://oidc.example"),
+    ],
+)
+def test_an_sts_that_says_why(
+    code: str, words: str, bucket: Bucket, nowhere: Path, other: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own words are told whole: a code that ends in "Token" is no name of what follows."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", other.endpoint_url)
+    (nowhere / "config").write_text(ROLE + "base\n[profile base]\n" + LINES)
+    body = f"<ErrorResponse><Error><Code>{code}</Code><Message>{words}</Message></Error></ErrorResponse>"
+    other.fault = says(403, body.encode(), "text/xml")
+
+    refused(lambda: store_of(bucket, bucket.server.endpoint_url).list(lambda _: True), f"{code}: {words}")

@@ -174,9 +174,13 @@ def endless(bucket: Bucket, contents: str = "") -> Fault:
 CONTENTS = "<Contents><Key>prod/{n}</Key><Size>1</Size><ETag>e</ETag></Contents>"
 
 
-@pytest.mark.parametrize("contents", ["", CONTENTS], ids=["empty pages", "new keys"])
+@pytest.mark.parametrize(
+    ("contents", "advice"),
+    [("", "something other than S3"), (CONTENTS, "keys so far: nothing was changed: the store is too slow")],
+    ids=["empty pages", "new keys"],
+)
 def test_a_listing_that_does_not_end_has_a_deadline(
-    contents: str, bucket: Bucket, proxy: FaultyProxy
+    contents: str, advice: str, bucket: Bucket, proxy: FaultyProxy
 ) -> None:
     """For all of its pages together, each of which is quick."""
     proxy.fault = endless(bucket, contents)
@@ -187,6 +191,7 @@ def test_a_listing_that_does_not_end_has_a_deadline(
 
     assert error.reason is Reason.STORE_BAD_ANSWER
     assert "does not end after 0.3 seconds" in str(error)
+    assert advice in str(error)
 
 
 def test_pages_without_a_key_are_not_asked_for_for_ever(

@@ -280,12 +280,24 @@ def test_a_page_in_the_middle_is_known_by_its_type(proxy: FaultyProxy, store: S3
     assert read(store, item, 1000).startswith(HTML)
 
 
-def test_an_archive_may_begin_as_a_page_does(bucket: Bucket, proxy: FaultyProxy, store: S3Store) -> None:
+@pytest.mark.parametrize("first", [b"<\xd5\x91", b"{\xd5\x91", b"\n<\xd5\x91"])
+def test_a_middle_may_begin_with_any_byte(first: bytes, proxy: FaultyProxy, store: S3Store) -> None:
+    """An object that was uploaded as XML: of compressed bytes one range in 140 begins with such a sign."""
+    item = first_object(store)
+    proxy.fault, proxy.matches = as_a_range(first, "application/xml"), reads
+
+    assert read(store, item, 1000).startswith(first)
+
+
+@pytest.mark.parametrize("magic", [b"ustar\x0000", bytes(8)], ids=["ustar", "V7"])
+def test_an_archive_may_begin_as_a_page_does(
+    magic: bytes, bucket: Bucket, proxy: FaultyProxy, store: S3Store
+) -> None:
     """A tar begins with the name of its first member; its ETag is that of an upload in parts."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         tar.addfile(tarfile.TarInfo("{notes}"))
-    archive = packed.getvalue()
+    archive = packed.getvalue()[:257] + magic + packed.getvalue()[265:]
     bucket.put("prod/m/1.tar", archive)
     item = replace(first_object(store), etag='"0123-2"')
 

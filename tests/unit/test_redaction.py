@@ -1,5 +1,6 @@
 """What is kept out of texts, lines of the log and reports of bugs."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -7,9 +8,18 @@ import sys
 import pytest
 
 from servesync import manifest
+from servesync.cli import run_command_line
 from servesync.deadline import Deadline
 from servesync.errors import Reason, ReleaseRefused, bug
-from servesync.redaction import password_in, redact, remember, traceback_of
+from servesync.redaction import (
+    HIDDEN,
+    MOST_CHARACTERS,
+    MOST_REMEMBERED,
+    redact,
+    remember,
+    remember_login,
+    traceback_of,
+)
 
 CANARY = "Canary/0123456789+abcdef=="
 
@@ -26,6 +36,8 @@ CANARY = "Canary/0123456789+abcdef=="
         "aws_secret_access_key = CANARY",
         "http://user:CANARY@host, http://CANARY:p/q@host, http://u:p@CANARY@host",
         "AKIACANARYCANARY00 and asiacanarycanary00",
+        "<SecretAccessKey>CANARY/+</SecretAccessKey><SessionToken>\n CANARY \n</SessionToken>",
+        "<ns:SessionToken>CANARY",
     ],
 )
 def test_what_looks_like_a_secret_is_hidden(text: str) -> None:
@@ -56,19 +68,47 @@ def test_known_secrets_are_hidden_by_their_value() -> None:
     assert redact("http://minio:9000") == "http://minio:9000"
 
 
+@pytest.mark.parametrize("piece", ["token", "://", "token ", "AKIA", "signature=", "<token"])
+def test_long_texts_are_cut(piece: str) -> None:
+    """A proxy may send megabytes in place of an answer; looking through them all would take hours."""
+    remember(CANARY)
+
+    found = redact(f"it said: {piece * 1_000_000}{CANARY}")
+
+    assert found.startswith("it said: ")
+    assert len(found) <= MOST_CHARACTERS
+
+
 @pytest.mark.parametrize(
-    ("url", "password"),
+    ("url", "secrets"),
     [
-        ("http://user:p/ss:w@h:1", "p/ss:w"),
-        ("user:pw@h", "pw"),
-        ("http://key@h", "key"),
-        ("http://h:1/x", ""),
-        ("", ""),
+        ("http://user:canary/ss:w1@h:1", ["canary/ss:w1", base64.b64encode(b"user:canary/ss:w1").decode()]),
+        ("http://us%65r:canary%40pa%2Fss2@h", ["canary%40pa%2Fss2", "canary@pa/ss2"]),
+        ("http://us%65r:canary%40pa%2Fss3@h", [base64.b64encode(b"user:canary@pa/ss3").decode()]),
+        ("user:canary-pw4@h", ["canary-pw4"]),
+        ("http://canary-key5@h", ["canary-key5", base64.b64encode(b"canary-key5:").decode()]),
     ],
 )
-def test_the_password_in_a_url(url: str, password: str) -> None:
-    """As it stands there, whether it is quoted or not."""
-    assert password_in(url) == password
+def test_the_password_in_a_url(url: str, secrets: list[str]) -> None:
+    """As it stands there, as it is meant, and as the header has it: a proxy may quote any of them."""
+    remember_login(url)
+
+    assert redact(" | ".join(secrets)) == " | ".join([HIDDEN] * len(secrets))
+
+
+def test_what_is_in_use_stays_hidden() -> None:
+    """However many credentials have come and gone since it was first known."""
+    for number in range(2 * MOST_REMEMBERED):
+        remember(CANARY, f"of-an-hour-ago-{number}")
+
+    assert redact(CANARY) == HIDDEN
+
+
+def test_a_url_without_a_login_hides_nothing() -> None:
+    """Neither its host nor its path."""
+    for url in ("http://proxy.example:3128/long-path", "proxy.example", ""):
+        remember_login(url)
+        assert redact(f"it is {url}") == f"it is {url}"
 
 
 def test_a_bug_quotes_our_own_words_only() -> None:
@@ -123,6 +163,31 @@ def test_what_libraries_say_in_a_command_is_one_line() -> None:
     done = subprocess.run([sys.executable, "-c", COMMAND, CANARY], capture_output=True, text=True, check=True)
 
     assert done.stderr == "servesync: botocore.credentials says: Refreshing failed: [hidden]\n"
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://key:CANARY@bucket/prod", "https://b.example/p/1.tar?X-Amz-Signature=CANARY"]
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["publish", "URL", "--model", "m", "--version", "1", "--store", "s3://bucket/prod"],
+        ["manifest", "URL", "--model", "m", "--version", "1"],
+        ["manifest", "s3://bucket/URL", "--store", "s3://bucket/prod"],
+        ["channels", "m", "--store", "URL"],
+        ["channels", "m", "--store", "s3://bucket/prod", "--endpoint-url", "URL"],
+        ["channels", "m", "--store", "s3://bucket/prod", "--endpoint-url", "https://key:CANARY"],
+    ],
+)
+def test_an_argument_that_holds_a_secret(
+    command: list[str], url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A log of a build keeps what a command complains of: a URL with a login, or one that is signed."""
+    assert run_command_line([part.replace("URL", url) for part in command]) != 0
+
+    shown = "".join(capsys.readouterr())
+    assert shown
+    assert "CANARY" not in shown
 
 
 LOGGING = """

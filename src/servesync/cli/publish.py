@@ -31,6 +31,7 @@ from servesync.publishing import (
     manifest_of_object,
     publish_tree,
 )
+from servesync.redaction import redact
 from servesync.settings import Level, Store
 from servesync.store import KeyPattern
 
@@ -106,7 +107,8 @@ def manifest(  # noqa: PLR0913 (each is an option)
     key = archive.removeprefix(f"s3://{where.bucket}/{where.prefix}")
     parsed = KeyPattern(where.key_pattern).parse(key)
     if parsed is None:
-        text = f"{archive!a} is no archive below {where.url} by the key pattern {where.key_pattern!a}"
+        pattern = f"the key pattern {where.key_pattern!a}"
+        text = f"{redact(ascii(archive))} is no archive below {where.url} by {pattern}"
         raise SettingsError(Reason.SETTINGS_INVALID, text)
     request = Request(parsed.model, parsed.version, labels, level, dry_run=dry_run, **at.of_agents())
     with (

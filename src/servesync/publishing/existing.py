@@ -23,6 +23,7 @@ from servesync.publishing.request import (
     make_manifest,
     prove,
 )
+from servesync.redaction import redact
 from servesync.settings import Fetch, Limits, Store
 from servesync.store import About, AlreadyThere, S3Store, S3Writer, manifest_key
 from servesync.unpack import unpack_archive
@@ -42,7 +43,7 @@ def manifest_of_file(path: Path, request: Request) -> Manifest:
     try:
         archive = open_regular(path)
     except (FileNotFoundError, NotRegular) as error:
-        text = f"{path}: {error.strerror}; give an archive, or s3://..."
+        text = f"{redact(str(path))}: {error.strerror}; give an archive, or s3://..."
         raise SettingsError(Reason.SETTINGS_INVALID, text) from None
     with archive:
         size = os.fstat(archive.fileno()).st_size

@@ -31,6 +31,7 @@ from servesync.publishing.request import (
     to_complete,
 )
 from servesync.publishing.taken import shortcomings
+from servesync.redaction import redact
 from servesync.settings import Fetch, Limits, Store
 from servesync.store import MANIFEST_TO_COME, About, AlreadyThere, S3Store, S3Writer, manifest_key
 from servesync.unpack import check_paths
@@ -55,7 +56,8 @@ def publish_tree(root: Path, store: Store, request: Request) -> Published:
     model, version = checked(request)
     stem = stem_of(store, model, version)
     if not root.is_dir():
-        text = f"{root}: no such directory; give the version's directory, which holds saved_model.pb"
+        what = "no such directory; give the version's directory, which holds saved_model.pb"
+        text = f"{redact(str(root))}: {what}"
         raise SettingsError(Reason.SETTINGS_INVALID, text)
     proven = survey(root)
     check_paths({path: stamp is None for path, stamp in proven.items()}, str(version))

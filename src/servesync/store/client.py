@@ -26,7 +26,7 @@ from botocore.utils import get_environ_proxies, parse_timestamp
 
 from servesync import buckets
 from servesync.deadline import Deadline, TookTooLong
-from servesync.redaction import password_in, remember
+from servesync.redaction import remember_login
 from servesync.settings import Fetch, Store
 from servesync.store.bounds import Bounds
 from servesync.store.connections import Connections
@@ -83,7 +83,8 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds, on_request: OnRequest = 
         authority = core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
         proxies = get_environ_proxies(store.endpoint_url or "https://s3.amazonaws.com")
     check_authorities(authority)
-    remember(*map(password_in, proxies.values()))
+    for proxy in proxies.values():
+        remember_login(proxy)
     credentials = obtain(core, bounds.read_seconds)  # after the region is set: a role is assumed there
     http = Connections(
         verify=authority or True,

@@ -27,6 +27,10 @@ from servesync.store.named_files import not_regular
 
 CONFIGURATION: Final = "the AWS configuration"
 PROCESS_GRACE_SECONDS: Final = 2.0
+LAST_SECONDS: Final = 5
+"""Before credentials end: they would not outlast a request."""
+SHORTEST_KEY_ID: Final = 16
+"""Of those that Amazon gives; a shorter one is a name that somebody chose, and may be the bucket's, too."""
 _TOKEN: Final = "AWS_CONTAINER_AUTHORIZATION_TOKEN"  # noqa: S105 (a variable's name)
 _ROLE_TOKEN: Final = "AWS_WEB_IDENTITY_TOKEN_FILE"  # noqa: S105 (as above)
 _URI: Final = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
@@ -127,7 +131,7 @@ class _Chain:
         """Return the first credentials that there are."""
         for provider in self.providers:
             with usable(provider.METHOD):
-                found = _within(self._seconds, provider.load)
+                found = _within(self._seconds, provider.METHOD, provider.load)
             if found is not None:
                 return _Checked(found, self._seconds)
         return None
@@ -149,9 +153,14 @@ class _Checked(botocore.credentials.Credentials):
             CredentialsUnusable: it could not be refreshed, or cannot be sent.
         """
         ask = self._found.get_frozen_credentials
-        is_due = getattr(self._found, "refresh_needed", lambda: False)
+        is_due = getattr(self._found, "refresh_needed", lambda *_: False)
         with usable(self.method):
-            frozen = _within(self._seconds, ask) if is_due() else ask()
+            try:
+                frozen = _within(self._seconds, self.method, ask) if is_due() else ask()
+            except TookTooLong:
+                if self._checked is None or is_due(LAST_SECONDS):
+                    raise
+                frozen = self._checked  # they are renewed long before they end
         if frozen is not self._checked:
             _check(frozen, self.method)
             self._checked = frozen
@@ -173,7 +182,9 @@ def _check(frozen: Any, provider: str) -> None:  # noqa: ANN401 (botocore's type
         "secret key": (frozen.secret_key, flaw_of_secret),
         "session token": (frozen.token, flaw_of),
     }
-    remember(*(value for value, _ in given.values() if isinstance(value, str)))
+    is_name = len(str(frozen.access_key)) < SHORTEST_KEY_ID
+    secret = (frozen.secret_key, frozen.token, None if is_name else frozen.access_key)
+    remember(*(value for value in secret if isinstance(value, str)))
     for name, (value, flaw) in given.items():
         if name == "session token" and value in {None, ""}:
             continue  # then none is sent
@@ -193,13 +204,13 @@ def _check_signer(**about: Any) -> None:  # noqa: ANN401 (botocore's events hand
 # -- bounds ------------------------------------------------------------------------------------------------
 
 
-def _within(seconds: float, ask: Callable[[], _T]) -> _T:
-    return _deadline(seconds).call(ask)
+def _within(seconds: float, provider: str, ask: Callable[[], _T]) -> _T:
+    return _deadline(seconds, provider).call(ask)
 
 
 @cache
-def _deadline(seconds: float) -> Deadline:
-    """Return the one deadline of this length, which counts all calls that were left behind."""
+def _deadline(seconds: float, _provider: str) -> Deadline:
+    """Return the one deadline of a provider, which counts all calls to it that were left behind."""
     return Deadline(seconds + PROCESS_GRACE_SECONDS, "servesync-credentials")
 
 

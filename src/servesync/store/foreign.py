@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from servesync.deadline import TookTooLong
-from servesync.redaction import redact
+from servesync.redaction import is_ours, redact
 
 _MOST_CAUSES: Final = 10
 _QUOTING: Final = (
@@ -28,10 +28,12 @@ def told(error: BaseException) -> str:
     """Return what may be told of an error of a library, in the words of the library where they are safe."""
     match error:
         case TookTooLong() | ResponseParserError():
-            return redact(str(error))
+            # botocore's own of the latter quotes the whole answer, and STS's holds credentials
+            return redact(str(error)) if is_ours(error) else "the answer is no XML, or not the whole of it"
         case ClientError():
             details = error.response.get("Error", {})
-            return redact(f"{details.get('Code', '')}: {redact(str(details.get('Message', '')))}")
+            code, said = (redact(str(details.get(name, ""))) for name in ("Code", "Message"))
+            return f"{code}: {said}"  # joined last: "ExpiredToken: " would hide the word that follows
         case UnicodeError():
             return "what was read is no UTF-8 text"
         case json.JSONDecodeError():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_plus
 
 from servesync import buckets
-from servesync.errors import Stopped, StoreError
+from servesync.errors import Reason, Stopped, StoreError
 from servesync.settings import Store
 from servesync.store.bounds import Bounds
 from servesync.store.client import bucket_of
@@ -34,25 +34,26 @@ def pages(
     deadline = time.monotonic() + bounds.listing_seconds
     tokens: set[str] = set()
     continued: dict[str, Any] = {}
-    empty = 0
+    empty = keys = 0
     for count in range(MAX_PAGES):
         if should_stop():
             raise Stopped
         if count and time.monotonic() > deadline:
-            raise _endless(doing, f"{bounds.listing_seconds:g} seconds and {count} pages")
+            raise _endless(doing, f"{bounds.listing_seconds:g} seconds and {count} pages", keys)
         page = _page(client, store, doing, continued)
         yield page
         token = _next(doing, page)
         if token is None:
             return
+        keys += len(page.get("Contents", ()))
         empty = 0 if page.get("Contents") else empty + 1
         if empty >= MAX_EMPTY_PAGES:
-            raise _endless(doing, f"{empty} pages without a key")
+            raise _endless(doing, f"{empty} pages without a key", 0)
         if token in tokens:
             raise bad_answer(doing, "the listing says that it goes on, but not where")
         tokens.add(token)
         continued = {"ContinuationToken": token}
-    raise _endless(doing, f"{MAX_PAGES} pages")
+    raise _endless(doing, f"{MAX_PAGES} pages", keys)
 
 
 def _page(client: "S3Client", store: Store, doing: str, continued: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -90,5 +91,12 @@ def _next(doing: str, page: Mapping[str, Any]) -> str | None:
     raise bad_answer(doing, "the listing says that it goes on, but not where")
 
 
-def _endless(doing: str, after: str) -> StoreError:
-    return bad_answer(doing, f"the listing does not end after {after}")
+def _endless(doing: str, after: str, keys: int) -> StoreError:
+    what = f"the listing does not end after {after}"
+    if not keys:
+        return bad_answer(doing, what)
+    advice = (
+        "nothing was changed: the store is too slow for so many keys, or its listing has no end: put the "
+        "models below a prefix of their own, and that into store.url"
+    )
+    return StoreError(Reason.STORE_BAD_ANSWER, f"{doing}: {what} with {keys} keys so far: {advice}")

@@ -10,8 +10,9 @@ from servesync.store.keys import ARCHIVE_ENDINGS
 
 _GRAPH: Final = "saved_model.pb"
 _VARIABLES: Final = "variables/"
-_TAR_HEADER_BYTES: Final = 512
-_TAR_MAGIC: Final = slice(257, 262)
+_HEAD_BYTES: Final = 512
+_NO_TEXT: Final = b"\0"
+"""The header of a tar pads its fields with it, whatever its first member is called."""
 _TYPES_OF_PAGES: Final = ("text/html", "application/xhtml", "text/xml", "application/xml")
 
 
@@ -23,9 +24,10 @@ def check_no_page(doing: str, item: StoredObject, offset: int, data: memoryview,
     Raises:
         TransferError: `TRANSFER_BROKEN`, which is tried again.
     """
-    head = bytes(data[:_TAR_HEADER_BYTES])
+    head = bytes(data[:_HEAD_BYTES])
     typed = content_type.lower().startswith(_TYPES_OF_PAGES)
-    if not (_is_page_for(item, head) and (offset == 0 or typed)) or _is_proven(item, data):
+    looks_so = _begins_as_page(item, head) if offset == 0 else typed and _is_page_in_place(item, head)
+    if not looks_so or _NO_TEXT in head or _is_proven(item, data):
         return
     text = (
         "an HTML, XML or JSON page came in its place: something between here and the store answers; if the "
@@ -34,15 +36,15 @@ def check_no_page(doing: str, item: StoredObject, offset: int, data: memoryview,
     raise TransferError(Reason.TRANSFER_BROKEN, f"{doing}: {text}; tried again")
 
 
-def _is_page_for(item: StoredObject, head: bytes) -> bool:
-    if not item.path:
-        if head[_TAR_MAGIC].startswith(b"ustar"):  # whatever its first member is called
-            return False
-        is_archive = item.key.endswith(ARCHIVE_ENDINGS)
-        return is_page(head) or (is_archive and head.lstrip()[:1] in {b"<", b"{"})
-    if item.path == _GRAPH:
-        return is_page(head) or head.lstrip()[:1] in {b"<", b"{"}
-    return item.path.startswith(_VARIABLES) and is_page(head)
+def _begins_as_page(item: StoredObject, head: bytes) -> bool:
+    """Tell whether an object that begins so is a page; no archive and no graph begins with these two."""
+    is_binary = item.path == _GRAPH or (not item.path and item.key.endswith(ARCHIVE_ENDINGS))
+    return _is_page_in_place(item, head) or (is_binary and head.lstrip()[:1] in {b"<", b"{"})
+
+
+def _is_page_in_place(item: StoredObject, head: bytes) -> bool:
+    """Tell whether bytes begin as a page does, in an object that is no asset; one byte says nothing."""
+    return is_page(head) and (item.path in {"", _GRAPH} or item.path.startswith(_VARIABLES))
 
 
 def _is_proven(item: StoredObject, data: memoryview) -> bool:
