@@ -50,7 +50,7 @@ NEEDED_HEADERS: Final = frozenset(
         "x-goog-stored-content-encoding",
     }
 )
-_DOUBTFUL: Final = re.compile(
+_SUSPECT: Final = re.compile(
     rb"<(Size|LastModified)\s*/>|<Size>(?![0-9]{1,19}</Size>)[^<]*</Size>|<LastModified>"
     rb"(?![0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{5,20}Z</LastModified>)(?P<time>[^<]*)</LastModified>"
 )
@@ -123,13 +123,13 @@ def _timestamp(text: str) -> datetime:
         return parse_timestamp(text)
 
 
-def _only_times(doubtful: re.Match[bytes]) -> bytes:
+def _only_times(suspect: re.Match[bytes]) -> bytes:
     """Return a time as it is, and nothing for what is none: botocore would give up the whole page."""
     try:
-        _timestamp((doubtful["time"] or b"").decode())
+        _timestamp((suspect["time"] or b"").decode())
     except (ValueError, OverflowError, RuntimeError):
         return b""
-    return doubtful[0]
+    return suspect[0]
 
 
 def _config(store: Store, attempts: int) -> Config:
@@ -175,7 +175,7 @@ def _sender(http: Connections, bounds: Bounds, on_request: OnRequest) -> Callabl
             answer.raw.close()
         if event_name.endswith(".ListObjectsV2") and answer.status_code < 300:  # noqa: PLR2004 (success)
             _check_is_listing(body)
-            body = _DOUBTFUL.sub(_only_times, body)
+            body = _SUSPECT.sub(_only_times, body)
         headers: Any = answer.headers
         return AWSResponse(request.url, answer.status_code, headers, _Body(body))
 

@@ -1,7 +1,7 @@
 """Listings of stores that are S3 in all but a few things: odd entries, no end, and an older version."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
@@ -10,42 +10,11 @@ import pytest
 
 from big_models import first_of
 from faulty_proxy import Exchange, Fault, FaultyProxy, s3_error, says
-from fixtures_store import Bucket, new_bucket
-from odd_store import BODY, ONCE, M, failure, first_object, only, settings_of
-from servesync.demo.seaweed import Seaweed
+from fixtures_store import Bucket
+from odd_store import ONCE, M, failure, first_object, only, settings_of
 from servesync.errors import Reason, ReleaseRefused, Stopped, StoreError
 from servesync.settings import Fetch, Limits
 from servesync.store import S3Store
-
-
-@pytest.fixture(scope="module")
-def module_bucket(seaweed: Seaweed) -> Bucket:
-    """One bucket for all tests of this module."""
-    return new_bucket(seaweed)
-
-
-@pytest.fixture
-def bucket(module_bucket: Bucket, credentials_set: None) -> Bucket:
-    """A bucket that holds one archive."""
-    module_bucket.empty()
-    module_bucket.put("prod/m/1.tar", BODY)
-    return module_bucket
-
-
-@pytest.fixture
-def proxy(bucket: Bucket) -> Iterator[FaultyProxy]:
-    """A proxy before the bucket."""
-    with FaultyProxy(bucket.server.port) as running:
-        yield running
-
-
-@pytest.fixture
-def store(bucket: Bucket, proxy: FaultyProxy) -> Iterator[S3Store]:
-    """The agent's store, behind the proxy."""
-    made = S3Store(settings_of(bucket, proxy.endpoint_url), Fetch(), Limits(), ONCE)
-    yield made
-    made.close()
-
 
 # -- entries without what they need ------------------------------------------------------------------------
 
