@@ -120,6 +120,7 @@ class Reason(StrEnum):
     MEMORY_SHORT = "memory_short"
 
     ADMIN_UNAVAILABLE = "admin_unavailable"
+    THREADS_EXHAUSTED = "threads_exhausted"
     STOPPED = "stopped"
     INTERNAL_ERROR = "internal_error"
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from fixtures_models import KINDS
-from servesync.daemon.prove import prove
+from servesync.agent.prove import prove
 from servesync.errors import CheckFailed, Reason, ReleaseRefused, SettingsError, Stopped
 from servesync.settings import GIB, MIB, LoadLimits, Signature, TensorSpec
 from servesync.verify import Expectations, LoadReport, load_model, read_signatures

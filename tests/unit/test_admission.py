@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from servesync.agent.admission import Admission
+from servesync.agent.manifests import ManifestReader
+from servesync.agent.weights import Weights
 from servesync.confirm import ServerFootprint
-from servesync.daemon.admission import Admission
-from servesync.daemon.manifests import ManifestReader
-from servesync.daemon.weights import Weights
 from servesync.install import Proven, Shelf, Workspace, hash_tree
 from servesync.plan.facts import Facts, Latest, Served, Server, ServerPolicy, ServerState
 from servesync.plan.memory import Way

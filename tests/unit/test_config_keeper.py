@@ -11,9 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from servesync import disk
+from servesync.agent.memory import Repeats
+from servesync.agent.models_config import ConfigKeeper, ConfigWriter, labels_of, told
 from servesync.confirm import models_config
-from servesync.daemon.memory import Repeats
-from servesync.daemon.models_config import ConfigKeeper, ConfigWriter, labels_of, told
 from servesync.demo.standin.config import ModelConfig, parse_config
 from servesync.errors import Reason, ServerDown, ServerError
 from servesync.install import Workspace

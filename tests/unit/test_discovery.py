@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from servesync.daemon.build import build_agent, build_observer
-from servesync.daemon.observe import MOST_MODELS
+from servesync.agent.build import build_agent, build_observer
+from servesync.agent.observe import MOST_MODELS
 from servesync.errors import Reason
 from servesync.install import Lock, Workspace
 from servesync.plan.versions import Layout, Model, Release, StoredObject, Version

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from servesync import disk
+from servesync.agent.prove import prove
 from servesync.confirm import models_config
-from servesync.daemon.prove import prove
 from servesync.doctor.lock import examine_lock
 from servesync.errors import SettingsError
 from servesync.files import NotRegular, open_regular, read_regular

@@ -1,6 +1,6 @@
 """What the agent remembers between looks, in made-up time."""
 
-from servesync.daemon.memory import Attempts, Repeats, ServerMemory
+from servesync.agent.memory import Attempts, Repeats, ServerMemory
 from servesync.errors import Reason, StoreError, TransferError
 from servesync.plan.facts import Served, ServerState
 from servesync.plan.versions import Model, Version

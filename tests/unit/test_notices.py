@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from servesync import channel, disk
+from servesync.agent.channels import Moved, Notices, Withdrawn
 from servesync.channel import Entry, Withdrawal
-from servesync.daemon.channels import Moved, Notices, Withdrawn
 from servesync.errors import Reason
 from servesync.install import Position, Positions, Refusals, Workspace
 from servesync.plan.versions import Layout, Model, Release, StoredObject, Version

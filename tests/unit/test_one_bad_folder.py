@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from servesync.daemon.build import build_agent, build_observer
-from servesync.daemon.scrub import Scrubber
-from servesync.daemon.space import Needed, Space
+from servesync.agent.build import build_agent, build_observer
+from servesync.agent.scrub import Scrubber
+from servesync.agent.space import Needed, Space
 from servesync.errors import DiskError, Reason
 from servesync.install import Lock, Proven, Reserve, Shelf, Workspace, hash_tree
 from servesync.plan.versions import Layout, Model, ProvenBy, Release, StoredObject, Version

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from servesync import disk
-from servesync.daemon.build import build_observer
+from servesync.agent.build import build_observer
 from servesync.errors import DiskError, Reason
 from servesync.install import Proven, Reserve, Shelf, Workspace, hash_tree
 from servesync.plan.facts import Condition

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
-from servesync.daemon.scrub import due
+from servesync.agent.scrub import due
 from servesync.install import Record
 from servesync.plan.versions import Model, Version
 from servesync.settings import Scrub

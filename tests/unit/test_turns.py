@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from servesync.daemon.turns import Turns
+from servesync.agent.turns import Turns
 from servesync.errors import Reason
 from servesync.plan.facts import (
     Action,

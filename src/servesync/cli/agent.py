@@ -6,13 +6,13 @@ from typing import Annotated, Final
 
 import typer
 
+from servesync.agent.build import build_observer
+from servesync.agent.once import NOT_IN_PLACE, complain, sync_once
+from servesync.agent.process import run_daemon
+from servesync.agent.prove import prove
+from servesync.agent.retry import retry as lift_refusal
 from servesync.cli import show
 from servesync.cli.terminal import console
-from servesync.daemon.build import build_observer
-from servesync.daemon.once import NOT_IN_PLACE, complain, sync_once
-from servesync.daemon.process import run_daemon
-from servesync.daemon.prove import prove
-from servesync.daemon.retry import retry as lift_refusal
 from servesync.logs import Event, configure, get_logger
 from servesync.settings import Level, Settings
 from servesync.settings_file import environment_overrides, load_settings, service_variables

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from servesync.daemon.admission import MemoryView
-from servesync.daemon.models_config import Draft
-from servesync.daemon.observe import ModelView, Observation
+from servesync.agent.admission import MemoryView
+from servesync.agent.models_config import Draft
+from servesync.agent.observe import ModelView, Observation
 from servesync.errors import Reason, SyncError
 from servesync.plan.facts import Follow, Role
 

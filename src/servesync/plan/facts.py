@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 from servesync.errors import Reason
 from servesync.plan.memory import Shortage
@@ -169,10 +170,30 @@ class Facts:
     memory: Shortage | None = None
 
 
+class Kind(StrEnum):
+    """What an action does; the word in `servesync plan --json`, in metrics and in the log."""
+
+    RESTORE = "restore"
+    INSTALL = "install"
+    REPAIR = "repair"
+    CONFIRM = "confirm"
+    QUARANTINE = "quarantine"
+    RETRY = "retry"
+    PRUNE = "prune"
+    WAIT = "wait"
+    FETCH = "fetch"
+    CANCEL = "cancel"
+    SET_ASIDE = "set_aside"
+    DROP = "drop"
+    KEEP = "keep"
+    FORGET = "forget"
+
+
 @dataclass(frozen=True, slots=True)
 class Restore:
     """Put a version of the reserve back on the shelf: a rename, without the store."""
 
+    kind: ClassVar[Kind] = Kind.RESTORE
     version: Version
     because: str
 
@@ -181,6 +202,7 @@ class Restore:
 class Install:
     """Fetch, prove and shelve a version."""
 
+    kind: ClassVar[Kind] = Kind.INSTALL
     version: Version
     because: str
 
@@ -189,6 +211,7 @@ class Install:
 class Repair:
     """Fetch and prove a version anew and swap it with the damaged one, whose name never disappears."""
 
+    kind: ClassVar[Kind] = Kind.REPAIR
     version: Version
     because: str
 
@@ -197,6 +220,7 @@ class Repair:
 class Confirm:
     """Record that the server serves a version."""
 
+    kind: ClassVar[Kind] = Kind.CONFIRM
     version: Version
     because: str
 
@@ -205,6 +229,7 @@ class Confirm:
 class Quarantine:
     """Take a version that the server refused off the shelf and remember its identity."""
 
+    kind: ClassVar[Kind] = Kind.QUARANTINE
     version: Version
     because: str
     reason: Reason
@@ -214,16 +239,24 @@ class Quarantine:
 class Retry:
     """Take a version off the shelf until the server has seen it gone: back there, it is tried anew."""
 
+    kind: ClassVar[Kind] = Kind.RETRY
     version: Version
     because: str
 
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """Take a version off the shelf that policy no longer wants."""
+    """Take a version off the shelf that policy no longer wants.
 
+    `to_reserve`: it is good and stays unpacked beside the shelf, if its record can be read. `retired_for`:
+    the version that it makes room for in the server's memory (`memory.when_short: retire_first`).
+    """
+
+    kind: ClassVar[Kind] = Kind.PRUNE
     version: Version
     because: str
+    to_reserve: bool = False
+    retired_for: Version | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,12 +266,72 @@ class Wait:
     `overdue`: it has had all the time that it was given, so nothing else is held up by it any more.
     """
 
+    kind: ClassVar[Kind] = Kind.WAIT
     version: Version
     because: str
     overdue: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Start a transfer: fetch a version into staging, unpack it and prove it there."""
+
+    kind: ClassVar[Kind] = Kind.FETCH
+    version: Version
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End a transfer that nobody wants any more, or give its proven version up; its staging is given back."""
+
+    kind: ClassVar[Kind] = Kind.CANCEL
+    version: Version
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """Move a proven version from staging into the reserve: the server's memory has no room for it yet."""
+
+    kind: ClassVar[Kind] = Kind.SET_ASIDE
+    version: Version
+    because: str
+    short: Shortage
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Remove a version from the reserve."""
+
+    kind: ClassVar[Kind] = Kind.DROP
+    version: Version
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Let a version of the reserve that was to be tried again stay there as one that left by policy."""
+
+    kind: ClassVar[Kind] = Kind.KEEP
+    version: Version
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Remove the record of a version that is no longer on the shelf."""
+
+    kind: ClassVar[Kind] = Kind.FORGET
+    version: Version
+    because: str
+
+
 Action = Restore | Install | Repair | Confirm | Quarantine | Retry | Prune | Wait
+"""What one model's plan may ask for; `Install` and `Repair` there mean: bring this version."""
+
+FleetAction = Action | Fetch | Cancel | SetAside | Drop | Keep | Forget
+"""What the plan over all models may ask for; `Install` and `Repair` there: put a proven version in place."""
 
 
 class Role(StrEnum):

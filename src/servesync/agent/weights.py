@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from servesync.daemon.manifests import ManifestReader
+from servesync.agent.manifests import ManifestReader
 from servesync.errors import Stopped, SyncError
 from servesync.install import Record, Reserve, Shelf, Workspace
 from servesync.install.content import walk

@@ -4,18 +4,18 @@ import sys
 from collections.abc import Callable
 
 from servesync.admin import Board
+from servesync.agent.admission import Admission
+from servesync.agent.agent import Agent
+from servesync.agent.bring import Bringer
+from servesync.agent.executor import Executor
+from servesync.agent.manifests import ManifestReader
+from servesync.agent.memory import Repeats
+from servesync.agent.models_config import ConfigKeeper
+from servesync.agent.observe import Observer
+from servesync.agent.progress import Reporter, for_stream
+from servesync.agent.scrub import Scrubber
+from servesync.agent.weights import Weights
 from servesync.confirm import ModelServer, ServerFootprint
-from servesync.daemon.admission import Admission
-from servesync.daemon.agent import Agent
-from servesync.daemon.bring import Bringer
-from servesync.daemon.executor import Executor
-from servesync.daemon.manifests import ManifestReader
-from servesync.daemon.memory import Repeats
-from servesync.daemon.models_config import ConfigKeeper
-from servesync.daemon.observe import Observer
-from servesync.daemon.progress import Reporter, for_stream
-from servesync.daemon.scrub import Scrubber
-from servesync.daemon.weights import Weights
 from servesync.errors import Stopped
 from servesync.install import Lock, Workspace
 from servesync.settings import Settings

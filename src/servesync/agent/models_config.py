@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from servesync import disk
+from servesync.agent.memory import Repeats
 from servesync.confirm import models_config
 from servesync.confirm.models_config import Entry, Found, ModelsConfig
-from servesync.daemon.memory import Repeats
 from servesync.errors import ConfigFileError, Reason, ServerDown, ServerError
 from servesync.install import Workspace
 from servesync.logs import Event, get_logger

@@ -11,8 +11,8 @@ from typing import Final
 
 from servesync import __version__, disk, signals
 from servesync.admin import Board
-from servesync.daemon.loop import Loop
-from servesync.daemon.triggers import Wake
+from servesync.agent.loop import Loop
+from servesync.agent.triggers import Wake
 from servesync.install import Lock, Workspace
 from servesync.logs import Event, drain, get_logger, set_listener
 from servesync.settings import Settings
@@ -46,7 +46,7 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
         LockHeld: another agent has the models directory.
         SyncError: the agent could not start, or lost its lock.
     """
-    from servesync.daemon.listener import Listener  # noqa: PLC0415 (the web server is for this command only)
+    from servesync.agent.listener import Listener  # noqa: PLC0415 (the web server is for this command only)
 
     signals.block()
     started = time.monotonic()

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from servesync.daemon.agent import Agent, Outcome
-from servesync.daemon.build import build_agent
-from servesync.daemon.triggers import Triggers, Wake, longest_wait
+from servesync.agent.agent import Agent, Outcome
+from servesync.agent.build import build_agent
+from servesync.agent.triggers import Triggers, Wake, longest_wait
 from servesync.errors import LockHeld, Reason, SettingsError, Stopped, SyncError, bug
 from servesync.install import Lock
 from servesync.logs import Event, configure, get_logger
@@ -17,7 +17,7 @@ from servesync.settings import Settings
 from servesync.settings_file import load_settings
 
 if TYPE_CHECKING:
-    from servesync.daemon.listener import Listener
+    from servesync.agent.listener import Listener
 
 Result = TypeVar("Result")
 FIRST_WAIT_SECONDS: Final = 0.25

@@ -10,10 +10,10 @@ from typing import Final
 
 from servesync import manifest
 from servesync.admin import Counting, Stage
-from servesync.daemon.manifests import ManifestReader
-from servesync.daemon.observe import Observer
-from servesync.daemon.progress import Report, Reporter
-from servesync.daemon.space import Needed, Space, needed_by
+from servesync.agent.manifests import ManifestReader
+from servesync.agent.observe import Observer
+from servesync.agent.progress import Report, Reporter
+from servesync.agent.space import Needed, Space, needed_by
 from servesync.errors import CheckFailed, Reason, ReleaseRefused
 from servesync.fetch import stream
 from servesync.install import prove_staged

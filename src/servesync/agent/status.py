@@ -15,7 +15,7 @@ from servesync.admin import (
     Trouble,
     VersionStatus,
 )
-from servesync.daemon.observe import ModelView, Observation, Observer
+from servesync.agent.observe import ModelView, Observation, Observer
 from servesync.errors import Reason, SyncError
 from servesync.install import Record
 from servesync.plan.facts import Condition, Role

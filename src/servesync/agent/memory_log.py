@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from servesync.daemon.admission import MemoryView
+from servesync.agent.admission import MemoryView
 from servesync.errors import Reason
 from servesync.logs import Event, get_logger
 from servesync.plan.memory import Shortage, Way

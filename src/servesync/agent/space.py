@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from servesync import disk
-from servesync.daemon.observe import Observer
+from servesync.agent.observe import Observer
 from servesync.errors import DiskError, Reason, ReleaseRefused
 from servesync.install import Record, Reserve
 from servesync.logs import Event, get_logger

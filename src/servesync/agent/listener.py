@@ -10,8 +10,8 @@ from starlette.types import ASGIApp
 from servesync.admin import Board
 from servesync.admin.app import Parts, build_app
 from servesync.admin.serving import Running, bind
+from servesync.agent.memory import Repeats
 from servesync.confirm import ModelServer
-from servesync.daemon.memory import Repeats
 from servesync.errors import Reason, ServerError, bug
 from servesync.logs import Event, get_logger, lines_dropped
 from servesync.plan.facts import Served

@@ -10,11 +10,11 @@ from typing import Final
 
 from servesync import __version__, disk
 from servesync.admin import Board, Stage
+from servesync.agent.admission import Admission, MemoryView
+from servesync.agent.channels import Notices
+from servesync.agent.memory import Attempts, ServerMemory
+from servesync.agent.models_config import ConfigKeeper, Draft, labels_of, told
 from servesync.confirm import ModelServer
-from servesync.daemon.admission import Admission, MemoryView
-from servesync.daemon.channels import Notices
-from servesync.daemon.memory import Attempts, ServerMemory
-from servesync.daemon.models_config import ConfigKeeper, Draft, labels_of, told
 from servesync.errors import Reason, ServerDown, ServerError, Stopped, StoreError, SyncError, bug
 from servesync.fetch import read_whole
 from servesync.install import DamageSeen, Inventory, Record, Refusals, Reserve, Shelf, Workspace, awaited_back

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
-from servesync.daemon.agent import Agent, Outcome
-from servesync.daemon.build import build_agent
-from servesync.daemon.process import GRACE_SECONDS, LOOK_SECONDS, claimed
+from servesync.agent.agent import Agent, Outcome
+from servesync.agent.build import build_agent
+from servesync.agent.process import GRACE_SECONDS, LOOK_SECONDS, claimed
 from servesync.errors import Stopped
 from servesync.logs import Event, drain, get_logger
 from servesync.plan.facts import ModelPlan

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from servesync import disk
-from servesync.daemon.channels import Moved, Withdrawn
-from servesync.daemon.executor import Executor
-from servesync.daemon.memory import Repeats
-from servesync.daemon.memory_log import MemoryLog
-from servesync.daemon.models_config import ConfigWriter
-from servesync.daemon.observe import MOST_MODELS, ModelView, Observation, Observer
-from servesync.daemon.scrub import Scrubber
-from servesync.daemon.status import snapshot_of
-from servesync.daemon.turns import Turns, retires
+from servesync.agent.channels import Moved, Withdrawn
+from servesync.agent.executor import Executor
+from servesync.agent.memory import Repeats
+from servesync.agent.memory_log import MemoryLog
+from servesync.agent.models_config import ConfigWriter
+from servesync.agent.observe import MOST_MODELS, ModelView, Observation, Observer
+from servesync.agent.scrub import Scrubber
+from servesync.agent.status import snapshot_of
+from servesync.agent.turns import Turns, retires
 from servesync.errors import Reason, ServerError, StoreError, SyncError, TransferError, bug
 from servesync.install import Lock, Reserve, Shelf
 from servesync.logs import Event, get_logger

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from servesync.agent.leaving import IN_MEMORY, Leaving
+from servesync.agent.weights import Key, Weights
 from servesync.confirm import ServerFootprint, find_budget
-from servesync.daemon.leaving import IN_MEMORY, Leaving
-from servesync.daemon.weights import Key, Weights
 from servesync.errors import Reason, Stopped
 from servesync.plan.facts import (
     Facts,

@@ -10,9 +10,9 @@ from structlog.contextvars import bound_contextvars
 
 from servesync import disk
 from servesync.admin import Stage
-from servesync.daemon.bring import Bringer, Staged
-from servesync.daemon.memory import Repeats
-from servesync.daemon.observe import ModelView, Observer
+from servesync.agent.bring import Bringer, Staged
+from servesync.agent.memory import Repeats
+from servesync.agent.observe import ModelView, Observer
 from servesync.errors import DiskError, Reason, ReleaseRefused, Stopped, SyncError, bug
 from servesync.install import Proven, Record, Reserve, Shelf
 from servesync.logs import Event, get_logger
