@@ -12,13 +12,14 @@ from servesync.agent.memory import Repeats
 from servesync.agent.memory_log import MemoryLog
 from servesync.agent.models_config import ConfigWriter
 from servesync.agent.observe import MOST_MODELS, ModelView, Observation, Observer
+from servesync.agent.poll_summary import PollSummary
 from servesync.agent.scrub import Scrubber
 from servesync.agent.status import snapshot_of
 from servesync.agent.turns import Turns, retires
 from servesync.errors import Reason, ServerError, StoreError, SyncError, TransferError, bug
 from servesync.install import Lock, Reserve, Shelf
 from servesync.logs import Event, get_logger
-from servesync.plan.facts import Action, Condition, Install, ModelPlan, Repair, Restore, Role, Verdict, Wait
+from servesync.plan.facts import Action, Condition, Install, ModelPlan, Repair, Restore, Role, Wait
 from servesync.plan.versions import Model, Version
 from servesync.settings import EVERY_MODEL
 
@@ -59,7 +60,8 @@ class Agent:
         self._last_brought: dict[Model, float] = {}
         self._known_strange: dict[Model, tuple[object, ...]] = {}
         self._unreadable: dict[Model, frozenset[str]] = {}
-        self._last_summary: object = None
+        self._poll_summary = PollSummary()
+        self._store_failed = False
         self._last_trouble: dict[str, object] = {}
         self._said: set[object] = set()
         self._prepared: set[Model] = set()
@@ -286,18 +288,15 @@ class Agent:
             self._report_store(model, view)
         self._report_ignored(self.observer.ignored_models)
         self._memory_log.report(seen.memory)
-        summary = {
-            model: {str(version): verdict.role.value for version, verdict in _of_interest(view)}
-            for model, view in seen.models.items()
-        }
-        offered = {model: len(view.offered) for model, view in seen.models.items()}
-        facts = (summary, offered, seen.store_error is None)
-        news = asked_store and facts != self._last_summary
-        say = get_logger().info if news else get_logger().debug
-        if seen.store_error is None:
-            say(Event.POLL_FINISHED, models=summary, in_store=offered, **_listing_facts(seen))
+        if asked_store and seen.store_error is None:
+            changes = self._poll_summary.changes(
+                {model: _of_interest(view) for model, view in seen.models.items()},
+                {model: len(view.offered) for model, view in seen.models.items()},
+            )
+            say = get_logger().info if changes or self._store_failed else get_logger().debug
+            say(Event.POLL_FINISHED, **changes, **_listing_facts(seen))
         if asked_store:
-            self._last_summary = facts
+            self._store_failed = seen.store_error is not None
 
     def _report_notices(self) -> None:
         """Say where channels have moved to, what was withdrawn, and what of that could not be understood."""
@@ -438,10 +437,9 @@ class Agent:
             )
 
 
-def _of_interest(view: ModelView) -> Iterator[tuple[Version, Verdict]]:
-    for version, verdict in view.plan.verdicts.items():
-        if verdict.role is not Role.NOT_WANTED:
-            yield version, verdict
+def _of_interest(view: ModelView) -> dict[Version, Role]:
+    roles = {version: verdict.role for version, verdict in view.plan.verdicts.items()}
+    return {version: role for version, role in roles.items() if role is not Role.NOT_WANTED}
 
 
 def _listing_facts(seen: Observation) -> dict[str, int]:
