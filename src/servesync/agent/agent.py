@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from servesync import disk
+from servesync.admin import HeldVersion
 from servesync.agent import announce, asking, polling, tidying
 from servesync.agent.context import AgentContext
 from servesync.agent.discovery import discover
@@ -14,13 +15,17 @@ from servesync.agent.models_config import ConfigWriter, Draft
 from servesync.agent.report import report
 from servesync.agent.scrub import begin_scrubbing, take_in_scrubbed
 from servesync.agent.seen import Seen
-from servesync.agent.snapshot import ModelSnapshot, refusals_of, take_snapshot
+from servesync.agent.snapshot import ModelSnapshot, Snapshot, refusals_of, take_snapshot
 from servesync.agent.status import status_of
 from servesync.agent.transfer_jobs import give_up_all, take_in
 from servesync.errors import DiskError, Reason
 from servesync.install import Lock
 from servesync.plan.facts import ModelPlan, Wait
 from servesync.plan.fleet import plan_fleet
+from servesync.plan.fleet_facts import FleetPlan
+from servesync.plan.load_gate import after_step
+from servesync.plan.newest import held_newest
+from servesync.plan.memory import Shortage
 from servesync.plan.versions import Model
 from servesync.settings import EVERY_MODEL
 
@@ -219,8 +224,29 @@ class Agent:
         context.last_memory = snapshot.fleet.memory
         error = asking.server_error(context)
         store = context.state.store
-        self._seen = Seen(snapshot, plan, store.listing, store.error, error, self._draft(snapshot.models))
+        self._seen = Seen(
+            snapshot=snapshot,
+            plan=plan,
+            listing=store.listing,
+            store_error=store.error,
+            server_error=error,
+            config=self._draft(snapshot.models),
+            held=self._held(snapshot, plan),
+        )
         return self._seen
+
+    def _held(self, snapshot: Snapshot, plan: FleetPlan) -> dict[Model, HeldVersion]:
+        """Return of each model the newest version, where something keeps it away."""
+        watch, now = self.context.state.held, self.context.now()
+        short: dict[Model, list[Shortage]] = {}
+        for model, shortage in plan.shortages:
+            short.setdefault(model, []).append(shortage)
+        watch.keep(frozenset(snapshot.models))
+        found = {
+            model: watch.saw(model, held_newest(plan.models[model], item.facts, short.get(model, ())), now)
+            for model, item in snapshot.models.items()
+        }
+        return {model: held for model, held in found.items() if held is not None}
 
     def _draft(self, models: Mapping[Model, ModelSnapshot]) -> Draft | None:
         """Return what `serving.config_file` is to say, after what was seen."""
@@ -238,17 +264,15 @@ class Agent:
         for found in seen.snapshot.models.values():
             self._settle(found)
         effects = Effects(context, seen.snapshot.models, seen.plan)
+        state.gate = seen.plan.gate
         for step in seen.plan.steps:
-            acted |= effects.carry_out(step)
+            done = effects.carry_out(step)
+            acted |= done
+            found = seen.snapshot.models.get(step.model)
+            if found is not None:
+                state.gate = after_step(state.gate, step, found.facts, context.now(), done=done)
         if acted:
             state.trash_is_due = True
-        if state.gate.loading - seen.plan.loading:
-            state.gate.ended_at = context.now()
-        state.gate.loading = seen.plan.loading
-        patience = context.settings.serving.load_timeout_seconds
-        state.gate.retired_at = {
-            model: at for model, at in state.gate.retired_at.items() if context.now() - at < patience
-        }
         polling.look_once_more(context)
         return acted
 

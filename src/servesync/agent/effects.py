@@ -160,7 +160,6 @@ class Effects:
         found = self._models[step.model]
         announce.arrived(context, key, found.offered.get(step.action.version))
         context.state.watch.installed(key)
-        context.state.gate.retired_at.pop(step.model, None)
         announce.installed(key, record, step.action.because, seconds, again=again)
 
     def _said_now(self, found: ModelSnapshot, version: Version, *, replaces: bool = False) -> str:
@@ -188,6 +187,8 @@ class Effects:
         context, key = self._context, (step.model, action.version)
         began = context.now()
         self._note_memory(key)
+        if action.instead_of is not None:
+            context.reserve(step.model).note_swing(action.instead_of, action.swing_bytes)
         record = actions.restore(
             context.shelf(step.model),
             context.reserve(step.model),
@@ -268,10 +269,9 @@ class Effects:
             context.utc(),
             to_reserve=action.to_reserve,
             retired_for=action.retired_for,
+            need_bytes=action.need_bytes,
         )
         self._left(key)
-        if action.retired_for is not None:
-            context.state.gate.retired_at.setdefault(step.model, context.now())
         announce.pruned(key, action.because, kept_in_reserve=kept)
 
     @property

@@ -6,12 +6,13 @@ Store and server are seen as they last answered. Nothing is changed anywhere.
 import hashlib
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Final
 
 from servesync import __version__, disk
 from servesync.agent.context import AgentContext, isolate
 from servesync.agent.models_config import labels_of, told
+from servesync.agent.state import TransferUnderWay
 from servesync.agent.weights import OfferedWeights
 from servesync.confirm import find_budget
 from servesync.errors import Reason, ServerError, SyncError
@@ -32,7 +33,6 @@ from servesync.plan.facts import (
 from servesync.plan.fleet_facts import (
     FleetFacts,
     Key,
-    LoadGate,
     MemoryFacts,
     Reserved,
     Transfer,
@@ -196,6 +196,11 @@ class _ModelReader:
             server=self._server(versions),
             labels=labels,
             labelled=context.config.labelled(model, labels) if context.config else frozenset(),
+            retired={
+                version: Version(record.retired_for)
+                for version, record in reserve.items()
+                if record.retired_for is not None
+            },
         )
         unreadable = (
             *inventory.unreadable.values(),
@@ -406,7 +411,6 @@ def _fleet(
     now: float,
 ) -> FleetFacts:
     state, settings = context.state, context.settings
-    gate = state.gate
     return FleetFacts(
         now=now,
         models={model: found.facts for model, found in models.items()},
@@ -416,11 +420,10 @@ def _fleet(
             for model, found in models.items()
         },
         memory=memory,
-        gate=LoadGate(
+        gate=replace(
+            state.gate,
             pause_seconds=settings.serving.pause_between_loads_seconds,
             patience_seconds=settings.serving.load_timeout_seconds,
-            ended_at=gate.ended_at,
-            retired_at=dict(gate.retired_at),
         ),
         transfers=tuple(_transfers(context, now)),
         most_transfers=settings.fetch.transfers,
@@ -433,13 +436,14 @@ def _fleet(
         },
         reserve_keep=settings.reserve.keep,
         orphaned={model: frozenset(found.inventory.orphaned) for model, found in models.items()},
+        unreadable={model: found.inventory.blocking for model, found in models.items()},
     )
 
 
 def _reserved(record: Record) -> Reserved:
     at = (record.reserved_at or record.at).timestamp()
     retired_for = None if record.retired_for is None else Version(record.retired_for)
-    return Reserved(at, record.returning, retired_for)
+    return Reserved(at, record.returning, retired_for, record.need_bytes, record.swing_bytes)
 
 
 def _paused(
@@ -461,12 +465,17 @@ def _transfers(context: AgentContext, now: float) -> list[Transfer]:
             model=model,
             version=version,
             offer=item.release.offer,
-            state=TransferState.READY if _is_ready(context, item.ready_at, now) else TransferState.RUNNING,
+            state=_state_of(context, item, now),
             weight=item.staged.weight if item.staged else None,
         )
         for (model, version), item in context.state.transfers.items()
-        if not item.is_cancelled
     ]
+
+
+def _state_of(context: AgentContext, item: TransferUnderWay, now: float) -> TransferState:
+    if item.is_cancelled:
+        return TransferState.ENDING
+    return TransferState.READY if _is_ready(context, item.ready_at, now) else TransferState.RUNNING
 
 
 def _is_ready(context: AgentContext, ready_at: float | None, now: float) -> bool:

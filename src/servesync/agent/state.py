@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from servesync.agent.attempts import Attempts
 from servesync.agent.channels import Notices
 from servesync.agent.documents import Documents
+from servesync.agent.held_watch import HeldWatch
 from servesync.agent.jobs import JobKind, RoomWanted, Running
 from servesync.agent.poll_summary import PollSummary
 from servesync.agent.repeats import Repeats
@@ -18,7 +19,7 @@ from servesync.agent.weights import Weights
 from servesync.errors import ServerError, StoreError, SyncError
 from servesync.install import Checked, Workspace
 from servesync.plan.facts import Served
-from servesync.plan.fleet_facts import Key
+from servesync.plan.fleet_facts import Key, LoadGate
 from servesync.plan.unloading import Unloading
 from servesync.plan.versions import Model, Release, Stamp, Version
 from servesync.settings import ModelSettings, Settings
@@ -85,15 +86,6 @@ class ServerView:
 
 
 @dataclass
-class GateView:
-    """When the server was last seen to end a load, and who has made room for a successor."""
-
-    loading: frozenset[Model] = frozenset()
-    ended_at: float | None = None
-    retired_at: dict[Model, float] = field(default_factory=dict)
-
-
-@dataclass
 class Announced:
     """What the log has said already."""
 
@@ -123,7 +115,8 @@ class AgentState:
     repeats: Repeats = field(default_factory=Repeats)
     store: StoreView = field(default_factory=StoreView)
     server: ServerView = field(default_factory=ServerView)
-    gate: GateView = field(default_factory=GateView)
+    gate: LoadGate = field(default_factory=LoadGate)
+    held: HeldWatch = field(default_factory=HeldWatch)
     announced: Announced = field(default_factory=Announced)
     models: dict[Model, ModelSettings] = field(default_factory=dict)
     ignored_models: int = 0
@@ -133,7 +126,8 @@ class AgentState:
     checked: dict[Model, Checked] = field(default_factory=dict)
     memory_before: dict[Key, int] = field(default_factory=dict)
     """What the server held before a version came that it is loading now."""
-    notice_error: SyncError | None = None
+    settings_error: SyncError | None = None
+    """Why the settings on the disk are not in force."""
     last_weights: dict[Key, int] = field(default_factory=dict)
     scrub_not_before: float = 0.0
     trash_is_due: bool = True

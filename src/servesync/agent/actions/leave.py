@@ -16,8 +16,11 @@ def prune(
     *,
     to_reserve: bool,
     retired_for: Version | None = None,
+    need_bytes: int | None = None,
 ) -> bool:
     """Take a version off the shelf; return whether it is in the reserve now.
+
+    `retired_for`, `need_bytes`: see `servesync.plan.facts.Prune`; its record in the reserve keeps both.
 
     Without a record, or with one in the reserve that cannot be read, it goes to the trash.
 
@@ -28,7 +31,7 @@ def prune(
     record = shelf.record(version)
     kept = to_reserve and record is not None and reserve.is_free(version)
     if kept and record is not None:
-        reserve.take(shelf.path / str(version), version, record, now, retired_for=retired_for)
+        reserve.take(shelf.path / str(version), version, record, now, retired_for=retired_for, need_bytes=need_bytes)
     else:
         _to_trash(shelf, version)
     shelf.forget(version)
