@@ -24,8 +24,8 @@ from servesync.plan.facts import ModelPlan, Wait
 from servesync.plan.fleet import plan_fleet
 from servesync.plan.fleet_facts import FleetPlan
 from servesync.plan.load_gate import after_step
-from servesync.plan.newest import held_newest
 from servesync.plan.memory import Shortage
+from servesync.plan.newest import held_newest
 from servesync.plan.versions import Model
 from servesync.settings import EVERY_MODEL
 
@@ -161,9 +161,7 @@ class Agent:
         polling.begin_documents(context)
         if not asking.is_current(context) and not asking.is_late(context):
             self._begin_tidying()
-            return Outcome(
-                busy=True, retry_seconds=asking.PATIENCE_SECONDS, missing=self._outcome.missing
-            )
+            return Outcome(busy=True, retry_seconds=asking.PATIENCE_SECONDS, missing=self._outcome.missing)
         self._outcome = self._cycle(server_is_late=not asking.is_current(context))
         return self._outcome
 

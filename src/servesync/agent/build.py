@@ -6,12 +6,12 @@ from functools import partial
 from servesync.admin import Board
 from servesync.agent.agent import Agent
 from servesync.agent.context import AgentContext
-from servesync.agent.disk_guard import DiskGuard
 from servesync.agent.discovery import discover
+from servesync.agent.disk_guard import DiskGuard
 from servesync.agent.jobs import JobContext, Jobs
 from servesync.agent.models_config import ConfigKeeper
 from servesync.agent.ports import FootprintPort, Ports, ServerPort, SystemClock
-from servesync.agent.progress import Reporter, for_stream
+from servesync.agent.progress import for_stream
 from servesync.agent.state import AgentState
 from servesync.agent.transfer import Transfers
 from servesync.confirm import ModelServer, ServerFootprint
@@ -68,7 +68,6 @@ def build_agent(
     *,
     state: AgentState | None = None,
     board: Board | None = None,
-    reporter: Reporter | None = None,
     one_pass: bool = False,
 ) -> Agent:
     """Return an agent that works under `settings` for as long as the caller holds `lock`.
@@ -79,7 +78,6 @@ def build_agent(
         ports: The surroundings.
         state: What an agent before this one has learnt; None for one that knows nothing.
         board: Where the agent leaves what it knows, for the admin interface.
-        reporter: How the progress of transfers is told to people.
         one_pass: There is no later moment at which a server that starts now would have answered.
 
     Raises:
@@ -103,7 +101,7 @@ def build_agent(
             state.workspace,
             DiskGuard(state.workspace, settings.limits),
             board,
-            reporter or for_stream(sys.stderr),
+            for_stream(sys.stderr),
         ),
         config=ConfigKeeper(serving.config_file, serving, state.workspace, one_pass)
         if serving.config_file

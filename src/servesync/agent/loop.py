@@ -110,7 +110,7 @@ class Loop:
         self._board.woke()
 
     def _start(self, settings: Settings, state: AgentState, before: Agent | None = None) -> Agent:
-        """Return an agent under `settings`, with what is known by now, and what of `before` stays the same."""
+        """Return an agent under `settings` that knows what is known, with what of `before` stays the same."""
         old = (before.context.settings, before.context.ports) if before else None
         ports = make_ports(settings, self._jobs, self._board, old)
         try:

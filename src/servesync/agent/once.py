@@ -1,4 +1,4 @@
-"""`sync`: turns until nothing is left to do, then an end; for init containers and cron. And `plan`: a look."""
+"""`sync`: turns until nothing is left to do, for init containers and cron; and `plan`: one look."""
 
 import os
 import signal
@@ -132,7 +132,8 @@ def _passed_over(outcome: Outcome | None) -> dict[Model, tuple[Version, str]]:
     if outcome is None or outcome.seen is None:
         return {}
     return {
-        model: (held.version, f"{held.reason.value}: {held.text}") for model, held in outcome.seen.held.items()
+        model: (held.version, f"{held.reason.value}: {held.text}")
+        for model, held in outcome.seen.held.items()
     }
 
 
@@ -182,9 +183,7 @@ def _may_pass(outcome: Outcome) -> bool:
     if outcome.seen is None:
         return True
     return any(
-        hold.passing
-        for found in outcome.seen.snapshot.models.values()
-        for hold in found.facts.held.values()
+        hold.passing for found in outcome.seen.snapshot.models.values() for hold in found.facts.held.values()
     )
 
 

@@ -81,9 +81,7 @@ def begin_scrubbing(context: AgentContext) -> None:
     context.start(Job(JobKind.SCRUB, work, model, version))
 
 
-def _read(
-    shelf: Shelf, version: Version, record: Record, bytes_per_second: int, job: JobContext
-) -> Scrubbed:
+def _read(shelf: Shelf, version: Version, record: Record, bytes_per_second: int, job: JobContext) -> Scrubbed:
     seconds = BLOCK_BYTES / bytes_per_second
     begun = time.monotonic()
     blocks = 0

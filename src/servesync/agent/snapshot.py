@@ -282,9 +282,7 @@ class _ModelReader:
         listing = self._state.store.listing
         found = listing.problems.items() if listing else ()
         return {
-            version: Hold(error.reason, str(error))
-            for (name, version), error in found
-            if name == self._model
+            version: Hold(error.reason, str(error)) for (name, version), error in found if name == self._model
         }
 
 
@@ -384,9 +382,7 @@ def _memory(
     )
 
 
-def _weights_of(
-    context: AgentContext, found: ModelSnapshot, unloading: frozenset[Version]
-) -> dict[Key, int]:
+def _weights_of(context: AgentContext, found: ModelSnapshot, unloading: frozenset[Version]) -> dict[Key, int]:
     facts, weights = found.facts, context.state.weights
     model = facts.model
     present = facts.shelf.keys() | facts.reserve.keys() | unloading

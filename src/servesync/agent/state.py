@@ -58,7 +58,7 @@ class Answers:
 class StoreView:
     """The last good listing, and what came of the last attempt to get one.
 
-    `polled_at`, `listed_at`: seconds since 1970 at which the store was last asked, and last asked with success.
+    `polled_at`, `listed_at`: when the store was last asked, and last with success, in seconds since 1970.
     `asked_at`: the latter by the monotonic clock. `tried_at`: the last attempt that has ended, likewise.
     """
 

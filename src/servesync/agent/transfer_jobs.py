@@ -5,8 +5,8 @@ from functools import partial
 from servesync import disk
 from servesync.agent import announce
 from servesync.agent.context import AgentContext
-from servesync.agent.refusing import refuse
 from servesync.agent.jobs import Ended, Job, JobKind
+from servesync.agent.refusing import refuse
 from servesync.agent.snapshot import ModelSnapshot, served_now
 from servesync.agent.state import TransferUnderWay
 from servesync.agent.transfer import Staged, TransferOrder
@@ -121,9 +121,7 @@ def take_in(context: AgentContext, message: Ended) -> None:
         _failed(context, key, transfer, error)
 
 
-def _failed(
-    context: AgentContext, key: Key, transfer: TransferUnderWay, error: SyncError | OSError
-) -> None:
+def _failed(context: AgentContext, key: Key, transfer: TransferUnderWay, error: SyncError | OSError) -> None:
     """Log why a transfer failed, and see to it that the same is not tried in vain again and again."""
     kind = Kind.REPAIR if transfer.is_repair else Kind.INSTALL
     release, attempts, now = transfer.release, context.state.attempts, context.now()

@@ -70,7 +70,7 @@ def _kept(facts: Facts, done: ModelPlan, reserve: Mapping[Version, Reserved]) ->
 def _beyond(
     fleet: FleetFacts, facts: Facts, reserve: Mapping[Version, Reserved], awaited: frozenset[Key]
 ) -> Iterator[Drop]:
-    """Yield what `reserve.keep` leaves no place for, but not what room was made for in vain: it is remembered."""
+    """Yield what `reserve.keep` leaves no place for; what room was made for in vain stays, to be known."""
     spare = [
         (item.at, version)
         for version, item in reserve.items()
