@@ -99,7 +99,7 @@ class Agent:
         discover(context)
         models = list(context.models)
         try:
-            workspace.prepare(model for model in models if self._may_make_shelf(model))
+            workspace.prepare(models)
         except OSError as error:
             self._prepare_new()
             if not context.state.prepared:
@@ -114,7 +114,7 @@ class Agent:
     def _clean(self) -> list[OSError]:
         context = self.context
         at_work = [item.staged.tree for item in context.state.transfers.values() if item.staged]
-        problems = [] if context.is_busy(JobKind.TRANSFER) else list(context.workspace.clean(at_work))
+        problems = [] if context.is_busy(JobKind.TRANSFER) else context.workspace.clean(at_work)
         for model in context.models:
             try:
                 context.reserve(model).clean()
@@ -289,20 +289,12 @@ class Agent:
         except OSError as error:
             announce.failed(context, disk.describe(error, f"writing records of {model}"))
 
-    def _may_make_shelf(self, model: Model) -> bool:
-        """Whether an empty base path may appear: where versions were served, the server would unload them."""
-        workspace = self.context.workspace
-        try:
-            return workspace.has_shelf(model) or not self.context.shelf(model).records()
-        except OSError:
-            return False
-
     def _prepare_new(self) -> None:
         """Make the directories of models that are new, or whose base path could not be used before."""
         context = self.context
         for model in context.models.keys() - context.state.prepared:
             try:
-                context.workspace.prepare([model] if self._may_make_shelf(model) else [])
+                context.workspace.prepare([model])
             except OSError as error:
                 context.failed(disk.describe(error, f"making the directories of {model}"))
             else:
@@ -323,19 +315,17 @@ class Agent:
         except OSError as error:
             context.failed(disk.describe(error, f"making {context.workspace.root}"))
         for model in context.models:
-            if context.workspace.has_shelf(model):
+            try:
+                there = context.workspace.make_shelf(model)
+            except OSError as error:
+                context.failed(disk.describe(error, f"making the base path of {model}"))
                 continue
-            if not self._may_make_shelf(model):
+            if not there:
                 text = (
                     f"somebody removed {context.workspace.shelf(model)}: what the server has in memory stays "
                     "until the folder is there again, so it comes back with a version in it"
                 )
                 context.failed(DiskError(Reason.SHELF_REMOVED, text), model)
-                continue
-            try:
-                context.workspace.make_shelf(model)
-            except OSError as error:
-                context.failed(disk.describe(error, f"making the base path of {model}"))
 
     # -- what comes next ----------------------------------------------------------------------------
 

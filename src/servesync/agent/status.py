@@ -31,6 +31,7 @@ _ON_DISK: Final = {
     Condition.DAMAGED: OnDisk.DAMAGED,
     Condition.FOREIGN: OnDisk.FOREIGN,
     Condition.UNRECORDED: OnDisk.UNRECORDED,
+    Condition.CHECKING: OnDisk.CHECKING,
 }
 
 

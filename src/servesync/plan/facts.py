@@ -62,13 +62,16 @@ class Condition(StrEnum):
     """What a numbered directory on the shelf is.
 
     `UNRECORDED`: servesync put it there, but its record cannot be read, so nothing is known of its bytes. It
-    counts as what policy wants of its number, and is neither repaired nor taken off.
+    counts as what policy wants of its number, and is neither repaired nor taken off. `CHECKING`: its files
+    have other times than when they were proven, or a crash came before its record was complete. It is being
+    read again; until then it counts as an unrecorded one does, but may leave when it is withdrawn.
     """
 
     GOOD = "good"
     DAMAGED = "damaged"
     FOREIGN = "foreign"
     UNRECORDED = "unrecorded"
+    CHECKING = "checking"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,8 @@ class Shelved:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is known to be what servesync put there, whole or damaged."""
-        return self.condition in {Condition.GOOD, Condition.DAMAGED}
+        """Whether servesync is known to have put it there, whatever has become of its files."""
+        return self.condition in {Condition.GOOD, Condition.DAMAGED, Condition.CHECKING}
 
 
 class ServerState(StrEnum):

@@ -17,7 +17,8 @@ The rules, in the order in which they are asked:
    does not come then, and nothing serves, it comes back, whatever policy wants.
 
 Absence is never an order: a version that the listing no longer names stays for as long as policy would
-keep it. What servesync did not put there is never touched.
+keep it. What servesync did not put there is never touched. What is being read again counts as what policy
+wants of its number, and neither comes anew nor leaves meanwhile, unless it is withdrawn.
 """
 
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ from servesync.plan.facts import (
     Wait,
 )
 from servesync.plan.judgement import refusal
-from servesync.plan.verdicts import verdicts
+from servesync.plan.verdicts import READ_AGAIN, verdicts
 from servesync.plan.versions import Version
 from servesync.plan.view import View
 
@@ -55,7 +56,7 @@ def plan(facts: Facts) -> ModelPlan:
         verdicts=verdicts(view, actions),
         in_place=view.in_place,
         served=bool(view.wanted)
-        and all(view.is_served(version) or view.serves_unrecorded(version) for version in view.wanted),
+        and all(view.is_served(version) or view.serves_unproven(version) for version in view.wanted),
     )
 
 
@@ -103,6 +104,8 @@ def _empties_the_shelf(view: View, stays: AbstractSet[Version], version: Version
 
 
 def _waiting_for(view: View, version: Version) -> str:
+    if version in view.checking:
+        return READ_AGAIN
     if view.server.versions is None:
         return f"on the shelf; the server does not answer yet{_aside_later(view)}"
     served = view.says(version)
@@ -140,7 +143,7 @@ def _arrivals(view: View) -> Iterator[Action]:
     fetchable = view.fetchable & view.wanted
     damaged = {
         version
-        for version in fetchable & (view.owned.keys() - view.good.keys())
+        for version in fetchable & (view.owned.keys() - view.good.keys() - view.checking.keys())
         if view.offered[version] == view.owned[version].identity
     }
     missing = (fetchable | view.ready & view.wanted) - view.owned.keys() - view.aside
@@ -203,6 +206,7 @@ def _departures(view: View, judged: AbstractSet[Version]) -> Iterator[Action]:
     if view.is_silent:
         return
     free = view.unwanted - view.facts.labelled
+    free -= view.checking.keys() - view.facts.withdrawn
     leaving = {v for v in free if v not in judged and not _is_loading(view, v)}
     if not _is_complete(view):
         leaving = {v for v in leaving if _is_overtaken(view, v)}

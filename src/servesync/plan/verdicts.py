@@ -28,6 +28,11 @@ _PROOFS: Final = {
     ProvenBy.NOTHING: "unproven (neither a manifest nor a checksum of the store)",
 }
 
+READ_AGAIN: Final = (
+    "its files have changed since they were proven (their times, or a crash came just after the rename); "
+    "being read again"
+)
+
 
 def verdicts(view: View, actions: tuple[Action, ...]) -> dict[Version, Verdict]:
     """Return a verdict on every version that the store, the shelf or the policy names."""
@@ -122,6 +127,8 @@ def _kept_until(view: View, version: Version) -> str:
 
 
 def _verdict_on_strange(view: View, version: Version) -> Verdict:
+    if version in view.checking:
+        return Verdict(Role.WAITING, READ_AGAIN)
     hold = view.facts.held.get(version)
     why = f" ({hold.reason.value}: {hold.text})" if hold else ""
     if view.facts.shelf[version].condition is Condition.UNRECORDED:

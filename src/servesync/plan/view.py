@@ -66,6 +66,8 @@ class View:
             version: item for version, item in facts.shelf.items() if item.is_ours
         }
         self.good = {v: item for v, item in self.owned.items() if item.condition is Condition.GOOD}
+        self.checking = {v: item for v, item in self.owned.items() if item.condition is Condition.CHECKING}
+        """Versions that are being read again: nothing comes in their place, and nothing leaves for them."""
         self.returning = frozenset(
             version
             for version in facts.returning
@@ -83,7 +85,8 @@ class View:
         """Offered versions that a passing failure holds up: waited for if something good is there."""
         self.ready = frozenset(version for version in facts.reserve if self._is_ready(version))
         """Versions that a rename puts on the shelf."""
-        there = {version for version in self.owned if version in self.good or self._may_recover(version)}
+        sound = self.good.keys() | self.checking.keys()
+        there = {version for version in self.owned if version in sound or self._may_recover(version)}
         self.unrecorded = frozenset(
             version for version, item in facts.shelf.items() if self._is_unrecorded(version, item)
         )
@@ -124,14 +127,13 @@ class View:
 
     def _may_recover(self, version: Version) -> bool:
         """Whether a damaged version is worth waiting for: the server serves it, or the store can mend it."""
-        served = self.says(version)
-        serves = served is not None and served.state is ServerState.AVAILABLE
-        return serves or self.offered.get(version) == self.owned[version].identity
+        return self._is_available(version) or self.offered.get(version) == self.owned[version].identity
 
     @property
     def in_place(self) -> bool:
         """Whether all that policy wants is complete on the shelf, as far as it can be had now."""
-        there = self.good.keys() | self.unrecorded
+        confirmed = {version for version, item in self.checking.items() if item.confirmed}
+        there = self.good.keys() | self.unrecorded | confirmed
         if self.named is not None:
             missing = self.pins_missing - self.aside - there
             return bool(there) and not missing and not self.channels_unknown
@@ -170,14 +172,16 @@ class View:
             return False
         if not self.is_expected(version):
             return True
-        served = self.says(version)
-        return served is not None and served.state is ServerState.AVAILABLE
+        return self._is_available(version)
 
-    def serves_unrecorded(self, version: Version) -> bool:
-        """Whether a version serves whose record cannot be read; nothing leaves for it, whatever it is."""
-        served = self.says(version)
-        available = served is not None and served.state is ServerState.AVAILABLE
-        return version in self.unrecorded and (available or not self.server.asked)
+    def serves_unproven(self, version: Version) -> bool:
+        """Whether a version serves that counts as good, though nobody can tell now; nothing leaves for it.
+
+        Its record cannot be read, or it has served before and is being read again.
+        """
+        available = self._is_available(version)
+        confirmed = version in self.checking and self.checking[version].confirmed
+        return (version in self.unrecorded or confirmed) and (available or not self.server.asked)
 
     def is_overdue(self, version: Version) -> bool:
         """Whether an answering server has had its time for a version, and neither loads nor refuses it."""
@@ -198,11 +202,17 @@ class View:
 
     def in_doubt(self) -> list[Version]:
         """The versions on the shelf that the server has still to judge, lowest first."""
+        good = (version for version in self.good if not self.is_served(version))
+        checking = (version for version in self.checking if not self._is_available(version))
         return sorted(
             version
-            for version, item in self.good.items()
-            if self.is_expected(version) and not item.confirmed and not self.is_served(version)
+            for version in (*good, *checking)
+            if self.is_expected(version) and not self.owned[version].confirmed
         )
+
+    def _is_available(self, version: Version) -> bool:
+        served = self.says(version)
+        return served is not None and served.state is ServerState.AVAILABLE
 
     @property
     def policy(self) -> str:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from servesync.errors import DiskError, Reason
-from servesync.install import Refusals, Reserve, Shelf
+from servesync.install import Leaving, Refusals, Reserve, Shelf
 from servesync.plan.facts import Prune, Quarantine
 from servesync.plan.versions import Version
 from servesync.prune import take_off
@@ -23,14 +23,8 @@ def prune(shelf: Shelf, reserve: Reserve, action: Prune, now: datetime) -> bool:
     record = shelf.record(version)
     kept = action.to_reserve and record is not None and reserve.is_free(version)
     if kept and record is not None:
-        reserve.take(
-            shelf.path / str(version),
-            version,
-            record,
-            now,
-            retired_for=action.retired_for,
-            need_bytes=action.need_bytes,
-        )
+        why = Leaving(retired_for=action.retired_for, need_bytes=action.need_bytes)
+        reserve.take(shelf.path / str(version), version, record, now, why=why)
     else:
         _to_trash(shelf, version)
     shelf.forget(version)
@@ -48,7 +42,7 @@ def step_aside(shelf: Shelf, reserve: Reserve, version: Version, now: datetime) 
     if record is None:
         text = f"{shelf.model} {version} has no record any more: looked at again"
         raise DiskError(Reason.RECORD_UNREADABLE, text)
-    reserve.take(shelf.path / str(version), version, record, now, returning=True)
+    reserve.take(shelf.path / str(version), version, record, now, why=Leaving(returning=True))
     shelf.forget(version)
     return record.tries
 
