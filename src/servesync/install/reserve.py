@@ -41,7 +41,7 @@ class Leaving:
     """Why a version leaves the shelf for the reserve.
 
     `returning`: it comes back as soon as the server has seen it gone, and does not count as kept.
-    `retired_for`: the version that it makes room for in the server's memory, and `need_bytes`: what the server
+    `retired_for`: the version that it makes room for in the server's memory; `need_bytes`: what the server
     is thought to hold with that one in its place.
     """
 
