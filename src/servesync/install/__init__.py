@@ -6,7 +6,7 @@ from servesync.install.positions import Position, Positions
 from servesync.install.records import Record, Unreadable
 from servesync.install.refusals import Refusals
 from servesync.install.reserve import Reserve, awaited_back
-from servesync.install.shelf import DamageSeen, Inventory, Proven, Shelf
+from servesync.install.shelf import DamageSeen, Inventory, Proven, Shelf, seal
 from servesync.install.workspace import Workspace
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     "hash_tree",
     "lock_holder",
     "prove_staged",
+    "seal",
 ]

@@ -79,6 +79,13 @@ class Proven:
     stamps: Mapping[str, Stamp] = field(default_factory=dict)
 
 
+def seal(tree: Path, release: Release, proven: Proven, check: Callable[[], None]) -> Proven:
+    """Make a staged tree durable, and prove once more that it is as it was written."""
+    prove_staged(tree, proven.content, proven.stamps, check)
+    disk.sync_tree(tree, check)
+    return replace(proven, stamps=stamps(tree))
+
+
 class Shelf:
     """The shelf of one model, and the records of what servesync put there."""
 
@@ -246,6 +253,14 @@ class Shelf:
             return None
         disk.sync_tree(folder, self._check)
         return self._finish(release.version, _record(release, proven).model_copy(update={"stamps": found}))
+
+    def same_content(
+        self, version: Version, content: Content, check: Callable[[], None]
+    ) -> Mapping[str, Stamp] | None:
+        """Return the stamps under which a version on the shelf has this content; None if it has another."""
+        folder = self.path / str(version)
+        found = dict(stamps(folder))
+        return found if hash_tree(folder, check) == content else None
 
     def records(self) -> Mapping[Version, Record]:
         """Return the record of every version that servesync put there, or is about to, as far as readable."""

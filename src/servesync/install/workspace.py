@@ -154,6 +154,20 @@ class Workspace:
             with contextlib.suppress(OSError):
                 disk.remove_tree(folder)
 
+    def begin_attempt(self) -> Path:
+        """Return an empty directory below staging, `staging/<uuid>/tree`."""
+        disk.make_dir(self.staging, 0o700)
+        folder = self.staging / uuid.uuid4().hex
+        disk.make_new_dir(folder, 0o700)
+        tree = folder / "tree"
+        disk.make_new_dir(tree, 0o755)
+        return tree
+
+    def end_attempt(self, tree: Path) -> None:
+        """Remove what `begin_attempt` made, and all that is in it."""
+        with contextlib.suppress(OSError):
+            disk.remove_tree(tree.parent)
+
     def trash_name(self, model: Model, version: Version) -> Path:
         """Return a fresh name in the trash for a version that leaves the shelf."""
         return self.trash / f"{model}.{version}.{uuid.uuid4().hex}"
