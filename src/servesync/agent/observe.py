@@ -11,8 +11,9 @@ from typing import Final
 from servesync import __version__, disk
 from servesync.admin import Board, Stage
 from servesync.agent.admission import Admission, MemoryView
+from servesync.agent.attempts import Attempts
 from servesync.agent.channels import Notices
-from servesync.agent.memory import Attempts, ServerMemory
+from servesync.agent.memory import ServerMemory
 from servesync.agent.models_config import ConfigKeeper, Draft, labels_of, told
 from servesync.confirm import ModelServer
 from servesync.errors import Reason, ServerDown, ServerError, Stopped, StoreError, SyncError, bug

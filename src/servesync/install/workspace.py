@@ -15,7 +15,7 @@ from servesync.folders import follow_no_links
 from servesync.plan.versions import Model, Version, parse_model
 
 PROBE: Final = ".servesync-probe-"
-RECORDS: Final = ("records", "refusals", "reserve_records", "channels")
+RECORDS: Final = ("records", "refusals", "reserve_records", "channels", "attempts")
 """Folders with one folder of records for each model."""
 
 
@@ -60,6 +60,10 @@ class Workspace:
     def refusals(self, model: Model) -> Path:
         """Return where the records of `model`'s refused releases lie."""
         return self.root / "refusals" / model
+
+    def attempts(self, model: Model) -> Path:
+        """Return where it lies how often releases of `model` were read and found damaged."""
+        return self.root / "attempts" / model
 
     def recorded(self) -> frozenset[Model]:
         """Return the models of which servesync has put something on a shelf, or was about to.
