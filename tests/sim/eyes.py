@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from servesync.agent.memory import Attempts
+from servesync.agent.attempts import Attempts
 from servesync.errors import Reason
 from servesync.plan.facts import Condition, Facts, Hold, Served, Server, ServerState, Shelved
 from servesync.plan.versions import Model, Version

@@ -149,7 +149,8 @@ def weigh(context: AgentContext, release: Release) -> None:
 
 def _weighed(release: Release, data: object) -> Weighed:
     try:
-        found = manifest_of(release, data if isinstance(data, bytes) else b"")
+        item = release.manifest or release.objects[0]
+        found = manifest_of(release, item, data if isinstance(data, bytes) else b"")
     except SyncError:
         return Weighed(release, None)
     files = ((file.path, file.size) for file in found.files)

@@ -20,7 +20,7 @@ TREE: Final = "tree"
 SHELL: Final = "shelf."
 """How the name of a folder begins that is to become a model's base path, with a version in it."""
 
-RECORDS: Final = ("records", "refusals", "reserve_records", "channels")
+RECORDS: Final = ("records", "refusals", "reserve_records", "channels", "attempts")
 """Folders with one folder of records for each model."""
 
 
@@ -65,6 +65,10 @@ class Workspace:
     def refusals(self, model: Model) -> Path:
         """Return where the records of `model`'s refused releases lie."""
         return self.root / "refusals" / model
+
+    def attempts(self, model: Model) -> Path:
+        """Return where it lies how often releases of `model` were read and found damaged."""
+        return self.root / "attempts" / model
 
     def recorded(self) -> frozenset[Model]:
         """Return the models of which servesync has put something on a shelf, or was about to.
