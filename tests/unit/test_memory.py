@@ -1,14 +1,11 @@
 """What the agent remembers between looks, in made-up time."""
 
-from servesync.agent.memory import Attempts, Repeats, ServerMemory
+from servesync.agent.memory import Attempts, Repeats
 from servesync.errors import Reason, StoreError, TransferError
-from servesync.plan.facts import Served, ServerState
 from servesync.plan.versions import Model, Version
 
 M, V = Model("m"), Version(1)
 ERROR = TransferError(Reason.TRANSFER_BROKEN, "connection reset")
-LOADING = Served(ServerState.LOADING)
-FAILED = Served(ServerState.END, "DATA_LOSS", "bad")
 
 
 def test_pauses_double_up_to_five_minutes() -> None:
@@ -53,71 +50,6 @@ def test_a_failing_store_gives_the_whole_model_a_moment() -> None:
     assert attempts.holds(M, {other: "x"}, 4.0)[other].passing
     assert attempts.holds(M, {other: "x"}, 5.5) == {}
     assert attempts.holds(Model("n"), {other: "x"}, 1.0) == {}
-
-
-def test_time_counts_only_between_two_answers() -> None:
-    """A server that is down makes no version late."""
-    memory = ServerMemory()
-    memory.saw(M, {V: LOADING}, 0.0)
-    memory.saw(M, {V: LOADING}, 3.0)
-    memory.saw(M, None, 50.0)
-    memory.saw(M, {V: LOADING}, 100.0)
-    memory.saw(M, {V: LOADING}, 102.0)
-
-    assert memory.waited_for(M) == {V: 5.0}
-
-
-def test_a_suspended_agent_makes_no_version_late() -> None:
-    """Of a long silence between two looks at most ten seconds count."""
-    memory = ServerMemory()
-    memory.saw(M, {V: LOADING}, 0.0)
-    memory.saw(M, {V: LOADING}, 3600.0)
-
-    assert memory.waited_for(M) == {V: 10.0}
-
-
-def test_time_counts_for_a_version_that_the_server_does_not_list() -> None:
-    """It may not be configured for the model at all; a version that is up waits for nothing."""
-    memory = ServerMemory()
-    memory.saw(M, {}, 0.0, [V])
-    memory.saw(M, {}, 4.0, [V])
-    assert memory.waited_for(M) == {V: 4.0}
-
-    memory.saw(M, {V: Served(ServerState.AVAILABLE)}, 5.0, [V])
-    assert memory.waited_for(M) == {}
-
-
-def test_a_silence_is_measured_until_the_next_answer() -> None:
-    """By it the agent tells a server that starts from one that is gone."""
-    memory = ServerMemory()
-    memory.saw(M, None, 10.0)
-    memory.saw(M, None, 70.0)
-    assert memory.silent_seconds(M, 80.0) == 70.0
-
-    memory.saw(M, {}, 90.0)
-    assert memory.silent_seconds(M, 95.0) == 0.0
-
-
-def test_a_number_that_was_taken_off_rests() -> None:
-    """The server must miss it at a scan; then it may come again."""
-    memory = ServerMemory()
-    memory.taken_off((M, V), 100.0, 5.0)
-
-    assert set(memory.resting(M, 104.0)) == {V}
-    assert memory.next_due(104.0) == 1.0
-    assert memory.next_due(105.5) is None
-    assert not memory.resting(M, 105.5)
-
-
-def test_a_new_version_has_all_its_time() -> None:
-    """What was waited for under the same number before does not count."""
-    memory = ServerMemory()
-    memory.saw(M, {V: LOADING}, 0.0)
-    memory.saw(M, {V: LOADING}, 3.0)
-    memory.installed((M, V))
-    memory.saw(M, {V: LOADING}, 4.0)
-
-    assert memory.waited_for(M) == {V: 1.0}
 
 
 def test_the_pause_of_an_action_holds_for_that_action_only() -> None:

@@ -135,7 +135,7 @@ class Executor:
             advance(State.VERIFIED, State.INSTALLED)
         self._arrived(view, action.version)
         restored = isinstance(action, Repair) or action.version in view.inventory.orphaned
-        self.observer.server_memory.installed((view.plan.model, action.version))
+        self.observer.server_watch.installed((view.plan.model, action.version))
         self.observer.attempts.succeeded((view.plan.model, action.version))
         self.repeats.over_with(view.plan.model, action.version)
         self.observer.refusals(view.plan.model).forget(action.version)
@@ -248,7 +248,7 @@ class Executor:
             raise DiskError(Reason.RECORD_UNREADABLE, text)
         reserve = Reserve(self.observer.workspace, shelf.model)
         reserve.take(shelf.path / str(version), version, record, datetime.now(UTC), returning=True)
-        rest = min(LONGEST_REST_SECONDS, self._rest_seconds * 4.0**record.tries)
+        rest = min(LONGEST_REST_SECONDS, self._rest_seconds * 4.0 ** min(record.tries, 3))
         self._left(shelf, version, rest)
         advance(State.INSTALLED, State.PRUNED)
         get_logger().warning(Event.VERSION_RETRIED, because=action.because, rest_seconds=rest)
@@ -285,7 +285,7 @@ class Executor:
         advance(State.PRUNED, State.INSTALLED)
         reserve.forget(action.version)
         self._arrived(view, action.version)
-        self.observer.server_memory.installed((shelf.model, action.version))
+        self.observer.server_watch.installed((shelf.model, action.version))
         get_logger().info(
             Event.VERSION_RESTORED,
             because=action.because,
@@ -308,7 +308,7 @@ class Executor:
         """Forget a version that is off the shelf."""
         shelf.forget(version)
         rest = self._rest_seconds if rest_seconds is None else rest_seconds
-        self.observer.server_memory.taken_off((shelf.model, version), time.monotonic(), rest)
+        self.observer.server_watch.taken_off((shelf.model, version), time.monotonic(), rest)
 
     def empty_trash(self) -> None:
         """Remove what has left the shelf; what resists is named, and removed at a later poll."""

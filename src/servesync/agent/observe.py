@@ -1,6 +1,7 @@
 """Looks at store, shelf and server and lets the planner decide; changes nothing anywhere."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -12,10 +13,11 @@ from servesync import __version__, disk
 from servesync.admin import Board, Stage
 from servesync.agent.admission import Admission, MemoryView
 from servesync.agent.channels import Notices
-from servesync.agent.memory import Attempts, ServerMemory
+from servesync.agent.memory import Attempts
 from servesync.agent.models_config import ConfigKeeper, Draft, labels_of, told
+from servesync.agent.server_watch import Said, ServerWatch
 from servesync.confirm import ModelServer
-from servesync.errors import Reason, ServerDown, ServerError, Stopped, StoreError, SyncError, bug
+from servesync.errors import Reason, ServerError, Stopped, StoreError, SyncError, bug
 from servesync.fetch import read_whole
 from servesync.install import DamageSeen, Inventory, Record, Refusals, Reserve, Shelf, Workspace, awaited_back
 from servesync.plan.facts import (
@@ -29,6 +31,7 @@ from servesync.plan.facts import (
     Policy,
     Served,
     Server,
+    ServerPolicy,
 )
 from servesync.plan.hearsay import NOTHING, READING, heard, said
 from servesync.plan.planner import plan
@@ -105,7 +108,7 @@ class Observer:
     one_pass: bool = False
     config: ConfigKeeper | None = None
     attempts: Attempts = field(default_factory=Attempts)
-    server_memory: ServerMemory = field(default_factory=ServerMemory)
+    server_watch: ServerWatch = field(default_factory=ServerWatch)
     notices: Notices = field(init=False)
     notice_error: SyncError | None = field(init=False, default=None)
     _models: dict[Model, ModelSettings] = field(init=False, default_factory=dict)
@@ -118,6 +121,7 @@ class Observer:
     _listing: Listing | None = field(init=False, default=None)
     _listed_at: float = field(init=False, default=0.0)
     _store_error: StoreError | None = field(init=False, default=None)
+    _server_error: ServerError | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Start with nothing seen."""
@@ -341,8 +345,7 @@ class Observer:
                 found = self.server.status(model)
             except ServerError as problem:
                 error = problem
-        if isinstance(error, ServerDown):
-            self.server_memory.nothing_listens(model)
+        self._server_error = error
         return found, error
 
     def _view(
@@ -354,12 +357,12 @@ class Observer:
         now: float,
     ) -> ModelView:
         inventory = Shelf(self.workspace, model, self.check).inventory(self._damaged.setdefault(model, {}))
-        self.server_memory.saw(model, served, time.monotonic(), inventory.versions)
+        self._watch(model, served, inventory)
         versions, said = _heard(served, inventory)
         reserve, lost = Reserve(self.workspace, model).contents()
         refusals = self.refusals(model)
         returning = frozenset(version for version, record in reserve.items() if record.returning)
-        resting = self.server_memory.resting(model, now)
+        resting = self.server_watch.cooling_down(model, now)
         releases = self._listing.releases.get(model, ()) if self._listing else ()
         offered = {release.version: release for release in releases}
         policy, latest = told(self.settings.serving, settings)
@@ -378,17 +381,7 @@ class Observer:
             resting=resting,
             channels=channels,
             withdrawn=self.notices.withdrawn(model, offered, refusals),
-            server=Server(
-                asked=self.server is not None,
-                policy=policy,
-                versions=versions,
-                waited_seconds=self.server_memory.waited_for(model),
-                unheard_seconds={} if self.one_pass else self.server_memory.unheard(model),
-                load_timeout_seconds=self.settings.serving.load_timeout_seconds,
-                scan_seconds=self.settings.serving.scan_interval_seconds,
-                may_be_starting=self._may_be_starting(model, now),
-                latest=latest,
-            ),
+            server=self._server_facts(model, versions, policy, latest, now),
             labels=labels,
             labelled=self.config.labelled(model, labels) if self.config else frozenset(),
         )
@@ -400,10 +393,39 @@ class Observer:
         )
         return ModelView(settings, inventory, offered, facts, plan(facts), said, unreadable)
 
+    def _watch(self, model: Model, served: Mapping[Version, Served] | None, inventory: Inventory) -> None:
+        """Take note of what the server said, unless there is none to ask."""
+        said: Said | None = self._server_error if served is None else served
+        if said is not None:
+            started_at = self.admission.footprint.started_at()
+            self.server_watch.saw(model, said, inventory.versions, time.monotonic(), started_at)
+
+    def _server_facts(
+        self,
+        model: Model,
+        versions: Mapping[Version, Served] | None,
+        policy: ServerPolicy,
+        latest: int,
+        now: float,
+    ) -> Server:
+        server = Server(
+            asked=self.server is not None,
+            policy=policy,
+            versions=versions,
+            load_timeout_seconds=self.settings.serving.load_timeout_seconds,
+            scan_seconds=self.settings.serving.scan_interval_seconds,
+            may_be_starting=self._may_be_starting(model, now),
+            latest=latest,
+        )
+        found = self.server_watch.facts(model, now, server)
+        if self.one_pass:
+            return replace(found, unreachable_seconds={}, answered_seconds=math.inf)
+        return found
+
     def _may_be_starting(self, model: Model, now: float) -> bool:
         if self.one_pass:
             return False
-        return self.server_memory.silent_seconds(model, now) < self.settings.serving.load_timeout_seconds
+        return self.server_watch.silent_seconds(model, now) < self.settings.serving.load_timeout_seconds
 
     def _holds(
         self,
