@@ -85,7 +85,7 @@ class Eyes:
             policy=self._world.told,
             versions=None if versions is None else {v: self._heard(v, said) for v, said in versions.items()},
             waited_seconds=dict(self.waited),
-            unheard_seconds=dict(self.unheard),
+            unreachable_seconds=dict(self.unheard),
             load_timeout_seconds=LOAD_TIMEOUT_SECONDS,
             may_be_starting=silent < LOAD_TIMEOUT_SECONDS,
         )

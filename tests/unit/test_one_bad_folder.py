@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from servesync.agent.space import Needed, Space
 
 from install_box import publish, release_of
 from servesync.agent.build import build_agent, build_observer
 from servesync.agent.scrub import Scrubber
-from servesync.agent.space import Needed, Space
 from servesync.errors import DiskError, Reason
 from servesync.install import Lock, Reserve, Shelf, Workspace
 from servesync.plan.versions import Model, Version

@@ -61,7 +61,7 @@ class Case:
     asked: bool = True
     told: ServerPolicy = ServerPolicy.ALL
     waited: dict[int, float] = field(default_factory=dict)
-    unheard: dict[int, float] = field(default_factory=dict)
+    unreachable: dict[int, float] = field(default_factory=dict)
     starting: bool = True
     reserve: set[int] = field(default_factory=set)
     returning: set[int] = field(default_factory=set)
@@ -99,7 +99,7 @@ def facts_of(case: Case) -> Facts:
             policy=case.told,
             versions=None if case.server is None else {Version(n): s for n, s in case.server.items()},
             waited_seconds={Version(n): s for n, s in case.waited.items()},
-            unheard_seconds={Version(n): s for n, s in case.unheard.items()},
+            unreachable_seconds={Version(n): s for n, s in case.unreachable.items()},
             load_timeout_seconds=600,
             may_be_starting=case.starting,
             latest=case.serves,
@@ -303,9 +303,9 @@ CASES = [
         returning={2},
     ),
     Case(
-        "also to a silent server: it may wait for a first version",
+        "also to a silent server if there is no other: it may wait for a first version",
         Latest(1),
-        {1, 2},
+        {2},
         {},
         None,
         [(Restore, 2)],
@@ -653,7 +653,7 @@ CASES = [
         {1: "c", 2: "g"},
         None,
         [(Retry, 2)],
-        unheard={1: 601, 2: 601},
+        unreachable={1: 601, 2: 601},
     ),
     Case(
         "the server is silent, but not for long",
@@ -662,16 +662,16 @@ CASES = [
         {1: "c", 2: "g"},
         None,
         [(Wait, 2)],
-        unheard={1: 700, 2: 599},
+        unreachable={1: 700, 2: 599},
     ),
     Case(
-        "silent for long, and nothing there has ever served",
+        "silent for long, and nothing there has ever served: one is left alone",
         Latest(2),
         {1, 2},
         {1: "g", 2: "g"},
         None,
-        [(Wait, 1), (Wait, 2)],
-        unheard={1: 601, 2: 601},
+        [(Retry, 2), (Wait, 1)],
+        unreachable={1: 601, 2: 601},
     ),
     Case(
         "silent for long: what has served before stays",
@@ -680,7 +680,7 @@ CASES = [
         {1: "c", 2: "c"},
         None,
         [],
-        unheard={1: 601, 2: 601},
+        unreachable={1: 601, 2: 601},
     ),
     Case(
         "it came up without this one three times",
@@ -689,7 +689,7 @@ CASES = [
         {1: "c", 2: "t"},
         None,
         [(Quarantine, 2)],
-        unheard={1: 601, 2: 601},
+        unreachable={1: 601, 2: 601},
     ),
     Case(
         "what stepped aside waits for the server",
@@ -725,7 +725,7 @@ CASES = [
         {1: "c", 2: "g"},
         None,
         [(Retry, 2)],
-        unheard={1: 601, 2: 601},
+        unreachable={1: 601, 2: 601},
     ),
     Case(
         "server down: the second wanted one comes, too",
@@ -1033,7 +1033,7 @@ def any_case() -> st.SearchStrategy[Case]:
         asked=st.booleans(),
         told=st.sampled_from(ServerPolicy),
         waited=st.dictionaries(numbers, st.floats(0, 1000)),
-        unheard=st.dictionaries(numbers, st.floats(0, 1000)),
+        unreachable=st.dictionaries(numbers, st.floats(0, 1000)),
         starting=st.booleans(),
         reserve=st.sets(numbers, max_size=2),
         passing=st.sets(numbers, max_size=2),

@@ -114,6 +114,10 @@ class Attempts:
         old = self._failures.get(key)
         return old is not None and old.identity == identity and now < old.not_before
 
+    def paused(self, now: float) -> list[tuple[Key, str]]:
+        """Return what has failed a moment ago, each with the identity under which it failed."""
+        return [(key, item.identity) for key, item in self._failures.items() if now < item.not_before]
+
     def end_pauses(self) -> None:
         """Let everything be tried at once; how often it has failed stays known."""
         for failure in (*self._failures.values(), *self._everywhere.values()):

@@ -87,29 +87,39 @@ def build_agent(
         require_tensorflow(settings.verify.load.libraries)
     board = board or Board()
     state = state or AgentState.fresh(settings, durable=lock is not None)
-    serving, pool = settings.serving, FetchPool(settings.fetch)
-    state.documents.read = partial(_read, ports.store, pool)
+    serving, tools = settings.serving, _transfer_tools(settings, ports, state, board)
     context = AgentContext(
         settings=settings,
         ports=ports,
         state=state,
         board=board,
-        transfers=Transfers(
-            settings,
-            ports.store,
-            pool,
-            state.workspace,
-            DiskGuard(state.workspace, settings.limits),
-            board,
-            for_stream(sys.stderr),
-        ),
+        transfers=tools,
         config=ConfigKeeper(serving.config_file, serving, state.workspace, one_pass)
         if serving.config_file
         else None,
         one_pass=one_pass,
     )
+    state.transfer_tools = tools
+    state.documents.read = partial(_read, ports.store, tools.pool)
     discover(context)
     return Agent(context, lock)
+
+
+def _transfer_tools(settings: Settings, ports: Ports, state: AgentState, board: Board) -> Transfers:
+    """Return what transfers share; those at work under other settings share it, too."""
+    old = state.transfer_tools
+    if old is not None:
+        old.pool.apply(settings.fetch)
+        return old.renewed(settings, ports.store, old.pool)
+    return Transfers(
+        settings,
+        ports.store,
+        FetchPool(settings.fetch),
+        state.workspace,
+        DiskGuard(state.workspace),
+        board,
+        for_stream(sys.stderr),
+    )
 
 
 def _read(store: StorePort, pool: FetchPool, item: StoredObject, job: JobContext) -> bytes:

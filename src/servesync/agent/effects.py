@@ -41,6 +41,8 @@ from servesync.plan.versions import Model, Version
 
 SLOW_SCAN_SECONDS: Final = 3.0
 LONGEST_REST_SECONDS: Final = 3600.0
+MOST_RESTS: Final = 3
+"""After so many tries the rest grows no further."""
 _COUNTED: Final = frozenset(
     {
         Kind.RESTORE,
@@ -269,7 +271,7 @@ class Effects:
         tries = actions.step_aside(
             context.shelf(step.model), context.reserve(step.model), action.version, context.utc()
         )
-        rest = min(LONGEST_REST_SECONDS, self._rest_seconds * 4.0**tries)
+        rest = min(LONGEST_REST_SECONDS, self._rest_seconds * 4.0 ** min(tries, MOST_RESTS))
         self._left(key, rest)
         announce.stepped_aside(key, action.because, rest)
 

@@ -4,6 +4,7 @@ Store and server are seen as they last answered. Nothing is changed anywhere.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -226,17 +227,19 @@ class _ModelReader:
         policy, latest = told(serving, self._settings)
         one_pass = self._context.one_pass
         silent = watch.silent_seconds(self._model, self._now)
-        return Server(
+        server = Server(
             asked=self._context.ports.server is not None,
             policy=policy,
             versions=versions,
-            waited_seconds=watch.waited_for(self._model),
-            unheard_seconds={} if one_pass else watch.unreachable_seconds(self._model),
             load_timeout_seconds=serving.load_timeout_seconds,
             scan_seconds=serving.scan_interval_seconds,
             may_be_starting=not one_pass and silent < serving.load_timeout_seconds,
             latest=latest,
         )
+        found = watch.facts(self._model, self._now, server)
+        if one_pass:
+            return replace(found, unreachable_seconds={}, answered_seconds=math.inf)
+        return found
 
     def _holds(
         self, offered: Mapping[Version, Release], inventory: Inventory, refusals: Refusals
@@ -261,7 +264,8 @@ class _ModelReader:
                 for version, release in offered.items()
                 if release.manifest is None
             }
-        holds |= self._state.attempts.holds(model, identities, self._now)
+        wall = self._context.ports.clock.wall()
+        holds |= self._state.attempts.holds(model, identities, self._now, wall)
         foreign = {v for v, item in inventory.versions.items() if not item.is_ours}
         holds |= refusals.holds(offered, foreign)
         holds |= {
@@ -446,12 +450,11 @@ def _paused(
     context: AgentContext, models: Mapping[Model, ModelSnapshot], now: float
 ) -> frozenset[tuple[Model, Version, Kind]]:
     """Return the actions that have failed a moment ago."""
-    attempts = context.state.attempts
+    kinds = {kind.value: kind for kind in Kind}
     return frozenset(
-        (model, version, kind)
-        for model, version in attempts.known(models)
-        for kind in Kind
-        if attempts.is_paused((model, version), kind.value, now)
+        (model, version, kinds[identity])
+        for (model, version), identity in context.state.attempts.paused(now)
+        if model in models and identity in kinds
     )
 
 

@@ -14,7 +14,7 @@ from servesync.agent.jobs import JobKind, RoomWanted, Running
 from servesync.agent.poll_summary import PollSummary
 from servesync.agent.repeats import Repeats
 from servesync.agent.server_watch import ServerWatch
-from servesync.agent.transfer import Staged
+from servesync.agent.transfer import Staged, Transfers
 from servesync.agent.weights import Weights
 from servesync.errors import ServerError, StoreError, SyncError
 from servesync.install import Checked, Workspace
@@ -126,6 +126,8 @@ class AgentState:
     checked: dict[Model, Checked] = field(default_factory=dict)
     memory_before: dict[Key, int] = field(default_factory=dict)
     """What the server held before a version came that it is loading now."""
+    transfer_tools: Transfers | None = None
+    """What transfers share, also those that were started under other settings."""
     settings_error: SyncError | None = None
     """Why the settings on the disk are not in force."""
     last_weights: dict[Key, int] = field(default_factory=dict)
@@ -147,7 +149,7 @@ class AgentState:
         return cls(
             workspace=workspace,
             settling=Settling(settings.store.settle_seconds),
-            attempts=Attempts(workspace, durable=durable),
+            attempts=Attempts(workspace),
             notices=Notices(workspace, documents, durable=durable),
             weights=Weights(workspace),
             documents=documents,

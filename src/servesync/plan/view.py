@@ -29,6 +29,12 @@ KEPT_OFF: Final = frozenset(
 )
 """Holds that keep even a version of the reserve off the shelf."""
 
+SETTLED_SECONDS: Final = 10.0
+"""For how long a server must have answered before a version comes back of which it may have ended."""
+
+MOST_PARKED: Final = 3
+"""So many versions step aside for others while nothing ever served; then these take turns."""
+
 
 def named(policy: Policy, channels: Mapping[str, Version]) -> frozenset[Version] | None:
     """Return the versions that a policy names one by one; None if it names none."""
@@ -74,8 +80,6 @@ class View:
             if not self._is_refused(version) and version not in facts.shelf
         )
         """Versions that are off the shelf only until the server has seen them gone."""
-        self.aside = self.returning if self.is_silent and self.has_served else frozenset()
-        """Those that come back only when the server answers: of one of them it may die at its start."""
         self.fetchable = self.offered.keys() - facts.held.keys() - self.returning
         self.late = frozenset(
             version
@@ -96,8 +100,40 @@ class View:
         """Versions that have made room for another one, which has not come: without one, nothing serves."""
         found = self.fetchable | self.late | self.ready | self.returning | self.unrecorded | there
         self.candidates = frozenset(found - facts.withdrawn)
-        self.wanted = chosen(facts.policy, self.candidates, facts.channels)
+        new = self.fetchable if len(self.returning) < MOST_PARKED else frozenset()
+        self._usable = frozenset((new | self.ready | self.unrecorded | there) - facts.withdrawn)
+        self.parked = self._parked()
+        """Those that must not come back now: of one of them the server may end."""
+        stand_ins = self._chosen(self._usable - self.parked) if self.is_searching and self.parked else ()
+        self.stand_ins = frozenset(stand_ins)
+        """What is tried while others are parked and nothing has ever served."""
+        turns = self.parked if self.is_searching else frozenset()
+        self.wanted = self._chosen(self.candidates) | self.stand_ins | turns
         self.unwanted = self.owned.keys() - self.wanted
+
+    def _chosen(self, versions: frozenset[Version]) -> frozenset[Version]:
+        return chosen(self.facts.policy, versions, self.facts.channels)
+
+    def _parked(self) -> frozenset[Version]:
+        """Return what waits for a server that has answered for a while, or for its turn to be tried.
+
+        Where nothing has ever served, one version is tried at a time: a server may wait for just that.
+        """
+        if not self.is_silent:
+            return self.returning if self.server.answered_seconds < SETTLED_SECONDS else frozenset()
+        if self.has_served or self._chosen(self._usable - self.returning):
+            return self.returning
+        turn = self._chosen(self._usable)
+        return self.returning - ({max(turn)} if turn else set())
+
+    def others_than(self, version: Version) -> frozenset[Version]:
+        """Return what policy would have if `version` did not exist, and can be had now."""
+        return self._chosen(self._usable - {version})
+
+    @property
+    def is_searching(self) -> bool:
+        """Whether the server is silent and nothing on the shelf has ever served: one may keep it down."""
+        return self.is_silent and not self.has_served
 
     def _is_ready(self, version: Version) -> bool:
         """Whether a version of the reserve may come back: the store has the same, or a pin names it.
@@ -135,10 +171,15 @@ class View:
         confirmed = {version for version, item in self.checking.items() if item.confirmed}
         there = self.good.keys() | self.unrecorded | confirmed
         if self.named is not None:
-            missing = self.pins_missing - self.aside - there
+            missing = self.pins_missing - self._absent_for_now - there
             return bool(there) and not missing and not self.channels_unknown
-        late = self.late | self.aside
+        late = self.late | self._absent_for_now
         return bool(there & self.wanted or late) and self.wanted - late <= there
+
+    @property
+    def _absent_for_now(self) -> frozenset[Version]:
+        """What nothing can be done about until the server answers."""
+        return self.parked if self.is_silent else frozenset()
 
     @property
     def pins_missing(self) -> frozenset[Version]:
