@@ -266,9 +266,9 @@ class Agent:
         for step in seen.plan.steps:
             done = effects.carry_out(step)
             acted |= done
-            found = seen.snapshot.models.get(step.model)
-            if found is not None:
-                state.gate = after_step(state.gate, step, found.facts, context.now(), done=done)
+            planned = seen.snapshot.models.get(step.model)
+            if planned is not None:
+                state.gate = after_step(state.gate, step, planned.facts, context.now(), done=done)
         if acted:
             state.trash_is_due = True
         polling.look_once_more(context)

@@ -100,16 +100,23 @@ class View:
         """Versions that have made room for another one, which has not come: without one, nothing serves."""
         found = self.fetchable | self.late | self.ready | self.returning | self.unrecorded | there
         self.candidates = frozenset(found - facts.withdrawn)
-        new = self.fetchable if len(self.returning) < MOST_PARKED else frozenset()
-        self._usable = frozenset((new | self.ready | self.unrecorded | there) - facts.withdrawn)
+        self._usable = self._can_be_had_now(there)
         self.parked = self._parked()
         """Those that must not come back now: of one of them the server may end."""
-        stand_ins = self._chosen(self._usable - self.parked) if self.is_searching and self.parked else ()
-        self.stand_ins = frozenset(stand_ins)
+        self.stand_ins = self._stand_ins()
         """What is tried while others are parked and nothing has ever served."""
         turns = self.parked if self.is_searching else frozenset()
         self.wanted = self._chosen(self.candidates) | self.stand_ins | turns
         self.unwanted = self.owned.keys() - self.wanted
+
+    def _can_be_had_now(self, there: set[Version]) -> frozenset[Version]:
+        new = self.fetchable if len(self.returning) < MOST_PARKED else frozenset()
+        return frozenset((new | self.ready | self.unrecorded | there) - self.facts.withdrawn)
+
+    def _stand_ins(self) -> frozenset[Version]:
+        if not (self.is_searching and self.parked):
+            return frozenset()
+        return frozenset(self._chosen(self._usable - self.parked))
 
     def _chosen(self, versions: frozenset[Version]) -> frozenset[Version]:
         return chosen(self.facts.policy, versions, self.facts.channels)
