@@ -35,8 +35,10 @@ NOT_IN_PLACE: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a pass ended. `missing`: required models without every wanted version complete on the shelf, and
-    those of which one had failed for a cause that may pass when the time was over.
+    """How a pass ended.
+
+    `missing`: required models without every wanted version complete on the shelf, and those of which one had
+    failed for a cause that may pass when the time was over.
 
     `passed_over`: the newest version of a model that is held, so that an older one is in place, and why.
     """
