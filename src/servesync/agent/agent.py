@@ -29,7 +29,6 @@ from servesync.plan.newest import held_newest
 from servesync.plan.versions import Model
 from servesync.settings import EVERY_MODEL
 
-MOST_WEIGHINGS: Final = 3
 _TAKE_IN: Final = {
     JobKind.LIST: polling.take_in_listing,
     JobKind.DOCUMENT: polling.take_in_document,
@@ -39,7 +38,7 @@ _TAKE_IN: Final = {
     JobKind.SCRUB: take_in_scrubbed,
     JobKind.EMPTY_TRASH: tidying.take_in_emptied,
 }
-_WORK: Final = (JobKind.LIST, JobKind.DOCUMENT, JobKind.ASK_SERVER, JobKind.TRANSFER, JobKind.REREAD)
+_WORK: Final = (JobKind.LIST, JobKind.DOCUMENT, JobKind.TRANSFER, JobKind.REREAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +204,9 @@ class Agent:
         tidying.begin_rereading(context, seen)
         polling.begin_documents(context)
         if acted:
-            asking.want_answer(context)
+            asking.want_answer(context, changed=True)
             asking.begin_asking(context)
-        return self._outcome_of(seen, acted=acted)
+        return self._outcome_of(seen, acted=acted, server_is_late=server_is_late)
 
     def _look(self, *, server_is_late: bool) -> Seen:
         """Find out what there is, and decide what is to be done."""
@@ -329,7 +328,7 @@ class Agent:
 
     # -- what comes next ----------------------------------------------------------------------------
 
-    def _outcome_of(self, seen: Seen, *, acted: bool) -> Outcome:
+    def _outcome_of(self, seen: Seen, *, acted: bool, server_is_late: bool) -> Outcome:
         context, plans = self.context, seen.plan.models
         answers = seen.server_error is None
         return Outcome(
@@ -344,6 +343,7 @@ class Agent:
                 )
             ),
             busy=any(context.is_busy(kind) for kind in _WORK)
+            or (context.is_busy(JobKind.ASK_SERVER) and not server_is_late)
             or not context.state.documents.is_idle
             or bool(context.state.transfers)
             or tidying.is_checking(seen),

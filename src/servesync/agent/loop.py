@@ -1,5 +1,6 @@
 """The deciding thread of `run`: wait until something is new, take a turn; nothing ends it silently."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -95,6 +96,8 @@ class Loop:
         if poll:
             self._poll_at = now + longest_wait(self._settings.poll)
         look = woken.look or poll or now >= self._look_at
+        if look:
+            self._look_at = math.inf
         outcome = self._isolate(partial(agent.turn, poll=poll, look=look, hurry=woken.hurry))
         self._watch(agent)
         seconds = time.monotonic() - now
