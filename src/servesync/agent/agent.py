@@ -158,10 +158,11 @@ class Agent:
         polling.look_once_more(context)
         asking.begin_asking(context)
         polling.begin_documents(context)
-        if not asking.is_current(context) and not asking.is_late(context):
+        standing = asking.standing(context)
+        if not standing.is_known:
             self._begin_tidying()
             return Outcome(busy=True, retry_seconds=asking.PATIENCE_SECONDS, missing=self._outcome.missing)
-        self._outcome = self._cycle(server_is_late=not asking.is_current(context))
+        self._outcome = self._cycle(server_is_late=standing.is_late)
         return self._outcome
 
     def _take_messages(self) -> bool:
