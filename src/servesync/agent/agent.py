@@ -265,7 +265,7 @@ class Agent:
 
     def _retry_seconds(self) -> float | None:
         now = time.monotonic()
-        due = [self.observer.attempts.next_due(now), self.observer.server_memory.next_due(now)]
+        due = [self.observer.attempts.next_due(now), self.observer.server_watch.next_due(now)]
         if self.observer.config is not None:
             due.append(self.observer.config.next_due(now))
         return min((seconds for seconds in due if seconds is not None), default=None)
