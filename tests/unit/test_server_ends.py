@@ -280,6 +280,34 @@ def test_a_server_that_always_ends_refuses_nothing(told: ServerPolicy) -> None:
     assert world.shelf[Version(3)].confirmed
 
 
+def test_each_round_of_turns_takes_longer() -> None:
+    """Two failed starts, then four: the same version gets more time each time."""
+    world = World(FakeServer(ServerPolicy.ALL, broken=True), {1, 2})
+    ends = []
+    for number in range(1, 4):
+        while len(world.of(Retry)) < number:
+            world.run(STEP)
+        ends.append(world.server.ends)
+
+    assert world.of(Retry) == [(Retry, 2), (Retry, 1), (Retry, 2)]
+    assert ends == [2, 4, 8]
+
+
+def test_a_server_that_comes_up_no_more_refuses_nothing() -> None:
+    """It answered once, and now ends whatever lies there: that says nothing about the version."""
+    world = serving(ServerPolicy.ALL)
+    world.store.add(2)
+    while Version(2) not in world.shelf:
+        world.run(STEP)
+    del world.shelf[Version(1)], world.server.ready_at[Version(1)]
+    world.store.remove(1)
+    world.server.broken = True
+    world.run(500)
+
+    assert len(world.of(Retry)) >= 3
+    assert not world.refused
+
+
 @POLICIES
 def test_one_version_alone_stays(told: ServerPolicy) -> None:
     """There is nothing to take turns with, and nothing serves that it takes down."""
