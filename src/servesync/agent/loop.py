@@ -95,7 +95,7 @@ class Loop:
             settings, self._lock, self._wake.stop.is_set, wake=self._wake.look, board=self._board
         )
         if before is not None:
-            agent.observer.server_watch = before.observer.server_memory
+            agent.observer.server_watch = before.observer.server_watch
             agent.observer.attempts = before.observer.attempts
         try:
             agent.prepare()
