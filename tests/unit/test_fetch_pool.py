@@ -304,6 +304,22 @@ def test_a_pause_after_a_failure_keeps_no_connection() -> None:
         assert bytes(next(parts)[1]) == remote.data["a"]
 
 
+def test_a_store_in_trouble_is_not_asked_for_more_and_more() -> None:
+    """While parts pause after a failure, no further ones are begun in their place."""
+
+    def before(key: str, offset: int) -> None:
+        raise TransferError(Reason.TRANSFER_BROKEN, "broken")
+
+    remote = Remote({"a": 4096 * KIB}, before)
+    pool = FetchPool(FOUR.model_copy(update={"memory_bytes": 4096 * KIB}))
+
+    with pytest.raises(TransferError):
+        fetch(pool, remote.objects, remote.read)
+
+    assert len({offset for _, offset, _ in remote.reads}) <= FOUR.connections
+    assert len(remote.reads) <= FOUR.connections * AT_ONCE.attempts
+
+
 def test_other_settings_count_for_streams_that_open_later(beside: ThreadPoolExecutor) -> None:
     """Less memory does not stop what runs; more connections are used at once."""
     gate = Gate()
