@@ -45,11 +45,13 @@ _WORK: Final = (JobKind.LIST, JobKind.DOCUMENT, JobKind.TRANSFER, JobKind.REREAD
 class Outcome:
     """What a turn did, and what is left. `seen` None: it looked at nothing, as an answer is awaited.
 
+    `is_due`: another turn is due at once: the agent has acted, and there is no server whose answer it awaits.
     `waiting`: the server (if it answers) is about to say more about a version, and is not overdue, or a step
     waits for the load gate. `busy`: a job is at work whose result may change what is to be done.
     """
 
     acted: bool = False
+    is_due: bool = False
     waiting: bool = False
     busy: bool = False
     seen: Seen | None = None
@@ -334,6 +336,7 @@ class Agent:
         answers = seen.server_error is None
         return Outcome(
             acted=acted,
+            is_due=acted and context.ports.server is None,
             waiting=answers
             and (
                 bool(seen.plan.postponed)

@@ -154,6 +154,9 @@ class Loop:
             return AFTER_A_BUG_SECONDS
         if outcome.acted:
             self._waits = 0
+        if outcome.is_due:
+            self._look_at = now
+            return 0.0
         if outcome.settling_seconds is not None and not outcome.store_failed:
             settled_at = now + max(SETTLED_AGAIN_SECONDS, outcome.settling_seconds)
             self._poll_at = min(self._poll_at, settled_at)

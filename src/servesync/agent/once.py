@@ -162,7 +162,8 @@ def _work(agent: Agent, limit: _Limit, woken: threading.Event) -> Outcome | None
                 next_poll = min(next_poll, _next_poll(outcome))
                 if _is_done(outcome):
                     break
-            look = not woken.wait(LOOK_AGAIN_SECONDS) and last is not None and last.waiting
+            pause = 0.0 if outcome.is_due else LOOK_AGAIN_SECONDS
+            look = not woken.wait(pause) and (outcome.is_due or (last is not None and last.waiting))
             woken.clear()
     except Stopped:
         pass
