@@ -373,7 +373,7 @@ class Agent:
         """Return after how many seconds something is due by itself; None if nothing is."""
         context, now = self.context, self.context.now()
         state = context.state
-        due = [state.attempts.next_due(now), state.watch.next_due(now)]
+        due = [state.attempts.next_due(now), state.watch.next_due(now), tidying.next_reread(context)]
         if context.config is not None:
             due.append(context.config.next_due())
         if state.gate.ended_at is not None:
