@@ -170,7 +170,7 @@ class Loop:
             self._waits += 1
         pause = min(max(0.05, seconds) for seconds in due if seconds is not None)
         if outcome.seen is not None:
-            self._look_at = now + pause
+            self._look_at = min(self._look_at, now + pause)
         return pause
 
     # -- settings -----------------------------------------------------------------------------------
