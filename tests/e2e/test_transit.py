@@ -32,7 +32,7 @@ def reads_of_archives(exchange: Exchange) -> bool:
 def test_a_bit_that_turns_on_the_way_refuses_nothing(
     *, published: bool, box: AgentBox, bucket: Bucket, real_models: Path
 ) -> None:
-    """For twelve seconds one bit of each answer is turned; later the version is there, and was not refused."""
+    """For twelve seconds one bit of each answer is turned; the version comes, and was never refused."""
     tree = files_of(real_models / "plain_module")
     if published:
         done = box.call("publish", str(real_models / "plain_module"), "--model", "m", "--version", "1")
