@@ -255,8 +255,8 @@ class Agent:
         if config is None:
             return None
         facts = {model: found.facts for model, found in models.items()}
-        config.saw(facts, asking.server_error(self.context), self.context.now())
-        return config.draft(self.context.models, facts, self.context.now())
+        config.saw(facts, asking.server_error(self.context))
+        return config.draft(self.context.models, facts)
 
     def _act(self, seen: Seen) -> bool:
         """Write what the server reads, and carry out the plan; return whether anything was done or failed."""
@@ -375,9 +375,9 @@ class Agent:
         """Return after how many seconds something is due by itself; None if nothing is."""
         context, now = self.context, self.context.now()
         state = context.state
-        due = [state.attempts.next_due(now), state.watch.next_due(now)]
+        due = [state.attempts.next_due(now), state.watch.next_due(now), tidying.next_reread(context)]
         if context.config is not None:
-            due.append(context.config.next_due(now))
+            due.append(context.config.next_due())
         if state.gate.ended_at is not None:
             left = state.gate.ended_at + context.settings.serving.pause_between_loads_seconds - now
             due.append(left if left > 0 else None)
