@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servesync.agent.memory import Repeats
 from structlog.testing import capture_logs
 
 from servesync import disk
-from servesync.agent.memory import Repeats
 from servesync.agent.models_config import ConfigKeeper, ConfigWriter, labels_of, told
 from servesync.confirm import models_config
 from servesync.demo.standin.config import ModelConfig, parse_config
