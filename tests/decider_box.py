@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from servesync.admin import Board
 from servesync.agent.agent import Agent
@@ -18,6 +17,7 @@ from servesync.install import Lock, Workspace
 from servesync.plan.facts import Served, ServerState
 from servesync.plan.versions import Model, Version
 from servesync.settings import Settings
+from servesync.store import Listing
 
 ONE = {Version(1): Served(ServerState.AVAILABLE)}
 
@@ -31,6 +31,8 @@ class World:
         self.inbox: list[Message] = []
         self.started: list[JobKind] = []
         self.said: Mapping[Version, Served] | SyncError = ONE
+        self.listing: Listing | None = None
+        self.bytes = b""
 
     # -- clock, footprint and server ----------------------------------------------------------------
 
@@ -92,14 +94,16 @@ class World:
 
     # -- store --------------------------------------------------------------------------------------
 
-    def list(self, _: Callable[[Model], bool], *, should_stop: Callable[[], bool]) -> Any:
-        """Fail."""
+    def list(self, _: Callable[[Model], bool], *, should_stop: Callable[[], bool]) -> Listing:
+        """Return the test's listing, or fail."""
         assert not should_stop()
-        raise StoreError(Reason.STORE_UNREACHABLE, "away")
+        if self.listing is None:
+            raise StoreError(Reason.STORE_UNREACHABLE, "away")
+        return self.listing
 
-    def read(self, *_: object) -> None:
-        """Not called."""
-        raise AssertionError
+    def read(self, _: object, offset: int, length: int, buffer: memoryview, *__: object) -> None:
+        """Fill a buffer with the only document."""
+        buffer[:length] = self.bytes[offset : offset + length]
 
 
 class StartedJob:
@@ -138,13 +142,13 @@ class StartedJob:
             return Ended(self.job, error=error)
 
 
-def settings_of(folder: Path, url: str = "http://127.0.0.1:8501") -> Settings:
-    """Return settings with one model, which nobody requires."""
+def settings_of(folder: Path, url: str = "http://127.0.0.1:8501", **versions: object) -> Settings:
+    """Return settings with one model, which nobody requires; `versions`: its policy."""
     return Settings.model_validate(
         {
             "store": {"url": "s3://b/p"},
             "serving": {"models_dir": str(folder / "models"), "rest_url": url},
-            "models": [{"name": "m", "required": False}],
+            "models": [{"name": "m", "required": False, "versions": versions or {"latest": 1}}],
         }
     )
 
@@ -155,9 +159,11 @@ def ports_of(world: World) -> Ports:
 
 
 @contextmanager
-def agent_at_work(folder: Path, world: World, state: AgentState) -> Iterator[Agent]:
+def agent_at_work(
+    folder: Path, world: World, state: AgentState, settings: Settings | None = None
+) -> Iterator[Agent]:
     """Lend an agent that has the models directory."""
-    settings = settings_of(folder)
+    settings = settings or settings_of(folder)
     workspace = Workspace(settings.serving.models_dir)
     workspace.claim()
     with Lock(workspace.lock) as lock:

@@ -162,7 +162,7 @@ class Agent:
         asking.begin_asking(context)
         polling.begin_documents(context)
         standing = asking.standing(context)
-        if not standing.is_known:
+        if not standing.is_known or polling.is_being_understood(context):
             self._begin_tidying()
             return Outcome(busy=True, retry_seconds=asking.PATIENCE_SECONDS, missing=self._outcome.missing)
         self._outcome = self._cycle(server_is_late=standing.is_late)

@@ -55,7 +55,8 @@ class Pace:
             return 0.0
         pause = min(max(SHORTEST_PAUSE_SECONDS, seconds) for seconds in self._due(outcome, now))
         if outcome.seen is not None:
-            self._look_at = now + pause
+            self._look_at = min(self._look_at, now + pause)  # what else wakes puts off no look
+            pause = max(0.0, self._look_at - now)
         return pause
 
     def _due(self, outcome: Outcome, now: float) -> list[float]:

@@ -60,6 +60,7 @@ class StoreView:
 
     `polled_at`, `listed_at`: when the store was last asked, and last with success, in seconds since 1970.
     `asked_at`: the latter by the monotonic clock. `tried_at`: the last attempt that has ended, likewise.
+    `arrived_at`: when the last good listing arrived, likewise.
     """
 
     listing: Listing | None = None
@@ -67,6 +68,7 @@ class StoreView:
     polled_at: float | None = None
     listed_at: float | None = None
     asked_at: float = 0.0
+    arrived_at: float | None = None
     tried_at: float | None = None
     asking_since: float = 0.0
     is_new: bool = False
