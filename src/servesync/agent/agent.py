@@ -38,7 +38,7 @@ _TAKE_IN: Final = {
     JobKind.SCRUB: take_in_scrubbed,
     JobKind.EMPTY_TRASH: tidying.take_in_emptied,
 }
-_WORK: Final = (JobKind.LIST, JobKind.DOCUMENT, JobKind.TRANSFER, JobKind.REREAD)
+_WORK: Final = (JobKind.LIST, JobKind.DOCUMENT, JobKind.TRANSFER, JobKind.REREAD, JobKind.EMPTY_TRASH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,8 @@ class Outcome:
     `acted`: a step was done, or has failed, so that there may be another one to do now.
     `is_due`: another turn is due at once: the agent has acted, and there is no server whose answer it awaits.
     `waiting`: the server (if it answers) is about to say more about a version, and is not overdue, or a step
-    waits for the load gate. `busy`: a job is at work whose result may change what is to be done.
+    waits for the load gate. `busy`: a job is at work whose result may change what is to be done, or the trash
+    is being emptied.
     """
 
     acted: bool = False
@@ -158,6 +159,8 @@ class Agent:
             asking.want_answer(context)
         if poll:
             polling.begin_poll(context)
+            if self._lock is not None:
+                tidying.try_again(context)
         polling.look_once_more(context)
         asking.begin_asking(context)
         polling.begin_documents(context)
@@ -349,6 +352,7 @@ class Agent:
                 )
             ),
             busy=any(context.is_busy(kind) for kind in _WORK)
+            or (self._lock is not None and context.state.trash_is_due)
             or (context.is_busy(JobKind.ASK_SERVER) and not server_is_late)
             or not context.state.documents.is_idle
             or bool(context.state.transfers)

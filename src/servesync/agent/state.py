@@ -143,6 +143,10 @@ class AgentState:
     scrub_not_before: float = 0.0
     trash_is_due: bool = True
     """Something has been put into the trash since a job last emptied it."""
+    trash_resists: bool = False
+    """Something in the trash could not be removed."""
+    may_have_strays: bool = False
+    """A transfer may have left something in staging that could not be removed."""
     weighing: dict[str, Release] = field(default_factory=dict)
     """Whose manifest a job reads, by the job's name."""
     room_wanted: list[RoomWanted] = field(default_factory=list)
