@@ -23,7 +23,11 @@ def report(context: AgentContext, seen: Seen, *, polled: bool) -> None:
     said = context.state.announced
     if polled:
         _trouble(context, "store", seen.store_error, Event.POLL_FAILED, None)
-    _trouble(context, "server", seen.server_error, Event.SERVER_UNREACHABLE, Event.SERVER_ANSWERS)
+    answers = context.state.server.answers
+    asked_at = answers.asked_at if answers else None
+    if asked_at != said.server_asked_at:  # the same answer once more is no repetition
+        said.server_asked_at = asked_at
+        _trouble(context, "server", seen.server_error, Event.SERVER_UNREACHABLE, Event.SERVER_ANSWERS)
     _documents(context)
     for model, error in seen.snapshot.broken.items():
         announce.failed(context, error, model)

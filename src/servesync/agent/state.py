@@ -97,6 +97,7 @@ class Announced:
     strange: dict[Model, tuple[object, ...]] = field(default_factory=dict)
     unreadable: dict[Model, frozenset[str]] = field(default_factory=dict)
     trouble: dict[str, object] = field(default_factory=dict)
+    server_asked_at: float | None = None
     once: set[object] = field(default_factory=set)
     channels: set[tuple[str, str, str]] = field(default_factory=set)
     held_newest: dict[Model, object] = field(default_factory=dict)
