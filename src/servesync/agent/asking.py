@@ -67,12 +67,13 @@ def take_in_answers(context: AgentContext, message: Ended) -> None:
     if isinstance(error, Stopped):
         return
     if isinstance(message.result, Answers):
-        view.answers, view.is_noted = message.result, False
+        view.answers = message.result
+        view.unnoted.append(message.result)
         return
     text = f"the model server could not be asked: {error}"
     failed = ServerError(Reason.SERVER_UNREACHABLE, text)
     view.answers = Answers(asked_at or context.now(), dict.fromkeys(context.models, failed))
-    view.is_noted = False
+    view.unnoted.append(view.answers)
 
 
 @dataclass(frozen=True, slots=True)

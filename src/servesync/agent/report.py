@@ -210,8 +210,8 @@ def _memory(context: AgentContext, seen: Seen) -> None:
     """Say once what the budget for the server's memory is, and once a change what does not fit into it."""
     memory, said = seen.snapshot.fleet.memory, context.state.announced
     budget = memory.budget.bytes if memory.budget else None
-    if (budget, memory.source) != said.budget:
-        said.budget = (budget, memory.source)
+    if said.budget is None or said.budget != (budget,):
+        said.budget = (budget,)
         because = memory.source if memory.budget else f"nothing is compared: {memory.source}"
         get_logger().info(Event.MEMORY_BUDGET, budget_bytes=budget, because=because)
     before, said.short = said.short, {}
