@@ -9,14 +9,14 @@ from servesync.agent import announce
 from servesync.agent.context import AgentContext
 from servesync.agent.jobs import Ended, Job, JobContext, JobKind, RoomWanted
 from servesync.agent.seen import Seen
-from servesync.errors import Stopped
+from servesync.errors import Stopped, SyncError
 from servesync.install import Record, Shelf
 from servesync.plan.fleet_facts import Key
 from servesync.plan.reserve import next_to_drop
 from servesync.plan.versions import Version
 
-REREAD_AGAIN_SECONDS: Final = 10.0
-"""After so long a version is read again that could not be read, which says nothing about it."""
+REREAD_AGAIN_SECONDS: Final = 30.0
+"""After how long a version is read again that could not be read, for a cause that says nothing about it."""
 
 # -- the trash ------------------------------------------------------------------------------------------
 
@@ -101,29 +101,20 @@ def _drop(context: AgentContext, key: Key) -> bool:
 
 
 def begin_rereading(context: AgentContext, seen: Seen) -> None:
-    """Start to read one version whole whose files have changed since they were proven."""
+    """Start to read one version whole whose files have changed since they were proven.
+
+    One that could not be read a moment ago waits, and holds up no other.
+    """
     if context.is_busy(JobKind.REREAD):
         return
-    _end_pauses(context)
+    now, again_at = context.now(), context.state.reread_again_at
     for model, found in seen.snapshot.models.items():
         for version, record in found.inventory.to_check.items():
-            if (model, version) in context.state.reread_at:
+            if now < again_at.get((model, version), now):
                 continue
             work = partial(_reread, context.shelf(model), version, record)
             context.start(Job(JobKind.REREAD, work, model, version))
             return
-
-
-def _end_pauses(context: AgentContext) -> None:
-    now, pauses = context.now(), context.state.reread_at
-    for key in [key for key, at in pauses.items() if at <= now]:
-        del pauses[key]
-
-
-def next_reread(context: AgentContext) -> float | None:
-    """Return after how many seconds a version is read again that could not be read; None if there is none."""
-    left = [at - context.now() for at in context.state.reread_at.values()]
-    return min((seconds for seconds in left if seconds > 0), default=None)
 
 
 def _reread(shelf: Shelf, version: Version, record: Record, job: JobContext) -> object:
@@ -132,18 +123,28 @@ def _reread(shelf: Shelf, version: Version, record: Record, job: JobContext) -> 
 
 def take_in_reread(context: AgentContext, message: Ended) -> None:
     """Remember what the reading of a version came to; it counts for as long as its stamps stay."""
-    job, error = message.job, message.error
-    if job.model is None or job.version is None or isinstance(error, Stopped):
+    job, error, again_at = message.job, message.error, context.state.reread_again_at
+    if job.model is None or job.version is None:
         return
-    if error is not None:
-        context.state.reread_at[job.model, job.version] = context.now() + REREAD_AGAIN_SECONDS
+    again_at.pop((job.model, job.version), None)
+    if isinstance(error, Stopped):
+        return
+    if isinstance(error, OSError | SyncError):
+        again_at[job.model, job.version] = context.now() + REREAD_AGAIN_SECONDS
         if isinstance(error, FileNotFoundError):  # it leaves meanwhile
             return
         if isinstance(error, OSError):
             error = disk.describe(error, f"reading {job.model} {job.version} again")
         context.failed(error, job.model)
-    elif isinstance(message.result, tuple):
+        return
+    if isinstance(message.result, tuple):
         context.state.know_stamps(job.model, job.version, message.result)
+
+
+def next_reread(context: AgentContext) -> float | None:
+    """Return the seconds until a version is read again that could not be read; None if none waits."""
+    now, again_at = context.now(), context.state.reread_again_at
+    return min((at - now for at in again_at.values() if at > now), default=None)
 
 
 def is_checking(seen: Seen) -> bool:
