@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servesync.agent.memory import Repeats
 from structlog.testing import capture_logs
 
 from servesync import disk
 from servesync.agent.models_config import ConfigKeeper, ConfigWriter, labels_of, told
+from servesync.agent.repeats import Repeats
 from servesync.confirm import models_config
 from servesync.demo.standin.config import ModelConfig, parse_config
 from servesync.errors import Reason, ServerDown, ServerError
@@ -100,7 +100,8 @@ class Scene:
         found = {}
         for model, settings in self.models.items():
             labels = labels_of(self.serving, settings, {})
-            shelf = [Version(int(entry.name)) for entry in disk.entries(self.workspace.shelf(model))]
+            base = self.workspace.shelf(model)
+            shelf = [Version(int(entry.name)) for entry in disk.entries(base)] if base.exists() else []
             said = None if self.error else self.said.get(model, {})
             found[model] = Facts(
                 model=model,
@@ -225,16 +226,34 @@ def test_a_file_that_is_as_it_should_be_is_not_touched(scene: Scene) -> None:
     assert scene.path.stat().st_ino == before.st_ino
 
 
-def test_no_base_path_no_file(scene: Scene) -> None:
-    """Somebody removed the directory, and it could not be made again."""
+def test_a_new_model_without_a_base_path_is_left_out_until_it_has_one(scene: Scene) -> None:
+    """It would stop the server's updates of every model; the others do not wait for it."""
+    scene.cycle()
+    scene.labels = {M: {}, N: {}}
+    scene.error = ServerDown(Reason.SERVER_UNREACHABLE, "no server yet: all that is required is listed")
+    assert not scene.workspace.has_shelf(N)
+    assert scene.cycle()
+    assert scene.written().keys() == {M}
+    assert scene.label() is None
+
+    assert not scene.cycle()
+    scene.workspace.shelf(N).mkdir()
+    assert scene.cycle()
+    assert scene.written().keys() == {M, N}
+
+
+def test_a_model_whose_base_path_somebody_removed_stays(scene: Scene) -> None:
+    """What the server has in memory is not unloaded, and labels move as everywhere."""
     scene.cycle()
     scene.labels[M] = {}
     (scene.workspace.models_dir / "m").rename(scene.folder / "elsewhere")
-    assert not scene.cycle()
-    assert scene.label() == 1
-    (scene.folder / "elsewhere").rename(scene.workspace.models_dir / "m")
     assert scene.cycle()
+    assert scene.written().keys() == {M}
     assert scene.label() is None
+
+    (scene.folder / "elsewhere").rename(scene.workspace.models_dir / "m")
+    assert not scene.cycle()
+    assert scene.written().keys() == {M}
 
 
 def test_a_label_moves_in_two_steps_and_its_old_version_stays_until_the_server_has_read_that(
