@@ -1,176 +1,103 @@
-"""The model server is asked beside the decisions; one that does not answer is waited for only so long."""
+"""How the deciding thread has the model server asked, and what it does while no answer comes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agent_parts import HandClock, Parts, PromptJobs, ServerStub, settings_of
+from decider_box import StartedJob, World, agent_at_work, ports_of, settings_of
+from servesync.admin import Board
 from servesync.agent.agent import Agent
-from servesync.agent.asking import PATIENCE_SECONDS
-from servesync.agent.jobs import Job, JobKind, Running
-from servesync.errors import Reason, ServerError
-from servesync.install import Workspace
-from servesync.plan.facts import Served, ServerState
-from servesync.plan.versions import Model, Version
-
-M, N = Model("m"), Model("n")
-UP = Served(ServerState.AVAILABLE)
-SILENT = ServerError(Reason.SERVER_UNREACHABLE, "no answer")
-
-
-class _Later:
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.is_cancelled = False
-
-    def cancel(self) -> None:
-        """Note it."""
-        self.is_cancelled = True
-
-
-class SlowServer(PromptJobs):
-    """Questions to the server are answered when the test says so; all other jobs run at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[_Later] = []
-
-    def start(self, job: Job) -> Running:
-        """Keep a question to the server."""
-        if job.kind is not JobKind.ASK_SERVER:
-            return super().start(job)
-        self.asked.append(_Later(job))
-        return self.asked[-1]
-
-    def answer(self) -> None:
-        """Let the server answer the oldest question."""
-        super().start(self.asked.pop(0).job)
-
-
-class Scene:
-    """An agent that only looks, beside a server that is slow."""
-
-    def __init__(self, folder: Path, *names: str) -> None:
-        workspace = Workspace(folder / "models")
-        workspace.claim()
-        workspace.prepare([Model(name) for name in names])
-        self.jobs, self.clock, self.server = SlowServer(), HandClock(), ServerStub()
-        self.parts = Parts(server=self.server, clock=self.clock, jobs=self.jobs)
-        serving = {"models_dir": str(workspace.models_dir), "rest_url": "http://127.0.0.1:9"}
-        self.agent: Agent = self.parts.agent(settings_of(workspace.models_dir, *names, serving=serving))
-
-    def said(self, *, look: bool = False) -> object:
-        """Take a turn; return what it took for the server's word on `m`: None while it waits for one."""
-        seen = self.agent.turn(look=look).seen
-        if seen is None:
-            return None
-        return seen.snapshot.models[M].facts.server.versions or {}
+from servesync.agent.build import build_agent
+from servesync.agent.jobs import Ended, JobKind
+from servesync.agent.state import AgentState
+from servesync.errors import Reason, ServerDown
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    """One model."""
-    return Scene(tmp_path, M)
+def world() -> World:
+    """Nothing has been asked yet."""
+    return World()
 
 
-def test_decisions_wait_for_the_answer(scene: Scene) -> None:
-    """One question, however often it is looked meanwhile."""
-    scene.server.said = {M: {Version(1): UP}}
-
-    assert scene.said(look=True) is None
-    assert scene.said() is None
-    assert len(scene.jobs.asked) == 1
-    scene.jobs.answer()
-
-    assert scene.said() == {1: UP}
-    assert scene.jobs.asked == []
+@pytest.fixture
+def state(tmp_path: Path) -> AgentState:
+    """An agent's memory of nothing."""
+    return AgentState.fresh(settings_of(tmp_path), durable=True)
 
 
-def test_a_server_that_does_not_answer_counts_as_silent_after_a_while(scene: Scene) -> None:
-    """Until it does; nobody else waits for it, and no second question is asked."""
-    scene.server.said = {M: {Version(1): UP}}
-    assert scene.said(look=True) is None
-    scene.clock.seconds += PATIENCE_SECONDS - 0.01
-    assert scene.said() is None
-
-    scene.clock.seconds += 0.01
-    assert scene.said() == {}
-    assert scene.said() == {}
-
-    scene.jobs.answer()
-    assert scene.said() == {1: UP}
+@pytest.fixture
+def agent(tmp_path: Path, world: World, state: AgentState) -> Iterator[Agent]:
+    """An agent at work."""
+    with agent_at_work(tmp_path, world, state) as agent:
+        yield agent
 
 
-def test_news_asks_anew(scene: Scene) -> None:
-    """An answer that is older than the news is not the last word: a new question follows it."""
-    scene.server.said = {M: {Version(1): UP}}
-    scene.agent.turn()
-    scene.clock.seconds += 0.5
-    scene.agent.turn()
-    scene.jobs.answer()
-    scene.server.said = {M: {Version(2): UP}}
-
-    assert scene.said() is None
-    scene.jobs.answer()
-
-    assert scene.said() == {2: UP}
+def shown(agent: Agent) -> bool | None:
+    """Return what people are told about the server."""
+    snapshot = agent.context.board.snapshot
+    assert snapshot is not None
+    return snapshot.server.answers
 
 
-def test_news_again_and_again_does_not_hold_up_everything(scene: Scene) -> None:
-    """An answer that is young is good enough then."""
-    scene.server.said = {M: {Version(1): UP}}
-    found = []
-    for _ in range(30):
-        found.append(scene.said(look=True))
-        scene.clock.seconds += 0.1
-        found.append(scene.said(look=True))
-        scene.jobs.answer()
+def test_nothing_is_decided_until_the_server_has_had_its_time(agent: Agent, world: World) -> None:
+    """One that accepts and says nothing is waited for a second, and nobody says then that it answers."""
+    assert agent.turn().seen is None
+    world.now += 0.9
+    assert agent.turn(look=False).seen is None
+    world.now += 0.2
 
-    assert {1: UP} in found
-    assert {} not in found
+    assert agent.turn(look=False).seen is not None
+    assert shown(agent) is False
 
 
-def test_where_one_model_is_unreachable_the_others_are_not_asked(tmp_path: Path) -> None:
-    """It is the same server: a second wait tells nothing new."""
-    scene = Scene(tmp_path, M, N)
-    scene.server.said = {M: SILENT, N: {Version(1): UP}}
-    scene.agent.turn()
-    scene.jobs.answer()
+def test_an_answer_is_decided_upon_at_once_and_asked_for_once(agent: Agent, world: World) -> None:
+    """Every wake-up without news leaves the server alone."""
+    agent.turn()
+    world.let_end(JobKind.ASK_SERVER)
+    for _ in range(5):
+        assert agent.turn(look=False).seen is not None
 
-    seen = scene.agent.turn(look=False).seen
-
-    assert seen is not None
-    assert seen.server_error is SILENT
-    assert [seen.snapshot.models[model].facts.server.versions for model in (M, N)] == [None, None]
+    assert shown(agent) is True
+    assert world.started.count(JobKind.ASK_SERVER) == 1
 
 
-def test_one_models_bad_answer_is_no_others(tmp_path: Path) -> None:
-    """Something answers, so the others are asked."""
-    scene = Scene(tmp_path, M, N)
-    scene.server.said = {M: ServerError(Reason.SERVER_BAD_ANSWER, "html"), N: {Version(1): UP}}
-    scene.agent.turn()
-    scene.jobs.answer()
+def test_news_without_end_keep_nothing_from_being_decided(agent: Agent, world: World) -> None:
+    """Each piece of news asks for a newer answer; one of the last second does for all of them."""
+    decided = 0
+    for _ in range(40):
+        decided += agent.turn(look=True).seen is not None
+        world.now += 0.1
+        world.let_end(JobKind.ASK_SERVER)
 
-    seen = scene.agent.turn(look=False).seen
-
-    assert seen is not None
-    assert seen.snapshot.models[M].facts.server.versions is None
-    assert seen.snapshot.models[N].facts.server.versions == {1: UP}
+    assert decided >= 25
 
 
-def test_a_bug_in_the_question_counts_as_silence(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So it does where no thread can be started: nothing is decided on an old answer."""
-    scene.server.said = {M: {Version(1): UP}}
-    scene.agent.turn()
-    scene.jobs.answer()
-    assert scene.said() == {1: UP}
+def test_a_server_that_does_not_listen_is_asked_once_for_all_models(agent: Agent, world: World) -> None:
+    """Its error is shown."""
+    world.said = ServerDown(Reason.SERVER_UNREACHABLE, "connection refused")
+    agent.turn()
+    world.let_end(JobKind.ASK_SERVER)
+    outcome = agent.turn(look=False)
 
-    def refuse(*_: object) -> None:
-        raise ServerError(Reason.THREADS_EXHAUSTED, "no thread")
+    assert not outcome.server_answers
+    assert shown(agent) is False
 
-    monkeypatch.setattr(scene.server, "status", refuse)
-    scene.clock.seconds += 5
-    scene.agent.turn()
-    scene.jobs.answer()
 
-    assert scene.said() == {}
+def test_what_another_server_said_does_not_count(
+    tmp_path: Path, agent: Agent, world: World, state: AgentState
+) -> None:
+    """The settings name another one while the old one is asked: its answer comes too late."""
+    agent.turn()
+    (old,) = [item for item in world.waiting if item.job.kind is JobKind.ASK_SERVER]
+    other = settings_of(tmp_path, "http://127.0.0.1:8502")
+    fresh = build_agent(other, None, ports_of(world), state=state, board=Board())
+    state.follow(agent.context.settings, other)
+    assert old.should_stop()
+    world.waiting.remove(old)
+    world.inbox.append(Ended(old.job, old.job.work(StartedJob(old.job))))  # it was at its end already
+
+    assert fresh.turn(look=False).seen is None
+    assert state.server.answers is None
+    world.let_end(JobKind.ASK_SERVER)
+    assert fresh.turn(look=False).seen is not None
