@@ -122,7 +122,7 @@ def test_a_cancelled_job_ends_and_says_so(box: Box) -> None:
 
 def test_where_no_thread_can_be_started_the_job_has_failed(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """As under `ulimit -u`. It may be started again; nothing is left of the attempt."""
-    started = []
+    started: list[JobContext] = []
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -191,7 +191,8 @@ def test_close_does_not_wait_for_what_heeds_nothing(box: Box) -> None:
 
 def test_jobs_are_the_same_by_what_they_are_about() -> None:
     """Not by their work."""
-    one, same = (Job(JobKind.DOCUMENT, lambda _, n=n: n, M, name="x") for n in range(2))
+    one = Job(JobKind.DOCUMENT, lambda _: 1, M, name="x")
+    same = Job(JobKind.DOCUMENT, lambda _: 2, M, name="x")
     assert one == same
     assert one.key == same.key == (JobKind.DOCUMENT, M, None, "x")
     assert one.key != Job(JobKind.DOCUMENT, lambda _: None, M, name="y").key
