@@ -36,7 +36,7 @@ SLOW_TURN_SECONDS: Final = 1.0
 class Loop:
     """Takes turns until it is told to stop. Exactly one thread calls `run`.
 
-    `failure` holds the error that ended the loop, if one did.
+    `failure` holds the error that ended the loop, if one did. `jobs_ended`: no job is at work any more.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Loop:
         self._reload_at: float | None = None
         self._watched: tuple[Model, ...] | None = None
         self.failure: SyncError | None = None
+        self.jobs_ended = False
 
     def run(self) -> None:
         """Work until stopped; the lock must be held."""
@@ -82,7 +83,7 @@ class Loop:
             self.failure = bug(error)
         finally:
             self._triggers.stop()
-            self._jobs.close(JOBS_END_SECONDS)
+            self.jobs_ended = self._jobs.close(JOBS_END_SECONDS)
 
     def _turn(self, agent: Agent) -> Agent:
         """Take one turn, after reading the settings anew if that is asked for, and sleep."""
