@@ -15,7 +15,6 @@ from servesync.agent.triggers import Triggers, Wake, longest_wait
 from servesync.errors import LockHeld, Reason, SettingsError, Stopped, SyncError, bug
 from servesync.install import Lock
 from servesync.logs import Event, configure, get_logger
-from servesync.plan.versions import Model
 from servesync.settings import Settings
 from servesync.settings_file import load_settings
 
@@ -62,7 +61,7 @@ class Loop:
         self._look_at = 0.0
         self._rejected = ""
         self._reload_at: float | None = None
-        self._watched: tuple[Model, ...] | None = None
+        self._watched: dict[Path, tuple[int, int]] | None = None
         self.failure: SyncError | None = None
         self.jobs_ended = False
 
@@ -128,13 +127,13 @@ class Loop:
         return agent
 
     def _watch(self, agent: Agent) -> None:
-        """Set timer and watchers anew when the models have changed."""
+        """Set timer and watchers anew when other folders are to be watched: of other models, or made anew."""
         context = agent.context
-        models = tuple(context.models)
-        if models != self._watched:
-            self._watched = models
-            shelves = [context.workspace.shelf(model) for model in models]
-            self._triggers.start(context.settings.poll, shelves)
+        shelves = [context.workspace.shelf(model) for model in context.models]
+        found = {shelf: identity for shelf in shelves if (identity := _identity_of(shelf)) is not None}
+        if found != self._watched:
+            self._watched = found
+            self._triggers.start(context.settings.poll, found)
 
     def _isolate(self, work: Callable[[], Result]) -> Result | None:
         """Do one thing; a bug in it is logged, and the loop goes on: the one catch-all of the program."""
@@ -161,7 +160,16 @@ class Loop:
         if outcome.settling_seconds is not None and not outcome.store_failed:
             settled_at = now + max(SETTLED_AGAIN_SECONDS, outcome.settling_seconds)
             self._poll_at = min(self._poll_at, settled_at)
-        due = [outcome.retry_seconds, self._poll_at - now]
+        pause = min(max(0.05, seconds) for seconds in self._due(outcome, now))
+        if outcome.seen is not None:
+            self._look_at = now + pause
+        return pause
+
+    def _due(self, outcome: Outcome, now: float) -> list[float]:
+        """Return after how many seconds each thing is due that comes by itself."""
+        due = [self._poll_at - now]
+        if outcome.retry_seconds is not None:
+            due.append(outcome.retry_seconds)
         if self._reload_at is not None:
             due.append(self._reload_at - now)
         if not outcome.server_answers:
@@ -169,10 +177,7 @@ class Loop:
         if outcome.waiting:
             due.append(min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(self._waits, 8)))
             self._waits += 1
-        pause = min(max(0.05, seconds) for seconds in due if seconds is not None)
-        if outcome.seen is not None:
-            self._look_at = now + pause
-        return pause
+        return due
 
     # -- settings -----------------------------------------------------------------------------------
 
@@ -248,6 +253,15 @@ class Loop:
         if settings.serving.models_dir != self._settings.serving.models_dir:
             text = "serving.models_dir cannot change while the agent runs: restart it with the new one"
             raise SettingsError(Reason.SETTINGS_INVALID, text)
+
+
+def _identity_of(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from one that was made anew in its place; None if it is not there."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _changes_transfers(old: Settings, new: Settings) -> bool:
