@@ -8,6 +8,7 @@ import pytest
 
 import publish_and_die
 from publish_and_die import MODEL, content_of
+from servesync import disk
 from servesync.install import Shelf, Workspace
 from servesync.plan.facts import Condition
 from servesync.plan.versions import server_sees_version
@@ -67,11 +68,14 @@ def test_sudden_death_leaves_old_or_new(name: str, count: int, tmp_path: Path) -
     shelf.settle(shelf.reread())
     workspace.prepare([MODEL])
     assert workspace.clean() == []
+    assert list(workspace.staging.iterdir()) == []
+    assert disk.empty_dir(workspace.trash) == []  # as a job does
     assert {item.condition for item in shelf.inventory().versions.values()} == {Condition.GOOD}
     if whole(models_dir) == [1]:
         assert run(models_dir, 2) == 0
     assert whole(models_dir) == [1, 2]
-    assert [*workspace.staging.iterdir(), *workspace.trash.iterdir()] == []
+    assert list(workspace.staging.iterdir()) == []
+    assert list(workspace.trash.iterdir()) == []
     assert sorted(path.name for path in shelf.path.iterdir()) == ["1", "2"]
 
 
@@ -88,3 +92,4 @@ def test_sudden_death_while_pruning(name: str, count: int, tmp_path: Path) -> No
 
     assert whole(models_dir) in ([1, 2], [2])
     assert Workspace(models_dir).clean() == []
+    assert disk.empty_dir(Workspace(models_dir).trash) == []

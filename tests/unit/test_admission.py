@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-
 from servesync.agent.admission import Admission
+
 from servesync.agent.manifests import ManifestReader
 from servesync.agent.weights import Weights
 from servesync.confirm import ServerFootprint

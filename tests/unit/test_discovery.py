@@ -4,39 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from servesync.agent.build import build_agent, build_observer
-from servesync.agent.observe import MOST_MODELS
+from agent_parts import Parts, StoreStub, listing_of, settings_of, turn_until_idle
+from servesync.agent.discovery import MOST_MODELS
 from servesync.errors import Reason
 from servesync.install import Lock, Workspace
 from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
-from servesync.settings import Settings
-from servesync.store import Listing
-
-
-class Offers:
-    """A store that offers version 1 of some models, and is asked for nothing else."""
-
-    def __init__(self, *names: str) -> None:
-        self._names = names
-
-    def list(self, _wants: object, *, should_stop: object) -> Listing:
-        """Return what the store offers."""
-        return Listing({Model(name): (_release(name),) for name in self._names}, {}, 0, (), 1)
 
 
 def _release(name: str) -> Release:
     return Release(Model(name), Version(1), Layout.ARCHIVE, (StoredObject(f"{name}/1.tar", 1, "e"),), "i")
 
 
-def settings(models_dir: Path, **serving: str) -> Settings:
-    """Return settings for every model of a store."""
-    return Settings.model_validate(
-        {
-            "store": {"url": "s3://bucket", "endpoint_url": "http://127.0.0.1:9", "region": "us-east-1"},
-            "serving": {"models_dir": str(models_dir), "rest_url": None, **serving},
-            "models": [{"name": "*"}],
-        }
-    )
+def offers(*names: str) -> StoreStub:
+    """Return a store that offers version 1 of some models, and is asked for nothing else."""
+    return StoreStub(listing_of(*map(_release, names)))
 
 
 def test_a_new_model_takes_no_place_from_one_that_is_served(tmp_path: Path) -> None:
@@ -46,13 +27,12 @@ def test_a_new_model_takes_no_place_from_one_that_is_served(tmp_path: Path) -> N
     for model in served:
         workspace.records(model).mkdir(parents=True)
         (workspace.records(model) / "1.json").touch()
-    observer = build_observer(settings(tmp_path))
-    observer.store = Offers("a-new-one", *served)  # type: ignore[assignment]
+    agent = Parts(offers("a-new-one", *served)).agent(settings_of(tmp_path, "*"))
 
-    observer.look(ask_store=True)
+    turn_until_idle(agent, poll=True)
 
-    assert observer.models.keys() == served
-    assert observer.ignored_models == 1
+    assert agent.context.models.keys() == served
+    assert agent.context.state.ignored_models == 1
 
 
 def test_models_stay_known_while_their_records_cannot_be_listed(tmp_path: Path) -> None:
@@ -60,17 +40,17 @@ def test_models_stay_known_while_their_records_cannot_be_listed(tmp_path: Path) 
     workspace = Workspace(tmp_path)
     workspace.records(Model("a")).mkdir(parents=True)
     (workspace.records(Model("a")) / "1.json").touch()
-    observer = build_observer(settings(tmp_path))
-    assert observer.models.keys() == {"a"}
+    agent = Parts(offers()).agent(settings_of(tmp_path, "*"))
+    assert agent.context.models.keys() == {"a"}
     (workspace.root / "records").rename(tmp_path / "moved")
     (workspace.root / "records").symlink_to(tmp_path / "moved")
-    observer.store = Offers()  # type: ignore[assignment]
 
-    observer.look(ask_store=True)
+    turn_until_idle(agent, poll=True)
 
-    assert observer.models.keys() == {"a"}
-    assert observer.notice_error is not None
-    assert observer.notice_error.reason is Reason.DISK_NOT_A_DIRECTORY
+    assert agent.context.models.keys() == {"a"}
+    assert (None, Reason.DISK_NOT_A_DIRECTORY) in [
+        (model, error.reason) for model, error in agent.context.troubles
+    ]
 
 
 def test_a_model_is_known_by_a_version_whose_record_cannot_be_read(tmp_path: Path) -> None:
@@ -81,7 +61,7 @@ def test_a_model_is_known_by_a_version_whose_record_cannot_be_read(tmp_path: Pat
     (workspace.root / "reserve_records/a").mkdir(parents=True)
     (workspace.root / "reserve_records/a/1.json").touch()
 
-    assert build_observer(settings(tmp_path)).models.keys() == {"a"}
+    assert Parts().agent(settings_of(tmp_path, "*")).context.models.keys() == {"a"}
 
 
 @pytest.mark.parametrize("kind", ["records", "reserve_records"])
@@ -95,10 +75,12 @@ def test_one_bad_folder_of_records_hides_no_other_model(kind: str, tmp_path: Pat
     (workspace.root / kind).mkdir(exist_ok=True)
     (workspace.root / kind / "b").symlink_to(tmp_path)
 
-    observer = build_observer(settings(tmp_path))
+    agent = Parts().agent(settings_of(tmp_path, "*"))
 
-    assert observer.models.keys() == {"a", "b"}
-    assert observer.look(ask_store=False).broken.keys() == {"b"}
+    assert agent.context.models.keys() == {"a", "b"}
+    seen = agent.turn().seen
+    assert seen is not None
+    assert seen.snapshot.broken.keys() == {"b"}
 
 
 def test_a_note_among_the_records_is_no_model(tmp_path: Path) -> None:
@@ -107,13 +89,14 @@ def test_a_note_among_the_records_is_no_model(tmp_path: Path) -> None:
     (workspace.root / "records").mkdir(parents=True)
     (workspace.root / "records/README").touch()
 
-    assert build_observer(settings(tmp_path)).models == {}
+    assert Parts().agent(settings_of(tmp_path, "*")).context.models == {}
 
 
 def test_a_start_without_records_takes_no_model_from_the_server(tmp_path: Path) -> None:
     """Its version is on the shelf, and the store has not been asked yet: the server keeps it."""
     config_file = tmp_path / "models.config"
-    wanted = settings(tmp_path / "models", config_file=str(config_file))
+    serving = {"models_dir": str(tmp_path / "models"), "rest_url": None, "config_file": str(config_file)}
+    wanted = settings_of(tmp_path / "models", "*", serving=serving)
     workspace = Workspace(tmp_path / "models")
     workspace.claim()
     workspace.records(Model("a")).mkdir(parents=True)
@@ -121,11 +104,11 @@ def test_a_start_without_records_takes_no_model_from_the_server(tmp_path: Path) 
     record.touch()
     (workspace.shelf(Model("a")) / "1").mkdir(parents=True)
     with Lock(workspace.lock) as lock:
-        build_agent(wanted, lock, lambda: False).prepare()
+        Parts().agent(wanted, lock).prepare()
         before = config_file.read_text()
         assert str(workspace.shelf(Model("a"))) in before
         record.unlink()
 
-        build_agent(wanted, lock, lambda: False).prepare()
+        Parts().agent(wanted, lock).prepare()
 
     assert config_file.read_text() == before

@@ -108,6 +108,25 @@ def test_buffers_are_used_by_one_stream_after_the_other() -> None:
     assert len(remote.buffers) <= 4
 
 
+def test_reads_that_hang_without_more_to_ask_for_hold_up_nobody(beside: ThreadPoolExecutor) -> None:
+    """The first stream has asked for all its parts, on fewer connections than there are."""
+    gate = Gate()
+    remote = Remote(
+        {"a": 512 * KIB, "b": 10 * KIB}, lambda key, _: gate.pass_through(key) if key == "a" else None
+    )
+    pool = FetchPool(FOUR)
+    a = beside.submit(fetch, pool, remote.objects[:1], remote.read)
+    gate.wait_for(2)
+    try:
+        b = beside.submit(fetch, pool, remote.objects[1:], remote.read)
+
+        assert b.result(60) == {"b": remote.data["b"]}
+        assert not a.done()
+    finally:
+        gate.open()
+    assert a.result(60) == {"a": remote.data["a"]}
+
+
 def test_one_that_comes_later_gets_its_share(beside: ThreadPoolExecutor) -> None:
     """The first has all connections; what it gives back goes to the second until both have as much."""
     gate = Gate()

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from agent_parts import Parts, settings_of
 from install_box import NOW, M, publish, release_of
 from servesync import disk
-from servesync.agent.build import build_observer
+from servesync.agent.snapshot import served_now
 from servesync.install import Reserve, Shelf, Workspace
 from servesync.plan.versions import Version
-from servesync.settings import Settings
 
 
 @pytest.fixture
@@ -21,17 +21,6 @@ def workspace(tmp_path: Path) -> Workspace:
     return workspace
 
 
-def settings(workspace: Workspace) -> Settings:
-    """Return settings for the one model, without a server."""
-    return Settings.model_validate(
-        {
-            "store": {"url": "s3://bucket", "endpoint_url": "http://127.0.0.1:9", "region": "us-east-1"},
-            "serving": {"models_dir": str(workspace.models_dir), "rest_url": None},
-            "models": [{"name": M}],
-        }
-    )
-
-
 def test_a_look_reads_a_record_of_the_reserve_once(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,7 +28,7 @@ def test_a_look_reads_a_record_of_the_reserve_once(
     record = publish(workspace, release_of(1))
     Reserve(workspace, M).take(workspace.shelf(M) / "1", Version(1), record, NOW)
     Shelf(workspace, M).forget(Version(1))
-    observer = build_observer(settings(workspace))
+    agent = Parts().agent(settings_of(workspace.models_dir, M))
     read: list[str] = []
     real = disk.read_file
 
@@ -49,9 +38,10 @@ def test_a_look_reads_a_record_of_the_reserve_once(
 
     monkeypatch.setattr(disk, "read_file", read_file)
 
-    view = observer.look(ask_store=False).models[M]
+    seen = agent.turn().seen
 
-    assert view.facts.reserve.keys() == {1}
+    assert seen is not None
+    assert seen.snapshot.models[M].facts.reserve.keys() == {1}
     assert read.count("reserve_records") == 1
 
 
@@ -61,4 +51,6 @@ def test_clients_signatures_are_not_forgotten_with_a_record(workspace: Workspace
     publish(workspace, release_of(1))
     (workspace.records(M) / "1.json").write_text(text)
 
-    assert build_observer(settings(workspace)).served_now(M) == (1, None)
+    agent = Parts().agent(settings_of(workspace.models_dir, M))
+
+    assert served_now(agent.context, M) == (1, None)

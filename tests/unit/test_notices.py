@@ -2,12 +2,15 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from agent_parts import run_job
 from servesync import channel, disk
 from servesync.agent.channels import Moved, Notices, Withdrawn
+from servesync.agent.documents import Documents
 from servesync.channel import Entry, Withdrawal
 from servesync.errors import Reason
 from servesync.install import Position, Positions, Refusals, Workspace
@@ -27,6 +30,28 @@ def refuse(path: Path, data: bytes) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
+def reading(read: Callable[[StoredObject], bytes]) -> Documents:
+    """Return documents that jobs read so."""
+    return Documents(lambda item, _: read(item))
+
+
+def let_read(notices: Notices) -> None:
+    """Let all jobs that read a document run."""
+    while jobs := notices.documents.jobs():
+        for job in jobs:
+            ended = run_job(job)
+            assert ended.error is None
+            notices.documents.ended(job, ended.result, None)
+
+
+def follow(notices: Notices, item: StoredObject) -> None:
+    """Take over where `stable` stands by a new listing, as soon as the document is read."""
+    notices.documents.listed()
+    notices.follow(M, ["stable"], {"stable": item})
+    let_read(notices)
+    notices.follow(M, ["stable"], {"stable": item})
+
+
 def at(number: int) -> tuple[StoredObject, bytes]:
     """Return the object of a channel that stands at a version, and what it says."""
     entry = Entry(Version(number), "promote", "2026-01-02T03:04:05Z", "me", "")
@@ -39,17 +64,17 @@ def test_a_full_disk_holds_no_channel_where_it_is(tmp_path: Path, monkeypatch: p
     workspace = Workspace(tmp_path / "models")
     workspace.claim()
     documents: dict[str, bytes] = {}
-    notices = Notices(workspace, lambda item: documents[item.etag], durable=True)
+    notices = Notices(workspace, reading(lambda item: documents[item.etag]), durable=True)
     for number in (7, 8):
         item, documents[item.etag] = at(number)
         with monkeypatch.context() as patch:
             patch.setattr(disk, "write_file", refuse)
             for _ in range(2):
                 with pytest.raises(OSError, match="No space"):
-                    notices.follow(M, ["stable"], {"stable": item})
+                    follow(notices, item)
             assert notices.positions(M) == {"stable": number}
-            assert Notices(workspace, lambda _: b"").positions(M) != {"stable": number}
-        notices.follow(M, ["stable"], {"stable": item})
+            assert Notices(workspace, reading(lambda _: b"")).positions(M) != {"stable": number}
+        follow(notices, item)
         kept = Positions(workspace, M).read()["stable"]
         assert isinstance(kept, Position)
         assert kept.version == number
@@ -70,7 +95,11 @@ def test_a_full_disk_hides_no_withdrawal(tmp_path: Path, monkeypatch: pytest.Mon
     ]
     offered = {release.version: release for release in releases}
     refusals = Refusals(workspace.refusals(M), "judge")
-    notices = Notices(workspace, lambda item: documents[item.key], durable=True)
+    notices = Notices(workspace, reading(lambda item: documents[item.key]), durable=True)
+
+    notices.look_for_withdrawals(M, releases, offered, refusals)
+    assert notices.withdrawn(M, offered, refusals) == set()
+    let_read(notices)
 
     with monkeypatch.context() as patch:
         patch.setattr(disk, "write_file", refuse)
@@ -104,15 +133,15 @@ def test_an_older_channel_is_not_taken_for_want_of_a_readable_position(workspace
     documents = {first.etag: older, second.etag: later}
 
     def start() -> Notices:
-        return Notices(workspace, lambda item: documents[item.etag], durable=True)
+        return Notices(workspace, reading(lambda item: documents[item.etag]), durable=True)
 
-    start().follow(M, ["stable"], {"stable": second})
+    follow(start(), second)
     path = workspace.root / "channels/m/stable.json"
     good = path.read_text()
     path.write_text(good[:20])
     notices = start()
 
-    notices.follow(M, ["stable"], {"stable": first})
+    follow(notices, first)
 
     assert notices.positions(M) == {}
     assert notices.troubles[M, "stable"].reason is Reason.RECORD_UNREADABLE
@@ -120,7 +149,7 @@ def test_an_older_channel_is_not_taken_for_want_of_a_readable_position(workspace
     assert path.read_text() == good[:20]
 
     path.write_text(good)
-    notices.follow(M, ["stable"], {"stable": first})
+    follow(notices, first)
 
     assert notices.troubles[M, "stable"].reason is Reason.CHANNEL_WENT_BACK
     assert notices.positions(M) == {"stable": 2}
@@ -133,12 +162,12 @@ def test_a_removed_position_lets_the_stores_count(workspace: Workspace) -> None:
     path = workspace.root / "channels/m/stable.json"
     path.parent.mkdir()
     path.write_text("")
-    notices = Notices(workspace, lambda _: data, durable=True)
-    notices.follow(M, ["stable"], {"stable": item})
+    notices = Notices(workspace, reading(lambda _: data), durable=True)
+    follow(notices, item)
     assert notices.positions(M) == {}
     assert "remove the record" in notices.unreadable(M)["stable"]
 
     path.unlink()
-    notices.follow(M, ["stable"], {"stable": item})
+    follow(notices, item)
 
     assert notices.positions(M) == {"stable": 1}

@@ -1,19 +1,17 @@
 """A folder of records that cannot be read is the trouble of its model, and of no other one."""
 
-import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from servesync.agent.space import Needed, Space
 
+from agent_parts import Parts, PromptJobs, settings_of, turn_until_idle
 from install_box import publish, release_of
-from servesync.agent.build import build_agent, build_observer
-from servesync.agent.scrub import Scrubber
+from servesync.agent.jobs import Job, JobKind, RoomWanted
 from servesync.errors import DiskError, Reason
 from servesync.install import Lock, Reserve, Shelf, Workspace
 from servesync.plan.versions import Model, Version
-from servesync.settings import Scrub, Settings
+from servesync.settings import Settings
 
 LONG_AGO = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
 BAD, GOOD = Model("bad"), Model("good")
@@ -32,15 +30,21 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def settings(workspace: Workspace) -> Settings:
-    """Return settings for both models, with more space to keep free than there is."""
-    return Settings.model_validate(
-        {
-            "store": {"url": "s3://bucket", "endpoint_url": "http://127.0.0.1:9", "region": "us-east-1"},
-            "serving": {"models_dir": str(workspace.models_dir), "rest_url": None},
-            "models": [{"name": BAD}, {"name": GOOD}],
-            "limits": {"disk_reserve_bytes": 1 << 42},
-        }
-    )
+    """Return settings for both models; everything is to be read again each hour."""
+    return settings_of(workspace.models_dir, BAD, GOOD, scrub={"interval_hours": 1})
+
+
+class WantingRoom(PromptJobs):
+    """A transfer among the jobs is short of space when the test says so, and notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: list[bool] = []
+
+    def want(self) -> None:
+        """Ask for space."""
+        job = Job(JobKind.TRANSFER, lambda _: None, GOOD, Version(2))
+        self.put(RoomWanted(job, DiskError(Reason.DISK_FULL, "the disk is full"), self.answers.append))
 
 
 @pytest.fixture
@@ -51,32 +55,41 @@ def shelf(workspace: Workspace) -> Shelf:
 
 
 def test_the_others_reserve_gives_way(workspace: Workspace, shelf: Shelf) -> None:
-    """Space is needed: what the good model has in reserve goes, and only then is it said that it is short."""
+    """Space is needed: what the good model has in reserve goes, and only then nothing more is to be had."""
     record = shelf.record(ONE)
     assert record is not None
     reserve = Reserve(workspace, GOOD)
     reserve.take(shelf.path / "1", ONE, record, LONG_AGO)
+    shelf.forget(ONE)
+    jobs = WantingRoom()
+    with Lock(workspace.lock) as lock:
+        agent = Parts(jobs=jobs).agent(settings(workspace), lock)
+        agent.prepare()
+        turn_until_idle(agent)
+        assert reserve.versions().keys() == {ONE}
 
-    with pytest.raises(DiskError) as caught:
-        Space(build_observer(settings(workspace))).check(Needed())
+        jobs.want()
+        agent.turn()
+        assert reserve.versions() == {}
+        agent.turn()
+        assert jobs.answers == [True]
 
-    assert caught.value.reason is Reason.DISK_FULL
-    assert reserve.versions() == {}
+        jobs.want()
+        agent.turn()
+        assert jobs.answers == [True, False]
 
 
 def test_the_others_are_read_again(workspace: Workspace, shelf: Shelf) -> None:
     """The version of the good model is due, and is read."""
-    done = threading.Event()
-    scrubber = Scrubber(Scrub(interval_hours=1), done.set)
+    with Lock(workspace.lock) as lock:
+        agent = Parts().agent(settings(workspace), lock)
+        agent.prepare()
+        turn_until_idle(agent)
+        agent.turn()
 
-    scrubber.turn([Shelf(workspace, BAD), shelf])
-
-    assert done.wait(60)
-    scrubber.turn([Shelf(workspace, BAD), shelf])
     record = shelf.record(ONE)
     assert record is not None
     assert record.scrubbed_at is not None
-    scrubber.close()
 
 
 def test_the_others_begin_at_a_start(workspace: Workspace) -> None:
@@ -86,18 +99,18 @@ def test_the_others_begin_at_a_start(workspace: Workspace) -> None:
         base.rmdir()
     bases[0].touch()
     with Lock(workspace.lock) as lock:
-        agent = build_agent(settings(workspace), lock, lambda: False)
+        agent = Parts().agent(settings(workspace), lock)
         agent.prepare()
-        agent.cycle(ask_store=False)
+        agent.turn()
         assert [base.is_dir() for base in bases] == [False, True]
 
         bases[0].unlink()
-        agent.cycle(ask_store=False)
+        agent.turn()
         assert [base.is_dir() for base in bases] == [True, True]
 
         for base in bases:
             base.rmdir()
             base.touch()
         with pytest.raises(DiskError) as caught:
-            build_agent(settings(workspace), lock, lambda: False).prepare()
+            Parts().agent(settings(workspace), lock).prepare()
         assert caught.value.reason is Reason.DISK_NOT_A_DIRECTORY

@@ -10,7 +10,7 @@ import pytest
 
 from install_box import NOW, M, attempt, publish, release_of, sealed
 from servesync.errors import DiskError, Reason
-from servesync.install import Reserve, Shelf, Workspace
+from servesync.install import Leaving, Reserve, Shelf, Workspace
 from servesync.plan.facts import Condition
 from servesync.plan.versions import Release, Version
 
@@ -115,12 +115,12 @@ def test_for_whom_a_version_left_is_known_until_it_is_back(workspace: Workspace)
     """It may always come back if its successor does not come; kept or on the shelf it is as any other."""
     reserve, shelf = Reserve(workspace, M), Shelf(workspace, M)
     record = publish(workspace, release_of(1))
-    reserve.take(shelf.path / "1", Version(1), record, NOW, retired_for=Version(2))
+    reserve.take(shelf.path / "1", Version(1), record, NOW, why=Leaving(retired_for=Version(2)))
     left = reserve.versions()[Version(1)]
     assert (left.retired_for, left.returning) == (2, False)
 
     assert shelf.put_back(reserve.path / "1", Version(1), left).retired_for is None
-    reserve.take(shelf.path / "1", Version(1), left, NOW, retired_for=Version(2))
+    reserve.take(shelf.path / "1", Version(1), left, NOW, why=Leaving(retired_for=Version(2)))
     reserve.keep(Version(1))
     assert reserve.versions()[Version(1)].retired_for is None
     reserve.drop(Version(1))

@@ -38,7 +38,7 @@ _TAKE_IN: Final = {
     JobKind.SCRUB: take_in_scrubbed,
     JobKind.EMPTY_TRASH: tidying.take_in_emptied,
 }
-_WORK: Final = (JobKind.LIST, JobKind.DOCUMENT, JobKind.TRANSFER, JobKind.REREAD)
+_WORK: Final = (JobKind.LIST, JobKind.DOCUMENT, JobKind.TRANSFER, JobKind.REREAD, JobKind.EMPTY_TRASH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,8 @@ class Outcome:
     `acted`: a step was done, or has failed, so that there may be another one to do now.
     `is_due`: another turn is due at once: the agent has acted, and there is no server whose answer it awaits.
     `waiting`: the server (if it answers) is about to say more about a version, and is not overdue, or a step
-    waits for the load gate. `busy`: a job is at work whose result may change what is to be done.
+    waits for the load gate. `busy`: a job is at work whose result may change what is to be done, or the trash
+    is being emptied.
     """
 
     acted: bool = False
@@ -158,11 +159,13 @@ class Agent:
             asking.want_answer(context)
         if poll:
             polling.begin_poll(context)
+            if self._lock is not None:
+                tidying.try_again(context)
         polling.look_once_more(context)
         asking.begin_asking(context)
         polling.begin_documents(context)
         standing = asking.standing(context)
-        if not standing.is_known:
+        if not standing.is_known or polling.is_being_understood(context):
             self._begin_tidying()
             return Outcome(busy=True, retry_seconds=asking.PATIENCE_SECONDS, missing=self._outcome.missing)
         self._outcome = self._cycle(server_is_late=standing.is_late)
@@ -255,8 +258,8 @@ class Agent:
         if config is None:
             return None
         facts = {model: found.facts for model, found in models.items()}
-        config.saw(facts, asking.server_error(self.context), self.context.now())
-        return config.draft(self.context.models, facts, self.context.now())
+        config.saw(facts, asking.server_error(self.context))
+        return config.draft(self.context.models, facts)
 
     def _act(self, seen: Seen) -> bool:
         """Write what the server reads, and carry out the plan; return whether anything was done or failed."""
@@ -349,6 +352,7 @@ class Agent:
                 )
             ),
             busy=any(context.is_busy(kind) for kind in _WORK)
+            or (self._lock is not None and context.state.trash_is_due)
             or (context.is_busy(JobKind.ASK_SERVER) and not server_is_late)
             or not context.state.documents.is_idle
             or bool(context.state.transfers)
@@ -375,9 +379,9 @@ class Agent:
         """Return after how many seconds something is due by itself; None if nothing is."""
         context, now = self.context, self.context.now()
         state = context.state
-        due = [state.attempts.next_due(now), state.watch.next_due(now)]
+        due = [state.attempts.next_due(now), state.watch.next_due(now), tidying.next_reread(context)]
         if context.config is not None:
-            due.append(context.config.next_due(now))
+            due.append(context.config.next_due())
         if state.gate.ended_at is not None:
             left = state.gate.ended_at + context.settings.serving.pause_between_loads_seconds - now
             due.append(left if left > 0 else None)

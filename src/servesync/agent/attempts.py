@@ -38,6 +38,11 @@ TRANSIT_PASSING: Final = 2
 Key = tuple[Model, Version]
 
 
+def may_pass(reason: Reason) -> bool:
+    """Whether what failed for this reason may work later without anybody's help, however often it failed."""
+    return reason.startswith(EVERYWHERE) and reason not in LASTING
+
+
 @dataclass(slots=True)
 class _Failure:
     identity: str

@@ -13,6 +13,7 @@ from typing import Final
 
 from servesync.admin import Board
 from servesync.agent.agent import Agent, Outcome
+from servesync.agent.attempts import may_pass
 from servesync.agent.build import build_agent, make_ports
 from servesync.agent.jobs import ThreadJobs
 from servesync.agent.process import GRACE_SECONDS, LOOK_SECONDS, claimed
@@ -189,12 +190,22 @@ def _is_done(outcome: Outcome) -> bool:
 
 
 def _pending(outcome: Outcome) -> tuple[Model, ...]:
-    """Return the models of which a wanted version has failed for a cause that may pass by itself."""
-    models = outcome.seen.snapshot.models if outcome.seen else {}
+    """Return the models of which a version has failed for a cause that may pass by itself.
+
+    It counts if it is wanted, if it is the newest (an older one may be wanted meanwhile), or if the model has
+    nothing in place yet.
+    """
+    seen = outcome.seen
+    if seen is None:
+        return ()
     return tuple(
         model
         for model, plan in outcome.plans.items()
-        if any(hold.passing and version in plan.wanted for version, hold in models[model].facts.held.items())
+        if any(
+            hold.passing and (version in plan.wanted or not plan.in_place)
+            for version, hold in seen.snapshot.models[model].facts.held.items()
+        )
+        or (model in seen.held and may_pass(seen.held[model].reason))
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from servesync import disk
 from servesync.admin import Stage
@@ -17,6 +18,9 @@ from servesync.plan.memory import weight_of
 from servesync.plan.versions import Model, Release
 from servesync.settings import EVERY_MODEL
 from servesync.store import Listing
+
+DOCUMENTS_SECONDS: Final = 1.0
+"""How long decisions wait for the documents that a listing shows to be new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ def take_in_listing(context: AgentContext, message: Ended) -> None:
     if isinstance(message.result, Listing):
         view.listing, view.error = message.result, None
         view.asked_at, view.listed_at = view.asking_since, view.polled_at
+        view.arrived_at = context.now()
         context.state.documents.listed()
         discover(context)
         read_notices(context, context.models)
@@ -123,6 +128,18 @@ def begin_documents(context: AgentContext) -> None:
     """Start to read the documents that somebody asks for."""
     for job in context.state.documents.jobs():
         context.start(job)
+
+
+def is_being_understood(context: AgentContext) -> bool:
+    """Whether documents are still to be read that belong to a listing which has just arrived.
+
+    What it lists may be withdrawn by them, and a channel may point elsewhere: half of that is no ground for a
+    decision. A store that takes long to say the rest is not waited for.
+    """
+    since = context.state.store.arrived_at
+    if since is None or context.state.documents.is_idle:
+        return False
+    return context.now() - since < DOCUMENTS_SECONDS
 
 
 def take_in_document(context: AgentContext, message: Ended) -> None:

@@ -60,6 +60,7 @@ class StoreView:
 
     `polled_at`, `listed_at`: when the store was last asked, and last with success, in seconds since 1970.
     `asked_at`: the latter by the monotonic clock. `tried_at`: the last attempt that has ended, likewise.
+    `arrived_at`: when the last good listing arrived, likewise.
     """
 
     listing: Listing | None = None
@@ -67,6 +68,7 @@ class StoreView:
     polled_at: float | None = None
     listed_at: float | None = None
     asked_at: float = 0.0
+    arrived_at: float | None = None
     tried_at: float | None = None
     asking_since: float = 0.0
     is_new: bool = False
@@ -128,6 +130,8 @@ class AgentState:
     transfers: dict[Key, TransferUnderWay] = field(default_factory=dict)
     last_brought: dict[Model, float] = field(default_factory=dict)
     checked: dict[Model, Checked] = field(default_factory=dict)
+    reread_again_at: dict[Key, float] = field(default_factory=dict)
+    """When versions may be read again that could not be read (monotonic seconds)."""
     memory_before: dict[Key, int] = field(default_factory=dict)
     """What the server held before a version came that it is loading now."""
     transfer_tools: Transfers | None = None
@@ -138,6 +142,10 @@ class AgentState:
     scrub_not_before: float = 0.0
     trash_is_due: bool = True
     """Something has been put into the trash since a job last emptied it."""
+    trash_resists: bool = False
+    """Something in the trash could not be removed."""
+    may_have_strays: bool = False
+    """A transfer may have left something in staging that could not be removed."""
     weighing: dict[str, Release] = field(default_factory=dict)
     """Whose manifest a job reads, by the job's name."""
     room_wanted: list[RoomWanted] = field(default_factory=list)

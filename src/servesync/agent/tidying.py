@@ -2,17 +2,21 @@
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Final
 
 from servesync import disk
 from servesync.agent import announce
 from servesync.agent.context import AgentContext
 from servesync.agent.jobs import Ended, Job, JobContext, JobKind, RoomWanted
 from servesync.agent.seen import Seen
-from servesync.errors import SyncError
+from servesync.errors import Stopped, SyncError
 from servesync.install import Record, Shelf
 from servesync.plan.fleet_facts import Key
 from servesync.plan.reserve import next_to_drop
 from servesync.plan.versions import Version
+
+REREAD_AGAIN_SECONDS: Final = 30.0
+"""After how long a version is read again that could not be read, for a cause that says nothing about it."""
 
 # -- the trash ------------------------------------------------------------------------------------------
 
@@ -23,7 +27,25 @@ def begin_emptying(context: AgentContext) -> None:
         return
     context.state.trash_is_due = False
     trash = context.workspace.trash
-    context.start(Job(JobKind.EMPTY_TRASH, lambda _: disk.empty_dir(trash)))
+    context.start(Job(JobKind.EMPTY_TRASH, lambda job: disk.empty_dir(trash, job.check)))
+
+
+def try_again(context: AgentContext) -> None:
+    """Try to remove what could not be removed before: what resists in the trash, and strays in staging.
+
+    Nobody knows which attempt belongs to which job: strays are looked for while no transfer is at work.
+    """
+    state = context.state
+    state.trash_is_due |= state.trash_resists
+    if not state.may_have_strays or context.is_busy(JobKind.TRANSFER):
+        return
+    ready = [item.staged.tree for item in state.transfers.values() if item.staged]
+    try:
+        state.trash_is_due |= bool(context.workspace.stray_attempts(ready))
+    except OSError as problem:
+        context.failed(disk.describe(problem, "removing what a transfer left in staging"))
+    else:
+        state.may_have_strays = False
 
 
 def take_in_emptied(context: AgentContext, message: Ended) -> None:
@@ -31,6 +53,7 @@ def take_in_emptied(context: AgentContext, message: Ended) -> None:
     problems = message.result if isinstance(message.result, list) else []
     if isinstance(message.error, OSError):
         problems = [message.error]
+    context.state.trash_resists = bool(problems)
     for problem in problems:
         announce.trash_resists(context, disk.describe(problem, "removing what has left the shelf"))
     waiting, context.state.room_wanted = context.state.room_wanted, []
@@ -40,14 +63,25 @@ def take_in_emptied(context: AgentContext, message: Ended) -> None:
 
 def make_room(context: AgentContext, wanted: RoomWanted, seen: Seen | None) -> None:
     """Give up a version of the reserve for a transfer that is short of space; it waits until that is gone."""
-    key = next_to_drop(seen.snapshot.fleet.reserve, seen.plan.awaited) if seen else None
-    if key is not None and _drop(context, key):
+    key = _give_way(context, seen) if seen else None
+    if key is not None:
         announce.gave_way(key, wanted.short.reason)
         context.state.trash_is_due = True
     elif not context.state.trash_is_due and not context.is_busy(JobKind.EMPTY_TRASH):
         wanted.answer(False)
         return
     context.state.room_wanted.append(wanted)
+
+
+def _give_way(context: AgentContext, seen: Seen) -> Key | None:
+    """Drop the version that gives way first, of those that are still there; return which it was."""
+    left = {model: dict(versions) for model, versions in seen.snapshot.fleet.reserve.items()}
+    while (key := next_to_drop(left, seen.plan.awaited)) is not None:
+        if _drop(context, key):
+            return key
+        model, version = key
+        del left[model][version]
+    return None
 
 
 def _drop(context: AgentContext, key: Key) -> bool:
@@ -67,11 +101,17 @@ def _drop(context: AgentContext, key: Key) -> bool:
 
 
 def begin_rereading(context: AgentContext, seen: Seen) -> None:
-    """Start to read one version whole whose files have changed since they were proven."""
+    """Start to read one version whole whose files have changed since they were proven.
+
+    One that could not be read a moment ago waits, and holds up no other.
+    """
     if context.is_busy(JobKind.REREAD):
         return
+    now, again_at = context.now(), context.state.reread_again_at
     for model, found in seen.snapshot.models.items():
         for version, record in found.inventory.to_check.items():
+            if now < again_at.get((model, version), now):
+                continue
             work = partial(_reread, context.shelf(model), version, record)
             context.start(Job(JobKind.REREAD, work, model, version))
             return
@@ -83,14 +123,28 @@ def _reread(shelf: Shelf, version: Version, record: Record, job: JobContext) -> 
 
 def take_in_reread(context: AgentContext, message: Ended) -> None:
     """Remember what the reading of a version came to; it counts for as long as its stamps stay."""
-    job, error = message.job, message.error
+    job, error, again_at = message.job, message.error, context.state.reread_again_at
+    if job.model is None or job.version is None:
+        return
+    again_at.pop((job.model, job.version), None)
+    if isinstance(error, Stopped):
+        return
     if isinstance(error, OSError | SyncError):
+        again_at[job.model, job.version] = context.now() + REREAD_AGAIN_SECONDS
+        if isinstance(error, FileNotFoundError):  # it leaves meanwhile
+            return
         if isinstance(error, OSError):
             error = disk.describe(error, f"reading {job.model} {job.version} again")
         context.failed(error, job.model)
         return
-    if job.model is not None and job.version is not None and isinstance(message.result, tuple):
+    if isinstance(message.result, tuple):
         context.state.know_stamps(job.model, job.version, message.result)
+
+
+def next_reread(context: AgentContext) -> float | None:
+    """Return the seconds until a version is read again that could not be read; None if none waits."""
+    now, again_at = context.now(), context.state.reread_again_at
+    return min((at - now for at in again_at.values() if at > now), default=None)
 
 
 def is_checking(seen: Seen) -> bool:

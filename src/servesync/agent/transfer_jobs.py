@@ -82,6 +82,7 @@ def give_up(context: AgentContext, key: Key) -> bool:
     try:
         context.workspace.give_up_attempt(transfer.staged.tree)
     except OSError as problem:
+        context.state.may_have_strays = True
         context.failed(disk.describe(problem, f"giving back the staging of {key[0]} {key[1]}"), key[0])
     context.state.trash_is_due = True
     return True
@@ -110,6 +111,7 @@ def take_in(context: AgentContext, message: Ended) -> None:
             give_up(context, key)
         return
     del context.state.transfers[key]
+    context.state.may_have_strays = True
     error = message.error
     if transfer.is_cancelled or error is None or isinstance(error, Stopped):
         return

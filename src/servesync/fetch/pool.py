@@ -244,9 +244,15 @@ class FetchPool:
     # -- the workers ----------------------------------------------------------------------------------
 
     def _hire(self) -> None:
-        """Start the workers that the open streams can use, or as many as the machine allows."""
+        """Start the workers that the open streams can use, or as many as the machine allows.
+
+        Those that read are no help to a stream with parts to ask for: their reads may hang.
+        """
         hungry = [flow for flow in self._flows if flow.is_hungry]
-        wanted = min(self._settings.connections, sum(flow.most for flow in hungry))
+        reading = sum(len(flow.reading) for flow in self._flows)
+        reading += sum(lease.worker in self._workers for lease in self._revoked)
+        more = sum(max(0, flow.most - len(flow.reading)) for flow in hungry)
+        wanted = min(self._settings.connections, reading + more)
         try:
             while len(self._workers) < wanted:
                 worker = threading.Thread(target=self._work, name=f"fetch-{len(self._workers)}", daemon=True)

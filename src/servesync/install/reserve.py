@@ -264,6 +264,8 @@ class Reserve:
     def clean(self) -> None:
         """Drop what a crash has left: directories without a record, and records without a directory.
 
+        The directories go to the trash, which the caller empties afterwards.
+
         What has a record that cannot be read stays: nobody knows what it was kept for. A version that was on
         its way back to a shelf whose folder was missing is put where it was.
         """
@@ -274,7 +276,7 @@ class Reserve:
             records.drop(self._records, version)
         for number, name in there:
             if number not in found.known and number not in found.unreadable:
-                disk.remove_tree(self.path / name)
+                self.workspace.discard(self.path / name)
 
     def _rescue(self) -> None:
         """Put back what a crash left in a folder that was to become a base path."""

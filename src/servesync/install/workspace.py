@@ -213,7 +213,7 @@ class Workspace:
             OSError: the disk refused; the folder is where it was.
         """
         disk.make_dir(self.trash, 0o700)
-        self._discard(tree.parent)
+        self.discard(tree.parent)
 
     def stray_attempts(self, known: Collection[Path]) -> tuple[Path, ...]:
         """Move the attempts that nobody knows any more into the trash; return where they are now.
@@ -226,11 +226,15 @@ class Workspace:
         disk.make_dir(self.trash, 0o700)
         kept = {tree.parent.name for tree in known}
         strays = [entry.name for entry in disk.entries(self.staging) if entry.name not in kept]
-        moved = [self._discard(self.staging / name) for name in strays]
+        moved = [self.discard(self.staging / name) for name in strays]
         return tuple(path for path in moved if path is not None)
 
-    def _discard(self, folder: Path) -> Path | None:
-        """Move something out of staging into the trash; None if it is gone."""
+    def discard(self, folder: Path) -> Path | None:
+        """Move something of the workspace into the trash; return where it is now, None if it is gone.
+
+        Raises:
+            OSError: the disk refused; it is where it was.
+        """
         target = self.trash / f"attempt.{uuid.uuid4().hex}"
         try:
             disk.rename_noreplace(folder, target)

@@ -1,0 +1,40 @@
+"""When a running agent turns again by itself."""
+
+from pathlib import Path
+
+import pytest
+
+from decider_box import World, agent_at_work, settings_of
+from servesync.agent.agent import Outcome
+from servesync.agent.jobs import JobKind
+from servesync.agent.pace import FIRST_WAIT_SECONDS, Pace
+from servesync.agent.seen import Seen
+from servesync.agent.state import AgentState
+from servesync.settings import Poll
+
+
+@pytest.fixture
+def seen(tmp_path: Path) -> Seen:
+    """Anything that was seen."""
+    world = World()
+    with agent_at_work(tmp_path, world, AgentState.fresh(settings_of(tmp_path), durable=True)) as agent:
+        agent.turn()
+        world.let_end(JobKind.ASK_SERVER)
+        seen = agent.turn(look=False).seen
+    assert seen is not None
+    return seen
+
+
+def test_what_else_wakes_the_agent_puts_off_no_look(seen: Seen) -> None:
+    """While a server loads it is asked again soon, however many other things happen."""
+    pace, begun = Pace(), 1000.0
+    pace.polled(Poll(), begun)
+    pace.looked()
+    waiting = Outcome(waiting=True, seen=seen)
+    assert pace.pause(waiting, begun) == FIRST_WAIT_SECONDS
+    for tick in range(1, 10):
+        now = begun + tick * FIRST_WAIT_SECONDS / 10
+        assert not pace.is_look_due(now)
+        assert now + pace.pause(waiting, now) == pytest.approx(begun + FIRST_WAIT_SECONDS)
+
+    assert pace.is_look_due(begun + FIRST_WAIT_SECONDS)
