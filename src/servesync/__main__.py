@@ -1,8 +1,10 @@
 """The entry point: command line in, exit code out."""
 
+import contextlib
 import os
 import sys
-from typing import Final
+import threading
+from typing import Final, NoReturn
 
 from servesync import signals
 
@@ -16,7 +18,20 @@ def main() -> None:
         signals.block()
     from servesync.cli import run_command_line  # noqa: PLC0415 (takes a while, and signals may come)
 
-    sys.exit(run_command_line(sys.argv[1:]))
+    _end(run_command_line(sys.argv[1:]))
+
+
+def _end(code: int) -> NoReturn:
+    """End the process; a thread that hangs in the disk or in the network does not hold up the end.
+
+    The interpreter's own end waits for the workers of thread pools, even for those that are daemons.
+    """
+    if threading.active_count() == 1:
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _open_missing_streams() -> None:

@@ -145,9 +145,47 @@ def test_a_pass_that_hangs_ends_in_time(box: AgentBox) -> None:
     """A store that takes connections and never answers holds up no init container for longer than it may."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         box.endpoint_url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        done = box.call("sync", "--timeout", "1")
+        done = box.call("sync", "--timeout", "4")
 
     ended = [json.loads(line) for line in done.stdout.splitlines() if '"agent_stopped"' in line]
     assert done.returncode == 3
     assert [(line["because"], line["in_time"]) for line in ended] == [("--timeout", False)]
     assert "not in place: m (--timeout); `servesync plan` says why" in done.stderr
+
+
+WRITES_THAT_HANG = """
+import os, sys, threading, time
+
+write = os.write
+
+def hang(handle, data):
+    if threading.current_thread().name.startswith("unpack-write"):
+        time.sleep(60)
+    return write(handle, data)
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "servesync.unpack.tree_writer":
+            os.write = hang
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def test_a_disk_that_hangs_holds_up_no_end(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a thread still does in the kernel is left behind, also by a pass whose time is over."""
+    (box.folder / "sitecustomize.py").write_text(WRITES_THAT_HANG)
+    monkeypatch.setenv("PYTHONPATH", str(box.folder))
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    staged = lambda: list((box.workspace / "staging").rglob("saved_model.pb"))  # noqa: E731
+    with box.running() as process:
+        box.until(staged, "a file in staging")
+        process.terminate()
+        assert process.wait(GRACE_SECONDS) == 0
+
+    assert [event["in_time"] for event in box.events("agent_stopped")] == [False]
+    done = box.call("sync", "--timeout", "5", timeout=30)
+    assert done.returncode == 3
+    assert "not in place: m (--timeout)" in done.stderr

@@ -159,6 +159,23 @@ def test_a_version_removed_by_hand_comes_back(box: AgentBox, bucket: Bucket, tre
         assert digests_on_disk(box.shelf / "1") == digests(tree)
 
 
+def test_a_folder_that_was_removed_is_watched_again(
+    box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """A model's folder that comes back is another one: what is removed from it is noticed at once, too."""
+    box.overrides = {"poll": {"interval_seconds": 3600}}
+    bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
+    with box.running():
+        box.until(lambda: box.events("version_installed"))
+        shutil.rmtree(box.shelf)
+        box.until(lambda: box.events("version_restored"), "the folder with its version")
+        time.sleep(1)
+        shutil.rmtree(box.shelf / "1")
+        box.until(lambda: len(box.events("version_restored")) > 1, "the version in the new folder", 60)
+
+    assert digests_on_disk(box.shelf / "1") == digests(tree)
+
+
 def test_a_version_that_vanishes_piece_by_piece_comes_back(
     box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
 ) -> None:

@@ -6,6 +6,7 @@ arrives. The deciding thread starts and cancels jobs, and takes messages; it nev
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -154,8 +155,9 @@ class ThreadJobs:
             threads = list(self._running.values())
         for thread in threads:
             thread.cancel()
+        until = time.monotonic() + seconds
         for thread in threads:
-            thread.join(max(0.0, seconds / len(threads)))
+            thread.join(max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
     def _put(self, message: Message) -> None:

@@ -14,7 +14,6 @@ from servesync.agent.triggers import Triggers, Wake
 from servesync.errors import LockHeld, Reason, Stopped, SyncError, bug
 from servesync.install import Lock
 from servesync.logs import Event, get_logger
-from servesync.plan.versions import Model
 from servesync.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ SLOW_TURN_SECONDS: Final = 1.0
 class Loop:
     """Takes turns until it is told to stop. Exactly one thread calls `run`.
 
-    `failure` holds the error that ended the loop, if one did.
+    `failure` holds the error that ended the loop, if one did. `jobs_ended`: no job is at work any more.
     """
 
     def __init__(
@@ -47,8 +46,9 @@ class Loop:
         self._jobs = ThreadJobs(wake.result)
         self._reloader = Reloader(path, environment, lock, self._jobs, listener)
         self._pace = Pace()
-        self._watched: tuple[Model, ...] | None = None
+        self._watched: dict[Path, tuple[int, int]] | None = None
         self.failure: SyncError | None = None
+        self.jobs_ended = False
 
     def run(self) -> None:
         """Work until stopped; the lock must be held."""
@@ -66,7 +66,7 @@ class Loop:
             self.failure = bug(error)
         finally:
             self._triggers.stop()
-            self._jobs.close(JOBS_END_SECONDS)
+            self.jobs_ended = self._jobs.close(JOBS_END_SECONDS)
 
     def _turn(self, agent: Agent) -> Agent:
         """Take one turn, after reading the settings anew if that is asked for, and sleep."""
@@ -104,13 +104,13 @@ class Loop:
         self._board.woke()
 
     def _watch(self, agent: Agent) -> None:
-        """Set timer and watchers anew when the models have changed."""
+        """Set timer and watchers anew when other folders are to be watched: of other models, or made anew."""
         context = agent.context
-        models = tuple(context.models)
-        if models != self._watched:
-            self._watched = models
-            shelves = [context.workspace.shelf(model) for model in models]
-            self._triggers.start(context.settings.poll, shelves)
+        shelves = [context.workspace.shelf(model) for model in context.models]
+        found = {shelf: identity for shelf in shelves if (identity := _identity_of(shelf)) is not None}
+        if found != self._watched:
+            self._watched = found
+            self._triggers.start(context.settings.poll, found)
 
     def _isolate(self, work: Callable[[], Result]) -> Result | None:
         """Do one thing; a bug in it is logged, and the loop goes on: the one catch-all of the program."""
@@ -122,3 +122,12 @@ class Loop:
             self._board.failed(Reason.INTERNAL_ERROR)
             get_logger().exception(Event.INTERNAL_ERROR, reason=Reason.INTERNAL_ERROR)
             return None
+
+
+def _identity_of(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from one that was made anew in its place; None if it is not there."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -26,6 +26,7 @@ from servesync.settings import Settings
 
 LOOK_AGAIN_SECONDS: Final = 0.5
 STORE_AGAIN_SECONDS: Final = 5.0
+JOBS_END_SECONDS: Final = 1.0
 LONGEST_PLAN_SECONDS: Final = 120.0
 MAY_PASS: Final = frozenset({Reason.STORE_UNREACHABLE, Reason.STORE_THROTTLED, Reason.STORE_FAILED})
 """Failures of the store that are waited for if something required is missing."""
@@ -124,7 +125,7 @@ def sync_once(settings: Settings, timeout_seconds: float) -> Result:
             try:
                 outcome = _work(agent, limit, woken)
             finally:
-                jobs.close(1.0)
+                in_time = jobs.close(JOBS_END_SECONDS)
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -132,7 +133,7 @@ def sync_once(settings: Settings, timeout_seconds: float) -> Result:
     if outcome is not None and limit.reached():
         missing += tuple(model for model in _pending(outcome) if model not in missing)
     because = limit.because()
-    get_logger().info(Event.AGENT_STOPPED, because=because, missing=list(missing))
+    get_logger().info(Event.AGENT_STOPPED, because=because, missing=list(missing), in_time=in_time)
     return Result(missing, outcome.plans if outcome else {}, because, _passed_over(outcome))
 
 

@@ -74,7 +74,7 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
         get_logger().info(
             Event.AGENT_STOPPED,
             because=name,
-            in_time=not thread.is_alive(),
+            in_time=loop.jobs_ended,
             pid=os.getpid(),
             ran_seconds=round(time.monotonic() - started, 3),
         )
