@@ -6,6 +6,7 @@ from dataclasses import replace
 from servesync.admin import (
     Board,
     DiskSpace,
+    HeldVersion,
     MemoryBudget,
     ModelStatus,
     OnDisk,
@@ -63,10 +64,20 @@ def snapshot(
 OUTAGE = Trouble(Reason.STORE_UNREACHABLE, "no answer")
 
 
+AMBIGUOUS = HeldVersion(Reason.RELEASE_AMBIGUOUS, "two archives", Version(2))
+
+
+def with_held_newest(seen: Snapshot, held: HeldVersion = AMBIGUOUS) -> Snapshot:
+    """Return a look of whose models a newest version is held."""
+    models = {model: replace(item, held_newest=held) for model, item in seen.models.items()}
+    return replace(seen, models=models)
+
+
 def full_board() -> Board:
     """Return a board on which every kind of thing has happened."""
     board = Board()
-    board.publish(snapshot({1: version(), 2: version(Role.HELD, OnDisk.ABSENT)}))
+    board.publish(with_held_newest(snapshot({1: version(), 2: version(Role.HELD, OnDisk.ABSENT)})))
+    board.cycled(0.01)
     board.polled(None)
     board.count_request("list", "ok")
     board.acted("install", "done")

@@ -5,10 +5,12 @@ no more than a few of them are ever left behind by one `Deadline`.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 MOST_LEFT_BEHIND: Final = 4
+LOOK_SECONDS: Final = 0.2
 
 T = TypeVar("T")
 
@@ -66,11 +68,19 @@ class Deadline:
         self._name = name
         self._left_behind: list[threading.Thread] = []
 
-    def call(self, work: Callable[[], T], discard: Callable[[T], None] = _drop) -> T:
+    def call(
+        self,
+        work: Callable[[], T],
+        discard: Callable[[T], None] = _drop,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> T:
         """Return what `work` returns, or raise what it raises; `discard` gets what comes too late.
 
+        `should_stop`: asked now and then; once it says so, nobody waits any longer.
+
         Raises:
-            TookTooLong: it did not end in time; whatever it still does counts for nothing.
+            TookTooLong: it did not end in time, or `should_stop` said so; whatever it still does counts for
+                nothing.
         """
         self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
         if len(self._left_behind) >= MOST_LEFT_BEHIND:
@@ -78,9 +88,17 @@ class Deadline:
         call = _Call(work, discard)
         thread = threading.Thread(target=call.run, name=self._name, daemon=True)
         thread.start()
-        thread.join(self._seconds)
+        self._wait(thread, should_stop)
         if thread.is_alive():
             self._left_behind.append(thread)
             call.give_up()
             raise TookTooLong(f"no whole answer within {self._seconds:g} s")
         return call.outcome()
+
+    def _wait(self, thread: threading.Thread, should_stop: Callable[[], bool] | None) -> None:
+        if should_stop is None:
+            thread.join(self._seconds)
+            return
+        until = time.monotonic() + self._seconds
+        while thread.is_alive() and time.monotonic() < until and not should_stop():
+            thread.join(LOOK_SECONDS)

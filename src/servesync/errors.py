@@ -103,6 +103,7 @@ class Reason(StrEnum):
     DISK_NOT_A_DIRECTORY = "disk_not_a_directory"
     DISK_UNSUPPORTED = "disk_unsupported"
     DISK_FAILED = "disk_failed"
+    SHELF_REMOVED = "shelf_removed"
 
     LOCK_HELD = "lock_held"
     VERSION_THERE = "version_there"

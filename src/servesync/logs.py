@@ -34,6 +34,7 @@ class Event(StrEnum):
     POLL_FINISHED = "poll_finished"
     POLL_FAILED = "poll_failed"
     FETCH_PROGRESS = "fetch_progress"
+    FETCH_CANCELLED = "fetch_cancelled"
     VERSION_FETCHED = "version_fetched"
     VERSION_VERIFIED = "version_verified"
     VERSION_INSTALLED = "version_installed"
@@ -53,6 +54,7 @@ class Event(StrEnum):
     VARIABLES_SKIPPED = "variables_skipped"
     WATCH_UNAVAILABLE = "watch_unavailable"
     STORE_EMPTY = "store_empty"
+    NEWEST_HELD = "newest_held"
     VERSION_CHANGED_IN_STORE = "version_changed_in_store"
     RESERVE_GAVE_WAY = "reserve_gave_way"
     VERSION_SCRUBBED = "version_scrubbed"
@@ -74,6 +76,7 @@ class Event(StrEnum):
     ADMIN_UNAVAILABLE = "admin_unavailable"
     LOG_LINES_DROPPED = "log_lines_dropped"
     LIBRARY_MESSAGE = "library_message"
+    SLOW_TURN = "slow_turn"
     INTERNAL_ERROR = "internal_error"
 
 

@@ -50,6 +50,8 @@ HEALTHY: Final[Series] = {
     f'servesync_publish_to_available_seconds_bucket{{{WHERE}, le="+Inf"}}': "0+1x120",
     f'servesync_settings_reloads_total{{{WHERE}, outcome="rejected"}}': "0x120",
     f'servesync_settings_reloads_total{{{WHERE}, outcome="applied"}}': "0+1x120",
+    f"servesync_settings_in_force{{{WHERE}}}": "1x40 0x10 1x69",
+    f"servesync_model_held_newest_version{{{MODEL}}}": "_x40 8x5 _x75",
     f"servesync_log_lines_dropped_total{{{WHERE}}}": "0x120",
 }
 """Two hours, a sample a minute: an update in the middle, a restart of the server, a passing failure."""
@@ -74,6 +76,9 @@ PROVOKED: Final[Mapping[str, Series]] = {
     "ServesyncModelNotServed": {of_model("servesync_model_served"): "1x60 0x60"},
     "ServesyncModelBehind": {of_model("servesync_model_in_place"): "1x60 0x60"},
     "ServesyncVersionRefused": {one("servesync_refusals_total", ', reason="content_differs"'): "_x110 1x10"},
+    "ServesyncNewestVersionHeld": {
+        of_model("servesync_model_held_newest_version"): "_x60 9x3 _x5 9x3 _x5 9x3 _x5 9x40"
+    },
     "ServesyncServerSilent": {one("servesync_server_answering"): "1x60 0x60"},
     "ServesyncFailing": {one("servesync_failures_total", ', reason="store_throttled"'): "0+1x120"},
     "ServesyncDiskShort": {one("servesync_disk_free_bytes"): "500x60 140x60"},
@@ -85,6 +90,7 @@ PROVOKED: Final[Mapping[str, Series]] = {
     "ServesyncSettingsRejected": {
         one("servesync_settings_reloads_total", ', outcome="rejected"'): "0x110 1x10"
     },
+    "ServesyncSettingsNotInForce": {one("servesync_settings_in_force"): "1x60 0x60"},
     "ServesyncLogLost": {one("servesync_log_lines_dropped_total"): "0x110 5x10"},
 }
 

@@ -3,15 +3,17 @@
 import re
 import shutil
 import subprocess
+import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
 
-from board_box import M, full_board, snapshot, version
-from servesync.admin import Board, Stage
+from board_box import M, full_board, snapshot, version, with_held_newest
+from servesync.admin import Board, Stage, Trouble
 from servesync.admin.gauges import MOST_MODELS, Gauges, register
 from servesync.admin.snapshot import as_json
 from servesync.errors import Reason
@@ -80,15 +82,87 @@ def test_a_stage_counts_only_if_it_ends_well() -> None:
 
     with pytest.raises(OSError, match="broken"):
         broken()
-    assert board.activity is None
+    assert board.activities == ()
     assert value(board, "servesync_stage_duration_seconds_count", stage="fetch") == 0
     assert value(board, "servesync_fetched_bytes_total") == 60
     with board.stage(Stage.FETCH, M, Version(1), 100) as count:
         count(60)
         count(100)
-        assert as_json(board.activity)["done_bytes"] == 100
+        assert as_json(board.activities)[0]["done_bytes"] == 100
     assert value(board, "servesync_stage_duration_seconds_count", stage="fetch") == 1
     assert value(board, "servesync_fetched_bytes_total") == 160
+
+
+def test_many_are_at_work_at_once() -> None:
+    """Each is shown from its beginning to its end; every byte is counted once, whoever counts beside it."""
+    board = Board()
+    register(board, lambda: 0)
+    shown, go_on = threading.Barrier(9, timeout=60), threading.Barrier(9, timeout=60)
+
+    def transfer(number: int) -> None:
+        with board.stage(Stage.FETCH, M, Version(number), 1000) as count:
+            for done in range(10, 510, 10):
+                count(done)
+            shown.wait()
+            go_on.wait()
+            for done in range(510, 1010, 10):
+                count(done)
+
+    threads = [threading.Thread(target=transfer, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    shown.wait()
+    found = board.activities
+    running = value(board, "servesync_transfers_running")
+    go_on.wait()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(item.version or 0 for item in found) == list(range(8))
+    assert {item.done_bytes for item in found} == {500}
+    assert running == 8
+    assert board.activities == ()
+    assert value(board, "servesync_transfers_running") == 0
+    assert value(board, "servesync_fetched_bytes_total") == 8 * 1000
+    assert value(board, "servesync_stage_duration_seconds_count", stage="fetch") == 8
+
+
+def test_the_oldest_comes_first_whatever_ends_before_it() -> None:
+    """A listing is no transfer; progress moves nobody; the end of one takes nobody else away."""
+    board = Board()
+    with board.stage(Stage.LIST), ExitStack() as first, ExitStack() as second:
+        count = first.enter_context(board.stage(Stage.FETCH, M, Version(1), 10))
+        second.enter_context(board.stage(Stage.VERIFY, M, Version(2)))
+        count(5)
+        assert [item.stage for item in board.activities] == [Stage.LIST, Stage.FETCH, Stage.VERIFY]
+        assert [item.version for item in board.transfers] == [1, 2]
+        first.close()
+        count(10)  # too late: it is not shown any more
+        assert [item.stage for item in board.activities] == [Stage.LIST, Stage.VERIFY]
+        assert value(board, "servesync_fetched_bytes_total") == 5
+    assert board.activities == ()
+
+
+def test_cycles_are_measured() -> None:
+    """How long the deciding thread took, and how often."""
+    board = Board()
+    board.cycled(0.004)
+    board.cycled(3)
+    assert value(board, "servesync_cycle_seconds_count") == 2
+    assert value(board, "servesync_cycle_seconds_bucket", le="1.0") == 1
+
+
+def test_settings_and_newest_versions_have_a_gauge() -> None:
+    """1 while the settings on the disk are in force; the number of a newest version while it is held."""
+    board = Board()
+    register(board, lambda: 0)
+    board.publish(snapshot({1: version()}))
+    assert value(board, "servesync_settings_in_force") == 1
+    assert value(board, "servesync_model_held_newest_version", model="m") is None
+    trouble = Trouble(Reason.SETTINGS_INVALID, "line 3")
+    board.publish(replace(with_held_newest(snapshot({1: version()})), settings_trouble=trouble))
+    assert value(board, "servesync_settings_in_force") == 0
+    assert value(board, "servesync_model_held_newest_version", model="m") == 2
 
 
 def test_the_delay_counts_only_what_was_published_meanwhile() -> None:

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from board_box import OUTAGE, full_board, snapshot, version
-from servesync.admin import Board, OnDisk, Snapshot
+from board_box import AMBIGUOUS, OUTAGE, full_board, snapshot, version, with_held_newest
+from servesync.admin import Board, OnDisk, Snapshot, Stage, Trouble
 from servesync.admin.page import Page, dollars, percent, verdict_of
-from servesync.admin.report import report
+from servesync.admin.report import report, running
+from servesync.errors import Reason
 from servesync.plan.facts import Role
-from servesync.plan.versions import Model
+from servesync.plan.versions import Model, Version
 from servesync.settings import Admin
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
@@ -58,7 +59,16 @@ def test_every_text_is_text() -> None:
     trouble = replace(OUTAGE, text=HOSTILE)
     hostile = replace(
         seen,
-        models={HOSTILE: replace(model, strange_names=(HOSTILE,), trouble=trouble, policy=HOSTILE)},  # type: ignore[dict-item]
+        models={
+            HOSTILE: replace(  # type: ignore[dict-item]
+                model,
+                strange_names=(HOSTILE,),
+                trouble=trouble,
+                held_newest=replace(AMBIGUOUS, text=HOSTILE),
+                policy=HOSTILE,
+            )
+        },
+        settings_trouble=trouble,
         store=replace(seen.store, url=HOSTILE, trouble=trouble, ignored_keys=1, ignored_examples=(HOSTILE,)),
         server=replace(seen.server, url=HOSTILE, trouble=trouble),
     )
@@ -82,6 +92,63 @@ def test_every_text_is_text() -> None:
     nonce = policy.partition("nonce-")[2].partition("'")[0]
     assert f'<script nonce="{nonce}">' in text
     assert Page().whole(report(board, Admin()))[1] != policy, "a nonce is used once"
+
+
+def test_all_that_goes_on_is_shown() -> None:
+    """Each transfer has a bar of its own, once its bytes are counted; a listing is told, too."""
+    board = full_board()
+    with (
+        board.stage(Stage.LIST),
+        board.stage(Stage.FETCH, Model("a"), Version(7), 200) as seven,
+        board.stage(Stage.FETCH, Model("b"), Version(8), 400) as eight,
+        board.stage(Stage.VERIFY, Model("c"), Version(9)),
+    ):
+        seven(100)
+        eight(40)
+        status = report(board, Admin())
+        text = Page().live(status)
+    assert status["activity"]["stage"] == "list"
+    assert [(item["stage"], item["model"], item["version"]) for item in status["transfers"]] == [
+        ("fetch", "a", 7),
+        ("fetch", "b", 8),
+        ("verify", "c", 9),
+    ]
+    assert [item["done_bytes"] for item in status["transfers"]] == [100, 40, None]
+    assert "Fetched of a 7: 50 percent" in text
+    assert "Fetched of b 8: 10 percent" in text
+    assert "<strong>verify</strong> c 9" in text
+    assert "<strong>list</strong> the store" in text
+    assert "Waiting" not in text
+    assert "Waiting" in Page().live(report(board, Admin()))
+
+
+def test_what_goes_on_in_an_older_agent_is_understood() -> None:
+    """It names one activity, and no transfers; a newer one's oldest transfer is not told twice."""
+    one, other = {"stage": "fetch", "version": 1}, {"stage": "verify", "version": 2}
+    assert running({"activity": one}) == [one]
+    assert running({"activity": None}) == []
+    assert running({"activity": one, "transfers": [one, other]}) == [one, other]
+
+
+def test_held_newest_versions_and_settings_are_troubles() -> None:
+    """In the list of all that does not work, and at the model that it is about."""
+    trouble = Trouble(Reason.SETTINGS_INVALID, "line 3: a mistake")
+    seen = replace(with_held_newest(snapshot({1: version()})), settings_trouble=trouble)
+    status = status_of(seen)
+    assert status["troubles"] == [
+        {"about": "settings", "reason": "settings_invalid", "text": "line 3: a mistake"},
+        {
+            "about": "m",
+            "reason": "release_ambiguous",
+            "text": "version 2, the newest, is held: two archives",
+        },
+    ]
+    held = {"version": 2, "reason": "release_ambiguous", "text": "two archives"}
+    assert status["models"]["m"]["held_newest"] == held
+    assert verdict_of(status)[1] == "warn"
+    text = Page().live(status)
+    assert "line 3: a mistake" in text
+    assert text.count("the newest, is held") == 2
 
 
 def test_of_many_models_those_in_trouble_come_first() -> None:

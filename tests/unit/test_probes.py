@@ -62,15 +62,28 @@ def test_alive_at_work_asleep_and_not_when_silent(clock: Clock) -> None:
     assert not livez(board).good
     board.woke()
     assert livez(board).good
-    with board.stage(Stage.FETCH, Model("m"), Version(1), 1000) as count:
-        for done in range(5):
-            clock.now += 599
-            count(done)
-            assert livez(board).good
-        clock.now += 601
-        assert "no sign for 601 s in the stage fetch" in livez(board).missing[0]
+    for _ in range(5):
+        clock.now += 599
         board.beat()
         assert livez(board).good
+    clock.now += 601
+    assert "no sign for 601 s (stuck after 600)" in livez(board).missing[0]
+    board.beat()
+    assert livez(board).good
+
+
+def test_busy_jobs_hide_no_thread_that_hangs(clock: Clock) -> None:
+    """Whatever transfers and requests do beside it: of the deciding thread they say nothing."""
+    board = Board(stuck_after_seconds=600)
+    turned_at = board.turned_at
+    for number in range(10):
+        clock.now += 60.1
+        with board.stage(Stage.FETCH, Model("m"), Version(number), 1000) as count:
+            count(1000)
+            board.count_request("get", "ok")
+        board.note({"level": "info", "event": "fetch_progress"})
+    assert not livez(board).good
+    assert board.turned_at == turned_at
 
 
 def test_a_sleep_that_ends_early_is_not_waited_for(clock: Clock) -> None:

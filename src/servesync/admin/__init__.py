@@ -1,12 +1,13 @@
 """What the running agent shows: probes, metrics, its status for programs, and a page for people.
 
-The deciding thread writes to the `Board` and goes on; everything else here only reads from it.
+The deciding thread and its jobs write to the `Board` and go on; everything else here only reads from it.
 """
 
 from servesync.admin.board import Board, Counting
 from servesync.admin.metrics import Stage
 from servesync.admin.snapshot import (
     DiskSpace,
+    HeldVersion,
     MemoryBudget,
     ModelStatus,
     OnDisk,
@@ -21,6 +22,7 @@ __all__ = [
     "Board",
     "Counting",
     "DiskSpace",
+    "HeldVersion",
     "MemoryBudget",
     "ModelStatus",
     "OnDisk",

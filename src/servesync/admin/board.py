@@ -1,16 +1,18 @@
-"""Where the deciding thread leaves what it knows, and the readers find it; nobody waits for anybody.
+"""Where the agent leaves what it knows, and the readers find it; nobody waits for anybody.
 
-Everything is replaced by one assignment of a frozen value, but for the ring of events, whose lock is held
-for as long as it takes to copy a hundred references.
+Everything that is shown is replaced by one assignment of a frozen value. Two locks are held for as long as it
+takes to copy a few references: that of what is going on, and that of the last events.
 """
 
+import itertools
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Protocol
 
 from servesync.admin.metrics import Metrics, Stage
@@ -23,6 +25,8 @@ MOST_CHARACTERS: Final = 600
 MOST_AWAITED: Final = 1000
 QUIET: Final = frozenset({"poll_finished", "fetch_progress"})
 """Events that the board tells in a better way."""
+TRANSFERRING: Final = frozenset({Stage.FETCH, Stage.VERIFY, Stage.INSTALL})
+"""The stages of a version on its way to the shelf."""
 _SHOWN: Final = ("timestamp", "level", "event", "model", "version", "reason", "because", "repeats", "seconds")
 
 LogLine = Mapping[str, str | int | float]
@@ -37,7 +41,7 @@ class Counting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What the deciding thread is busy with; bytes only where they are counted."""
+    """One piece of work that is going on; bytes only where they are counted."""
 
     stage: Stage
     since_at: float
@@ -47,18 +51,31 @@ class Activity:
     total_bytes: int | None = None
 
 
+def transfers_among(activities: Iterable[Activity]) -> tuple[Activity, ...]:
+    """Return those that bring a version to the shelf."""
+    return tuple(item for item in activities if item.stage in TRANSFERRING)
+
+
 class Board:
-    """Written by the deciding thread; `note`, `count_request` and `beat` may be called by any."""
+    """Written by the deciding thread; `stage`, `note` and all that counts may be called by any thread.
+
+    Only the deciding thread calls `beat`, `rest`, `woke` and `publish`: however busy jobs are, they do not
+    tell whether it turns.
+    """
 
     def __init__(self, stuck_after_seconds: float = 600.0) -> None:
         self.metrics = Metrics()
         self.started_at = time.time()
         self.pid = os.getpid()
         self.snapshot: Snapshot | None = None
-        self.activity: Activity | None = None
+        self.activities: tuple[Activity, ...] = ()
+        """What is going on now, the oldest first."""
         self.stuck_after_seconds = stuck_after_seconds
         self._due = time.monotonic()
         self._turned_at = time.time()
+        self._running: dict[int, Activity] = {}
+        self._started = itertools.count()
+        self._running_lock = threading.Lock()
         self._events: deque[LogLine] = deque(maxlen=MOST_EVENTS)
         self._events_lock = threading.Lock()
         self._installed: dict[tuple[Model, Version], float] = {}
@@ -66,7 +83,7 @@ class Board:
     # -- is it alive? ---------------------------------------------------------------------------------
 
     def beat(self) -> None:
-        """Say that the deciding thread gets on with its work."""
+        """Say that the deciding thread gets on with its work: it has begun or ended a step of a cycle."""
         self._due = max(self._due, time.monotonic())
         self._turned_at = time.time()
 
@@ -110,27 +127,41 @@ class Board:
         version: Version | None = None,
         total_bytes: int | None = None,
     ) -> Iterator[Counting]:
-        """Show what is being done, and measure how long it took if it came to a good end."""
+        """Show what is being done, and measure how long it took if it came to a good end.
+
+        Any number of threads may be in here at once. The stages of one transfer come one after the other.
+        """
         began = time.monotonic()
-        done = 0 if total_bytes is not None else None
-        activity = Activity(stage, time.time(), model, version, done, total_bytes)
-
-        def count(done_bytes: int) -> None:
-            nonlocal activity
-            before = activity.done_bytes or 0
-            activity = replace(activity, done_bytes=done_bytes)
-            self.activity = activity
-            self.metrics.fetched_bytes.inc(max(0, done_bytes - before))
-            self.beat()
-
-        before, self.activity = self.activity, activity
-        self.beat()
+        with self._running_lock:
+            key = next(self._started)
+            done = 0 if total_bytes is not None else None
+            self._running[key] = Activity(stage, time.time(), model, version, done, total_bytes)
+            self.activities = tuple(self._running.values())
         try:
-            yield count
+            yield partial(self._count, key)
         finally:
-            self.activity = before
-            self.beat()
+            with self._running_lock:
+                del self._running[key]
+                self.activities = tuple(self._running.values())
         self.metrics.took(stage, time.monotonic() - began)
+
+    def _count(self, key: int, done_bytes: int, /) -> None:
+        with self._running_lock:
+            before = self._running.get(key)
+            if before is None:
+                return
+            self._running[key] = replace(before, done_bytes=done_bytes)
+            self.activities = tuple(self._running.values())
+        self.metrics.fetched_bytes.inc(max(0, done_bytes - (before.done_bytes or 0)))
+
+    @property
+    def transfers(self) -> tuple[Activity, ...]:
+        """The versions that are on their way to the shelf now, each at one stage, the oldest stage first."""
+        return transfers_among(self.activities)
+
+    def cycled(self, seconds: float) -> None:
+        """Note how long the deciding thread took for one cycle."""
+        self.metrics.cycle_seconds.observe(seconds)
 
     def installed(self, model: Model, version: Version) -> None:
         """Note that a version came onto the shelf just now, to be confirmed by the server."""
@@ -169,7 +200,6 @@ class Board:
     def count_request(self, operation: str, outcome: str) -> None:
         """Count one request to the store; both words come from short lists of the store's."""
         self.metrics.s3_requests.labels(operation, outcome).inc()
-        self.beat()
 
     def acted(self, action: str, outcome: str) -> None:
         """Count an action of the planner that was `done`, `refused` or `failed`."""

@@ -39,6 +39,11 @@ class Gauges(Collector):
             "When the deciding thread last gave a sign; it may sleep until the next poll.",
             board.turned_at,
         )
+        yield _gauge(
+            "servesync_transfers_running",
+            "Versions that are on their way to the shelf now.",
+            len(board.transfers),
+        )
         seen = board.snapshot
         if seen is not None:
             yield from _of_agent(seen)
@@ -73,6 +78,11 @@ def _of_agent(seen: Snapshot) -> Iterator[Family]:
             "last_good_poll_timestamp_seconds",
             "When the store was last listed completely.",
             seen.store.last_good_poll_at,
+        ),
+        (
+            "settings_in_force",
+            "1 if the settings on the disk are those in force, 0 if they are not.",
+            seen.settings_trouble is None,
         ),
         ("server_answering", "1 if the model server answers, 0 if it does not.", answers),
         ("disk_free_bytes", "Free bytes of the models' filesystem.", disk.free_bytes if disk else None),
@@ -152,6 +162,11 @@ _PER_MODEL: Final[tuple[tuple[str, str, Callable[[ModelStatus], Number]], ...]] 
         "oldest_available_version",
         "The lowest version that the server says is AVAILABLE.",
         lambda item: min(_available(item), default=None),
+    ),
+    (
+        "held_newest_version",
+        "The newest version, if it is above all that are wanted and something keeps it away.",
+        lambda item: item.held_newest.version if item.held_newest else None,
     ),
     (
         "newest_published_timestamp_seconds",

@@ -14,6 +14,7 @@ from servesync import __version__
 
 STAGE_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 DELAY_BUCKETS: Final = (1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
+CYCLE_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 
 
 class Stage(StrEnum):
@@ -56,6 +57,12 @@ class Metrics:
             "Duration of the stages of a version's journey that came to a good end.",
             ["stage"],
             buckets=STAGE_BUCKETS,
+            registry=registry,
+        )
+        self.cycle_seconds = Histogram(
+            "servesync_cycle_seconds",
+            "Duration of one cycle of the deciding thread, which waits for nothing.",
+            buckets=CYCLE_BUCKETS,
             registry=registry,
         )
         self.actions = Counter(

@@ -7,6 +7,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from servesync.admin.ages import age
+from servesync.admin.report import running
 
 SHOWN_EVENTS: Final = 25
 MOST_MODELS: Final = 50
@@ -65,6 +66,7 @@ def _values(status: Status) -> dict[str, Any]:
     models = sorted(status["models"].items(), key=lambda item: (_is_well(item[1]), item[0]))
     return {
         "s": status,
+        "running": running(status),
         "models": models[:MOST_MODELS],
         "more_models": len(models) - len(models[:MOST_MODELS]),
         "verdict": verdict,

@@ -32,14 +32,14 @@ class AskServer(Protocol):
 
 
 def livez(board: Board) -> Verdict:
-    """Whether the deciding thread turns; at work or asleep, but never silent for too long."""
+    """Whether the deciding thread turns; at work or asleep, but never silent for too long.
+
+    What jobs do beside it counts for nothing here.
+    """
     silent, limit = board.silent_seconds, board.stuck_after_seconds
     if silent < limit:
         return Verdict()
-    doing = f" in the stage {board.activity.stage.value}" if board.activity else ""
-    return Verdict(
-        (f"the deciding thread has given no sign for {silent:.0f} s{doing} (stuck after {limit:.0f})",)
-    )
+    return Verdict((f"the deciding thread has given no sign for {silent:.0f} s (stuck after {limit:.0f})",))
 
 
 def startupz(seen: Snapshot | None) -> Verdict:

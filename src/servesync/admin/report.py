@@ -1,12 +1,13 @@
 """`/status`: all that the board knows, as one JSON object with stable names. `docs/admin.md` describes it."""
 
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 from servesync import __version__
-from servesync.admin.board import Board
+from servesync.admin.board import Board, transfers_among
 from servesync.admin.cost import cost_of
-from servesync.admin.snapshot import SCHEMA_VERSION, Snapshot, as_json, iso
+from servesync.admin.snapshot import SCHEMA_VERSION, HeldVersion, Snapshot, Trouble, as_json, iso
 from servesync.settings import Admin
 
 MOST_SHOWN: Final = 1000
@@ -14,7 +15,7 @@ MOST_SHOWN: Final = 1000
 
 def report(board: Board, settings: Admin) -> dict[str, Any]:
     """Return what `/status` shows, with numbers, strings, lists and objects only."""
-    seen = board.snapshot
+    seen, activities = board.snapshot, board.activities
     now = time.time()
     return {
         "schema_version": SCHEMA_VERSION,
@@ -25,7 +26,8 @@ def report(board: Board, settings: Admin) -> dict[str, Any]:
         "looked_at": iso(seen.at) if seen else None,
         "next_poll_at": _next_poll(seen),
         "alive": board.is_alive,
-        "activity": as_json(board.activity),
+        "activity": as_json(next(iter(activities), None)),
+        "transfers": as_json(transfers_among(activities)),
         "models": as_json(seen.models) if seen else {},
         "store": as_json(seen.store) if seen else None,
         "server": as_json(seen.server) if seen else None,
@@ -45,13 +47,34 @@ def _next_poll(seen: Snapshot | None) -> str | None:
 
 
 def troubles(seen: Snapshot | None) -> list[dict[str, str]]:
-    """Return what does not work now, most general first; `about` names the store, the server or a model."""
+    """Return what does not work now, most general first; `about`: settings, store, server, or a model."""
     if seen is None:
         return []
-    found = [("store", seen.store.trouble), ("server", seen.server.trouble)]
-    found += [(str(model), item.trouble) for model, item in seen.models.items()]
+    found = [
+        ("settings", seen.settings_trouble),
+        ("store", seen.store.trouble),
+        ("server", seen.server.trouble),
+    ]
+    for model, item in seen.models.items():
+        found += [(str(model), item.trouble), (str(model), _newest(item.held_newest))]
     return [
         {"about": about, "reason": trouble.reason.value, "text": trouble.text}
         for about, trouble in found
         if trouble is not None
     ][:MOST_SHOWN]
+
+
+def _newest(held: HeldVersion | None) -> Trouble | None:
+    if held is None:
+        return None
+    return Trouble(held.reason, f"version {held.version}, the newest, is held: {held.text}")
+
+
+def running(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return all that a status says to be going on, the oldest activity first.
+
+    Agents from before `transfers` name one activity.
+    """
+    transfers = list(status.get("transfers", ()))
+    activity = status["activity"]
+    return transfers if activity is None or activity in transfers else [activity, *transfers]

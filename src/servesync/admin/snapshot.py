@@ -37,6 +37,13 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldVersion(Trouble):
+    """A version that policy would want, and that something keeps away: `reason` and `text` say why."""
+
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
 class VersionStatus:
     """One version of a model. `identity` changes exactly when its bytes in the store may have changed."""
 
@@ -59,7 +66,11 @@ class VersionStatus:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """One model. `more_versions`: how many of the store's versions that nobody wants are not shown."""
+    """One model. `more_versions`: how many of the store's versions that nobody wants are not shown.
+
+    `held_newest`: the newest version, above all that are wanted, where something keeps it away
+    (`servesync.plan.newest`).
+    """
 
     required: bool
     policy: str
@@ -71,6 +82,7 @@ class ModelStatus:
     more_versions: int = 0
     strange_names: tuple[str, ...] = ()
     trouble: Trouble | None = None
+    held_newest: HeldVersion | None = None
 
     @property
     def proven(self) -> frozenset[Version]:
@@ -132,6 +144,8 @@ class Snapshot:
     memory: MemoryBudget | None = None
     config_file_missing: str | None = None
     """Why the server cannot be started with `serving.config_file` yet; None if it can, or none is kept."""
+    settings_trouble: Trouble | None = None
+    """Why the settings on the disk are not in force: rejected, or good and not to be put in force yet."""
 
 
 def as_json(value: object) -> Any:  # noqa: ANN401 (what the json module takes)

@@ -1,450 +1,366 @@
-"""One cycle of the agent: look, let the planner decide, act, and say in one line what was done and why."""
+"""The deciding thread's work: take in results, look, plan, act, say so. It never waits for anything slow."""
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from typing import Final
 
 from servesync import disk
-from servesync.agent.channels import Moved, Withdrawn
-from servesync.agent.executor import Executor
-from servesync.agent.memory import Repeats
-from servesync.agent.memory_log import MemoryLog
-from servesync.agent.models_config import ConfigWriter
-from servesync.agent.observe import MOST_MODELS, ModelView, Observation, Observer
-from servesync.agent.scrub import Scrubber
-from servesync.agent.status import snapshot_of
-from servesync.agent.turns import Turns, retires
-from servesync.errors import Reason, ServerError, StoreError, SyncError, TransferError, bug
-from servesync.install import Lock, Reserve, Shelf
-from servesync.logs import Event, get_logger
-from servesync.plan.facts import Action, Condition, Install, ModelPlan, Repair, Restore, Role, Verdict, Wait
-from servesync.plan.versions import Model, Version
+from servesync.agent import announce, asking, polling, tidying
+from servesync.agent.context import AgentContext
+from servesync.agent.discovery import discover
+from servesync.agent.effects import Effects
+from servesync.agent.jobs import Ended, JobKind, Message, RoomWanted
+from servesync.agent.models_config import ConfigWriter, Draft
+from servesync.agent.report import report
+from servesync.agent.scrub import begin_scrubbing, take_in_scrubbed
+from servesync.agent.seen import Seen
+from servesync.agent.snapshot import ModelSnapshot, refusals_of, take_snapshot
+from servesync.agent.status import status_of
+from servesync.agent.transfer_jobs import give_up_all, take_in
+from servesync.errors import DiskError, Reason
+from servesync.install import Lock
+from servesync.plan.facts import ModelPlan, Wait
+from servesync.plan.fleet import plan_fleet
+from servesync.plan.versions import Model
 from servesync.settings import EVERY_MODEL
+
+MOST_WEIGHINGS: Final = 3
+_TAKE_IN: Final = {
+    JobKind.LIST: polling.take_in_listing,
+    JobKind.DOCUMENT: polling.take_in_document,
+    JobKind.ASK_SERVER: asking.take_in_answers,
+    JobKind.TRANSFER: take_in,
+    JobKind.REREAD: tidying.take_in_reread,
+    JobKind.SCRUB: take_in_scrubbed,
+    JobKind.EMPTY_TRASH: tidying.take_in_emptied,
+}
+_WORK: Final = (JobKind.LIST, JobKind.DOCUMENT, JobKind.ASK_SERVER, JobKind.TRANSFER, JobKind.REREAD)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a cycle did, and what is left."""
+    """What a turn did, and what is left. `seen` None: it looked at nothing, as an answer is awaited.
 
-    acted: bool
-    waiting: bool
-    """The server (if it answers) is about to say more about a version, and is not overdue; or it rests."""
-    server_answers: bool
-    settling_seconds: float | None
-    retry_seconds: float | None
-    plans: Mapping[Model, ModelPlan]
-    store_failed: bool
-    missing: tuple[Model, ...]
+    `waiting`: the server (if it answers) is about to say more about a version, and is not overdue, or a step
+    waits for the load gate. `busy`: a job is at work whose result may change what is to be done.
+    """
+
+    acted: bool = False
+    waiting: bool = False
+    busy: bool = False
+    seen: Seen | None = None
+    settling_seconds: float | None = None
+    retry_seconds: float | None = None
+    missing: tuple[Model, ...] = ()
     """Required models without every wanted version complete on the shelf."""
+
+    @property
+    def plans(self) -> Mapping[Model, ModelPlan]:
+        """Each model's plan."""
+        return self.seen.plan.models if self.seen else {}
+
+    @property
+    def store_failed(self) -> bool:
+        """Whether the store did not answer when it was last asked."""
+        return self.seen is not None and self.seen.store_error is not None
+
+    @property
+    def server_answers(self) -> bool:
+        """Whether the server answers, or there is none to ask."""
+        return self.seen is None or self.seen.server_error is None
 
 
 class Agent:
-    """Everything that one agent at work is made of; the lock is held by the caller."""
+    """One agent at work. `lock`: held by the caller; None for an agent that only looks."""
 
-    def __init__(
-        self,
-        observer: Observer,
-        executor: Executor,
-        lock: Lock,
-        repeats: Repeats,
-        scrubber: Scrubber | None = None,
-    ) -> None:
-        self.observer = observer
-        self._executor = executor
+    def __init__(self, context: AgentContext, lock: Lock | None) -> None:
+        self.context = context
         self._lock = lock
-        self._repeats = repeats
-        self._scrubber = scrubber
-        self._config = ConfigWriter(observer.config, repeats) if observer.config else None
-        self._last_brought: dict[Model, float] = {}
-        self._known_strange: dict[Model, tuple[object, ...]] = {}
-        self._unreadable: dict[Model, frozenset[str]] = {}
-        self._last_summary: object = None
-        self._last_trouble: dict[str, object] = {}
-        self._said: set[object] = set()
-        self._prepared: set[Model] = set()
-        self._channel_troubles: set[tuple[str, str, str]] = set()
-        serving = observer.settings.serving
-        self._turns = Turns(serving.pause_between_loads_seconds, serving.load_timeout_seconds)
-        self._memory_log = MemoryLog()
+        self._config = ConfigWriter(context.config, context.state.repeats) if context.config else None
+        self._seen: Seen | None = None
+        self._outcome = Outcome(busy=True)
+
+    # -- beginning and end --------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Make every directory and remove what an earlier run left half-done.
+        """Make every directory and put what an earlier run left half-done into the trash.
 
-        A model whose base path cannot be used is reported, and looked at again in each cycle.
+        A model whose base path cannot be used is reported, and looked at again in each turn.
 
         Raises:
             DiskError: the models directory cannot be used, or no model's base path in it.
         """
-        workspace = self.observer.workspace
+        context, workspace = self.context, self.context.workspace
+        discover(context)
+        models = list(context.models)
         try:
-            workspace.prepare(self.observer.models)
+            workspace.prepare(model for model in models if self._may_make_shelf(model))
         except OSError as error:
             self._prepare_new()
-            if not self._prepared:
+            if not context.state.prepared:
                 raise disk.describe(error, f"preparing {workspace.models_dir}") from error
         else:
-            self._prepared = set(self.observer.models)
-        problems = workspace.clean()
-        for model in self.observer.models:
+            context.state.prepared = set(models)
+        for problem in self._clean():
+            announce.failed(context, disk.describe(problem, "removing what an earlier run left"))
+        if self._config is not None:
+            self._config.prepare(context.models, names_all=context.every_model is None)
+
+    def _clean(self) -> list[OSError]:
+        context = self.context
+        at_work = [item.staged.tree for item in context.state.transfers.values() if item.staged]
+        problems = [] if context.is_busy(JobKind.TRANSFER) else list(context.workspace.clean(at_work))
+        for model in context.models:
             try:
-                Reserve(workspace, model).clean()
+                context.reserve(model).clean()
             except OSError as error:
                 problems.append(error)
-        for problem in problems:
-            self._say_failed(disk.describe(problem, "removing what an earlier run left"))
-        if self._config is not None:
-            names_all = all(item.name != EVERY_MODEL for item in self.observer.settings.models)
-            self._config.prepare(self.observer.models, names_all=names_all)
+        context.state.trash_is_due = True
+        return problems
 
     def close(self) -> None:
-        """Close all connections to store and server, and end what goes on beside the deciding thread."""
-        if self._scrubber is not None:
-            self._scrubber.close()
-        self.observer.store.close()
-        if self.observer.server is not None:
-            self.observer.server.close()
+        """Close all connections to store and server; jobs are ended by whoever started them."""
+        self.context.ports.store.close()
+        if self.context.ports.server is not None:
+            self.context.ports.server.close()
 
-    def cycle(self, *, ask_store: bool) -> Outcome:
-        """Do what can be done now; of the versions to bring, one.
+    def give_up_transfers(self) -> None:
+        """End all transfers: what is to be brought, and how, may have changed."""
+        give_up_all(self.context)
+
+    # -- a turn -------------------------------------------------------------------------------------
+
+    def turn(self, *, poll: bool = False, look: bool = True, hurry: bool = False) -> Outcome:
+        """Do what can be done now, without waiting.
+
+        Args:
+            poll: List the store.
+            look: Something may have changed on the disk or in the server.
+            hurry: Try again at once what has failed.
 
         Raises:
             LockHeld: the lock was taken away; nothing may be changed any more.
-            Stopped: the agent is to stop.
         """
-        self._lock.check()
+        context = self.context
+        if self._lock is not None:
+            self._lock.check()
+        if hurry:
+            context.state.attempts.end_pauses()
+        news = self._take_messages()
+        if look or poll or news:
+            asking.want_answer(context)
+        if poll:
+            polling.begin_poll(context)
+        polling.look_once_more(context)
+        asking.begin_asking(context)
+        polling.begin_documents(context)
+        if not asking.is_current(context) and not asking.is_late(context):
+            self._begin_tidying()
+            return Outcome(
+                busy=True, retry_seconds=asking.PATIENCE_SECONDS, missing=self._outcome.missing
+            )
+        self._outcome = self._cycle(server_is_late=not asking.is_current(context))
+        return self._outcome
+
+    def _take_messages(self) -> bool:
+        """Take in what jobs say; return whether it may change what is to be done."""
+        news = False
+        for message in self.context.ports.jobs.take():
+            news |= self._take(message)
+        return news
+
+    def _take(self, message: Message) -> bool:
+        context = self.context
+        match message:
+            case RoomWanted():
+                tidying.make_room(context, message, self._seen)
+            case Ended(job=job):
+                context.state.jobs[job.kind] -= 1
+                _TAKE_IN[job.kind](context, message)
+                return job.kind not in {JobKind.ASK_SERVER, JobKind.EMPTY_TRASH}
+            case _:
+                pass
+        return False
+
+    def _begin_tidying(self) -> None:
+        if self._lock is None:
+            return
+        tidying.begin_emptying(self.context)
+        begin_scrubbing(self.context)
+
+    def _cycle(self, *, server_is_late: bool) -> Outcome:
+        context = self.context
+        seen = self._look(server_is_late=server_is_late)
+        acted = False
+        if self._lock is not None:
+            context.board.publish(status_of(context, seen))
+            store = context.state.store
+            polled, store.is_new = store.is_new, False
+            report(context, seen, polled=polled)
+            acted = self._act(seen)
+            self._begin_tidying()
+        tidying.begin_rereading(context, seen)
+        polling.begin_documents(context)
+        if acted:
+            asking.want_answer(context)
+            asking.begin_asking(context)
+        return self._outcome_of(seen, acted=acted)
+
+    def _look(self, *, server_is_late: bool) -> Seen:
+        """Find out what there is, and decide what is to be done."""
+        context = self.context
         self._ensure_shelves()
-        if ask_store:
-            self._executor.empty_trash()
-        self._scrub()
-        seen = self.observer.look(ask_store=ask_store)
-        self._prepare_new()
-        self.observer.board.publish(snapshot_of(seen, self.observer))
-        self._report(seen, asked_store=ask_store)
-        self._turns.look([(view.facts, view.plan) for view in seen.models.values()], time.monotonic())
-        acted, resting = self._write_config(seen), False
-        for view, action in self._others(seen):
-            if not self._turns.is_due(view.facts, action, time.monotonic()):
-                resting = True
-            elif self._executor.execute(view, action):
-                acted = True
-                if retires(view.facts, action):
-                    self._turns.retired(view.plan.model, time.monotonic())
-        for view, action in self._arrivals(seen):
-            if not self._turns.is_due(view.facts, action, time.monotonic()):
-                resting = True
-                continue
-            self._last_brought[view.plan.model] = time.monotonic()
-            brought = self._executor.execute(view, action)
-            self._turns.tried(view.facts, brought=brought)
-            acted = True  # a refusal changes what is wanted, too
-            break
-        return self._outcome(seen, acted=acted, resting=resting)
+        if context.config is not None:
+            context.config.look()
+        snapshot = take_snapshot(context, server_is_late=server_is_late)
+        plan = plan_fleet(snapshot.fleet)
+        for model, version in plan.to_weigh:
+            polling.weigh(context, snapshot.models[model].offered[version])
+        context.last_memory = snapshot.fleet.memory
+        error = asking.server_error(context)
+        store = context.state.store
+        self._seen = Seen(snapshot, plan, store.listing, store.error, error, self._draft(snapshot.models))
+        return self._seen
 
-    def _others(self, seen: Observation) -> Iterator[tuple[ModelView, Action]]:
-        """Yield what is to be done besides bringing versions."""
-        for view in seen.models.values():
-            self._settle(view)
-            for action in view.plan.actions:
-                if not isinstance(action, Restore | Install | Repair):
-                    yield view, action
+    def _draft(self, models: Mapping[Model, ModelSnapshot]) -> Draft | None:
+        """Return what `serving.config_file` is to say, after what was seen."""
+        config = self.context.config
+        if config is None:
+            return None
+        facts = {model: found.facts for model, found in models.items()}
+        config.saw(facts, asking.server_error(self.context), self.context.now())
+        return config.draft(self.context.models, facts, self.context.now())
 
-    def _arrivals(self, seen: Observation) -> Iterator[tuple[ModelView, Action]]:
-        """Yield what is to be brought: for whom room was made, then for the model that waited longest."""
-        found = [
-            (self._rank(view.plan.model), view, action)
-            for view in seen.models.values()
-            for action in view.plan.actions
-            if isinstance(action, Restore | Install | Repair) and not self._executor.is_paused(view, action)
-        ]
-        for _, view, action in sorted(found, key=lambda item: item[0]):
-            yield view, action
+    def _act(self, seen: Seen) -> bool:
+        """Write what the server reads, and carry out the plan; return whether anything was done."""
+        context, state = self.context, self.context.state
+        acted = self._config is not None and seen.config is not None and self._config.write(seen.config)
+        for found in seen.snapshot.models.values():
+            self._settle(found)
+        effects = Effects(context, seen.snapshot.models, seen.plan)
+        for step in seen.plan.steps:
+            acted |= effects.carry_out(step)
+        if acted:
+            state.trash_is_due = True
+        if state.gate.loading - seen.plan.loading:
+            state.gate.ended_at = context.now()
+        state.gate.loading = seen.plan.loading
+        patience = context.settings.serving.load_timeout_seconds
+        state.gate.retired_at = {
+            model: at for model, at in state.gate.retired_at.items() if context.now() - at < patience
+        }
+        polling.look_once_more(context)
+        return acted
+
+    # -- what is kept in order ----------------------------------------------------------------------
+
+    def _settle(self, found: ModelSnapshot) -> None:
+        """Write down what a look has shown of records that were behind the truth."""
+        context, model = self.context, found.facts.model
+        shelf = context.shelf(model)
+        try:
+            shelf.settle(found.inventory)
+            for version, said in found.said.items():
+                shelf.note_said(version, said)
+            if found.unreadable:
+                refusals_of(context, model).settle(found.offered, context.utc())
+        except OSError as error:
+            announce.failed(context, disk.describe(error, f"writing records of {model}"))
+
+    def _may_make_shelf(self, model: Model) -> bool:
+        """Whether an empty base path may appear: where versions were served, the server would unload them."""
+        workspace = self.context.workspace
+        try:
+            return workspace.has_shelf(model) or not self.context.shelf(model).records()
+        except OSError:
+            return False
 
     def _prepare_new(self) -> None:
         """Make the directories of models that are new, or whose base path could not be used before."""
-        for model in self.observer.models.keys() - self._prepared:
+        context = self.context
+        for model in context.models.keys() - context.state.prepared:
             try:
-                self.observer.workspace.prepare([model])
+                context.workspace.prepare([model] if self._may_make_shelf(model) else [])
             except OSError as error:
-                self._say_failed(disk.describe(error, f"making the directories of {model}"))
+                context.failed(disk.describe(error, f"making the directories of {model}"))
             else:
-                self._prepared.add(model)
-
-    def _rank(self, model: Model) -> tuple[bool, float]:
-        return not self._turns.is_next(model), self._last_brought.get(model, 0.0)
+                context.state.prepared.add(model)
 
     def _ensure_shelves(self) -> None:
-        """Put a base path back that somebody removed: without it the server stops updating every model.
+        """Put back what somebody removed of the workspace, and base paths of models that never had a version.
 
-        So with the workspace's own folders.
+        Without a base path the server stops updating every model. Where versions were served, the base path
+        comes back together with the next one.
         """
+        if self._lock is None:
+            return
+        context = self.context
+        self._prepare_new()
         try:
-            self.observer.workspace.make_folders()
+            context.workspace.make_folders()
         except OSError as error:
-            self._say_failed(disk.describe(error, f"making {self.observer.workspace.root}"))
-        for model in self.observer.models:
+            context.failed(disk.describe(error, f"making {context.workspace.root}"))
+        for model in context.models:
+            if context.workspace.has_shelf(model):
+                continue
+            if not self._may_make_shelf(model):
+                text = (
+                    f"somebody removed {context.workspace.shelf(model)}: what the server has in memory stays "
+                    "until the folder is there again, so it comes back with a version in it"
+                )
+                context.failed(DiskError(Reason.SHELF_REMOVED, text), model)
+                continue
             try:
-                disk.make_dir(self.observer.workspace.shelf(model), 0o755)
+                context.workspace.make_shelf(model)
             except OSError as error:
-                self._say_failed(disk.describe(error, f"making the base path of {model}"))
+                context.failed(disk.describe(error, f"making the base path of {model}"))
 
-    def _write_config(self, seen: Observation) -> bool:
-        """Tell the server its models and labels, before anything leaves the shelf."""
-        return self._config is not None and seen.config is not None and self._config.write(seen.config)
+    # -- what comes next ----------------------------------------------------------------------------
 
-    def _scrub(self) -> None:
-        """Go on with the slow reading of what is on the shelf."""
-        if self._scrubber is not None:
-            try:
-                self._scrubber.turn(Shelf(self.observer.workspace, model) for model in self.observer.models)
-            except OSError as error:
-                self._say_failed(disk.describe(error, "reading what is on the shelf again"))
-            except Exception as error:  # noqa: BLE001 (a bug in what goes on beside must not stop the rest)
-                self._say_failed(bug(error))
-
-    def _settle(self, view: ModelView) -> None:
-        shelf = Shelf(self.observer.workspace, view.plan.model)
-        try:
-            shelf.settle(view.inventory)
-            for version, said in view.said.items():
-                shelf.note_said(version, said)
-            self._settle_reserve(view)
-            if view.unreadable:
-                self.observer.refusals(view.plan.model).settle(view.offered, datetime.now(UTC))
-            for version in view.inventory.orphaned.keys() - view.plan.wanted - view.facts.held.keys():
-                shelf.forget(version)
-        except OSError as error:
-            self._say_failed(disk.describe(error, f"writing records of {view.plan.model}"))
-
-    def _settle_reserve(self, view: ModelView) -> None:
-        """Drop what was withdrawn; keep what was to be tried again, and is not wanted, as the rest."""
-        model = view.plan.model
-        reserve = Reserve(self.observer.workspace, model)
-        for version in view.facts.withdrawn & view.facts.reserve.keys():
-            reserve.drop(version)
-        left = view.facts.returning - view.plan.wanted - view.facts.withdrawn
-        if left and view.plan.served:
-            for version in left:
-                reserve.keep(version)
-            reserve.trim(self.observer.settings.reserve.keep, self.observer.admission.awaited(model))
-            self._executor.empty_trash()
-
-    def _outcome(self, seen: Observation, *, acted: bool, resting: bool) -> Outcome:
-        plans = {model: view.plan for model, view in seen.models.items()}
+    def _outcome_of(self, seen: Seen, *, acted: bool) -> Outcome:
+        context, plans = self.context, seen.plan.models
+        answers = seen.server_error is None
         return Outcome(
             acted=acted,
-            waiting=seen.server_error is None
+            waiting=answers
             and (
-                resting
+                bool(seen.plan.postponed)
                 or any(
                     isinstance(action, Wait) and not action.overdue
                     for plan in plans.values()
                     for action in plan.actions
                 )
             ),
-            server_answers=seen.server_error is None,
-            settling_seconds=seen.settling_seconds,
+            busy=any(context.is_busy(kind) for kind in _WORK)
+            or not context.state.documents.is_idle
+            or bool(context.state.transfers)
+            or tidying.is_checking(seen),
+            seen=seen,
+            settling_seconds=seen.snapshot.settling_seconds,
             retry_seconds=self._retry_seconds(),
-            plans=plans,
-            store_failed=seen.store_error is not None,
             missing=self._missing(plans),
         )
 
     def _missing(self, plans: Mapping[Model, ModelPlan]) -> tuple[Model, ...]:
         """Return the required models that are not in place; "*" itself as long as it stands for none."""
-        models = self.observer.models
+        models, every = self.context.models, self.context.every_model
         missing = [
             model
             for model, settings in models.items()
             if settings.required and not (model in plans and plans[model].in_place)
         ]
-        every = [item for item in self.observer.settings.models if item.name == EVERY_MODEL]
-        if every and every[0].required and not models:
+        if every is not None and every.required and not models:
             missing.append(Model(EVERY_MODEL))
         return tuple(missing)
 
     def _retry_seconds(self) -> float | None:
-        now = time.monotonic()
-        due = [self.observer.attempts.next_due(now), self.observer.server_memory.next_due(now)]
-        if self.observer.config is not None:
-            due.append(self.observer.config.next_due(now))
+        """Return after how many seconds something is due by itself; None if nothing is."""
+        context, now = self.context, self.context.now()
+        state = context.state
+        due = [state.attempts.next_due(now), state.watch.next_due(now)]
+        if context.config is not None:
+            due.append(context.config.next_due(now))
+        if state.gate.ended_at is not None:
+            left = state.gate.ended_at + context.settings.serving.pause_between_loads_seconds - now
+            due.append(left if left > 0 else None)
         return min((seconds for seconds in due if seconds is not None), default=None)
-
-    # -- what the log says --------------------------------------------------------------------------
-
-    def _report(self, seen: Observation, *, asked_store: bool) -> None:
-        if asked_store:
-            self._report_trouble("store", seen.store_error, Event.POLL_FAILED, None)
-        self._report_trouble("server", seen.server_error, Event.SERVER_UNREACHABLE, Event.SERVER_ANSWERS)
-        if asked_store:
-            self._report_notices()
-        for model, error in seen.broken.items():
-            self._say_failed(error, model=model)
-        for model, view in seen.models.items():
-            self._report_unreadable(model, view)
-            self._report_strange(model, view)
-            self._report_store(model, view)
-        self._report_ignored(self.observer.ignored_models)
-        self._memory_log.report(seen.memory)
-        summary = {
-            model: {str(version): verdict.role.value for version, verdict in _of_interest(view)}
-            for model, view in seen.models.items()
-        }
-        offered = {model: len(view.offered) for model, view in seen.models.items()}
-        facts = (summary, offered, seen.store_error is None)
-        news = asked_store and facts != self._last_summary
-        say = get_logger().info if news else get_logger().debug
-        if seen.store_error is None:
-            say(Event.POLL_FINISHED, models=summary, in_store=offered, **_listing_facts(seen))
-        if asked_store:
-            self._last_summary = facts
-
-    def _report_notices(self) -> None:
-        """Say where channels have moved to, what was withdrawn, and what of that could not be understood."""
-        notices = self.observer.notices
-        for news in notices.news:
-            log = get_logger().bind(model=news.model)
-            match news:
-                case Moved(name=name, was=was, now=now):
-                    log.info(
-                        Event.CHANNEL_MOVED,
-                        version=now.version,
-                        channel=name,
-                        was=was,
-                        sequence=now.sequence,
-                        who=now.who,
-                        why=now.why,
-                    )
-                case Withdrawn(version=version, text=text):
-                    log.warning(Event.VERSION_WITHDRAWN, version=version, because=text)
-        notices.news.clear()
-        troubles = {(str(model), name, str(error)) for (model, name), error in notices.troubles.items()}
-        for (model, name), error in notices.troubles.items():
-            if (model, name, str(error)) not in self._channel_troubles:
-                log = get_logger().bind(model=model, channel=name)
-                say = log.warning if isinstance(error, StoreError | TransferError) else log.error
-                say(Event.CHANNEL_REFUSED, reason=error.reason, because=str(error))
-        self._channel_troubles = troubles
-        if self.observer.notice_error is not None:
-            self._say_failed(self.observer.notice_error)
-
-    def _report_ignored(self, count: int) -> None:
-        """Say when the store has more models than one agent takes."""
-        if count and ("too many", count) not in self._said:
-            self._said.add(("too many", count))
-            because = (
-                f'"*" stands for at most {MOST_MODELS} models: name those that count, or use more agents'
-            )
-            get_logger().warning(Event.TOO_MANY_MODELS, because=because, ignored=count)
-
-    def _report_trouble(
-        self, who: str, error: StoreError | ServerError | None, event: Event, over: Event | None
-    ) -> None:
-        before = self._last_trouble.pop(who, None)
-        if error is None or error.reason is not before:
-            self._repeats.over((who, before))
-        if error is None:
-            if before is not None and over:
-                get_logger().info(over)
-            return
-        self._last_trouble[who] = error.reason
-        repeats = self._repeats.count((who, error.reason))
-        if repeats is not None:
-            get_logger().warning(
-                event, reason=error.reason, because=str(error), repeats=repeats, facts=error.facts
-            )
-
-    def _report_unreadable(self, model: Model, view: ModelView) -> None:
-        """Say once of each record that cannot be read what follows; again if it could be read in between."""
-        before = self._unreadable.get(model, frozenset())
-        self._unreadable[model] = frozenset(view.unreadable)
-        for text in view.unreadable:
-            if text not in before:
-                log = get_logger().bind(model=model)
-                log.error(Event.RECORD_UNREADABLE, reason=Reason.RECORD_UNREADABLE, because=text)
-
-    def _report_strange(self, model: Model, view: ModelView) -> None:
-        """Say once what lies on the shelf that servesync did not put there, or that somebody damaged."""
-        by_condition = {
-            condition: tuple(v for v, item in view.inventory.versions.items() if item.condition is condition)
-            for condition in (Condition.DAMAGED, Condition.FOREIGN)
-        }
-        found = (view.inventory.strange, *by_condition.values())
-        if found == self._known_strange.get(model, ((), (), ())):
-            return
-        self._known_strange[model] = found
-        log = get_logger().bind(model=model)
-        for version in by_condition[Condition.DAMAGED]:
-            log.error(
-                Event.VERSION_DAMAGED,
-                version=version,
-                reason=Reason.VERSION_DAMAGED,
-                because="its files are not those that were installed",
-            )
-        names = [str(version) for version in by_condition[Condition.FOREIGN]]
-        names += [ascii(name) for name in view.inventory.strange]
-        if names:
-            because = "not put there by servesync: left alone, but the server loads whatever has such a name"
-            log.warning(Event.VERSION_FOREIGN, names=names, because=because)
-
-    def _report_store(self, model: Model, view: ModelView) -> None:
-        """Warn once when the store no longer has what is served, or has something else under its number."""
-        log = get_logger().bind(model=model)
-        owned = sorted(v for v, item in view.inventory.versions.items() if item.identity)
-        empty = ("empty", model)
-        if view.facts.offered == {} and owned:
-            if empty not in self._said:
-                because = (
-                    "the store lists no version of this model; that removes nothing, what is there stays"
-                )
-                log.warning(Event.STORE_EMPTY, because=because, on_shelf=owned)
-            self._said.add(empty)
-        elif view.facts.offered:
-            self._said.discard(empty)
-        for action in view.plan.actions:
-            if isinstance(action, Wait) and action.overdue:
-                self._say_overdue(model, action)
-        for version in owned:
-            ours, theirs = view.inventory.versions[version].identity, (view.facts.offered or {}).get(version)
-            changed = ("changed", model, version, theirs)
-            if theirs is not None and theirs != ours and changed not in self._said:
-                self._said.add(changed)
-                because = "versions are immutable: the one on the shelf stays; publish under a new number"
-                log.warning(
-                    Event.VERSION_CHANGED_IN_STORE,
-                    version=version,
-                    because=because,
-                    on_shelf=ours,
-                    in_store=theirs,
-                )
-
-    def _say_overdue(self, model: Model, action: Wait) -> None:
-        overdue = ("overdue", model, action.version)
-        if overdue not in self._said:
-            self._said.add(overdue)
-            log = get_logger().bind(model=model, version=action.version)
-            log.warning(Event.VERSION_NOT_LOADED, because=action.because)
-
-    def _say_failed(self, error: SyncError, **facts: str) -> None:
-        self.observer.board.failed(error.reason)
-        repeats = self._repeats.count((error.reason, str(error)))
-        if repeats is not None:
-            get_logger().warning(
-                Event.ACTION_FAILED,
-                reason=error.reason,
-                because=str(error),
-                repeats=repeats,
-                facts=error.facts | facts,
-            )
-
-
-def _of_interest(view: ModelView) -> Iterator[tuple[Version, Verdict]]:
-    for version, verdict in view.plan.verdicts.items():
-        if verdict.role is not Role.NOT_WANTED:
-            yield version, verdict
-
-
-def _listing_facts(seen: Observation) -> dict[str, int]:
-    if seen.listing is None:
-        return {}
-    return {"requests": seen.listing.requests, "ignored_keys": seen.listing.ignored_keys}

@@ -1,95 +1,118 @@
 """Makes the parts of an agent out of settings."""
 
 import sys
-from collections.abc import Callable
+from functools import partial
 
 from servesync.admin import Board
-from servesync.agent.admission import Admission
 from servesync.agent.agent import Agent
-from servesync.agent.bring import Bringer
-from servesync.agent.executor import Executor
-from servesync.agent.manifests import ManifestReader
-from servesync.agent.memory import Repeats
+from servesync.agent.context import AgentContext
+from servesync.agent.disk_guard import DiskGuard
+from servesync.agent.discovery import discover
+from servesync.agent.jobs import JobContext, Jobs
 from servesync.agent.models_config import ConfigKeeper
-from servesync.agent.observe import Observer
+from servesync.agent.ports import FootprintPort, Ports, ServerPort, SystemClock
 from servesync.agent.progress import Reporter, for_stream
-from servesync.agent.scrub import Scrubber
-from servesync.agent.weights import Weights
+from servesync.agent.state import AgentState
+from servesync.agent.transfer import Transfers
 from servesync.confirm import ModelServer, ServerFootprint
-from servesync.errors import Stopped
-from servesync.install import Lock, Workspace
+from servesync.fetch import FetchPool
+from servesync.install import Lock
+from servesync.plan.versions import StoredObject
 from servesync.settings import Settings
-from servesync.store import S3Store
+from servesync.store import S3Store, StorePort
 from servesync.verify import require_tensorflow
 
 
-def build_observer(
-    settings: Settings,
-    should_stop: Callable[[], bool] = lambda: False,
-    *,
-    one_pass: bool = True,
-    board: Board | None = None,
-) -> Observer:
-    """Return eyes that look at the store, shelf and server of `settings`."""
-    serving = settings.serving
-    url, file = serving.rest_url, serving.config_file
-    workspace = Workspace(serving.models_dir)
-    board = board or Board()
-    store = S3Store(settings.store, settings.fetch, settings.limits, on_request=board.count_request)
-    return Observer(
-        settings=settings,
-        store=store,
-        server=ModelServer(url) if url else None,
-        workspace=workspace,
-        admission=Admission(
-            settings.memory,
-            ServerFootprint(url, settings.memory.cgroup),
-            Weights(workspace, ManifestReader(store, settings.fetch, should_stop)),
-        ),
-        check=_checker(should_stop),
-        one_pass=one_pass,
-        config=ConfigKeeper(file, serving, workspace, one_pass) if file else None,
-        board=board,
-    )
+def make_ports(
+    settings: Settings, jobs: Jobs, board: Board, before: tuple[Settings, Ports] | None = None
+) -> Ports:
+    """Return the real surroundings that the settings name.
+
+    `before`: those of earlier settings, of which everything stays that is the same.
+    """
+    url = settings.serving.rest_url
+    store: StorePort | None = None
+    server: ServerPort | None = None
+    footprint: FootprintPort | None = None
+    if before is not None:
+        old, ports = before
+        store = None if needs_other_store(old, settings) else ports.store
+        if old.serving.rest_url == url:
+            server = ports.server
+            footprint = ports.footprint if old.memory.cgroup == settings.memory.cgroup else None
+    if store is None:
+        store = S3Store(settings.store, settings.fetch, settings.limits, on_request=board.count_request)
+    if server is None and url:
+        server = ModelServer(url)
+    footprint = footprint or ServerFootprint(url, settings.memory.cgroup)
+    return Ports(store, server, SystemClock(), jobs, footprint)
+
+
+def needs_other_store(old: Settings, new: Settings) -> bool:
+    """Whether settings differ in how the store is reached and read."""
+    return (old.store, old.fetch, old.limits) != (new.store, new.fetch, new.limits)
+
+
+def close_replaced(old: Ports, new: Ports) -> None:
+    """Close the connections of what other settings have replaced."""
+    if old.store is not new.store:
+        old.store.close()
+    if old.server is not None and old.server is not new.server:
+        old.server.close()
 
 
 def build_agent(
     settings: Settings,
-    lock: Lock,
-    should_stop: Callable[[], bool],
-    reporter: Reporter | None = None,
+    lock: Lock | None,
+    ports: Ports,
     *,
-    wake: Callable[[], None] | None = None,
+    state: AgentState | None = None,
     board: Board | None = None,
+    reporter: Reporter | None = None,
+    one_pass: bool = False,
 ) -> Agent:
     """Return an agent that works under `settings` for as long as the caller holds `lock`.
 
-    `wake` makes a running agent look again; None for one pass, in which nothing goes on beside it.
-    `board`: where it leaves what it knows.
+    Args:
+        settings: What is asked for.
+        lock: The lock of the models directory; None for an agent that only looks.
+        ports: The surroundings.
+        state: What an agent before this one has learnt; None for one that knows nothing.
+        board: Where the agent leaves what it knows, for the admin interface.
+        reporter: How the progress of transfers is told to people.
+        one_pass: There is no later moment at which a server that starts now would have answered.
 
     Raises:
         SettingsError: the settings ask for TensorFlow, or for a library of it, which is not installed.
     """
-    if settings.verify.level == "load":
+    if settings.verify.level == "load" and lock is not None:
         require_tensorflow(settings.verify.load.libraries)
     board = board or Board()
+    state = state or AgentState.fresh(settings, durable=lock is not None)
+    serving, pool = settings.serving, FetchPool(settings.fetch)
+    state.documents.read = partial(_read, ports.store, pool)
+    context = AgentContext(
+        settings=settings,
+        ports=ports,
+        state=state,
+        board=board,
+        transfers=Transfers(
+            settings,
+            ports.store,
+            pool,
+            state.workspace,
+            DiskGuard(state.workspace, settings.limits),
+            board,
+            reporter or for_stream(sys.stderr),
+        ),
+        config=ConfigKeeper(serving.config_file, serving, state.workspace, one_pass)
+        if serving.config_file
+        else None,
+        one_pass=one_pass,
+    )
+    discover(context)
+    return Agent(context, lock)
 
-    def asked_to_stop() -> bool:
-        board.beat()  # whoever looks for this gets on with the work, or waits for no longer than it is to
-        return should_stop()
 
-    observer = build_observer(settings, asked_to_stop, one_pass=wake is None, board=board)
-    observer.notices.durable = True
-    repeats = Repeats()
-    bringer = Bringer(observer, observer.check, asked_to_stop, reporter or for_stream(sys.stderr))
-    executor = Executor(observer, bringer, observer.check, repeats)
-    scrubber = Scrubber(settings.scrub, wake) if wake else None
-    return Agent(observer, executor, lock, repeats, scrubber)
-
-
-def _checker(should_stop: Callable[[], bool]) -> Callable[[], None]:
-    def check() -> None:
-        if should_stop():
-            raise Stopped
-
-    return check
+def _read(store: StorePort, pool: FetchPool, item: StoredObject, job: JobContext) -> bytes:
+    return pool.read_whole(item, store.read, job.should_stop)

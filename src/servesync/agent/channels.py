@@ -6,12 +6,13 @@ changes nothing: the last good position stays, and nothing counts as withdrawn.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 from servesync import channel, manifest
+from servesync.agent.documents import Documents, NotReadYet
 from servesync.errors import Reason, ReleaseRefused, SyncError
 from servesync.install import Position, Positions, Refusals, Unreadable, Workspace
 from servesync.plan.versions import Model, Release, StoredObject, Version
@@ -20,9 +21,6 @@ NOT_FOLLOWED: Final = (
     "is not followed, since nobody can tell whether the store's position is older than the one seen last: "
     "compare it with other instances, then remove the record; the store's position counts from then on"
 )
-
-ReadWhole = Callable[[StoredObject], bytes]
-
 
 @dataclass(frozen=True, slots=True)
 class Moved:
@@ -51,7 +49,7 @@ class Notices:
     """Follows the documents of one store. `durable`: what is learnt may be written into the workspace."""
 
     workspace: Workspace
-    read: ReadWhole
+    documents: Documents
     durable: bool = False
     news: list[News] = field(default_factory=list)
     """What is new since the caller last emptied it."""
@@ -85,6 +83,8 @@ class Notices:
             try:
                 self._look(model, name, listed.get(name))
                 self._record(model, name)
+            except NotReadYet:  # until it has been read, the last position counts
+                continue
             except SyncError as error:
                 self.troubles[model, name] = error
             except OSError as problem:
@@ -148,7 +148,7 @@ class Notices:
                 f"the channel {name} of {model} has {item.size} bytes, over {channel.MAX_BYTES}: it is none"
             )
             raise ReleaseRefused(Reason.CHANNEL_INVALID, f"{text}; {channel.set_anew(seen)}")
-        data = self.read(item)
+        data = self._bytes_of(item, model)
         found = channel.parse_channel(data, model, name, seen)
         fresh = Position(
             version=found.now.version,
@@ -188,6 +188,8 @@ class Notices:
             if release.version in on_machine:
                 try:
                     self._learn(release, gone.get(release.version), refusals)
+                except NotReadYet:
+                    self._keep_withdrawn(release, gone)
                 except (SyncError, OSError) as error:
                     troubles.append(error)
         if troubles:
@@ -201,13 +203,24 @@ class Notices:
         if item.size > channel.MAX_BYTES and before is None:
             return
         try:
-            data = self.read(item) if item.size <= manifest.MAX_MANIFEST_BYTES else b""
+            data = self._bytes_of(item, release.model) if item.size <= manifest.MAX_MANIFEST_BYTES else b""
         except SyncError:
             if before is not None:  # until it can be read, nobody says otherwise
                 self._withdrawn[key] = (release.offer, before)
             raise
         self._judge(release, data, before, refusals)
         self._read_manifests[key] = release.offer
+
+    def _keep_withdrawn(self, release: Release, gone: Mapping[Version, str]) -> None:
+        """Let a version stay withdrawn until what stands in its manifest's place now has been read."""
+        before = gone.get(release.version)
+        if before is not None:
+            self._withdrawn[release.model, release.version] = (release.offer, before)
+
+    def _bytes_of(self, item: StoredObject, model: Model) -> bytes:
+        """Return a document; raises `NotReadYet` until a job has read it."""
+        found = self.documents.get(item, model)
+        return found if isinstance(found, bytes) else b""
 
     def _withdrawn_before(self, model: Model, refusals: Refusals) -> dict[Version, str]:
         """Return what was withdrawn when its manifest was last read, and why; whatever is offered now."""

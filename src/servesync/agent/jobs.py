@@ -57,11 +57,12 @@ class Job:
     work: Callable[[JobContext], object] = field(compare=False)
     model: Model | None = None
     version: Version | None = None
+    name: str = ""
 
     @property
-    def key(self) -> tuple[JobKind, Model | None, Version | None]:
+    def key(self) -> tuple[JobKind, Model | None, Version | None, str]:
         """What the job is about."""
-        return self.kind, self.model, self.version
+        return self.kind, self.model, self.version, self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,22 +118,11 @@ class Jobs(Protocol):
         """Cancel all jobs and wait for their end at most so long; return whether all have ended."""
 
 
-class Clock(Protocol):
-    """Time, as one agent sees it."""
-
-    def monotonic(self) -> float:
-        """Return seconds that never go back; only differences mean something."""
-
-    def wall(self) -> float:
-        """Return the seconds since 1970 (UTC)."""
-
-
 class ThreadJobs:
     """Runs each job in a thread of its own; `wake` is called whenever there is a message."""
 
-    def __init__(self, wake: Callable[[], None], beat: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._beat = beat
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._running: dict[int, _Thread] = {}
         self._lock = threading.Lock()
@@ -181,8 +171,7 @@ class _Thread(threading.Thread):
     """One job at work, and its context."""
 
     def __init__(self, job: Job, put: Callable[[Message], None], ended: Callable[["_Thread"], None]) -> None:
-        name = "-".join(str(part) for part in job.key if part is not None)
-        super().__init__(name=f"servesync-{name}", daemon=True)
+        super().__init__(name=f"servesync-{job.kind.value}", daemon=True)
         self._job = job
         self._put = put
         self._note_end = ended

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from servesync.admin import Board
 from servesync.admin.app import Parts, build_app
 from servesync.admin.serving import Running, bind
-from servesync.agent.memory import Repeats
+from servesync.agent.repeats import Repeats
 from servesync.confirm import ModelServer
 from servesync.errors import Reason, ServerError, bug
 from servesync.logs import Event, get_logger, lines_dropped

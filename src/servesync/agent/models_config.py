@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from servesync import disk
-from servesync.agent.memory import Repeats
+from servesync.agent.repeats import Repeats
 from servesync.confirm import models_config
 from servesync.confirm.models_config import Entry, Found, ModelsConfig
 from servesync.errors import ConfigFileError, Reason, ServerDown, ServerError
@@ -218,8 +218,8 @@ class ConfigKeeper:
             serves=any(item.state == "AVAILABLE" for item in served.values()),
             first=self.found.data is None and not self._present.models,
         )
-        if not is_listed(standing):
-            return None
+        if not is_listed(standing) or (present is None and not self.workspace.has_shelf(model)):
+            return None  # a base path that is missing would stop the server's updates of every model
         shelf = facts.shelf if facts else {}
         labels = next_labels(
             LabelFacts(
@@ -310,16 +310,12 @@ class ConfigWriter:
         self.write(self._keeper.draft(models, {}, time.monotonic(), may_remove=names_all))
 
     def write(self, draft: Draft) -> bool:
-        """Write the file if it is to say something else; return whether it was written.
-
-        Nothing is written while a base path is missing: the server would stop updating every model.
-        """
+        """Write the file if it is to say something else; return whether it was written."""
         self._report_waiting(draft)
         if draft.problem is not None:
             self._report(draft.problem)
             return False
-        shelves = [self._keeper.workspace.shelf(model) for model in draft.config.models]
-        if draft.is_written or not all(shelf.is_dir() for shelf in shelves):
+        if draft.is_written:
             return False
         try:
             models_config.replace(draft.path, draft.config, self._keeper.found)

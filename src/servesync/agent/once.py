@@ -1,4 +1,4 @@
-"""`sync`: cycles until nothing is left to do, then an end; for init containers and cron."""
+"""`sync`: turns until nothing is left to do, then an end; for init containers and cron. And `plan`: a look."""
 
 import os
 import signal
@@ -11,27 +11,37 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
+from servesync.admin import Board
 from servesync.agent.agent import Agent, Outcome
-from servesync.agent.build import build_agent
+from servesync.agent.build import build_agent, make_ports
+from servesync.agent.jobs import ThreadJobs
 from servesync.agent.process import GRACE_SECONDS, LOOK_SECONDS, claimed
+from servesync.agent.seen import Seen
 from servesync.errors import Stopped
 from servesync.logs import Event, drain, get_logger
 from servesync.plan.facts import ModelPlan
-from servesync.plan.versions import Model
+from servesync.plan.verdicts import held_newest
+from servesync.plan.versions import Model, Version
 from servesync.settings import Settings
 
 LOOK_AGAIN_SECONDS: Final = 0.5
+STORE_AGAIN_SECONDS: Final = 5.0
+LONGEST_PLAN_SECONDS: Final = 120.0
 NOT_IN_PLACE: Final = 3
 """The exit code if a required model is not in place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a pass ended. `missing`: required models without every wanted version complete on the shelf."""
+    """How a pass ended. `missing`: required models without every wanted version complete on the shelf.
+
+    `passed_over`: the newest version of a model that is held, so that an older one is in place, and why.
+    """
 
     missing: tuple[Model, ...]
     plans: Mapping[Model, ModelPlan]
     because: str
+    passed_over: Mapping[Model, tuple[Version, str]]
 
 
 class _Limit:
@@ -47,14 +57,10 @@ class _Limit:
     def reached(self) -> bool:
         return bool(self.signal) or time.monotonic() > self._deadline
 
-    def because(self, outcome: Outcome | None) -> str:
+    def because(self) -> str:
         if self.signal:
             return self.signal
-        if self.reached():
-            return "--timeout"
-        if outcome and (outcome.store_failed or outcome.retry_seconds is not None):
-            return "not all could be done; what failed may work at the next call"
-        return "nothing left to do"
+        return "--timeout" if self.reached() else "nothing left to do"
 
 
 def complain(missing: Iterable[Model], because: str) -> None:
@@ -65,7 +71,7 @@ def complain(missing: Iterable[Model], because: str) -> None:
 
 @contextmanager
 def _ended_in_time(limit: _Limit, models: tuple[Model, ...]) -> Iterator[None]:
-    """End the process if what is done inside goes on long after the limit: a store may hang for a minute."""
+    """End the process if what is done inside goes on long after the limit: a disk may hang for ever."""
     done = threading.Event()
 
     def watch() -> None:
@@ -73,7 +79,7 @@ def _ended_in_time(limit: _Limit, models: tuple[Model, ...]) -> Iterator[None]:
             if done.wait(LOOK_SECONDS):
                 return
         if not done.wait(GRACE_SECONDS):
-            because = limit.because(None)
+            because = limit.because()
             get_logger().info(Event.AGENT_STOPPED, because=because, missing=list(models), in_time=False)
             complain(models, because)
             drain(0.5)
@@ -90,8 +96,8 @@ def sync_once(settings: Settings, timeout_seconds: float) -> Result:
     """Bring the shelf to what is wanted, wait until an answering server has judged it, and prune.
 
     A server that does not answer is not waited for: in an init container it has not been started yet. What
-    failed is not tried again: whoever calls does that. A step that goes on for long after the limit or a
-    signal ends with the process, with exit code 3.
+    fails for a cause that may pass is tried again until the timeout. A step that goes on for long after the
+    limit or a signal ends with the process, with exit code 3.
 
     Raises:
         LockHeld: another agent has the models directory.
@@ -101,40 +107,109 @@ def sync_once(settings: Settings, timeout_seconds: float) -> Result:
     heeded = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
     old = {number: signal.signal(number, limit.catch) for number in heeded}
     models = tuple(Model(item.name) for item in settings.models)
+    outcome: Outcome | None = None
     try:
         with _ended_in_time(limit, models), claimed(settings) as lock:
-            agent = build_agent(settings, lock, limit.reached)
+            woken, board = threading.Event(), Board()
+            jobs = ThreadJobs(woken.set)
+            ports = make_ports(settings, jobs, board)
+            agent = build_agent(settings, lock, ports, board=board, one_pass=True)
             agent.prepare()
-            outcome = _work(agent, limit)
+            try:
+                outcome = _work(agent, limit, woken)
+            finally:
+                jobs.close(1.0)
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
     missing = outcome.missing if outcome else models
-    plans = outcome.plans if outcome else {}
-    because = limit.because(outcome)
+    because = limit.because()
     get_logger().info(Event.AGENT_STOPPED, because=because, missing=list(missing))
-    return Result(missing, plans, because)
+    return Result(missing, outcome.plans if outcome else {}, because, _passed_over(outcome))
 
 
-def _work(agent: Agent, limit: _Limit) -> Outcome | None:
-    """Run cycles until one finds nothing to do; return the last one that ended."""
-    outcome = None
-    next_poll = 0.0
+def _passed_over(outcome: Outcome | None) -> dict[Model, tuple[Version, str]]:
+    """Return the newest versions that are held though older ones are in place."""
+    if outcome is None or outcome.seen is None:
+        return {}
+    found = {}
+    for model, plan in outcome.plans.items():
+        held = held_newest(plan, outcome.seen.snapshot.models[model].facts)
+        if held is not None:
+            found[model] = (held[0], held[1].text)
+    return found
+
+
+def _work(agent: Agent, limit: _Limit, woken: threading.Event) -> Outcome | None:
+    """Take turns until one finds nothing to do; return the last one that looked at everything."""
+    last: Outcome | None = None
+    next_poll, look = 0.0, True
     try:
         while not limit.reached():
-            ask_store = time.monotonic() >= next_poll
-            if ask_store:
-                next_poll = time.monotonic() + agent.observer.settings.poll.interval_seconds
-            outcome = agent.cycle(ask_store=ask_store)
-            if outcome.settling_seconds is not None and not outcome.store_failed:
-                next_poll = min(
-                    next_poll, time.monotonic() + max(LOOK_AGAIN_SECONDS, outcome.settling_seconds)
-                )
-            settling = outcome.settling_seconds is not None and not outcome.store_failed
-            if not outcome.acted and not outcome.waiting and not settling:
-                break
-            if not outcome.acted:
-                time.sleep(LOOK_AGAIN_SECONDS)
+            now = time.monotonic()
+            poll = now >= next_poll
+            if poll:
+                next_poll = now + agent.context.settings.poll.interval_seconds
+            outcome = agent.turn(poll=poll, look=look)
+            look = False
+            if outcome.seen is not None:
+                last = outcome
+                next_poll = min(next_poll, _next_poll(outcome))
+                if _is_done(outcome):
+                    break
+            look = not woken.wait(LOOK_AGAIN_SECONDS)
+            woken.clear()
     except Stopped:
         pass
-    return outcome
+    return last
+
+
+def _next_poll(outcome: Outcome) -> float:
+    now = time.monotonic()
+    if outcome.store_failed:
+        return now + STORE_AGAIN_SECONDS
+    if outcome.settling_seconds is None:
+        return float("inf")
+    return now + max(LOOK_AGAIN_SECONDS, outcome.settling_seconds)
+
+
+def _is_done(outcome: Outcome) -> bool:
+    if outcome.acted or outcome.busy or outcome.waiting:
+        return False
+    if outcome.store_failed or outcome.settling_seconds is not None:
+        return False
+    return outcome.retry_seconds is None or not _may_pass(outcome)
+
+
+def _may_pass(outcome: Outcome) -> bool:
+    """Whether something that is wanted has failed for a cause that may pass by itself."""
+    if outcome.seen is None:
+        return True
+    return any(
+        hold.passing
+        for found in outcome.seen.snapshot.models.values()
+        for hold in found.facts.held.values()
+    )
+
+
+def look_once(settings: Settings) -> Seen:
+    """Return what there is and what is to be done; changes nothing.
+
+    Raises:
+        TimeoutError: the store answered nothing for two minutes.
+    """
+    woken, board = threading.Event(), Board()
+    jobs = ThreadJobs(woken.set)
+    agent = build_agent(settings, None, make_ports(settings, jobs, board), board=board, one_pass=True)
+    until, poll = time.monotonic() + LONGEST_PLAN_SECONDS, True
+    try:
+        while True:
+            outcome = agent.turn(poll=poll, look=poll)
+            poll = False
+            if outcome.seen is not None and (not outcome.busy or time.monotonic() > until):
+                return outcome.seen
+            woken.wait(LOOK_AGAIN_SECONDS)
+            woken.clear()
+    finally:
+        jobs.close(0.5)
+        agent.close()

@@ -1,7 +1,6 @@
 """Turns one look at everything into the frozen snapshot that the admin interface shows."""
 
 import shutil
-import time
 from typing import Final
 
 from servesync.admin import (
@@ -15,10 +14,13 @@ from servesync.admin import (
     Trouble,
     VersionStatus,
 )
-from servesync.agent.observe import ModelView, Observation, Observer
+from servesync.agent.context import AgentContext
+from servesync.agent.seen import Seen
+from servesync.agent.snapshot import ModelSnapshot
 from servesync.errors import Reason, SyncError
 from servesync.install import Record
-from servesync.plan.facts import Condition, Role
+from servesync.plan.facts import Condition, ModelPlan, Role
+from servesync.plan.verdicts import held_newest
 from servesync.plan.versions import Model, Version
 from servesync.plan.view import View
 from servesync.settings import ModelSettings
@@ -33,20 +35,20 @@ _ON_DISK: Final = {
 }
 
 
-def snapshot_of(seen: Observation, observer: Observer) -> Snapshot:
+def status_of(context: AgentContext, seen: Seen) -> Snapshot:
     """Return what was seen, as values that any thread may read for as long as it likes.
 
     Bounded: of a model's versions that nobody wants only the highest few are in it, the others are counted.
     """
-    settings, listing = observer.settings, seen.listing
-    asked = observer.server is not None
+    settings, listing, store = context.settings, seen.listing, context.state.store
+    asked = context.ports.server is not None
     return Snapshot(
-        at=time.time(),
-        models={model: _model(model, item, seen) for model, item in observer.models.items()},
+        at=context.ports.clock.wall(),
+        models={model: _model(model, item, seen) for model, item in context.models.items()},
         store=StoreStatus(
             url=settings.store.url,
-            last_poll_at=observer.polled_at,
-            last_good_poll_at=observer.listed_at,
+            last_poll_at=store.polled_at,
+            last_good_poll_at=store.listed_at,
             requests=listing.requests if listing else None,
             ignored_keys=listing.ignored_keys if listing else None,
             ignored_examples=listing.ignored_examples if listing else (),
@@ -59,31 +61,33 @@ def snapshot_of(seen: Observation, observer: Observer) -> Snapshot:
             trouble=_trouble(seen.server_error),
         ),
         poll_interval_seconds=settings.poll.interval_seconds,
-        disk=_disk(observer),
+        disk=_disk(context),
         memory=_memory(seen),
         config_file_missing=_config_file_missing(seen),
     )
 
 
-def _model(model: Model, settings: ModelSettings, seen: Observation) -> ModelStatus:
+def _model(model: Model, settings: ModelSettings, seen: Seen) -> ModelStatus:
     wish = settings.versions.model_dump(exclude_none=True)
     policy = ", ".join(f"{name}: {value}" for name, value in wish.items())
-    view = seen.models.get(model)
-    if view is None:
-        trouble = _trouble(seen.broken.get(model))
+    found, plan = seen.snapshot.models.get(model), seen.plan.models.get(model)
+    if found is None or plan is None:
+        trouble = _trouble(seen.snapshot.broken.get(model))
         return ModelStatus(required=settings.required, policy=policy, trouble=trouble)
-    shown = _shown(view)
+    shown = _shown(plan)
+    held = held_newest(plan, found.facts)
     return ModelStatus(
         required=settings.required,
-        policy=View(view.facts).policy,
-        wanted=tuple(sorted(view.plan.wanted)),
-        in_place=view.plan.in_place,
-        served=view.plan.served,
-        in_store=None if view.facts.offered is None else len(view.offered),
-        versions={version: _version(view, version) for version in shown},
-        more_versions=len(view.plan.verdicts) - len(shown),
-        strange_names=tuple(ascii(name) for name in view.inventory.strange[:MOST_NOT_WANTED]),
-        trouble=_unreadable(view.unreadable),
+        policy=View(found.facts).policy,
+        wanted=tuple(sorted(plan.wanted)),
+        in_place=plan.in_place,
+        served=plan.served,
+        in_store=None if found.facts.offered is None else len(found.offered),
+        versions={version: _version(found, plan, version) for version in shown},
+        more_versions=len(plan.verdicts) - len(shown),
+        strange_names=tuple(ascii(name) for name in found.inventory.strange[:MOST_NOT_WANTED]),
+        trouble=_unreadable(found.unreadable),
+        held_newest=HELD_NEWEST_TODO if held else None,
     )
 
 
@@ -94,24 +98,24 @@ def _unreadable(texts: tuple[str, ...]) -> Trouble | None:
     return Trouble(Reason.RECORD_UNREADABLE, f"{texts[0][:1000]}{more}")
 
 
-def _shown(view: ModelView) -> list[Version]:
+def _shown(plan: ModelPlan) -> list[Version]:
     """Return the versions to show, the highest first."""
-    verdicts = sorted(view.plan.verdicts.items(), reverse=True)
+    verdicts = sorted(plan.verdicts.items(), reverse=True)
     of_interest = [version for version, verdict in verdicts if verdict.role is not Role.NOT_WANTED]
     others = [version for version, verdict in verdicts if verdict.role is Role.NOT_WANTED]
     return sorted(of_interest[:MOST_SHOWN] + others[:MOST_NOT_WANTED], reverse=True)
 
 
-def _version(view: ModelView, version: Version) -> VersionStatus:
-    verdict = view.plan.verdicts[version]
-    shelved = view.facts.shelf.get(version)
-    release = view.offered.get(version)
-    served = (view.facts.server.versions or {}).get(version)
-    record = view.inventory.recorded.get(version)
+def _version(found: ModelSnapshot, plan: ModelPlan, version: Version) -> VersionStatus:
+    verdict = plan.verdicts[version]
+    shelved = found.facts.shelf.get(version)
+    release = found.offered.get(version)
+    served = (found.facts.server.versions or {}).get(version)
+    record = found.inventory.recorded.get(version)
     if shelved is not None:
         on_disk = _ON_DISK[shelved.condition]
     else:
-        on_disk = OnDisk.RESERVED if version in view.facts.reserve else OnDisk.ABSENT
+        on_disk = OnDisk.RESERVED if version in found.facts.reserve else OnDisk.ABSENT
     return VersionStatus(
         role=verdict.role,
         why=verdict.why,
@@ -130,12 +134,12 @@ def _installed_at(record: Record | None) -> float | None:
     return record.at.timestamp() if record else None
 
 
-def _memory(seen: Observation) -> MemoryBudget:
-    budget = seen.memory.budget
-    return MemoryBudget(budget.bytes if budget else None, sum(item.bytes for item in seen.memory.loaded))
+def _memory(seen: Seen) -> MemoryBudget:
+    budget = seen.snapshot.fleet.memory.budget
+    return MemoryBudget(budget.bytes if budget else None, sum(item.bytes for item in seen.plan.loaded))
 
 
-def _config_file_missing(seen: Observation) -> str | None:
+def _config_file_missing(seen: Seen) -> str | None:
     """Return why there is no models.config of ours yet, for a server that is to start with it."""
     draft = seen.config
     if draft is None or draft.path.exists():
@@ -144,13 +148,13 @@ def _config_file_missing(seen: Observation) -> str | None:
     return f"{draft.path} (serving.config_file) is not there: {why}"
 
 
-def _disk(observer: Observer) -> DiskSpace | None:
-    path = observer.workspace.models_dir
+def _disk(context: AgentContext) -> DiskSpace | None:
+    path = context.workspace.models_dir
     try:
         found = shutil.disk_usage(path)
     except OSError:
         return None
-    reserve = observer.settings.limits.disk_reserve_bytes
+    reserve = context.settings.limits.disk_reserve_bytes
     return DiskSpace(str(path), found.total, found.free, reserve)
 
 

@@ -33,13 +33,14 @@ def longest_wait(poll: Poll) -> float:
 class Woken(NamedTuple):
     """Why the deciding thread was woken: list the store, read the settings; `asked`: by an operator.
 
-    `hurry`: what has failed is to be tried again at once.
+    `hurry`: what has failed is to be tried again at once. `look`: something has changed on the disk.
     """
 
     poll: bool
     reload: bool
     asked: bool
     hurry: bool
+    look: bool
 
 
 def _taken(event: threading.Event) -> bool:
@@ -59,6 +60,7 @@ class Wake:
         self._reload = threading.Event()
         self._asked = threading.Event()
         self._hurry = threading.Event()
+        self._look = threading.Event()
         self.stop = threading.Event()
 
     def poll(self) -> None:
@@ -80,6 +82,11 @@ class Wake:
 
     def look(self) -> None:
         """Look at shelf and server again."""
+        self._look.set()
+        self._event.set()
+
+    def result(self) -> None:
+        """Take in what a job says."""
         self._event.set()
 
     def end(self) -> None:
@@ -95,6 +102,7 @@ class Wake:
             reload=_taken(self._reload),
             asked=_taken(self._asked),
             hurry=_taken(self._hurry),
+            look=_taken(self._look),
         )
 
     def wait(self, seconds: float | None) -> None:
@@ -145,10 +153,19 @@ class Triggers:
             coalesce=True,
             misfire_grace_time=None,
         )
-        if not self._scheduler.running:
-            self._scheduler.start()
+        self._start_scheduler()
         self._stop_watcher()
         self._watch(shelves)
+
+    def _start_scheduler(self) -> None:
+        """Start the timer; where the machine allows no thread, the deciding thread keeps time by itself."""
+        if self._scheduler.running:
+            return
+        try:
+            self._scheduler.start()
+        except RuntimeError as error:
+            text = f"no timer can be started ({error}): the store is listed all the same, a little later"
+            get_logger().warning(Event.WATCH_UNAVAILABLE, because=text)
 
     def _tick(self) -> None:
         """List the store, and see whether the settings have changed where no watcher notices it.
@@ -178,7 +195,7 @@ class Triggers:
             for shelf in shelves:
                 watcher.schedule(_Changes(self._wake, None), str(shelf), recursive=True)
             watcher.start()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             text = f"changes of files are noticed at the next poll only: {error}"
             get_logger().warning(Event.WATCH_UNAVAILABLE, because=text)
             if watcher is not None:

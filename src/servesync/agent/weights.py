@@ -1,17 +1,14 @@
-"""What versions weigh in the server's memory, from the cheapest place that tells, each read once."""
+"""What versions weigh in the server's memory, in bytes, from the cheapest place that tells."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from servesync.agent.manifests import ManifestReader
-from servesync.errors import Stopped, SyncError
 from servesync.install import Record, Reserve, Shelf, Workspace
 from servesync.install.content import walk
+from servesync.plan.fleet_facts import Key
 from servesync.plan.memory import weight_of
 from servesync.plan.versions import Layout, Model, Release, Version
-
-Key = tuple[Model, Version]
 
 NOISE_BYTES: Final = 64 * 1024 * 1024
 """By so much the server's memory may grow or not, whatever was loaded: for versions of 1 MB it was seen to
@@ -27,10 +24,9 @@ class _Known:
 
 @dataclass
 class Weights:
-    """Remembers weights in bytes, and by how much the server grew for a version where that was seen."""
+    """Remembers weights, and by how much the server grew for a version where that was seen."""
 
     workspace: Workspace
-    read_manifest: ManifestReader
     _known: dict[Key, _Known] = field(init=False, default_factory=dict)
     _offers: dict[Key, tuple[str, int | None]] = field(init=False, default_factory=dict)
 
@@ -62,7 +58,11 @@ class Weights:
         return self._known[key].weight
 
     def of_foreign(self, key: Key) -> int:
-        """Return the weight of a directory on the shelf that is not ours, by its files."""
+        """Return the weight of a directory on the shelf that is not ours, by its files.
+
+        Raises:
+            OSError: it cannot be read.
+        """
         model, version = key
         found = walk(self.workspace.shelf(model) / str(version))
         return weight_of((path, entry.stat(follow_symlinks=False).st_size) for path, entry in found)
@@ -71,14 +71,16 @@ class Weights:
         """Return what a release will weigh; None if nothing tells before its bytes are there.
 
         Raises:
-            Stopped: the agent is to stop.
+            KeyError: its manifest tells, and has not been read yet; see `learn`.
         """
-        key = (release.model, release.version)
-        offer, weight = self._offers.get(key, ("", None))
-        if offer != release.offer:
-            weight = self._told(release)
-            self.learn(release, weight)
-        return weight
+        offer, weight = self._offers.get((release.model, release.version), ("", None))
+        if offer == release.offer:
+            return weight
+        if release.manifest is not None:
+            raise KeyError(release.version)
+        if release.layout is Layout.ARCHIVE:
+            return None
+        return weight_of((item.path, item.size) for item in release.objects)
 
     def learn(self, release: Release, weight: int | None) -> None:
         """Remember what a release weighs for as long as it does not change."""
@@ -102,18 +104,23 @@ class Weights:
         )
         return max(ratios, default=0.0)
 
-    def _told(self, release: Release) -> int | None:
-        if release.manifest is None:
-            if release.layout is Layout.ARCHIVE:
-                return None
-            return weight_of((item.path, item.size) for item in release.objects)
-        try:
-            found = self.read_manifest(release, release.manifest)
-        except Stopped:
-            raise
-        except SyncError:  # whoever fetches the version will meet it, and say so
-            return None
-        return weight_of(((file.path, file.size) for file in found.files), found.totals.tensor_bytes)
+
+class OfferedWeights(Mapping[Key, int | None]):
+    """The weights of what the store offers, each looked up when it is asked for."""
+
+    def __init__(self, weights: Weights, offered: Mapping[Model, Mapping[Version, Release]]) -> None:
+        self._weights = weights
+        self._offered = offered
+
+    def __getitem__(self, key: Key) -> int | None:
+        model, version = key
+        return self._weights.of_offered(self._offered[model][version])
+
+    def __iter__(self) -> Iterator[Key]:
+        return ((model, version) for model, found in self._offered.items() for version in found)
+
+    def __len__(self) -> int:
+        return sum(len(found) for found in self._offered.values())
 
 
 def _weight_of(record: Record) -> int:

@@ -6,8 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from servesync.agent.build import build_observer
-from servesync.agent.once import NOT_IN_PLACE, complain, sync_once
+from servesync.agent.once import NOT_IN_PLACE, complain, look_once, sync_once
 from servesync.agent.process import run_daemon
 from servesync.agent.prove import prove
 from servesync.agent.retry import retry as lift_refusal
@@ -32,11 +31,18 @@ def run(config: ConfigFile) -> None:
 def sync(
     config: ConfigFile,
     timeout: Annotated[float, typer.Option(min=1, help="Give up after this many seconds.")] = 3600.0,
+    *,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 3 if an older version is in place of a newest one.")
+    ] = False,
 ) -> None:
     """Do one pass, then exit: for init containers and cron."""
     result = sync_once(_load(config), timeout)
+    for model, (version, why) in result.passed_over.items():
+        typer.echo(f"servesync: {model} {version} is passed over: {why}", err=True)
     if result.missing:
         complain(result.missing, result.because)
+    if result.missing or (strict and result.passed_over):
         raise typer.Exit(NOT_IN_PLACE)
 
 
@@ -46,7 +52,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
     """Show what sync would do, and why for every version; changes nothing."""
-    seen = build_observer(load_settings(config, environment_overrides())).look(ask_store=True)
+    seen = look_once(load_settings(config, environment_overrides()))
     if as_json:
         typer.echo(json.dumps(show.as_json(seen), indent=2))
     else:

@@ -7,11 +7,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from servesync.agent.admission import MemoryView
 from servesync.agent.models_config import Draft
-from servesync.agent.observe import ModelView, Observation
+from servesync.agent.seen import Seen
+from servesync.agent.snapshot import ModelSnapshot
 from servesync.errors import Reason, SyncError
-from servesync.plan.facts import Follow, Role
+from servesync.plan.facts import Follow, ModelPlan, Role
+from servesync.plan.fleet_facts import Step
+from servesync.plan.versions import Model
 
 _STYLES: Final = {
     Role.SERVING: "green",
@@ -30,30 +32,31 @@ _UNREADABLE: Final = Reason.RECORD_UNREADABLE.value
 _STUCK: Final = frozenset({Role.HELD, Role.MISSING})
 
 
-def show(seen: Observation, console: Console) -> None:
+def show(seen: Seen, console: Console) -> None:
     """Print one table a model, and what comes next."""
-    for trouble in (seen.store_error, seen.server_error, *seen.broken.values()):
+    for trouble in (seen.store_error, seen.server_error, *seen.snapshot.broken.values()):
         if trouble is not None:
             console.print(f"[red]{trouble.reason.value}[/red]: {escape(str(trouble))}")
-    for model, view in seen.models.items():
+    for model, found in seen.snapshot.models.items():
+        plan = seen.plan.models[model]
         table = Table(title=f"{model}", title_justify="left", show_edge=False, pad_edge=False)
         for column in ("version", "state", "why"):
             table.add_column(column, overflow="fold")
-        for version, verdict in sorted(view.plan.verdicts.items(), reverse=True):
+        for version, verdict in sorted(plan.verdicts.items(), reverse=True):
             style = _STYLES.get(verdict.role, "")
             state = f"[{style}]{verdict.role.value}[/]" if style else verdict.role.value
             table.add_row(str(version), state, escape(verdict.why))
-        for name in view.inventory.strange:
+        for name in found.inventory.strange:
             table.add_row(
                 ascii(name), "[red]foreign[/]", "the server takes this name for a version; move it away"
             )
         console.print(table)
         console.print(
-            "".join(f"[red]{_UNREADABLE}[/red]: {escape(text)}\n" for text in view.unreadable), end=""
+            "".join(f"[red]{_UNREADABLE}[/red]: {escape(text)}\n" for text in found.unreadable), end=""
         )
-        console.print(_next_step(view))
+        console.print(_next_step(found, plan, _later(seen, model)))
     _show_config(seen.config, console)
-    console.print(_memory_line(seen.memory))
+    console.print(_memory_line(seen))
     listing = seen.listing
     if listing is not None and listing.ignored_keys:
         examples = ", ".join(listing.ignored_examples)
@@ -61,6 +64,11 @@ def show(seen: Observation, console: Console) -> None:
             f"{listing.ignored_keys} keys are no release of these models by store.key_pattern, "
             f"for example: {escape(examples)}"
         )
+
+
+def _later(seen: Seen, model: Model) -> list[Step]:
+    """Return what waits for its turn: for the load gate, or for a free transfer."""
+    return [step for step in seen.plan.postponed if step.model == model]
 
 
 def _show_config(draft: Draft | None, console: Console) -> None:
@@ -77,19 +85,21 @@ def _show_config(draft: Draft | None, console: Console) -> None:
         console.print(f"label {label} of {model}: {escape(why)}")
 
 
-def _memory_line(memory: MemoryView) -> str:
+def _memory_line(seen: Seen) -> str:
+    memory = seen.snapshot.fleet.memory
     if memory.budget is None:
         return f"memory: nothing is compared: {escape(memory.source)}"
-    taken = sum(item.bytes for item in memory.loaded)
+    taken = sum(item.bytes for item in seen.plan.loaded)
     return f"memory: {taken} bytes of {memory.budget.bytes} are taken, by estimate ({escape(memory.source)})"
 
 
-def _memory_json(memory: MemoryView) -> Mapping[str, Any]:
+def _memory_json(seen: Seen) -> Mapping[str, Any]:
+    memory = seen.snapshot.fleet.memory
     return {
         "budget_bytes": memory.budget.bytes if memory.budget else None,
         "source": memory.source,
         "loaded": [
-            {"model": item.model, "version": item.version, "bytes": item.bytes} for item in memory.loaded
+            {"model": item.model, "version": item.version, "bytes": item.bytes} for item in seen.plan.loaded
         ],
         "short": [
             {
@@ -99,69 +109,81 @@ def _memory_json(memory: MemoryView) -> Mapping[str, Any]:
                 "needed_bytes": short.needed_bytes,
                 "missing_bytes": short.missing_bytes,
             }
-            for model, short in memory.shortages
+            for model, short in seen.plan.shortages
         ],
     }
 
 
-def _next_step(view: ModelView) -> str:
-    if not view.plan.verdicts:
-        store = "the store was not listed" if view.facts.offered is None else "no version in the store"
+def _next_step(found: ModelSnapshot, plan: ModelPlan, later: list[Step]) -> str:
+    if not plan.verdicts:
+        store = "the store was not listed" if found.facts.offered is None else "no version in the store"
         return f"{store}, and none is on the shelf\n"
     steps = [
-        f"{type(action).__name__.lower()} {action.version}: {escape(action.because)}"
-        for action in view.plan.actions
+        f"{action.kind.value} {action.version}: {escape(action.because)}" for action in plan.actions
     ]
-    return ("next: " + "; ".join(steps) if steps else _why_nothing(view)) + "\n"
+    text = "next: " + "; ".join(steps) if steps else _why_nothing(found, plan)
+    waits = "".join(f"\n{step.action.kind.value} {step.action.version} waits for its turn" for step in later)
+    return f"{text}{waits}\n"
 
 
-def _why_nothing(view: ModelView) -> str:
-    if view.facts.offered is None:
+def _why_nothing(found: ModelSnapshot, plan: ModelPlan) -> str:
+    if found.facts.offered is None:
         return "not known: the store was not listed"
-    policy = view.facts.policy
+    policy = found.facts.policy
     unknown = (
-        [name for name in policy.channels if name not in view.facts.channels]
+        [name for name in policy.channels if name not in found.facts.channels]
         if isinstance(policy, Follow)
         else []
     )
     if unknown:
-        move = f"servesync promote {view.plan.model} VERSION --channel {unknown[0]}"
+        move = f"servesync promote {plan.model} VERSION --channel {unknown[0]}"
         return f"nothing, until the channel {', '.join(unknown)} has a position: `{move}`"
-    stuck = [version for version, verdict in view.plan.verdicts.items() if verdict.role in _STUCK]
+    stuck = [version for version, verdict in plan.verdicts.items() if verdict.role in _STUCK]
     return f"nothing can be done for {', '.join(map(str, stuck))}: see above" if stuck else "nothing to do"
 
 
-def as_json(seen: Observation) -> Mapping[str, Any]:
+def as_json(seen: Seen) -> Mapping[str, Any]:
     """Return what `plan --json` prints."""
     return {
         "store_error": _error_json(seen.store_error),
         "server_error": _error_json(seen.server_error),
-        "memory": _memory_json(seen.memory),
+        "memory": _memory_json(seen),
         "ignored_keys": seen.listing.ignored_keys if seen.listing else None,
         "models": {
-            model: {
-                "wanted": sorted(view.plan.wanted),
-                "in_place": view.plan.in_place,
-                "served": view.plan.served,
-                "actions": [
-                    {
-                        "action": type(action).__name__.lower(),
-                        "version": action.version,
-                        "because": action.because,
-                    }
-                    for action in view.plan.actions
-                ],
-                "versions": {
-                    str(version): {"state": verdict.role.value, "why": verdict.why}
-                    for version, verdict in view.plan.verdicts.items()
-                },
-                "strange": list(view.inventory.strange),
-                "unreadable": list(view.unreadable),
-            }
-            for model, view in seen.models.items()
+            model: _model_json(found, seen.plan.models[model]) for model, found in seen.snapshot.models.items()
         },
+        "steps": [_step_json(step) for step in seen.plan.steps],
+        "postponed": [_step_json(step) for step in seen.plan.postponed],
         "config_file": _config_json(seen.config),
-        "broken": {model: _error_json(error) for model, error in seen.broken.items()},
+        "broken": {model: _error_json(error) for model, error in seen.snapshot.broken.items()},
+    }
+
+
+def _model_json(found: ModelSnapshot, plan: ModelPlan) -> Mapping[str, Any]:
+    return {
+        "wanted": sorted(plan.wanted),
+        "in_place": plan.in_place,
+        "served": plan.served,
+        "actions": [
+            {"action": action.kind.value, "version": action.version, "because": action.because}
+            for action in plan.actions
+        ],
+        "versions": {
+            str(version): {"state": verdict.role.value, "why": verdict.why}
+            for version, verdict in plan.verdicts.items()
+        },
+        "strange": list(found.inventory.strange),
+        "unreadable": list(found.unreadable),
+    }
+
+
+def _step_json(step: Step) -> Mapping[str, Any]:
+    action = step.action
+    return {
+        "model": step.model,
+        "action": action.kind.value,
+        "version": action.version,
+        "because": action.because,
     }
 
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from servesync.admin.ages import age
+from servesync.admin.report import running
 from servesync.cli.admin_url import admin_url
 from servesync.cli.terminal import console
 from servesync.errors import Reason, ServerError, SettingsError
@@ -134,7 +135,8 @@ def show_status(found: Json, console: Console) -> None:
         console.print(f"[red]{trouble['about']}: {trouble['reason']}[/]: {escape(trouble['text'])}")
     console.print(f"store   {store.get('url')}, last good poll {_ago(store.get('last_good_poll_at'), found)}")
     console.print(f"server  {_server(server)}")
-    console.print(f"now     {_activity(found['activity'])}")
+    for line in [_activity(item) for item in running(found)] or ["waiting"]:
+        console.print(f"now     {line}")
     for name, model in found["models"].items():
         console.print(_model_table(name, model, found))
         if model["more_versions"]:
@@ -180,9 +182,7 @@ def _server(server: Json) -> str:
     return f"{server['url']} {answers}, version policy {server['policy']}"
 
 
-def _activity(activity: Json | None) -> str:
-    if activity is None:
-        return "waiting"
+def _activity(activity: Json) -> str:
     about = f"{activity['model']} {activity['version']}" if activity["model"] else "the store"
     if not activity["total_bytes"]:
         return f"{activity['stage']} {about}"

@@ -1,7 +1,7 @@
 """What TensorFlow Serving says of the versions it has seen (`GET /v1/models/NAME`)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, Self
 
@@ -41,8 +41,12 @@ class ModelServer:
         """Close all connections."""
         self._client.close()
 
-    def status(self, model: Model) -> Mapping[Version, Served]:
+    def status(
+        self, model: Model, should_stop: Callable[[], bool] | None = None
+    ) -> Mapping[Version, Served]:
         """Return what the server says of every version of `model` it has seen; nothing if it saw none.
+
+        `should_stop`: asked now and then; once it says so, the answer is not waited for.
 
         Raises:
             ServerDown: there was no connection.
@@ -51,7 +55,7 @@ class ModelServer:
         url = f"{self._url}/v1/models/{model}"
         client = self._client
         try:
-            status, body = self._deadline.call(lambda: _get(client, url))
+            status, body = self._deadline.call(lambda: _get(client, url), should_stop=should_stop)
         except (httpx.HTTPError, TookTooLong) as error:
             if isinstance(error, TookTooLong):  # closing breaks the connection that the request hangs in
                 client.close()

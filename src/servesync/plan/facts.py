@@ -168,6 +168,8 @@ class Facts:
     labelled: frozenset[Version] = frozenset()
     """Versions that a label points to, is about to point to, or may still point to in the server."""
     memory: Shortage | None = None
+    retired: Mapping[Version, Version] = field(default_factory=dict)
+    """Versions of the reserve that left the shelf to make room in the server's memory, and for which one."""
 
 
 class Kind(StrEnum):
@@ -191,11 +193,17 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Put a version of the reserve back on the shelf: a rename, without the store."""
+    """Put a version of the reserve back on the shelf: a rename, without the store.
+
+    `instead_of`: the version of the reserve for which it had made room, and which does not fit after all. Its
+    record must keep `swing_bytes` (see `Reserved`) before this one is back, so that this happens once.
+    """
 
     kind: ClassVar[Kind] = Kind.RESTORE
     version: Version
     because: str
+    instead_of: Version | None = None
+    swing_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +257,9 @@ class Prune:
     """Take a version off the shelf that policy no longer wants.
 
     `to_reserve`: it is good and stays unpacked beside the shelf, if its record can be read. `retired_for`:
-    the version that it makes room for in the server's memory (`memory.when_short: retire_first`).
+    the version that it makes room for in the server's memory (`memory.when_short: retire_first`), and
+    `need_bytes`: what the server is thought to hold with that one in its place. Its record in the reserve
+    keeps both.
     """
 
     kind: ClassVar[Kind] = Kind.PRUNE
@@ -257,6 +267,7 @@ class Prune:
     because: str
     to_reserve: bool = False
     retired_for: Version | None = None
+    need_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +322,11 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Let a version of the reserve that was to be tried again stay there as one that left by policy."""
+    """Let a version of the reserve stay there as one that left by policy.
+
+    It was to be tried again, or had made room for another one: neither counts any more (`returning`,
+    `retired_for` and `need_bytes` of its record are cleared).
+    """
 
     kind: ClassVar[Kind] = Kind.KEEP
     version: Version

@@ -15,10 +15,14 @@ Key = tuple[Model, Version]
 
 
 class TransferState(StrEnum):
-    """How far a transfer has come. `READY`: the version lies in staging, proven and durable."""
+    """How far a transfer has come.
+
+    `READY`: the version lies in staging, proven and durable. `ENDING`: it was cancelled, and has not ended.
+    """
 
     RUNNING = "running"
     READY = "ready"
+    ENDING = "ending"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +43,16 @@ class Transfer:
 class Reserved:
     """A version in the reserve. `at`: seconds since 1970 at which it came there.
 
-    `retired_for`: the version that it made room for in the server's memory, if it left the shelf for that.
+    `retired_for`: the version that it made room for in the server's memory, if it left the shelf for that,
+    and `need_bytes`: what the server was thought to hold with that one in its place. `swing_bytes`: if others
+    had made room for this one and it did not fit after all, by how much the need had grown meanwhile.
     """
 
     at: float
     returning: bool = False
     retired_for: Version | None = None
+    need_bytes: int | None = None
+    swing_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +82,17 @@ class MemoryFacts:
 class LoadGate:
     """Whether the server may be given something to load.
 
-    `ended_at`: when it was last seen to have finished loading a version. `retired_at`: models that have
-    retired a version before its successor came, and when; they are next for `patience_seconds`.
+    `ended_at`: when it was last seen to have finished loading a version. `loading`: models of which it was
+    loading one when that was last looked at. `retired_at`: models that have retired a version before its
+    successor came, and when; they are next for `patience_seconds`.
+
+    A plan answers with the gate as it is then; `load_gate.after_step` adds what was carried out since.
     """
 
     pause_seconds: float = 0.0
     patience_seconds: float = 600.0
     ended_at: float | None = None
+    loading: frozenset[Model] = frozenset()
     retired_at: Mapping[Model, float] = field(default_factory=dict)
 
 
@@ -106,6 +118,8 @@ class FleetFacts:
     reserve: Mapping[Model, Mapping[Version, Reserved]] = field(default_factory=dict)
     reserve_keep: int = 1
     orphaned: Mapping[Model, frozenset[Version]] = field(default_factory=dict)
+    broken: frozenset[Model] = frozenset()
+    unreadable: Mapping[Model, frozenset[Version]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +138,8 @@ class FleetPlan:
     among them. `postponed`: what waits for the load gate, or for a free transfer. `to_weigh`: offered
     versions whose manifest must be read before anything can be decided about them. `loading`: models of which
     an answering server is loading a version, or about to. `awaited`: versions of the reserve that are about
-    to come to the shelf: they must not give way for space.
+    to come to the shelf, or may have to come back: they must not give way for space. `gate`: the load gate as
+    it is now.
     """
 
     models: Mapping[Model, ModelPlan]
@@ -135,3 +150,4 @@ class FleetPlan:
     to_weigh: frozenset[Key] = frozenset()
     loading: frozenset[Model] = frozenset()
     awaited: frozenset[Key] = frozenset()
+    gate: LoadGate = field(default_factory=LoadGate)

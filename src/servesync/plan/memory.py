@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Final
 
 from servesync.plan.versions import Model, Version
@@ -61,7 +62,10 @@ class Share:
 
     `loaded`: versions on the shelf, and those that have left it and are still in memory (`leaving`).
     `retirable`: those on the shelf that policy does not want once `coming` is there. `coming`: what is to be
-    brought next, if its size is known; `proven`: it lies in the reserve, so a rename brings it.
+    brought next, if its size is known; `proven`: it lies in the reserve or in staging, so a rename brings it.
+    `gap`: nothing of the model serves, because a version has made room for another one. `comes_back`: what
+    comes is that version, which fitted before. `swing`: by how much the need had grown when room was made for
+    what comes, in vain: nobody makes room for it again unless there is so much more.
     """
 
     model: Model
@@ -71,6 +75,9 @@ class Share:
     coming: Version | None = None
     coming_bytes: int = 0
     proven: bool = False
+    gap: bool = False
+    comes_back: bool = False
+    swing: int = 0
 
     @property
     def loaded_bytes(self) -> int:
@@ -102,6 +109,10 @@ class Shortage:
     retire: tuple[Version, ...] = ()
     claimed_bytes: int = 0
     """Kept for versions of other models that are proven and about to be loaded."""
+    needed_later_bytes: int = 0
+    """What would be held once everything has left that leaves, and everybody in `retire`."""
+    note: str = ""
+    """What else people should know of it."""
 
     @property
     def needed_bytes(self) -> int:
@@ -120,7 +131,7 @@ class Shortage:
         return (
             f"it needs {self.version_bytes} bytes of the server's memory, {self.loaded_bytes} are taken"
             f"{self._by_whom()}{claimed}, and the budget is {self.budget.bytes} ({self.budget.source}): "
-            f"{self.missing_bytes} bytes are missing"
+            f"{self.missing_bytes} bytes are missing{self.note}"
         )
 
     def _by_whom(self) -> str:
@@ -158,21 +169,40 @@ def estimate(weight: int, factor: float, observed: float = 0.0) -> int:
 def judge(shares: Iterable[Share], budget: Budget, when_short: WhenShort) -> dict[Model, Shortage]:
     """Return a shortage for every model whose next version does not fit beside all that is loaded.
 
-    A proven version comes first: it may be what its model has retired others for. What it needs is kept free
-    from the versions of other models until it is loaded.
+    A model of which a version has made room for another one comes first, then every proven version: what they
+    need is kept free from the versions of other models until it is loaded. A version that left to make room,
+    and of whose model nothing serves, comes back whatever the estimates say now.
     """
     shares = list(shares)
+    taken = _Taken(shares)
     found: dict[Model, Shortage] = {}
     claimed = _Claims()
-    for share in sorted(shares, key=lambda share: (not share.proven, share.model)):
+    for share in sorted(shares, key=lambda share: (not share.gap, not share.proven, share.model)):
         if not share.is_loading_more:
             continue
-        shortage = _shortage(share, shares, budget, when_short, claimed)
+        shortage = _shortage(share, taken, budget, when_short, claimed)
+        if shortage is not None and share.comes_back and shortage.way is Way.REFUSED:
+            shortage = None
         if shortage is not None:
             found[share.model] = shortage
         if share.proven and (shortage is None or shortage.way is not Way.REFUSED):
             claimed = claimed.plus(share, shortage.retire if shortage else ())
     return found
+
+
+class _Taken:
+    """What all models together hold, added up once."""
+
+    def __init__(self, shares: list[Share]) -> None:
+        self._shares = shares
+        self.bytes = sum(share.loaded_bytes for share in shares)
+        self.leaving = sum(share.leaving_bytes for share in shares)
+
+    @cached_property
+    def loaded(self) -> tuple[Loaded, ...]:
+        """Every version in memory, the largest first."""
+        found = [Loaded(share.model, v, size) for share in self._shares for v, size in share.loaded.items()]
+        return tuple(sorted(found, key=lambda item: (-item.bytes, item.model, item.version)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,40 +218,49 @@ class _Claims:
 
 
 def _shortage(
-    share: Share, shares: list[Share], budget: Budget, when_short: WhenShort, claimed: _Claims
+    share: Share, taken: _Taken, budget: Budget, when_short: WhenShort, claimed: _Claims
 ) -> Shortage | None:
-    """Return why what comes next to one model, one of `shares`, does not fit; None if it does."""
+    """Return why what comes next to one model does not fit; None if it does."""
     if share.coming is None:
         return None
-    taken = sum(item.loaded_bytes for item in shares)
-    leaving = sum(item.leaving_bytes for item in shares)
     twice = share.loaded[share.coming] if share.coming in share.leaving else 0
-    if taken - twice + claimed.now + share.coming_bytes <= budget.bytes:
+    if taken.bytes - twice + claimed.now + share.coming_bytes <= budget.bytes:
         return None
-    way, retire = _way(share, taken - leaving + claimed.later + share.coming_bytes - budget.bytes, when_short)
-    everything = [Loaded(item.model, v, size) for item in shares for v, size in item.loaded.items()]
+    later = taken.bytes - taken.leaving + claimed.later + share.coming_bytes
+    way, retire, note = _way(share, later - budget.bytes, when_short)
     return Shortage(
         version=share.coming,
         way=way,
         version_bytes=share.coming_bytes,
-        loaded_bytes=taken - twice,
+        loaded_bytes=taken.bytes - twice,
         budget=budget,
-        loaded=tuple(sorted(everything, key=lambda item: (-item.bytes, item.model, item.version))),
+        loaded=taken.loaded,
         retire=retire,
         claimed_bytes=claimed.now,
+        needed_later_bytes=later - sum(share.loaded[version] for version in retire),
+        note=note,
     )
 
 
-def _way(share: Share, over: int, when_short: WhenShort) -> tuple[Way, tuple[Version, ...]]:
+def _way(share: Share, over: int, when_short: WhenShort) -> tuple[Way, tuple[Version, ...], str]:
     """Return what follows when `over` bytes are missing even after the server has unloaded what left."""
     if over <= 0:
-        return Way.UNLOADING, ()
+        return Way.UNLOADING, (), ""
     if when_short is WhenShort.REFUSE:
-        return Way.REFUSED, ()
-    retire = []
+        return Way.REFUSED, (), ""
+    retire: list[Version] = []
     for version in sorted(share.retirable):
         retire.append(version)
         over -= share.loaded[version]
-        if over <= 0:
-            return Way.RETIRE, tuple(retire)
-    return Way.REFUSED, ()
+        if over + share.swing <= 0:
+            return Way.RETIRE, tuple(retire), ""
+    if retire and over <= 0:
+        return Way.REFUSED, (), _in_vain(share.swing)
+    return Way.REFUSED, (), ""
+
+
+def _in_vain(swing: int) -> str:
+    return (
+        "; room was made for it before, and then it did not fit, because estimates had grown by "
+        f"{swing} bytes: no version leaves for it again unless there are so many bytes more than it needs"
+    )

@@ -13,7 +13,8 @@ The rules, in the order in which they are asked:
    then the lowest; never one that a label points to, or may still point to in the server. A withdrawn
    version is never wanted. Under `latest`, where newer ones than it serve in full number, it leaves although
    still newer ones are to come: versions that come faster than they load do not pile up. The one exception
-   is asked for by `memory.when_short: retire_first`: it leaves before its successor, proven, comes.
+   is asked for by `memory.when_short: retire_first`: it leaves before its successor, proven, comes. If that
+   does not come then, and nothing serves, it comes back, whatever policy wants.
 
 Absence is never an order: a version that the listing no longer names stays for as long as policy would
 keep it. What servesync did not put there is never touched.
@@ -146,12 +147,17 @@ def _arrivals(view: View) -> Iterator[Action]:
     if damaged:
         version = max(damaged)
         yield Repair(version, "damaged on the shelf; the store has it")
-    elif missing and not names_stay:
+    elif names_stay:
+        return
+    elif missing and (max(missing) in view.ready or not view.retired):
         version = max(missing)
-        if version in view.ready:
-            yield _restore(view, version)
-            return
-        yield Install(version, _why_install(view, version))
+        yield (
+            _restore(view, version)
+            if version in view.ready
+            else Install(version, _why_install(view, version))
+        )
+    elif view.retired:
+        yield _restore(view, max(view.retired))
 
 
 def _why_install(view: View, version: Version) -> str:
@@ -175,6 +181,10 @@ def _restore(view: View, version: Version) -> Restore | Prune | Wait:
     """Return the order to put a version back, or what makes room for it in the server's memory first."""
     short = view.facts.memory
     if short is None or short.version != version:
+        if version in view.retired:
+            successor = view.facts.retired[version]
+            text = f"it made room in the server's memory for {successor}, which has not come; nothing serves"
+            return Restore(version, text)
         again = version in view.returning
         because = "taken off for a moment, for the server to try it again" if again else "in the reserve"
         return Restore(version, f"wanted by policy ({view.policy}), and {because}")

@@ -88,6 +88,9 @@ class View:
             version for version, item in facts.shelf.items() if self._is_unrecorded(version, item)
         )
         """Versions of which nothing is wrong but that their records cannot be read: they serve as before."""
+        serves = self.owned or self.unrecorded
+        self.retired = frozenset() if serves else self.ready & facts.retired.keys()
+        """Versions that have made room for another one, which has not come: without one, nothing serves."""
         found = self.fetchable | self.late | self.ready | self.returning | self.unrecorded | there
         self.candidates = frozenset(found - facts.withdrawn)
         self.wanted = chosen(facts.policy, self.candidates, facts.channels)
@@ -97,11 +100,11 @@ class View:
         """Whether a version of the reserve may come back: the store has the same, or a pin names it.
 
         One that the store no longer lists is wanted by a pin only: otherwise a wish for more versions would
-        bring back what somebody has removed on purpose.
+        bring back what somebody has removed on purpose. One that left to make room may come back in any case.
         """
         if self._is_refused(version) or version in self.facts.shelf or version in self.facts.resting:
             return False
-        if version in self.returning:
+        if version in self.returning or version in self.facts.retired:
             return True
         if version in self.offered:
             return self.offered[version] == self.facts.reserve[version]

@@ -18,7 +18,7 @@ _NOTHING: Final[frozenset[Version]] = frozenset()
 
 
 @dataclass
-class Leaving:
+class Unloading:
     """Remembers the last answer for each model; without a server to ask, the last shelf."""
 
     _last: dict[Model, tuple[frozenset[Version], float]] = field(default_factory=dict)
@@ -40,3 +40,8 @@ class Leaving:
             self._last[model] = (found, now)
         self._shelf[model] = shelf
         return found - shelf
+
+    def forget(self, model: Model) -> None:
+        """Forget a model that the settings no longer name."""
+        self._last.pop(model, None)
+        self._shelf.pop(model, None)

@@ -1,0 +1,15 @@
+"""The small effects of the deciding thread: each a rename and a record, with its arguments in its signature."""
+
+from servesync.agent.actions.arrive import install, repair, restore, set_aside, take_over
+from servesync.agent.actions.leave import prune, quarantine, step_aside
+
+__all__ = [
+    "install",
+    "prune",
+    "quarantine",
+    "repair",
+    "restore",
+    "set_aside",
+    "step_aside",
+    "take_over",
+]

@@ -1,0 +1,88 @@
+"""Small documents of the store, read by jobs: channels, manifests, withdrawals.
+
+Whoever needs one asks for it. What has not been read yet is noted, a job reads it, and the question is asked
+again. What could not be read is read again after the next listing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from servesync.agent.jobs import Job, JobContext, JobKind
+from servesync.errors import SyncError
+from servesync.plan.versions import Model, StoredObject
+
+MOST_AT_ONCE: Final = 4
+
+Key = tuple[str, str]
+ReadBytes = Callable[[StoredObject, JobContext], bytes]
+Digest = Callable[[bytes], object]
+
+
+class NotReadYet(Exception):
+    """The document is being read, or will be: ask again when a job has ended."""
+
+
+@dataclass
+class Documents:
+    """What was read since the last listing. Used by the deciding thread only.
+
+    `read`: called in jobs; returns the bytes of a document.
+    """
+
+    read: ReadBytes | None = None
+    _found: dict[Key, object] = field(default_factory=dict)
+    _wanted: dict[Key, tuple[StoredObject, Model, Digest]] = field(default_factory=dict)
+    _running: set[Key] = field(default_factory=set)
+
+    def get(self, item: StoredObject, model: Model, digest: Digest = lambda data: data) -> object:
+        """Return what `digest`, called in a job, made of the bytes of a document.
+
+        `model`: for which it is read.
+
+        Raises:
+            NotReadYet: it has not been read; it will be.
+            SyncError: it could not be read, or is not what it should be.
+        """
+        key = (item.key, item.etag)
+        if key not in self._found:
+            if key not in self._running:
+                self._wanted[key] = (item, model, digest)
+            raise NotReadYet(item.key)
+        found = self._found[key]
+        if isinstance(found, SyncError):
+            raise found
+        return found
+
+    def listed(self) -> None:
+        """Forget what was read and what failed: the listing is new."""
+        self._found.clear()
+        self._wanted.clear()
+
+    def jobs(self) -> list[Job]:
+        """Return the jobs to start now, a few at a time."""
+        jobs = []
+        for key in list(self._wanted)[: max(0, MOST_AT_ONCE - len(self._running))]:
+            item, model, digest = self._wanted.pop(key)
+            self._running.add(key)
+            jobs.append(self._job(key, item, model, digest))
+        return jobs
+
+    def _job(self, key: Key, item: StoredObject, model: Model, digest: Digest) -> Job:
+        read = self.read
+
+        def work(context: JobContext) -> object:
+            return digest(read(item, context)) if read else None
+
+        return Job(JobKind.DOCUMENT, work, model, name="\0".join(key))
+
+    def ended(self, job: Job, result: object, error: SyncError | None) -> None:
+        """Take in what a job has found."""
+        name, _, etag = job.name.partition("\0")
+        self._running.discard((name, etag))
+        self._found[name, etag] = result if error is None else error
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that was asked for has been read."""
+        return not self._wanted and not self._running

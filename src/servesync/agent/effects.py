@@ -1,0 +1,307 @@
+"""Carries out the steps of the plan: each a call of an action, with what follows from it for the state.
+
+What fails is logged and remembered, so that the same is not tried in vain again and again.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from structlog.contextvars import bound_contextvars
+
+from servesync import disk
+from servesync.admin import Stage
+from servesync.agent import actions, announce
+from servesync.agent.context import AgentContext
+from servesync.agent.snapshot import ModelSnapshot, refusals_of
+from servesync.agent.state import TransferUnderWay
+from servesync.agent.refusing import refuse
+from servesync.agent.transfer import Staged
+from servesync.agent.transfer_jobs import begin_transfer, give_up
+from servesync.errors import DiskError, LockHeld, ReleaseRefused, Stopped, SyncError, bug
+from servesync.install import Record
+from servesync.plan.facts import (
+    Cancel,
+    Confirm,
+    Drop,
+    Fetch,
+    Forget,
+    Install,
+    Keep,
+    Kind,
+    Prune,
+    Quarantine,
+    Repair,
+    Restore,
+    Retry,
+    SetAside,
+    Wait,
+)
+from servesync.plan.fleet_facts import FleetPlan, Key, Step
+from servesync.plan.hearsay import NOTHING, READING, said
+from servesync.plan.versions import Model, Version
+
+SLOW_SCAN_SECONDS: Final = 3.0
+LONGEST_REST_SECONDS: Final = 3600.0
+_COUNTED: Final = frozenset(
+    {
+        Kind.RESTORE,
+        Kind.INSTALL,
+        Kind.REPAIR,
+        Kind.CONFIRM,
+        Kind.QUARANTINE,
+        Kind.RETRY,
+        Kind.PRUNE,
+        Kind.SET_ASIDE,
+    }
+)
+_ARRIVES: Final = frozenset({Kind.INSTALL, Kind.REPAIR, Kind.SET_ASIDE})
+
+
+class Effects:
+    """The hands of the deciding thread, for one plan."""
+
+    def __init__(
+        self, context: AgentContext, models: Mapping[Model, ModelSnapshot], plan: FleetPlan
+    ) -> None:
+        self._context = context
+        self._models = models
+        self._plan = plan
+
+    def carry_out(self, step: Step) -> bool:
+        """Carry out one step; return whether it was done. What fails is logged and remembered.
+
+        Raises:
+            LockHeld: the lock was taken away.
+        """
+        model, action = step.model, step.action
+        found = self._models.get(model)
+        with bound_contextvars(model=model, version=action.version):
+            try:
+                done = self._act(step, found)
+            except (Stopped, LockHeld):
+                raise
+            except OSError as error:
+                self._failed(step, disk.describe(error, f"{action.kind.value} of {model} {action.version}"))
+            except SyncError as error:
+                self._failed(step, error)
+            except Exception as error:  # noqa: BLE001 (a bug with one version must not hold up the others)
+                self._failed(step, bug(error))
+            else:
+                if done and action.kind in _COUNTED:
+                    self._context.board.acted(action.kind.value, "done")
+                return done
+        return False
+
+    def _act(self, step: Step, found: ModelSnapshot | None) -> bool:
+        if isinstance(step.action, Cancel):
+            return self._cancel(step, step.action)
+        if found is None:
+            return False
+        shelf, reserve = self._context.shelf(step.model), self._context.reserve(step.model)
+        match step.action:
+            case Fetch():
+                return begin_transfer(self._context, found, step.action)
+            case Install() | Repair():
+                self._put_in_place(step, found, step.action)
+            case SetAside():
+                self._set_aside(step, step.action)
+            case Restore():
+                self._restore(step, found, step.action)
+            case Confirm():
+                self._confirm(step, found, step.action)
+            case Quarantine():
+                self._quarantine(step, found, step.action)
+            case Retry():
+                self._step_aside(step, step.action)
+            case Prune():
+                self._prune(step, step.action)
+            case Drop(version=version):
+                reserve.drop(version)
+            case Keep(version=version):
+                reserve.keep(version)
+            case Forget(version=version):
+                shelf.forget(version)
+            case Wait():
+                return False
+        return True
+
+    # -- arriving -----------------------------------------------------------------------------------
+
+    def _put_in_place(self, step: Step, found: ModelSnapshot, action: Install | Repair) -> None:
+        context, key = self._context, (step.model, action.version)
+        transfer, staged = self._staged(key)
+        shelf = context.shelf(step.model)
+        present = found.inventory.versions.get(action.version)
+        self._note_memory(key)
+        before = self._said_now(found, action.version, replaces=isinstance(action, Repair))
+        with context.board.stage(Stage.INSTALL, *key):
+            if isinstance(action, Repair):
+                record = actions.repair(shelf, staged, before)
+            elif present is None or present.is_ours:
+                record = actions.install(shelf, staged, before)
+            else:
+                record = actions.take_over(shelf, staged, present.condition, staged.adoptable)
+        give_up(context, key)
+        again = isinstance(action, Repair) or action.version in found.inventory.orphaned
+        seconds = context.now() - transfer.started_at
+        self._arrived(step, record, seconds, again=again)
+        context.state.attempts.succeeded(key)
+        context.state.repeats.over_with(*key)
+        refusals_of(context, step.model).forget(action.version)
+
+    def _staged(self, key: Key) -> tuple[TransferUnderWay, Staged]:
+        transfer = self._context.state.transfers[key]
+        if transfer.staged is None:
+            raise bug(RuntimeError("planned for a transfer that is not ready"))
+        return transfer, transfer.staged
+
+    def _arrived(self, step: Step, record: Record, seconds: float, *, again: bool) -> None:
+        context, key = self._context, (step.model, step.action.version)
+        found = self._models[step.model]
+        announce.arrived(context, key, found.offered.get(step.action.version))
+        context.state.watch.installed(key)
+        context.state.gate.retired_at.pop(step.model, None)
+        announce.installed(key, record, step.action.because, seconds, again=again)
+
+    def _said_now(self, found: ModelSnapshot, version: Version, *, replaces: bool = False) -> str:
+        """Return what a record is to keep of the server's word when bytes are about to come under a number.
+
+        `replaces`: damaged bytes lie there, which a server that does not answer may be reading just now.
+        """
+        server = found.facts.server
+        if not server.asked:
+            return NOTHING
+        if server.versions is None:
+            return READING if replaces else NOTHING
+        return said(server.versions.get(version))
+
+    def _set_aside(self, step: Step, action: SetAside) -> None:
+        context, key = self._context, (step.model, action.version)
+        _, staged = self._staged(key)
+        record = actions.set_aside(context.reserve(step.model), staged)
+        context.state.weights.learn(staged.release, staged.weight)
+        give_up(context, key)
+        context.state.attempts.succeeded(key)
+        announce.set_aside(key, record, action.short)
+
+    def _restore(self, step: Step, found: ModelSnapshot, action: Restore) -> None:
+        context, key = self._context, (step.model, action.version)
+        began = context.now()
+        self._note_memory(key)
+        record = actions.restore(
+            context.shelf(step.model),
+            context.reserve(step.model),
+            action.version,
+            self._said_now(found, action.version),
+        )
+        self._arrived(step, record, context.now() - began, again=True)
+
+    def _note_memory(self, key: Key) -> None:
+        """Note what the server holds before a version comes to the shelf.
+
+        Its first version pays for the runtime, and memory that is being freed hides what is taken: then there
+        is nothing to learn.
+        """
+        context = self._context
+        before = context.state.memory_before
+        before.clear()
+        memory = context.last_memory
+        if memory is None or memory.budget is None or not self._plan.loaded:
+            return
+        used = None if any(memory.unloading.values()) else context.ports.footprint.used_bytes()
+        if used is not None:
+            before[key] = used
+
+    def _confirm(self, step: Step, found: ModelSnapshot, action: Confirm) -> None:
+        context, key = self._context, (step.model, action.version)
+        shelf = context.shelf(step.model)
+        shelf.confirm(action.version)
+        announce.available(context, key, found.offered.get(action.version))
+        before = context.state.memory_before.pop(key, None)
+        used = None if before is None else context.ports.footprint.used_bytes()
+        grown = None if before is None or used is None or used <= before else used - before
+        if grown is not None:
+            context.state.weights.grew(key, grown)
+            shelf.observed(action.version, grown)
+        announce.confirmed(key, action.because, grown)
+
+    # -- leaving ------------------------------------------------------------------------------------
+
+    def _quarantine(self, step: Step, found: ModelSnapshot, action: Quarantine) -> None:
+        context, key = self._context, (step.model, action.version)
+        problem = actions.quarantine(
+            context.shelf(step.model),
+            refusals_of(context, step.model),
+            action.version,
+            found.inventory.versions[action.version].identity,
+            action.reason,
+            action.because,
+            context.utc(),
+        )
+        self._left(key)
+        context.board.refused(action.reason)
+        announce.quarantined(key, action.reason, action.because)
+        if problem is not None:
+            text = f"recording the refusal of {step.model} {action.version}"
+            error = disk.describe(problem, text)
+            release = found.offered.get(action.version)
+            offer = release.offer if release else ""
+            pause = context.state.attempts.failed(key, offer, error, context.now())
+            error = DiskError(error.reason, f"{error}; it is off the shelf, and may come again", **error.facts)
+            announce.action_failed(context, key, Kind.QUARANTINE, error, pause)
+
+    def _step_aside(self, step: Step, action: Retry) -> None:
+        context, key = self._context, (step.model, action.version)
+        tries = actions.step_aside(
+            context.shelf(step.model), context.reserve(step.model), action.version, context.utc()
+        )
+        rest = min(LONGEST_REST_SECONDS, self._rest_seconds * 4.0**tries)
+        self._left(key, rest)
+        announce.stepped_aside(key, action.because, rest)
+
+    def _prune(self, step: Step, action: Prune) -> None:
+        context, key = self._context, (step.model, action.version)
+        kept = actions.prune(
+            context.shelf(step.model),
+            context.reserve(step.model),
+            action.version,
+            context.utc(),
+            to_reserve=action.to_reserve,
+            retired_for=action.retired_for,
+        )
+        self._left(key)
+        if action.retired_for is not None:
+            context.state.gate.retired_at.setdefault(step.model, context.now())
+        announce.pruned(key, action.because, kept_in_reserve=kept)
+
+    @property
+    def _rest_seconds(self) -> float:
+        """How long a number stays away, so that the server misses it at a scan."""
+        return 2 * self._context.settings.serving.scan_interval_seconds + SLOW_SCAN_SECONDS
+
+    def _left(self, key: Key, rest_seconds: float | None = None) -> None:
+        rest = self._rest_seconds if rest_seconds is None else rest_seconds
+        self._context.state.watch.taken_off(key, self._context.now(), rest)
+
+    def _cancel(self, step: Step, action: Cancel) -> bool:
+        key = (step.model, action.version)
+        if give_up(self._context, key):
+            announce.fetch_cancelled(key, action.because)
+            return True
+        return False
+
+    # -- failures -----------------------------------------------------------------------------------
+
+    def _failed(self, step: Step, error: SyncError) -> None:
+        """See to it that the same is not tried in vain again and again."""
+        context, key, kind = self._context, (step.model, step.action.version), step.action.kind
+        found = self._models.get(step.model)
+        release = found.offered.get(step.action.version) if found else None
+        if kind in _ARRIVES:
+            give_up(context, key)
+        if isinstance(error, ReleaseRefused) and release is not None and kind in _ARRIVES:
+            refuse(context, key, release, error, kind)
+            return
+        identity = release.offer if release and kind in _ARRIVES else kind.value
+        pause = context.state.attempts.failed(key, identity, error, context.now())
+        announce.action_failed(context, key, kind, error, pause)

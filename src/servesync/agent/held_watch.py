@@ -1,0 +1,41 @@
+"""When a held newest version is worth telling: at once, or later while it may still be uploaded."""
+
+from typing import Final
+
+from servesync.admin import HeldVersion
+from servesync.errors import Reason
+from servesync.plan.facts import Hold
+from servesync.plan.versions import Model, Version
+
+INCOMPLETE_SECONDS: Final = 900.0
+"""For so long an incomplete release may be one whose upload goes on."""
+MOST_CHARACTERS: Final = 1000
+
+
+class HeldWatch:
+    """Remembers for how long the newest version of each model has been incomplete; used by one thread."""
+
+    def __init__(self) -> None:
+        self._since: dict[Model, tuple[Version, float]] = {}
+
+    def saw(self, model: Model, found: tuple[Version, Hold] | None, now: float) -> HeldVersion | None:
+        """Return what is to be told of `held_newest(...)`; call it in each cycle for each model.
+
+        `now`: seconds of a clock that never goes back.
+        """
+        if found is None or found[1].reason is not Reason.RELEASE_INCOMPLETE:
+            self._since.pop(model, None)
+            return None if found is None else _told(*found)
+        version, hold = found
+        known = self._since.get(model)
+        if known is None or known[0] != version:
+            known = self._since[model] = version, now
+        return _told(version, hold) if now - known[1] >= INCOMPLETE_SECONDS else None
+
+    def keep(self, models: frozenset[Model]) -> None:
+        """Forget all models but these."""
+        self._since = {model: known for model, known in self._since.items() if model in models}
+
+
+def _told(version: Version, hold: Hold) -> HeldVersion:
+    return HeldVersion(hold.reason, hold.text[:MOST_CHARACTERS], version)

@@ -1,0 +1,156 @@
+"""Lists the store in a job, and has the small documents read that a listing shows to be new."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from servesync import disk
+from servesync.admin import Stage
+from servesync.agent.context import AgentContext
+from servesync.agent.discovery import discover
+from servesync.agent.documents import NotReadYet
+from servesync.agent.jobs import Ended, Job, JobContext, JobKind
+from servesync.agent.manifests import check_size, manifest_of
+from servesync.agent.snapshot import FRESH_LISTING_SECONDS, refusals_of
+from servesync.errors import Stopped, StoreError, SyncError
+from servesync.plan.memory import weight_of
+from servesync.plan.versions import Model, Release
+from servesync.settings import EVERY_MODEL
+from servesync.store import Listing
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """What the manifest of a release tells of its weight; None if it is none: whoever fetches it says so."""
+
+    release: Release
+    weight: int | None
+
+
+def begin_poll(context: AgentContext) -> None:
+    """Start to list the store, unless that is being done."""
+    if context.is_busy(JobKind.LIST):
+        return
+    store, board, view = context.ports.store, context.board, context.state.store
+    names = {item.name for item in context.settings.models}
+    view.asking_since = context.now()
+    view.polled_at = context.ports.clock.wall()
+
+    def work(job: JobContext) -> Listing:
+        with board.stage(Stage.LIST):
+            return store.list(
+                lambda model: EVERY_MODEL in names or model in names, should_stop=job.should_stop
+            )
+
+    context.start(Job(JobKind.LIST, work))
+
+
+def look_once_more(context: AgentContext) -> None:
+    """List the store for a version that is ready to be put in place: it may have been withdrawn meanwhile."""
+    view = context.state.store
+    ready = [item.ready_at for item in context.state.transfers.values() if item.ready_at is not None]
+    since = max(ready, default=None)
+    if since is None or context.is_busy(JobKind.LIST):
+        return
+    if view.tried_at is None or view.tried_at < since - FRESH_LISTING_SECONDS:
+        begin_poll(context)
+
+
+def take_in_listing(context: AgentContext, message: Ended) -> None:
+    """Take in a listing, or why there is none; the last good one stays in mind."""
+    view, error = context.state.store, message.error
+    if isinstance(error, Stopped):
+        return
+    view.tried_at, view.is_new = view.asking_since, True
+    if isinstance(message.result, Listing):
+        view.listing, view.error = message.result, None
+        view.asked_at, view.listed_at = view.asking_since, view.polled_at
+        context.state.documents.listed()
+        discover(context)
+        read_notices(context, context.models)
+    elif isinstance(error, StoreError):
+        view.error = error
+    elif error is not None:
+        view.error = StoreError(error.reason, str(error)) if isinstance(error, SyncError) else None
+    context.board.polled(view.error.reason if view.error else None)
+
+
+def read_notices(context: AgentContext, models: Iterable[Model]) -> None:
+    """Take over where channels stand, and what is withdrawn; what fails is looked at again next time."""
+    state, listing = context.state, context.state.store.listing
+    if listing is None:
+        return
+    for model in models:
+        settings = context.models.get(model)
+        if settings is None:
+            continue
+        with _going_on(context, model):
+            state.notices.follow(model, settings.channels, listing.channels.get(model, {}))
+        with _going_on(context, model):
+            shelf, reserve = context.shelf(model), context.reserve(model)
+            here = {*shelf.records(), *shelf.unrecorded(), *reserve.versions()}
+            here |= {version for name, version in state.transfers if name == model}
+            releases = listing.documented(model)
+            state.notices.look_for_withdrawals(model, releases, here, refusals_of(context, model))
+
+
+@contextmanager
+def _going_on(context: AgentContext, model: Model) -> Iterator[None]:
+    """Note what fails for the log, and go on."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except SyncError as error:
+        context.failed(error)
+    except OSError as problem:
+        context.failed(disk.describe(problem, f"recording what the store says of {model}"))
+
+
+# -- documents ------------------------------------------------------------------------------------------
+
+
+def begin_documents(context: AgentContext) -> None:
+    """Start to read the documents that somebody asks for."""
+    for job in context.state.documents.jobs():
+        context.start(job)
+
+
+def take_in_document(context: AgentContext, message: Ended) -> None:
+    """Take in a document, and look again at what needed it."""
+    state, error = context.state, message.error
+    if isinstance(error, OSError):
+        error = disk.describe(error, "reading a document of the store")
+    state.documents.ended(message.job, message.result, error)
+    release = state.weighing.pop(message.job.name, None)
+    if release is not None:
+        found = message.result
+        state.weights.learn(release, found.weight if isinstance(found, Weighed) else None)
+    elif message.job.model is not None:
+        read_notices(context, [message.job.model])
+
+
+def weigh(context: AgentContext, release: Release) -> None:
+    """Have the manifest of a release read, which tells what it will weigh."""
+    item = release.manifest
+    if item is None:
+        return
+    try:
+        check_size(item)
+        found = context.state.documents.get(item, release.model, lambda data: _weighed(release, data))
+    except NotReadYet:
+        context.state.weighing[f"{item.key}\0{item.etag}"] = release
+    except SyncError:  # whoever fetches the version will meet it, and say so
+        context.state.weights.learn(release, None)
+    else:
+        weight = found.weight if isinstance(found, Weighed) else _weighed(release, found).weight
+        context.state.weights.learn(release, weight)
+
+
+def _weighed(release: Release, data: object) -> Weighed:
+    try:
+        found = manifest_of(release, data if isinstance(data, bytes) else b"")
+    except SyncError:
+        return Weighed(release, None)
+    files = ((file.path, file.size) for file in found.files)
+    return Weighed(release, weight_of(files, found.totals.tensor_bytes))

@@ -1,0 +1,80 @@
+"""What the agent needs of the world: a store, a model server, clocks, jobs, and the server's memory.
+
+The real ones talk to S3, HTTP, the system's clocks, threads and /proc. A simulation gives others.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from servesync.agent.jobs import Jobs
+from servesync.confirm import Limit
+from servesync.plan.facts import Served
+from servesync.plan.versions import Model, Version
+from servesync.store import StorePort
+
+
+class Clock(Protocol):
+    """Time, as one agent sees it."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back; only differences mean something."""
+
+    def wall(self) -> float:
+        """Return the seconds since 1970 (UTC)."""
+
+
+class ServerPort(Protocol):
+    """The model server; asked by jobs only."""
+
+    def status(
+        self, model: Model, should_stop: Callable[[], bool] | None = None
+    ) -> Mapping[Version, Served]:
+        """Return what the server says of every version of `model` that it has seen.
+
+        `should_stop`: asked now and then; once it says so, the answer is not waited for.
+
+        Raises:
+            ServerDown: there was no connection.
+            ServerError: no answer, or one that is not a status.
+        """
+
+    def close(self) -> None:
+        """Close all connections."""
+
+
+class FootprintPort(Protocol):
+    """The server's process, as far as it can be seen from here; nothing of this ever fails."""
+
+    def limit(self) -> Limit:
+        """Return the lowest memory limit that the server is under."""
+
+    def used_bytes(self) -> int | None:
+        """Return what the server holds now; None if that cannot be seen."""
+
+    def started_at(self) -> float | None:
+        """Return when the server's process started, in seconds since 1970; None if that cannot be seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """One agent's surroundings. `server` None: there is none to ask, and installation is the end."""
+
+    store: StorePort
+    server: ServerPort | None
+    clock: Clock
+    jobs: Jobs
+    footprint: FootprintPort
+
+
+class SystemClock:
+    """The clocks of this machine."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Return the seconds since 1970 (UTC)."""
+        return time.time()

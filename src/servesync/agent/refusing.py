@@ -1,0 +1,24 @@
+"""Remembers a release that is bad, so that it is not fetched again until it changes."""
+
+from servesync import disk
+from servesync.agent import announce
+from servesync.agent.context import AgentContext
+from servesync.agent.snapshot import refusals_of
+from servesync.errors import SyncError
+from servesync.plan.facts import Kind
+from servesync.plan.fleet_facts import Key
+from servesync.plan.versions import Release
+
+
+def refuse(context: AgentContext, key: Key, release: Release, error: SyncError, kind: Kind) -> None:
+    """Remember that a release is bad, and say so; it is not fetched again until it changes."""
+    facts = dict(error.facts)
+    try:
+        refusals_of(context, release.model).remember(
+            release.version, release.offer, error.reason, str(error), context.utc()
+        )
+    except OSError as problem:
+        facts["refusal_not_recorded"] = str(disk.describe(problem, "recording a refusal"))
+        context.state.attempts.failed(key, release.offer, error, context.now())
+    context.board.acted(kind.value, "refused")
+    announce.refused(context, release, error, facts)

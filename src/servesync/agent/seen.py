@@ -1,0 +1,21 @@
+"""What one turn of the agent has found and decided: for the log, the page, and `servesync plan`."""
+
+from dataclasses import dataclass
+
+from servesync.agent.models_config import Draft
+from servesync.agent.snapshot import Snapshot
+from servesync.errors import ServerError, StoreError
+from servesync.plan.fleet_facts import FleetPlan
+from servesync.store import Listing
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """`config`: what `serving.config_file` is to say; None if none is kept."""
+
+    snapshot: Snapshot
+    plan: FleetPlan
+    listing: Listing | None = None
+    store_error: StoreError | None = None
+    server_error: ServerError | None = None
+    config: Draft | None = None

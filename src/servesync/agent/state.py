@@ -1,0 +1,181 @@
+"""Everything that an agent remembers between two turns; it has one owner and survives a reload whole.
+
+All else is read from the disk again. What lies here may be lost at a restart: it is found out anew.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from servesync.agent.attempts import Attempts
+from servesync.agent.channels import Notices
+from servesync.agent.documents import Documents
+from servesync.agent.jobs import JobKind, RoomWanted, Running
+from servesync.agent.poll_summary import PollSummary
+from servesync.agent.repeats import Repeats
+from servesync.agent.server_watch import ServerWatch
+from servesync.agent.transfer import Staged
+from servesync.agent.weights import Weights
+from servesync.errors import ServerError, StoreError, SyncError
+from servesync.install import Checked, Workspace
+from servesync.plan.facts import Served
+from servesync.plan.fleet_facts import Key
+from servesync.plan.unloading import Unloading
+from servesync.plan.versions import Model, Release, Stamp, Version
+from servesync.settings import ModelSettings, Settings
+from servesync.store import Listing, Settling
+
+
+@dataclass
+class TransferUnderWay:
+    """A transfer: the job at work on it, or what the job has brought into staging.
+
+    `ready_at`: when that arrived (monotonic seconds). `is_cancelled`: its job has not ended yet.
+    """
+
+    release: Release
+    running: Running
+    started_at: float
+    is_repair: bool = False
+    staged: Staged | None = None
+    ready_at: float | None = None
+    is_cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the model server said of each model, or why it said nothing.
+
+    `asked_at`: monotonic seconds. `started_at`: when its process started, in seconds since 1970, if known.
+    """
+
+    asked_at: float
+    said: Mapping[Model, Mapping[Version, Served] | ServerError]
+    started_at: float | None = None
+
+
+@dataclass
+class StoreView:
+    """The last good listing, and what came of the last attempt to get one.
+
+    `polled_at`, `listed_at`: seconds since 1970 at which the store was last asked, and last asked with success.
+    `asked_at`: the latter by the monotonic clock. `tried_at`: the last attempt that has ended, likewise.
+    """
+
+    listing: Listing | None = None
+    error: StoreError | None = None
+    polled_at: float | None = None
+    listed_at: float | None = None
+    asked_at: float = 0.0
+    tried_at: float | None = None
+    asking_since: float = 0.0
+    is_new: bool = False
+    """It has not been reported yet."""
+
+
+@dataclass
+class ServerView:
+    """The last answers, and since when newer ones are wanted (monotonic seconds)."""
+
+    answers: Answers | None = None
+    is_noted: bool = True
+    """The watch has taken note of `answers`."""
+    wanted_since: float = 0.0
+    asking_since: float | None = None
+    running: Running | None = None
+
+
+@dataclass
+class GateView:
+    """When the server was last seen to end a load, and who has made room for a successor."""
+
+    loading: frozenset[Model] = frozenset()
+    ended_at: float | None = None
+    retired_at: dict[Model, float] = field(default_factory=dict)
+
+
+@dataclass
+class Announced:
+    """What the log has said already."""
+
+    strange: dict[Model, tuple[object, ...]] = field(default_factory=dict)
+    unreadable: dict[Model, frozenset[str]] = field(default_factory=dict)
+    trouble: dict[str, object] = field(default_factory=dict)
+    once: set[object] = field(default_factory=set)
+    channels: set[tuple[str, str, str]] = field(default_factory=set)
+    held_newest: dict[Model, object] = field(default_factory=dict)
+    budget: object = None
+    short: dict[Key, object] = field(default_factory=dict)
+    poll: PollSummary = field(default_factory=PollSummary)
+
+
+@dataclass
+class AgentState:
+    """See the module. Used by the deciding thread only."""
+
+    workspace: Workspace
+    settling: Settling
+    attempts: Attempts
+    notices: Notices
+    weights: Weights
+    watch: ServerWatch = field(default_factory=ServerWatch)
+    unloading: Unloading = field(default_factory=Unloading)
+    documents: Documents = field(default_factory=Documents)
+    repeats: Repeats = field(default_factory=Repeats)
+    store: StoreView = field(default_factory=StoreView)
+    server: ServerView = field(default_factory=ServerView)
+    gate: GateView = field(default_factory=GateView)
+    announced: Announced = field(default_factory=Announced)
+    models: dict[Model, ModelSettings] = field(default_factory=dict)
+    ignored_models: int = 0
+    prepared: set[Model] = field(default_factory=set)
+    transfers: dict[Key, TransferUnderWay] = field(default_factory=dict)
+    last_brought: dict[Model, float] = field(default_factory=dict)
+    checked: dict[Model, Checked] = field(default_factory=dict)
+    memory_before: dict[Key, int] = field(default_factory=dict)
+    """What the server held before a version came that it is loading now."""
+    notice_error: SyncError | None = None
+    last_weights: dict[Key, int] = field(default_factory=dict)
+    scrub_not_before: float = 0.0
+    trash_is_due: bool = True
+    """Something has been put into the trash since a job last emptied it."""
+    weighing: dict[str, Release] = field(default_factory=dict)
+    """Whose manifest a job reads, by the job's name."""
+    room_wanted: list[RoomWanted] = field(default_factory=list)
+    """Transfers that wait until the trash has been emptied."""
+    jobs: dict[JobKind, int] = field(default_factory=dict)
+    """How many jobs of each kind are at work."""
+
+    @classmethod
+    def fresh(cls, settings: Settings, *, durable: bool) -> "AgentState":
+        """Return the state of an agent that has seen nothing. `durable`: it may write records."""
+        workspace = Workspace(settings.serving.models_dir)
+        documents = Documents()
+        return cls(
+            workspace=workspace,
+            settling=Settling(settings.store.settle_seconds),
+            attempts=Attempts(workspace, durable=durable),
+            notices=Notices(workspace, documents, durable=durable),
+            weights=Weights(workspace),
+            documents=documents,
+        )
+
+    def follow(self, old: Settings, new: Settings) -> None:
+        """Take over other settings; what they make untrue is forgotten, and nothing else.
+
+        The caller cancels the transfers.
+        """
+        if new.store != old.store:
+            self.notices = Notices(self.workspace, self.documents, durable=self.notices.durable)
+            self.settling = Settling(new.store.settle_seconds)
+        if new.store != old.store or new.models != old.models:
+            self.documents.listed()
+            self.store.listing = None
+        if new.serving.rest_url != old.serving.rest_url:
+            if self.server.running is not None:
+                self.server.running.cancel()
+            self.server = ServerView()
+            self.watch = ServerWatch()
+
+    def know_stamps(self, model: Model, version: Version, found: tuple[Mapping[str, Stamp], bool]) -> None:
+        """Remember what the re-reading of a version came to."""
+        self.checked.setdefault(model, {})[version] = found

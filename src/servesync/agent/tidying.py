@@ -1,0 +1,103 @@
+"""What is done slowly beside the rest: the trash is emptied, and what is installed is read again."""
+
+from collections.abc import Iterable
+from functools import partial
+
+from servesync import disk
+from servesync.agent import announce
+from servesync.agent.context import AgentContext
+from servesync.agent.jobs import Ended, Job, JobContext, JobKind, RoomWanted
+from servesync.agent.seen import Seen
+from servesync.errors import SyncError
+from servesync.install import Record, Shelf
+from servesync.plan.fleet_facts import Key
+from servesync.plan.reserve import next_to_drop
+from servesync.plan.versions import Version
+
+# -- the trash ------------------------------------------------------------------------------------------
+
+
+def begin_emptying(context: AgentContext) -> None:
+    """Start to empty the trash if something was put into it."""
+    if not context.state.trash_is_due or context.is_busy(JobKind.EMPTY_TRASH):
+        return
+    context.state.trash_is_due = False
+    trash = context.workspace.trash
+    context.start(Job(JobKind.EMPTY_TRASH, lambda _: disk.empty_dir(trash)))
+
+
+def take_in_emptied(context: AgentContext, message: Ended) -> None:
+    """Name what resists, which is removed at a later poll; whoever waits for space looks again."""
+    problems = message.result if isinstance(message.result, list) else []
+    if isinstance(message.error, OSError):
+        problems = [message.error]
+    for problem in problems:
+        announce.trash_resists(context, disk.describe(problem, "removing what has left the shelf"))
+    waiting, context.state.room_wanted = context.state.room_wanted, []
+    for wanted in waiting:
+        wanted.answer(True)
+
+
+def make_room(context: AgentContext, wanted: RoomWanted, seen: Seen | None) -> None:
+    """Give up a version of the reserve for a transfer that is short of space; it waits until that is gone."""
+    key = next_to_drop(seen.snapshot.fleet.reserve, seen.plan.awaited) if seen else None
+    if key is not None and _drop(context, key):
+        announce.gave_way(key, wanted.short.reason)
+        context.state.trash_is_due = True
+    elif not context.state.trash_is_due and not context.is_busy(JobKind.EMPTY_TRASH):
+        wanted.answer(False)
+        return
+    context.state.room_wanted.append(wanted)
+
+
+def _drop(context: AgentContext, key: Key) -> bool:
+    model, version = key
+    reserve = context.reserve(model)
+    try:
+        if version not in reserve.versions():
+            return False
+        reserve.drop(version)
+    except OSError as problem:
+        context.failed(disk.describe(problem, f"giving up {model} {version} of the reserve"))
+        return False
+    return True
+
+
+# -- what is installed ----------------------------------------------------------------------------------
+
+
+def begin_rereading(context: AgentContext, seen: Seen) -> None:
+    """Start to read one version whole whose files have changed since they were proven."""
+    if context.is_busy(JobKind.REREAD):
+        return
+    for model, found in seen.snapshot.models.items():
+        for version, record in found.inventory.to_check.items():
+            work = partial(_reread, context.shelf(model), version, record)
+            context.start(Job(JobKind.REREAD, work, model, version))
+            return
+
+
+def _reread(shelf: Shelf, version: Version, record: Record, job: JobContext) -> object:
+    return shelf.is_right(version, record, job.check)
+
+
+def take_in_reread(context: AgentContext, message: Ended) -> None:
+    """Remember what the reading of a version came to; it counts for as long as its stamps stay."""
+    job, error = message.job, message.error
+    if isinstance(error, OSError | SyncError):
+        if isinstance(error, OSError):
+            error = disk.describe(error, f"reading {job.model} {job.version} again")
+        context.failed(error, job.model)
+        return
+    if job.model is not None and job.version is not None and isinstance(message.result, tuple):
+        context.state.know_stamps(job.model, job.version, message.result)
+
+
+def is_checking(seen: Seen) -> bool:
+    """Whether a version is still to be read whole."""
+    return any(_to_check(seen))
+
+
+def _to_check(seen: Seen) -> Iterable[Version]:
+    for found in seen.snapshot.models.values():
+        yield from found.inventory.to_check

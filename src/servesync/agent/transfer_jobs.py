@@ -1,0 +1,140 @@
+"""Starts transfers, takes in what they bring, and gives up what nobody wants any more."""
+
+from functools import partial
+
+from servesync import disk
+from servesync.agent import announce
+from servesync.agent.context import AgentContext
+from servesync.agent.refusing import refuse
+from servesync.agent.jobs import Ended, Job, JobKind
+from servesync.agent.snapshot import ModelSnapshot, served_now
+from servesync.agent.state import TransferUnderWay
+from servesync.agent.transfer import Staged, TransferOrder
+from servesync.errors import CheckFailed, Reason, ReleaseRefused, Stopped, SyncError
+from servesync.plan.facts import Condition, Fetch, Kind
+from servesync.plan.fleet_facts import Key
+from servesync.plan.versions import Release, Version
+from servesync.verify import Expectations, read_signatures
+
+FREE_RETRIES = 3
+"""So often a trial load may fail for a passing cause before it is tried without patience."""
+
+
+def begin_transfer(context: AgentContext, found: ModelSnapshot, action: Fetch) -> bool:
+    """Start the job that brings a version into staging; return whether that was possible.
+
+    Raises:
+        SyncError: the signatures that clients rely on cannot be found out.
+        OSError: the records cannot be read.
+    """
+    model, version = found.facts.model, action.version
+    key = (model, version)
+    if key in context.state.transfers:  # a cancelled one has not ended yet
+        return False
+    release = found.offered[version]
+    present = found.inventory.versions.get(version)
+    shelf_top = max((v for v, item in found.inventory.versions.items() if item.is_ours), default=Version(-1))
+    order = TransferOrder(
+        release=release,
+        expected=_expected(context, release),
+        patient=context.state.attempts.count(key, release.offer) < FREE_RETRIES,
+        present=present is not None and not present.is_ours,
+        first=version < shelf_top or found.settings.required,
+    )
+    job = Job(JobKind.TRANSFER, partial(context.transfers.run, order), model, version)
+    is_repair = present is not None and present.condition is Condition.DAMAGED
+    now = context.now()
+    context.state.last_brought[model] = now
+    context.state.transfers[key] = TransferUnderWay(release, context.start(job), now, is_repair)
+    return True
+
+
+def _expected(context: AgentContext, release: Release) -> Expectations:
+    """Return the signatures that clients of the model rely on."""
+    wanted = context.models[release.model].signatures
+    if wanted is None:
+        return Expectations()
+    if wanted != "as_served":
+        return Expectations(signatures=wanted)
+    found = served_now(context, release.model)
+    if found is None or found[0] == release.version:
+        return Expectations()
+    version, record = found
+    if record is not None and record.signatures is not None:
+        return Expectations(same_as_served=record.signatures)
+    served = context.workspace.shelf(release.model) / str(version)
+    try:
+        return Expectations(same_as_served=read_signatures(served))
+    except ReleaseRefused as error:
+        text = f"the signatures of {served}, which is served now, cannot be read: {error}"
+        raise CheckFailed(Reason.VERSION_DAMAGED, text) from error
+
+
+def give_up(context: AgentContext, key: Key) -> bool:
+    """End a transfer, or give back the staging of one that has brought its version; False if there is none.
+
+    A job at work gives its own staging back; until it has ended the transfer stays known as cancelled.
+    """
+    transfer = context.state.transfers.get(key)
+    if transfer is None or transfer.is_cancelled:
+        return False
+    if transfer.staged is None:
+        transfer.is_cancelled = True
+        transfer.running.cancel()
+        return True
+    del context.state.transfers[key]
+    try:
+        context.workspace.give_up_attempt(transfer.staged.tree)
+    except OSError as problem:
+        context.failed(disk.describe(problem, f"giving back the staging of {key[0]} {key[1]}"), key[0])
+    context.state.trash_is_due = True
+    return True
+
+
+def give_up_all(context: AgentContext) -> None:
+    """End every transfer."""
+    for key in list(context.state.transfers):
+        give_up(context, key)
+
+
+def take_in(context: AgentContext, message: Ended) -> None:
+    """Take in the end of a transfer: a version in staging, or why there is none."""
+    model, version = message.job.model, message.job.version
+    if model is None or version is None:
+        return
+    key = (model, version)
+    transfer = context.state.transfers.get(key)
+    if transfer is None or transfer.running.job is not message.job:
+        return
+    if isinstance(message.result, Staged):
+        transfer.staged, transfer.ready_at = message.result, context.now()
+        context.state.weights.learn(transfer.release, message.result.weight)
+        if transfer.is_cancelled:
+            transfer.is_cancelled = False
+            give_up(context, key)
+        return
+    del context.state.transfers[key]
+    error = message.error
+    if transfer.is_cancelled or error is None or isinstance(error, Stopped):
+        return
+    if model in context.models:
+        _failed(context, key, transfer, error)
+
+
+def _failed(
+    context: AgentContext, key: Key, transfer: TransferUnderWay, error: SyncError | OSError
+) -> None:
+    """Log why a transfer failed, and see to it that the same is not tried in vain again and again."""
+    kind = Kind.REPAIR if transfer.is_repair else Kind.INSTALL
+    release, attempts, now = transfer.release, context.state.attempts, context.now()
+    if isinstance(error, OSError):
+        error = disk.describe(error, f"bringing {key[0]} {key[1]}")
+    if not isinstance(error, ReleaseRefused):
+        announce.action_failed(context, key, kind, error, attempts.failed(key, release.offer, error, now))
+        return
+    if error.in_transit:
+        pause = attempts.in_transit(key, release.offer, error, now, context.ports.clock.wall())
+        if pause is not None:
+            announce.action_failed(context, key, kind, error, pause)
+            return
+    refuse(context, key, release, error, kind)
