@@ -15,6 +15,7 @@ from servesync.agent.jobs import Ended, Job, JobKind, Message, RoomWanted, Runni
 from servesync.errors import DiskError, Reason, Stopped, SyncError
 from servesync.plan.versions import Model, Version
 
+LOOK_SECONDS: Final = 0.05
 REAL_SECONDS: Final = 60.0
 """A job that keeps the baton for longer hangs in something that is not simulated."""
 
@@ -33,15 +34,20 @@ def never() -> bool:
 
 
 class Task(threading.Thread):
-    """One job at work, or about to be."""
+    """One job at work, or about to be.
+
+    Its own thread gives the baton back. A thread that reads for it does so, too, if the job waits for it.
+    """
 
     def __init__(self, job: Job, put: Callable[[Message], None]) -> None:
         super().__init__(name=f"sim-{job.kind}", daemon=True)
         self._job = job
         self._put = put
-        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
+        self._changed = threading.Condition()
+        self._has_baton = False
         self._allowed: int | None = 0
         self._is_cancelled = self._heeds = self._is_dying = False
+        self._waits_for: Callable[[], bool] = never
         self.at = "not started"
         self.has_ended = False
         self.failure: BaseException | None = None
@@ -65,13 +71,14 @@ class Task(threading.Thread):
     def resume(self, points: int | None = None) -> None:
         """Hand over the baton, and wait until it comes back; `points` None: as far as it gets."""
         assert not self.has_ended, f"{self.name} has ended"
-        self._heeds, self._allowed = self._is_cancelled, points
-        if self.ident is None:
-            self.start()
-        else:
-            self._go.release()
-        if not self._back.acquire(timeout=REAL_SECONDS):
-            raise AssertionError(f"{self.name} hangs in something that is not simulated, after {self.at}")
+        with self._changed:
+            self._heeds, self._allowed = self._is_cancelled, points
+            self._has_baton = True
+            self._changed.notify_all()
+            if self.ident is None:
+                self.start()
+            if not self._changed.wait_for(lambda: not self._has_baton, REAL_SECONDS):
+                raise AssertionError(f"{self.name} hangs in something that is not simulated, after {self.at}")
         if self.at == "end":
             self.join(REAL_SECONDS)
         failure = self.failure
@@ -107,30 +114,43 @@ class Task(threading.Thread):
             self.failure = AssertionError(f"{self.name}: {error} {error.facts}")
         if self.failure is None and not self._is_dying:
             self._put(Ended(self._job, result, error))
-        self.has_ended, self.at = True, "end"
-        self._back.release()
+        with self._changed:
+            self.has_ended, self.at, self._has_baton = True, "end", False
+            self._changed.notify_all()
 
     def point(self, what: str, holds: Callable[[], bool] = never) -> None:
         """Give the baton back if it is time; go on when it comes again."""
-        while True:
-            if self._is_dying:
-                raise ProcessEnded
-            is_held = holds() and not self._heeds
-            if not is_held and (self._allowed is None or self._allowed > 0):
-                break
-            self.at = what
-            self._back.release()
-            self._go.acquire()
-        if self._allowed is not None:
-            self._allowed -= 1
+        with self._changed:
+            while True:
+                if self._is_dying:
+                    raise ProcessEnded
+                is_held = holds() and not self._heeds
+                if not is_held and (self._allowed is None or self._allowed > 0):
+                    break
+                self.at, self._has_baton = what, False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._has_baton)
+            if self._allowed is not None:
+                self._allowed -= 1
+
+    def wait_beside(self, holds: Callable[[], bool]) -> None:
+        """Let a thread that reads ahead wait; the job gives the baton back when it has nothing else to do."""
+        with self._changed:
+            self._waits_for = holds
+            while holds() and not self._heeds and not self._is_dying:
+                self._changed.wait(LOOK_SECONDS)
+            self._waits_for = never
 
     def should_stop(self) -> bool:
-        """Whether it is cancelled; asked by any of its threads, and no point."""
+        """Whether it is cancelled; asked by any of its threads. No point, unless all that it does is wait."""
+        if threading.current_thread() is self and self._waits_for():
+            self.point("what it reads ahead", self._waits_for)
         return self._heeds or self._is_dying
 
     def check(self) -> None:
         """Raise `Stopped` if it is cancelled."""
-        self.point("check")
+        if threading.current_thread() is self:
+            self.point("check")
         if self._heeds:
             raise Stopped
 
@@ -155,7 +175,6 @@ class SimJobs:
         self._inbox: deque[Message] = deque()
         self._tasks: list[Task] = []
         self._current: Task | None = None
-        self._owners: dict[int, Task] = {}
         self.has_threads = True
         """False: the machine lets no thread be started."""
         self.started: list[Job] = []
@@ -224,19 +243,33 @@ class SimJobs:
         finally:
             self._current = None
 
-    def at_point(self, what: str, holds: Callable[[], bool] = never) -> None:
-        """Called by store and server for whoever asks them, in whichever thread of a job.
+    def at_point(
+        self, what: str, holds: Callable[[], bool] = never, key: str = "", *, is_ahead: bool = False
+    ) -> None:
+        """Called by store and server for whoever asks them, in whichever thread.
+
+        `key`: the object that is read. `is_ahead`: the job may do something else meanwhile.
 
         Raises:
             NotInAJob: it is not a job that asks.
         """
-        ident = threading.get_ident()
-        task = self._owners.get(ident)
-        if task is None or task.has_ended:  # idents are used again
-            if self._current is None or ident == threading.main_thread().ident:
-                raise NotInAJob(what)
-            task = self._owners[ident] = self._current
-        task.point(what, holds)
+        task = self._asking(key)
+        if task is None:
+            raise NotInAJob(what)
+        if not is_ahead:
+            task.point(what, holds)
+        elif holds():
+            task.wait_beside(holds)
+
+    def _asking(self, key: str) -> Task | None:
+        """Return the job that asks: threads that read are shared by all jobs, so an object tells more."""
+        thread = threading.current_thread()
+        if isinstance(thread, Task):
+            return thread
+        if thread is threading.main_thread():
+            return None
+        meant = [task for task in self.alive if _is_about(task.job, key)]
+        return self._current if self._current in meant or not meant else meant[0]
 
     def end_with_process(self) -> None:
         """End all jobs where they stand; see `Task.end_with_process`."""
@@ -245,5 +278,13 @@ class SimJobs:
             task.end_with_process()
         self._current = None
         self._tasks.clear()
-        self._owners.clear()
         self._inbox.clear()
+
+
+def _is_about(job: Job, key: str) -> bool:
+    """Whether an object belongs to what a job is about: a document, or a version."""
+    if job.kind is JobKind.DOCUMENT:
+        return bool(key) and getattr(job, "name", "").startswith(f"{key}\0")
+    stem = f"/{job.model}/{job.version}"
+    rest = key.partition(stem)[2]
+    return job.kind is JobKind.TRANSFER and stem in key and rest[:1] in {".", "/"}

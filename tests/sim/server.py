@@ -15,12 +15,12 @@ from servesync.demo.standin.config import ModelConfig, Policy
 from servesync.demo.standin.manager import Job, Load, Manager, Options, Reserve, Unload
 from servesync.demo.standin.monitor import State
 from servesync.demo.standin.scan import BasePathMissing, poll
-from servesync.errors import Reason, ServerDown, ServerError
+from servesync.errors import Reason, ServerDown, ServerError, Stopped
 from servesync.plan.facts import Served, ServerPolicy, ServerState
 from servesync.plan.versions import Model, Version
 from sim.clock import SimClock
 from sim.contents import Loads, OnDisk, found_in
-from sim.store import Gate
+from sim.store import Gate, no_gate
 
 LOAD_SECONDS: Final = 2.0
 HANGING_SECONDS: Final = 100.0
@@ -35,10 +35,6 @@ TICKS_PER_SECOND: Final = 10
 Key = tuple[str, int]
 
 
-def _no_gate(_what: str, _holds: Callable[[], bool]) -> None:
-    """Hold nobody."""
-
-
 @dataclass
 class SimServer:
     """One process after another. Each `step` is one second of its life."""
@@ -47,7 +43,7 @@ class SimServer:
     clock: SimClock = field(default_factory=SimClock)
     names: tuple[str, ...] = ("m",)
     policy: ServerPolicy = ServerPolicy.ALL
-    gate: Gate = _no_gate
+    gate: Gate = no_gate
     restart_seconds: float = RESTART_SECONDS
     load_seconds: float = LOAD_SECONDS
 
@@ -117,10 +113,12 @@ class SimServer:
 
     # -- the agent's side ---------------------------------------------------------------------------------
 
-    def status(self, model: Model) -> Mapping[Version, Served]:
+    def status(self, model: Model, should_stop: Callable[[], bool] | None = None) -> Mapping[Version, Served]:
         """Return what it says of every version of a model that it has seen."""
         asked = self.clock.now
         self.gate("status", lambda: self._keeps_waiting(asked))
+        if should_stop is not None and should_stop():
+            raise Stopped
         if self._manager is None or not self.is_ready:
             raise ServerDown(Reason.SERVER_UNREACHABLE, "connection refused")
         if self.is_silent:

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import archives
 from servesync import channel
@@ -17,7 +17,7 @@ from servesync.store.listing import Grouping
 from servesync.store.port import ObjectFacts
 from servesync.store.substitutes import check_no_page
 from sim.clock import SimClock
-from sim.contents import Contents, archive_of, manifest_of, tree_of
+from sim.contents import GRAPH, Contents, archive_of, manifest_of, tree_of
 
 PREFIX: Final = "prod/"
 URL: Final = "s3://bucket/prod"
@@ -26,10 +26,19 @@ MOST_MEMBERS: Final = 100
 WHO: Final = "ops"
 SHARDS: Final = b"variables/variables.data-"
 
-Gate = Callable[[str, Callable[[], bool]], None]
+
+class Gate(Protocol):
+    """What everybody passes who asks a store or a server; see `SimJobs.at_point`."""
+
+    def __call__(
+        self, what: str, holds: Callable[[], bool] = ..., key: str = "", *, is_ahead: bool = False
+    ) -> None:
+        """Wait as long as `holds` says so."""
 
 
-def _no_gate(_what: str, _holds: Callable[[], bool]) -> None:
+def no_gate(
+    what: str, holds: Callable[[], bool] = lambda: False, key: str = "", *, is_ahead: bool = False
+) -> None:
     """Hold nobody."""
 
 
@@ -52,7 +61,7 @@ class SimStore:
     """
 
     clock: SimClock = field(default_factory=SimClock)
-    gate: Gate = _no_gate
+    gate: Gate = no_gate
     objects: dict[str, Stored] = field(default_factory=dict)
     published: dict[tuple[Model, Version], list[Contents]] = field(default_factory=dict)
     """All that was ever published under a number, the latest last."""
@@ -253,7 +262,7 @@ class SimStore:
 
     def describe(self, item: StoredObject) -> ObjectFacts:
         """Return what is known of an object."""
-        self.gate(f"describe {item.key}", lambda: False)
+        self.gate(f"describe {item.key}")
         found = self._found(item)
         digest = hashlib.sha256(found.data).digest()
         return ObjectFacts(
@@ -272,7 +281,12 @@ class SimStore:
         self.asked[item.key] += 1
         begun = self.clock.now
         seconds = 0.0 if item.key.endswith(".json") else self.read_seconds
-        self.gate(f"read {item.key}", lambda: item.key in self.hanging or self.clock.now < begun + seconds)
+        self.gate(
+            f"read {item.key}",
+            lambda: item.key in self.hanging or self.clock.now < begun + seconds,
+            item.key,
+            is_ahead=offset > 0 or item.path not in {"", GRAPH},
+        )
         if should_stop():
             raise Stopped
         found = self._found(item)

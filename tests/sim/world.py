@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from unittest import mock
 
 import structlog.testing
 
 from servesync.agent.jobs import JobKind
+from servesync.errors import SyncError
 from servesync.install import Lock, Workspace
 from servesync.plan.facts import ServerPolicy
 from servesync.plan.versions import Model, Version
@@ -25,11 +26,14 @@ from servesync.settings import Settings
 from sim.clock import SimClock
 from sim.contents import GRAPH, Contents, write_tree
 from sim.disk_faults import DiskFaults
-from sim.jobs import ProcessEnded, SimJobs, Task
+from sim.jobs import ProcessEnded, SimJobs, Task, never
 from sim.judge import Judge
 from sim.server import SimServer
 from sim.shelves import Broken
 from sim.store import URL, SimStore
+
+if TYPE_CHECKING:
+    from servesync.agent.agent import Agent, Outcome
 
 FOLDER: Final = Path("/dev/shm")
 MOST_ROUNDS: Final = 200
@@ -43,31 +47,10 @@ DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "serving": {"load_timeout_seconds": 20},
     "poll": {"interval_seconds": 1, "jitter_seconds": 0},
     "limits": {"disk_reserve_bytes": 0, "disk_reserve_inodes": 0},
-    "fetch": {"connections": 1, "part_bytes": SMALL, "memory_bytes": 4 * SMALL},
+    "fetch": {"connections": 4, "part_bytes": SMALL, "memory_bytes": 4 * SMALL},
     "scrub": {"interval_hours": None},
     "admin": {"port": None},
 }
-
-
-class Outcome(Protocol):
-    """What a turn came to."""
-
-    acted: bool
-
-
-class Agent(Protocol):
-    """What is driven here: the real agent."""
-
-    state: Any
-
-    def prepare(self) -> None:
-        """Make sure that all directories are there, and tidy up."""
-
-    def turn(self, *, poll: bool = False, look: bool = True, hurry: bool = False) -> Outcome:
-        """Do what is due; never wait."""
-
-    def close(self) -> None:
-        """End."""
 
 
 def lowest(low: float, _high: float) -> float:
@@ -121,8 +104,10 @@ class World:
             self.kill()
         self._stack.close()
 
-    def _gate(self, what: str, holds: Callable[[], bool]) -> None:
-        self.jobs.at_point(what, holds)
+    def _gate(
+        self, what: str, holds: Callable[[], bool] = never, key: str = "", *, is_ahead: bool = False
+    ) -> None:
+        self.jobs.at_point(what, holds, key, is_ahead=is_ahead)
 
     # -- the agent ----------------------------------------------------------------------------------------
 
@@ -149,10 +134,9 @@ class World:
             self._alive(self.agent.prepare)
         self._look("start")
 
-    def _built(self, old: Agent | None, *, one_pass: bool = False) -> Agent:
-        from servesync.agent.ports import Ports  # noqa: PLC0415 (the same)
-
+    def _built(self, old: "Agent | None", *, one_pass: bool = False) -> "Agent":
         from servesync.agent.build import build_agent  # noqa: PLC0415 (the parts can be tested without it)
+        from servesync.agent.ports import Ports  # noqa: PLC0415 (the same)
 
         assert self._lock is not None
         ports = Ports(
@@ -162,18 +146,38 @@ class World:
             jobs=self.jobs,
             footprint=self.server,
         )
-        state = None if old is None else old.state
+        state = None if old is None else old.context.state
         return build_agent(self.settings(), self._lock, ports, state=state, one_pass=one_pass)
 
     def reload(self) -> None:
-        """Put the settings in force as they are now: a new agent takes over what the old one has in mind."""
-        assert self.agent is not None
+        """Put the settings in force as they are now: a new agent takes over what the old one has in mind.
+
+        Raises:
+            SyncError: they cannot be put in force; the old agent works on.
+        """
+        old = self.agent
+        assert old is not None
         self.trace.append(f"{self.clock.now:g}: reload {self.models}")
-        fresh = self._built(self.agent)
-        self.agent = fresh
-        self._alive(fresh.prepare)
+        state, models = old.context.state, old.context.state.models
+        fresh = self._built(old)
+        try:
+            self._alive(fresh.prepare)
+        except SyncError:
+            state.models = models
+            raise
+        if self.agent is not None:  # it did not die of it
+            state.follow(old.context.settings, fresh.context.settings)
+            self.agent = fresh
         self.server.serve(self.models)
         self._look("reload")
+
+    def stop(self, seconds: float = 1.0) -> bool:
+        """End the agent as SIGTERM does; return whether all its jobs have ended."""
+        assert self.agent is not None
+        have_ended = self.jobs.close(seconds)
+        self.agent.close()
+        self.kill()
+        return have_ended
 
     def kill(self) -> None:
         """End the agent's process where it stands, and every job of it."""
@@ -207,7 +211,7 @@ class World:
 
     # -- time ---------------------------------------------------------------------------------------------
 
-    def turn(self, **how: bool) -> Outcome | None:
+    def turn(self, **how: bool) -> "Outcome | None":
         """Let the agent turn once; None if it died of it."""
         if self.agent is None:
             if not self.is_supervised:
