@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from servesync import disk
-from servesync.install import Proven, Shelf, Workspace, hash_tree
+from servesync.install import Proven, Shelf, Workspace, hash_tree, seal
 from servesync.plan.versions import Layout, Model, ProvenBy, Release, StoredObject, Version
 from servesync.prune import take_off
 
@@ -53,13 +53,14 @@ def publish(models_dir: Path, number: int) -> None:
     workspace.claim()
     workspace.prepare([MODEL])
     release = Release(MODEL, Version(number), Layout.ARCHIVE, (StoredObject("k", 1, "e"),), f"id-{number}")
-    with workspace.attempt() as tree:
-        for name, data in content_of(number).items():
-            path = tree / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(data)
-        proven = Proven(hash_tree(tree), 0, ProvenBy.NOTHING, datetime.now(UTC))
-        Shelf(workspace, MODEL).publish(tree, release, proven)
+    tree = workspace.begin_attempt()
+    for name, data in content_of(number).items():
+        path = tree / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    sealed = seal(tree, release, Proven(hash_tree(tree), 0, ProvenBy.NOTHING, datetime.now(UTC)))
+    Shelf(workspace, MODEL).publish(tree, release, sealed)
+    workspace.end_attempt(tree)
     print("installed", flush=True)  # noqa: T201
 
 

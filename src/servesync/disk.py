@@ -295,18 +295,25 @@ def entries(path: Path) -> Iterator[os.DirEntry[str]]:
     yield from listed
 
 
-def empty_dir(path: Path) -> list[OSError]:
-    """Remove everything in a directory; return what could not be removed, which stays for the next time."""
-    return _remove_each(path, lambda _: True)
+def empty_dir(path: Path, check: Callable[[], None] = lambda: None) -> list[OSError]:
+    """Remove everything in a directory; return what could not be removed, which stays for the next time.
+
+    What comes into it meanwhile, by a rename under a fresh name, stays for the next time, too. `check` is
+    called before each entry and may raise, to stop early.
+    """
+    return _remove_each(path, lambda _: True, check)
 
 
-def _remove_each(folder: Path, unwanted: Callable[[str], bool]) -> list[OSError]:
+def _remove_each(
+    folder: Path, unwanted: Callable[[str], bool], check: Callable[[], None] = lambda: None
+) -> list[OSError]:
     problems = []
     try:
         names = [entry.name for entry in entries(folder) if unwanted(entry.name)]
     except OSError as error:
         return [error]
     for name in names:
+        check()
         try:
             remove_tree(folder / name)
         except OSError as error:

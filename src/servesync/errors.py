@@ -127,7 +127,12 @@ class Reason(StrEnum):
 
 
 class SyncError(Exception):
-    """What happened (`str(error)`), why (`reason`), and the facts, ready for a log line."""
+    """What happened (`str(error)`), why (`reason`), and the facts, ready for a log line.
+
+    `in_transit`: the way from the store may have damaged what was read, so it is worth to read it again.
+    """
+
+    in_transit: bool = False
 
     def __init__(self, reason: Reason, what: str, **facts: Fact) -> None:
         super().__init__(what)

@@ -59,6 +59,7 @@ class Limits(Section):
 class Fetch(Section):
     """How bytes are read: `connections` parts of `part_bytes` at a time, never more than `memory_bytes`."""
 
+    transfers: Annotated[int, Field(ge=1, le=16)] = 2
     connections: Annotated[int, Field(ge=1, le=64)] = 8
     part_bytes: Annotated[int, Field(ge=64 * 1024, le=256 * MIB)] = 8 * MIB
     memory_bytes: Annotated[int, Field(ge=MIB, le=4 * GIB)] = 64 * MIB

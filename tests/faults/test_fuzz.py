@@ -48,7 +48,7 @@ Read = Callable[[bytes], object]
 def read_archive(data: bytes) -> list[tuple[bytes, int]]:
     """Read an archive in any form to its end; return the members."""
     chunks = (data[at : at + 4096] for at in range(0, len(data), 4096))
-    stream, capacity = open_tar(ByteSource(chunks), len(data), LIMITS)
+    stream, capacity, _ = open_tar(ByteSource(chunks), len(data), LIMITS)
     found = []
     for member in members(stream, LIMITS, capacity):
         found.append((member.path, member.size))

@@ -64,7 +64,7 @@ def test_sudden_death_leaves_old_or_new(name: str, count: int, tmp_path: Path) -
     assert whole(models_dir) in ([1], [1, 2])
     workspace = Workspace(models_dir)
     shelf = Shelf(workspace, MODEL)
-    shelf.settle(shelf.inventory())
+    shelf.settle(shelf.reread())
     workspace.prepare([MODEL])
     assert workspace.clean() == []
     assert {item.condition for item in shelf.inventory().versions.values()} == {Condition.GOOD}

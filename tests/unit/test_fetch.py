@@ -1,7 +1,6 @@
 """The stream of parts: in order, bounded, and gone without a trace when something ends it."""
 
 import contextlib
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,64 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from remote_objects import AT_ONCE, KIB, Remote, never, proofs_of
 from servesync.errors import Reason, ReleaseRefused, Stopped, StoreError, SyncError, TransferError
 from servesync.fetch import Read, Retries, stream
-from servesync.plan.versions import Proof, StoredObject
+from servesync.plan.versions import StoredObject
 from servesync.settings import Fetch
 
-KIB = 1024
 SMALL = Fetch(connections=4, part_bytes=64 * KIB, memory_bytes=1024 * KIB)
-AT_ONCE = Retries(attempts=4, first_pause_seconds=0.001, longest_pause_seconds=0.002)
-
-
-def content(key: str, size: int) -> bytes:
-    """Return the bytes of an object: different for each key, never repeating."""
-    seed = hashlib.sha256(key.encode()).digest()
-    return b"".join(hashlib.sha256(seed + n.to_bytes(8, "big")).digest() for n in range(size // 32 + 1))[
-        :size
-    ]
-
-
-class Remote:
-    """Objects that can be read in ranges; `before` may fail a read, or be slow."""
-
-    def __init__(
-        self, sizes: dict[str, int], before: Callable[[str, int], None] = lambda _key, _at: None
-    ) -> None:
-        self.data = {key: content(key, size) for key, size in sizes.items()}
-        self.objects = [StoredObject(key, size, "e") for key, size in sizes.items()]
-        self._before = before
-        self._lock = threading.Lock()
-        self._reading = 0
-        self.most_at_once = 0
-        self.reads: list[tuple[str, int, int]] = []
-        self.buffers: set[int] = set()
-
-    def read(
-        self,
-        item: StoredObject,
-        offset: int,
-        length: int,
-        buffer: memoryview,
-        should_stop: Callable[[], bool],
-    ) -> None:
-        """Fill the buffer as a store would."""
-        with self._lock:
-            self._reading += 1
-            self.most_at_once = max(self.most_at_once, self._reading)
-            self.reads.append((item.key, offset, length))
-            self.buffers.add(id(buffer.obj))
-        try:
-            self._before(item.key, offset)
-            buffer[:] = self.data[item.key][offset : offset + length]
-        finally:
-            with self._lock:
-                self._reading -= 1
-
-
-def never() -> bool:
-    """Do not stop."""
-    return False
 
 
 def collect(
@@ -257,18 +205,6 @@ def test_a_rate_limit_cuts_parts_and_spreads_them() -> None:
     assert collect(remote.objects, remote.read, limited) == remote.data
 
     assert max(length for _, _, length in remote.reads) <= 512 * KIB
-
-
-def proofs_of(data: bytes, sizes: Sequence[int]) -> list[Proof]:
-    """Cut `data` into ranges of these sizes, again and again, with their digests."""
-    found = []
-    offset = number = 0
-    while offset < len(data):
-        piece = data[offset : offset + sizes[number % len(sizes)]]
-        found.append(Proof(offset, len(piece), hashlib.sha256(piece).hexdigest()))
-        offset += len(piece)
-        number += 1
-    return found
 
 
 @given(

@@ -1,12 +1,13 @@
 """A folder of the models directory that somebody replaces by a link while the agent runs: never followed."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from big_models import LONG
+from install_box import NOW, M, proven, publish, release_of
 from servesync import disk
 from servesync.errors import Reason
 from servesync.install import (
@@ -18,13 +19,12 @@ from servesync.install import (
     Reserve,
     Shelf,
     Workspace,
-    hash_tree,
+    seal,
 )
-from servesync.plan.versions import Layout, Model, ProvenBy, Release, StoredObject, Version
+from servesync.install.content import stamps
+from servesync.plan.versions import Model, Release, Version
 from servesync.prune import take_off
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-M = Model("m")
 ONE, TWO, THREE = Version(1), Version(2), Version(3)
 
 
@@ -48,35 +48,38 @@ class Scene:
         Positions(self.workspace, M).write("stable", self.position)
 
     def _publish(self, number: Version) -> Record:
-        with self.workspace.attempt() as tree:
-            (tree / "saved_model.pb").write_text(f"graph {number}")
-            return self.shelf.publish(tree, release(number), proven(tree))
+        return publish(self.workspace, release(number), {"saved_model.pb": f"graph {number}"})
 
 
 def release(number: Version) -> Release:
     """What a store would offer."""
-    item = StoredObject(f"m/{number}.tar.gz", 10, '"etag"')
-    return Release(M, number, Layout.ARCHIVE, (item,), f"id-{number}")
+    return release_of(number, f"id-{number}")
 
 
-def proven(tree: Path) -> Proven:
-    """What is known of a tree after it was fetched and verified."""
-    return Proven(hash_tree(tree), 7, ProvenBy.NOTHING, NOW)
+def proof(tree: Path) -> Proven:
+    """What is known of a tree that was sealed."""
+    return replace(proven(tree), stamps=stamps(tree))
 
 
 def _attempt(scene: Scene) -> None:
-    with scene.workspace.attempt() as tree:
-        (tree / "saved_model.pb").write_text("graph")
+    tree = scene.workspace.begin_attempt()
+    (tree / "saved_model.pb").write_text("graph")
+    scene.workspace.end_attempt(tree)
 
 
 WAYS: dict[str, Callable[[Scene], object]] = {
-    "publish": lambda s: s.shelf.publish(s.staged, release(THREE), proven(s.staged)),
-    "repair": lambda s: s.shelf.replace(s.staged, release(ONE), proven(s.staged)),
-    "adopt": lambda s: s.shelf.adopt(release(ONE), proven(s.shelf.path / "1")),
+    "seal": lambda s: seal(s.staged, release(THREE), proven(s.staged)),
+    "publish": lambda s: s.shelf.publish(s.staged, release(THREE), proof(s.staged)),
+    "repair": lambda s: s.shelf.replace(s.staged, release(ONE), proof(s.staged)),
+    "compare": lambda s: s.shelf.same_content(ONE, s.records[ONE].content),
+    "adopt": lambda s: s.shelf.adopt(release(ONE), proven(s.shelf.path / "1"), stamps(s.shelf.path / "1")),
+    "read": lambda s: s.shelf.is_right(ONE, s.records[ONE]),
+    "read reserve": lambda s: s.reserve.is_right(TWO, s.records[TWO]),
+    "refresh": lambda s: s.reserve.refresh(TWO, s.records[TWO].stamps),
     "put back": lambda s: s.shelf.put_back(s.reserve.path / "2", TWO, s.records[TWO]),
     "take off": lambda s: take_off(s.shelf.path / "1", s.workspace.trash_name(M, ONE)),
     "reserve": lambda s: s.reserve.take(s.shelf.path / "1", ONE, s.records[ONE], NOW),
-    "set aside": lambda s: s.reserve.set_aside(s.staged, release(THREE), proven(s.staged)),
+    "set aside": lambda s: s.reserve.set_aside(s.staged, release(THREE), proof(s.staged)),
     "drop": lambda s: s.reserve.drop(TWO),
     "keep": lambda s: s.reserve.keep(TWO),
     "clean reserve": lambda s: s.reserve.clean(),
@@ -89,6 +92,9 @@ WAYS: dict[str, Callable[[Scene], object]] = {
     "forgive": lambda s: Refusals(s.workspace.refusals(M), "j").lift(THREE),
     "position": lambda s: Positions(s.workspace, M).write("stable", s.position),
     "attempt": _attempt,
+    "give up": lambda s: s.workspace.give_up_attempt(s.staged),
+    "strays": lambda s: s.workspace.stray_attempts([]),
+    "make shelf": lambda s: s.workspace.make_shelf(Model("n")),
     "empty trash": lambda s: disk.empty_dir(s.workspace.trash),
     "clean": lambda s: s.workspace.clean(),
     "prepare": lambda s: s.workspace.prepare([M]),
@@ -188,7 +194,7 @@ def test_a_models_directory_may_be_reached_through_links(tmp_path: Path) -> None
 
     scene = Scene(tmp_path / "link")
 
-    assert scene.shelf.publish(scene.staged, release(THREE), proven(scene.staged)).state == "installed"
+    assert scene.shelf.publish(scene.staged, release(THREE), proof(scene.staged)).state == "installed"
 
 
 def test_trash_that_cannot_be_listed_is_a_problem_and_no_crash(tmp_path: Path) -> None:

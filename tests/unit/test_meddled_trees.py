@@ -5,20 +5,20 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from install_box import NOW, M, attempt, proven, publish, release_of, sealed
 from servesync import disk
 from servesync.errors import DiskError, Reason
-from servesync.install import Proven, Reserve, Shelf, Workspace, hash_tree
+from servesync.install import Reserve, Shelf, Workspace, seal
 from servesync.install.content import stamps
-from servesync.plan.versions import Layout, Model, ProvenBy, Release, StoredObject, Version
+from servesync.plan.versions import Version
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-M, ONE = Model("m"), Version(1)
-RELEASE = Release(M, ONE, Layout.ARCHIVE, (StoredObject("m/1.tar.gz", 10, "e"),), "i")
+ONE = Version(1)
+RELEASE = release_of(1)
 NOBODY = 65534
 
 
@@ -29,12 +29,6 @@ def workspace(tmp_path: Path) -> Workspace:
     workspace.claim()
     workspace.prepare([M])
     return workspace
-
-
-def written(tree: Path) -> Proven:
-    """Write a tree, and return what is known of it at that moment."""
-    (tree / "saved_model.pb").write_text("graph")
-    return Proven(hash_tree(tree), 7, ProvenBy.NOTHING, NOW, stamps=stamps(tree))
 
 
 def link(tree: Path) -> None:
@@ -66,11 +60,12 @@ def test_what_is_no_file_any_more_is_called_changed(
     workspace: Workspace, meddle: Callable[[Path], None]
 ) -> None:
     """Syncing such a thing fails in odd ways, which blamed the filesystem: the proof says what it is."""
-    with workspace.attempt() as tree:
-        proof = written(tree)
+    with attempt(workspace) as tree:
+        (tree / "saved_model.pb").write_text("graph")
+        proof = replace(proven(tree), stamps=stamps(tree))
         meddle(tree)
         with pytest.raises(DiskError, match="keep other programs out of") as caught:
-            Shelf(workspace, M).publish(tree, RELEASE, proof)
+            seal(tree, RELEASE, proof)
 
     assert caught.value.reason is Reason.DISK_FAILED
     assert Shelf(workspace, M).inventory().versions == {}
@@ -83,8 +78,8 @@ def test_a_change_while_the_record_is_written_is_seen(
     """It may take long on a busy disk; nothing comes onto the shelf, and the next attempt succeeds."""
     shelf = Shelf(workspace, M)
     real = disk.write_file
-    with workspace.attempt() as tree, monkeypatch.context() as patch:
-        proof = written(tree)
+    with attempt(workspace) as tree, monkeypatch.context() as patch:
+        proof = sealed(tree, RELEASE)
 
         def write_file(path: Path, data: bytes) -> None:
             real(path, data)
@@ -95,21 +90,20 @@ def test_a_change_while_the_record_is_written_is_seen(
             shelf.publish(tree, RELEASE, proof)
 
     assert list(shelf.path.iterdir()) == []
-    with workspace.attempt() as tree:
-        shelf.publish(tree, RELEASE, written(tree))
+    publish(workspace, RELEASE)
     assert [path.name for path in shelf.path.iterdir()] == ["1"]
 
 
 def test_a_link_in_the_reserve_does_not_come_onto_the_shelf(workspace: Workspace, tmp_path: Path) -> None:
     """Somebody moved the version and left a link: the files and their stamps are the same behind it."""
     shelf, reserve = Shelf(workspace, M), Reserve(workspace, M)
-    with workspace.attempt() as tree:
-        record = shelf.publish(tree, RELEASE, written(tree))
+    record = publish(workspace, RELEASE)
     reserve.take(shelf.path / "1", ONE, record, NOW)
     (reserve.path / "1").rename(tmp_path / "moved")
     (reserve.path / "1").symlink_to(tmp_path / "moved")
 
-    assert not reserve.is_sound(ONE, reserve.versions()[ONE])
+    assert not reserve.stamps_match(ONE, reserve.versions()[ONE])
+    assert not reserve.is_right(ONE, reserve.versions()[ONE])[1]
 
     reserve.drop(ONE)
     assert disk.empty_dir(workspace.trash) == []

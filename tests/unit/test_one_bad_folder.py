@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from servesync.agent.space import Needed, Space
 
+from install_box import publish, release_of
 from servesync.agent.build import build_agent, build_observer
 from servesync.agent.scrub import Scrubber
-from servesync.agent.space import Needed, Space
 from servesync.errors import DiskError, Reason
-from servesync.install import Lock, Proven, Reserve, Shelf, Workspace, hash_tree
-from servesync.plan.versions import Layout, Model, ProvenBy, Release, StoredObject, Version
+from servesync.install import Lock, Reserve, Shelf, Workspace
+from servesync.plan.versions import Model, Version
 from servesync.settings import Scrub, Settings
 
 LONG_AGO = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -45,12 +46,8 @@ def settings(workspace: Workspace) -> Settings:
 @pytest.fixture
 def shelf(workspace: Workspace) -> Shelf:
     """The shelf of the good model, with version 1, which was installed long ago."""
-    shelf = Shelf(workspace, GOOD)
-    release = Release(GOOD, ONE, Layout.ARCHIVE, (StoredObject("good/1.tar", 1, "e"),), "i")
-    with workspace.attempt() as tree:
-        (tree / "saved_model.pb").write_text("graph")
-        shelf.publish(tree, release, Proven(hash_tree(tree), 7, ProvenBy.NOTHING, LONG_AGO))
-    return shelf
+    publish(workspace, release_of(1, model=GOOD), at=LONG_AGO)
+    return Shelf(workspace, GOOD)
 
 
 def test_the_others_reserve_gives_way(workspace: Workspace, shelf: Shelf) -> None:
@@ -104,16 +101,3 @@ def test_the_others_begin_at_a_start(workspace: Workspace) -> None:
         with pytest.raises(DiskError) as caught:
             build_agent(settings(workspace), lock, lambda: False).prepare()
         assert caught.value.reason is Reason.DISK_NOT_A_DIRECTORY
-
-
-def test_leftovers_go_though_one_folder_cannot_be_read(workspace: Workspace) -> None:
-    """What could not be looked at is returned; the others are as they should be."""
-    left = workspace.records(GOOD) / ".1.json.new"
-    left.parent.mkdir()
-    left.touch()
-    (workspace.root / "channels").rmdir()
-    (workspace.root / "channels").touch()
-
-    assert [error.filename for error in workspace.clean()] == [str(workspace.root / "channels")]
-
-    assert not left.exists()

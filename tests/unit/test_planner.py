@@ -48,7 +48,7 @@ class Case:
     """One situation.
 
     `shelf`: number -> g(ood), c(onfirmed), t(ried 3 times), T (both), d(amaged), e (damaged, other bytes in
-    the store), f(oreign), u(nrecorded).
+    the store), f(oreign), u(nrecorded), k (being checked), K (the same, confirmed).
     """
 
     name: str
@@ -61,7 +61,7 @@ class Case:
     asked: bool = True
     told: ServerPolicy = ServerPolicy.ALL
     waited: dict[int, float] = field(default_factory=dict)
-    unheard: dict[int, float] = field(default_factory=dict)
+    unreachable: dict[int, float] = field(default_factory=dict)
     starting: bool = True
     reserve: set[int] = field(default_factory=set)
     returning: set[int] = field(default_factory=set)
@@ -84,6 +84,8 @@ def facts_of(case: Case) -> Facts:
         "e": Shelved(Condition.DAMAGED, confirmed=True, identity="other"),
         "f": Shelved(Condition.FOREIGN),
         "u": Shelved(Condition.UNRECORDED),
+        "k": Shelved(Condition.CHECKING, confirmed=False, identity="id"),
+        "K": Shelved(Condition.CHECKING, confirmed=True, identity="id"),
     }
     return Facts(
         model=Model("m"),
@@ -97,7 +99,7 @@ def facts_of(case: Case) -> Facts:
             policy=case.told,
             versions=None if case.server is None else {Version(n): s for n, s in case.server.items()},
             waited_seconds={Version(n): s for n, s in case.waited.items()},
-            unheard_seconds={Version(n): s for n, s in case.unheard.items()},
+            unreachable_seconds={Version(n): s for n, s in case.unreachable.items()},
             load_timeout_seconds=600,
             may_be_starting=case.starting,
             latest=case.serves,
@@ -117,6 +119,30 @@ def versions(*numbers: int) -> frozenset[Version]:
 
 
 CASES = [
+    Case("what is being checked is not repaired", Latest(1), {1}, {1: "K"}, {1: UP}, []),
+    Case("nor fetched anew where no server is asked", Latest(1), {1}, {1: "k"}, None, [], asked=False),
+    Case("no older version comes for it", Latest(1), {1, 2}, {2: "K"}, {2: UP}, []),
+    Case("nor from the reserve", Latest(1), {1, 2}, {2: "K"}, {2: UP}, [], reserve={1}),
+    Case("nor when a pin names it", Pin(frozenset({Version(2)})), {1, 2}, {2: "K"}, {2: UP}, []),
+    Case("a newer one comes", Latest(1), {1, 2}, {1: "K"}, {1: UP}, [(Install, 2)]),
+    Case("nothing leaves for it", Latest(1), {1, 2}, {1: "c", 2: "K"}, {1: UP, 2: UP}, []),
+    Case("it does not leave", Latest(1), {1, 2}, {1: "K", 2: "c"}, {1: UP, 2: UP}, []),
+    Case("another one does", Latest(1), {1, 2, 3}, {1: "K", 2: "c", 3: "c"}, {1: UP, 3: UP}, [(Prune, 2)]),
+    Case("withdrawn, it leaves", Latest(1), {1, 2}, {1: "c", 2: "K"}, {1: UP, 2: UP}, [(Prune, 2)], gone={2}),
+    Case("it is not refused while it is checked", Latest(1), {1, 2}, {2: "K"}, {2: FAILED}, []),
+    Case("nor if it never served", Latest(1), {1, 2}, {2: "k"}, {2: FAILED}, [(Wait, 2)]),
+    Case("it is not confirmed meanwhile", Latest(1), {2}, {2: "k"}, {2: UP}, []),
+    Case("nothing comes while it is loaded", Everything(), {1, 2}, {2: "k"}, {2: LOADING}, [(Wait, 2)]),
+    Case("when it serves, others come", Everything(), {1, 2}, {2: "k"}, {2: UP}, [(Install, 1)]),
+    Case(
+        "a server that ignores it keeps nothing away",
+        Everything(),
+        {1, 2},
+        {2: "k"},
+        {},
+        [(Wait, 2), (Install, 1)],
+        waited={2: 600},
+    ),
     Case(
         "a labelled version stays",
         Latest(1),
@@ -277,9 +303,9 @@ CASES = [
         returning={2},
     ),
     Case(
-        "also to a silent server: it may wait for a first version",
+        "also to a silent server if there is no other: it may wait for a first version",
         Latest(1),
-        {1, 2},
+        {2},
         {},
         None,
         [(Restore, 2)],
@@ -627,7 +653,7 @@ CASES = [
         {1: "c", 2: "g"},
         None,
         [(Retry, 2)],
-        unheard={1: 601, 2: 601},
+        unreachable={1: 601, 2: 601},
     ),
     Case(
         "the server is silent, but not for long",
@@ -636,16 +662,16 @@ CASES = [
         {1: "c", 2: "g"},
         None,
         [(Wait, 2)],
-        unheard={1: 700, 2: 599},
+        unreachable={1: 700, 2: 599},
     ),
     Case(
-        "silent for long, and nothing there has ever served",
+        "silent for long, and nothing there has ever served: one is left alone",
         Latest(2),
         {1, 2},
         {1: "g", 2: "g"},
         None,
-        [(Wait, 1), (Wait, 2)],
-        unheard={1: 601, 2: 601},
+        [(Retry, 2), (Wait, 1)],
+        unreachable={1: 601, 2: 601},
     ),
     Case(
         "silent for long: what has served before stays",
@@ -654,7 +680,7 @@ CASES = [
         {1: "c", 2: "c"},
         None,
         [],
-        unheard={1: 601, 2: 601},
+        unreachable={1: 601, 2: 601},
     ),
     Case(
         "it came up without this one three times",
@@ -663,7 +689,7 @@ CASES = [
         {1: "c", 2: "t"},
         None,
         [(Quarantine, 2)],
-        unheard={1: 601, 2: 601},
+        unreachable={1: 601, 2: 601},
     ),
     Case(
         "what stepped aside waits for the server",
@@ -699,7 +725,7 @@ CASES = [
         {1: "c", 2: "g"},
         None,
         [(Retry, 2)],
-        unheard={1: 601, 2: 601},
+        unreachable={1: 601, 2: 601},
     ),
     Case(
         "server down: the second wanted one comes, too",
@@ -1007,7 +1033,7 @@ def any_case() -> st.SearchStrategy[Case]:
         asked=st.booleans(),
         told=st.sampled_from(ServerPolicy),
         waited=st.dictionaries(numbers, st.floats(0, 1000)),
-        unheard=st.dictionaries(numbers, st.floats(0, 1000)),
+        unreachable=st.dictionaries(numbers, st.floats(0, 1000)),
         starting=st.booleans(),
         reserve=st.sets(numbers, max_size=2),
         passing=st.sets(numbers, max_size=2),
@@ -1068,3 +1094,24 @@ def test_at_most_one_version_arrives_and_only_from_the_store(case: Case) -> None
 def test_the_same_facts_give_the_same_plan(case: Case) -> None:
     """The planner has no memory."""
     assert plan(facts_of(case)) == plan(facts_of(case))
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "in_place", "served"),
+    [
+        ("k", True, False, False),
+        ("K", True, True, True),
+        ("K", False, True, True),
+        ("k", False, False, False),
+    ],
+)
+def test_what_is_being_checked_is_in_place_if_it_has_served(
+    kind: str, *, asked: bool, in_place: bool, served: bool
+) -> None:
+    """A touch of its files is no outage; what a crash left may be one. The verdict says what goes on."""
+    found = plan(facts_of(Case("", Latest(1), {1}, {1: kind}, {1: UP}, [], asked=asked)))
+
+    assert (found.in_place, found.served) == (in_place, served)
+    verdict = found.verdicts[Version(1)]
+    assert verdict.role is Role.WAITING
+    assert "being read again" in verdict.why

@@ -105,13 +105,15 @@ def test_started_once_every_required_model_is_proven() -> None:
         assert not startupz(snapshot({1: version(Role.KEPT, on_disk)})).good
     assert startupz(snapshot({1: version(Role.KEPT)}, store_trouble=OUTAGE)).good
     assert startupz(snapshot({1: version(Role.HELD, OnDisk.UNRECORDED)})).good
+    assert startupz(snapshot({1: version(Role.WAITING, OnDisk.CHECKING)})).good
 
 
 def test_ready_once_the_server_serves_a_proven_version() -> None:
     """The server is asked now: what the last look saw may be old."""
     seen = snapshot({1: version(), 2: version(Role.WAITING), 3: version(Role.FOREIGN, OnDisk.FOREIGN)})
     assert readyz(seen, says({1: AVAILABLE, 2: LOADING})).good
-    assert readyz(snapshot({1: version(Role.HELD, OnDisk.UNRECORDED)}), says({1: AVAILABLE})).good
+    for on_disk in (OnDisk.UNRECORDED, OnDisk.CHECKING):
+        assert readyz(snapshot({1: version(Role.HELD, on_disk)}), says({1: AVAILABLE})).good
     assert readyz(seen, says({1: Served(ServerState.END), 2: AVAILABLE})).good
     for wrong in ({}, {1: LOADING}, {3: AVAILABLE}, {1: Served(ServerState.END)}, {9: AVAILABLE}):
         assert not readyz(seen, says(wrong)).good

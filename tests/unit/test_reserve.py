@@ -1,20 +1,18 @@
 """The reserve: versions that left the shelf, complete, and back in one rename."""
 
-from datetime import UTC, datetime, timedelta
+import errno
+import json
+import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from servesync import disk
-from servesync.agent.build import build_observer
+from install_box import NOW, M, attempt, publish, release_of, sealed
 from servesync.errors import DiskError, Reason
-from servesync.install import Proven, Reserve, Shelf, Workspace, hash_tree
+from servesync.install import Reserve, Shelf, Workspace
 from servesync.plan.facts import Condition
-from servesync.plan.versions import Layout, Model, ProvenBy, Release, StoredObject, Version
-from servesync.settings import Settings
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-M = Model("m")
+from servesync.plan.versions import Release, Version
 
 
 @pytest.fixture
@@ -29,11 +27,8 @@ def workspace(tmp_path: Path) -> Workspace:
 def leave(workspace: Workspace, number: int, minutes: int = 0) -> None:
     """Publish a version, and let it leave for the reserve at a later time."""
     shelf = Shelf(workspace, M)
-    item = StoredObject(f"m/{number}.tar.gz", 10, "e")
-    with workspace.attempt() as tree:
-        (tree / "saved_model.pb").write_text(f"graph {number}")
-        release = Release(M, Version(number), Layout.ARCHIVE, (item,), f"id-{number}")
-        record = shelf.publish(tree, release, Proven(hash_tree(tree), 7, ProvenBy.NOTHING, NOW))
+    release = release_of(number, f"id-{number}")
+    record = publish(workspace, release, {"saved_model.pb": f"graph {number}"})
     folder = shelf.path / str(number)
     Reserve(workspace, M).take(folder, Version(number), record, NOW + timedelta(minutes=minutes))
     shelf.forget(Version(number))
@@ -45,7 +40,7 @@ def test_a_version_leaves_and_comes_back_as_it_was(workspace: Workspace) -> None
     leave(workspace, 1)
     assert shelf.inventory().versions == {}
     record = reserve.versions()[Version(1)]
-    assert reserve.is_sound(Version(1), record)
+    assert reserve.stamps_match(Version(1), record)
 
     shelf.put_back(reserve.path / "1", Version(1), record)
     reserve.forget(Version(1))
@@ -67,17 +62,81 @@ def test_only_the_last_ones_are_kept(workspace: Workspace) -> None:
     assert len(list(workspace.trash.iterdir())) == 1
 
 
-def test_what_has_changed_in_the_reserve_is_not_sound(workspace: Workspace) -> None:
-    """A touched file is read again, a changed one is not good enough."""
+def test_what_was_touched_in_the_reserve_is_read_once(workspace: Workspace) -> None:
+    """A job reads it; with the stamps of that moment in the record, it may come back without being read."""
     reserve = Reserve(workspace, M)
     leave(workspace, 1)
     record = reserve.versions()[Version(1)]
-    file = reserve.path / "1/saved_model.pb"
-    file.touch()
-    assert reserve.is_sound(Version(1), record)
+    (reserve.path / "1/saved_model.pb").touch()
+    assert not reserve.stamps_match(Version(1), record)
 
-    file.write_text("graph X")
-    assert not reserve.is_sound(Version(1), record)
+    found, is_right = reserve.is_right(Version(1), record)
+    assert is_right
+    reserve.refresh(Version(1), found)
+
+    assert reserve.stamps_match(Version(1), reserve.versions()[Version(1)])
+
+
+def test_what_has_changed_in_the_reserve_is_not_right(workspace: Workspace) -> None:
+    """Nor does it pass with the stamps of before the change."""
+    reserve = Reserve(workspace, M)
+    leave(workspace, 1)
+    record = reserve.versions()[Version(1)]
+    found, _ = reserve.is_right(Version(1), record)
+    (reserve.path / "1/saved_model.pb").write_text("graph X")
+
+    assert not reserve.is_right(Version(1), record)[1]
+    reserve.refresh(Version(1), found)
+    assert not reserve.stamps_match(Version(1), reserve.versions()[Version(1)])
+
+
+def test_what_the_disk_cannot_read_in_the_reserve_is_not_right(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lost sector is no reason to ask again and again; a version that is gone says nothing."""
+    reserve = Reserve(workspace, M)
+    leave(workspace, 1)
+    record = reserve.versions()[Version(1)]
+
+    def readv(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "readv", readv)
+        assert not reserve.is_right(Version(1), record)[1]
+
+    (reserve.path / "1").rename(workspace.trash / "gone")
+    assert not reserve.stamps_match(Version(1), record)
+    with pytest.raises(FileNotFoundError):
+        reserve.is_right(Version(1), record)
+
+
+def test_for_whom_a_version_left_is_known_until_it_is_back(workspace: Workspace) -> None:
+    """It may always come back if its successor does not come; kept or on the shelf it is as any other."""
+    reserve, shelf = Reserve(workspace, M), Shelf(workspace, M)
+    record = publish(workspace, release_of(1))
+    reserve.take(shelf.path / "1", Version(1), record, NOW, retired_for=Version(2))
+    left = reserve.versions()[Version(1)]
+    assert (left.retired_for, left.returning) == (2, False)
+
+    assert shelf.put_back(reserve.path / "1", Version(1), left).retired_for is None
+    reserve.take(shelf.path / "1", Version(1), left, NOW, retired_for=Version(2))
+    reserve.keep(Version(1))
+    assert reserve.versions()[Version(1)].retired_for is None
+    reserve.drop(Version(1))
+    assert reserve.versions() == {}
+
+
+def test_a_record_of_0_1_0_is_read_as_before(workspace: Workspace) -> None:
+    """It does not say for whom its version left."""
+    leave(workspace, 1)
+    path = workspace.root / "reserve_records/m/1.json"
+    old = json.loads(path.read_text())
+    del old["retired_for"]
+    path.write_text(json.dumps(old))
+
+    assert Reserve(workspace, M).versions()[Version(1)].retired_for is None
+    assert Reserve(workspace, M).unreadable() == {}
 
 
 def test_an_occupied_number_is_left_alone(workspace: Workspace) -> None:
@@ -111,11 +170,10 @@ def test_what_a_crash_leaves_is_cleared_up(workspace: Workspace) -> None:
 
 def aside(workspace: Workspace, number: int) -> Release:
     """Set a staged version aside, which never was on the shelf."""
-    item = StoredObject(f"m/{number}.tar.gz", 10, "e")
-    release = Release(M, Version(number), Layout.ARCHIVE, (item,), f"id-{number}")
-    with workspace.attempt() as tree:
-        (tree / "saved_model.pb").write_text(f"graph {number}")
-        Reserve(workspace, M).set_aside(tree, release, Proven(hash_tree(tree), 7, ProvenBy.NOTHING, NOW))
+    release = release_of(number, f"id-{number}")
+    with attempt(workspace) as tree:
+        proof = sealed(tree, release, {"saved_model.pb": f"graph {number}"})
+        Reserve(workspace, M).set_aside(tree, release, proof)
     return release
 
 
@@ -127,7 +185,7 @@ def test_a_version_that_was_set_aside_comes_by_a_rename(workspace: Workspace) ->
     assert shelf.inventory().orphaned == {}
     record = reserve.versions()[Version(4)]
     assert record.tensor_bytes == 7
-    assert reserve.is_sound(Version(4), record)
+    assert reserve.stamps_match(Version(4), record)
 
     shelf.put_back(reserve.path / "4", Version(4), record)
     reserve.forget(Version(4))
@@ -155,29 +213,3 @@ def test_what_is_awaited_does_not_make_way_for_what_left(workspace: Workspace) -
     assert set(reserve.trim(1, spare={Version(4)})) == {1}
     assert set(reserve.trim(0, spare={Version(4)})) == {2}
     assert set(reserve.versions()) == {4}
-
-
-def test_a_look_reads_a_record_of_the_reserve_once(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It names every file of its version; an agent of many models does little else than read records."""
-    leave(workspace, 1)
-    settings = {
-        "store": {"url": "s3://bucket", "endpoint_url": "http://127.0.0.1:9", "region": "us-east-1"},
-        "serving": {"models_dir": str(workspace.models_dir), "rest_url": None},
-        "models": [{"name": M}],
-    }
-    observer = build_observer(Settings.model_validate(settings))
-    read: list[str] = []
-    real = disk.read_file
-
-    def read_file(path: Path, most_bytes: int) -> bytes:
-        read.append(path.parent.parent.name)
-        return real(path, most_bytes)
-
-    monkeypatch.setattr(disk, "read_file", read_file)
-
-    view = observer.look(ask_store=False).models[M]
-
-    assert view.facts.reserve.keys() == {1}
-    assert read.count("reserve_records") == 1

@@ -1,23 +1,22 @@
 """The shelf: what gets onto it, what an inventory finds, and what neither ever does."""
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from install_box import NOW, M, attempt, proven, publish, release_of, sealed
 from servesync import disk
 from servesync.errors import DiskError, Reason, ReleaseRefused
-from servesync.install import Proven, Refusals, Reserve, Shelf, Workspace, hash_tree
+from servesync.install import Proven, Refusals, Reserve, Shelf, Workspace, seal
 from servesync.install.content import stamps
 from servesync.plan.facts import Condition
-from servesync.plan.versions import Content, FileFact, Layout, Model, ProvenBy, Release, StoredObject, Version
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-M = Model("m")
+from servesync.plan.versions import Content, FileFact, ProvenBy, Release, Version
 
 
 @pytest.fixture
@@ -29,31 +28,16 @@ def workspace(tmp_path: Path) -> Workspace:
     return workspace
 
 
-def release(number: int, identity: str = "id-1") -> Release:
-    """What a store would offer."""
-    item = StoredObject(f"m/{number}.tar.gz", 10, '"etag"')
-    return Release(M, Version(number), Layout.ARCHIVE, (item,), identity)
-
-
-def proven(tree: Path) -> Proven:
-    """What is known of a tree after it was fetched and verified."""
-    return Proven(hash_tree(tree), 7, ProvenBy.NOTHING, NOW)
-
-
 def put(workspace: Workspace, number: int, text: str = "graph") -> Shelf:
     """Publish a small tree as version `number`."""
-    shelf = Shelf(workspace, M)
-    with workspace.attempt() as tree:
-        (tree / "saved_model.pb").write_text(text)
-        (tree / "variables").mkdir()
-        (tree / "variables/variables.index").write_text("index")
-        shelf.publish(tree, release(number), proven(tree))
-    return shelf
+    files = {"saved_model.pb": text, "variables/variables.index": "index"}
+    publish(workspace, release_of(number), files)
+    return Shelf(workspace, M)
 
 
 def condition(shelf: Shelf, number: int) -> Condition:
-    """Return what an inventory says of one version."""
-    return shelf.inventory().versions[Version(number)].condition
+    """Return what an inventory says of one version, after what is in doubt was read."""
+    return shelf.reread().versions[Version(number)].condition
 
 
 def test_a_published_version_is_whole_and_good(workspace: Workspace) -> None:
@@ -80,30 +64,22 @@ def test_an_occupied_number_is_left_alone(workspace: Workspace) -> None:
 def test_a_version_that_no_record_can_hold_is_refused(workspace: Workspace) -> None:
     """Otherwise it would count as foreign at the next look, and be fetched again and again."""
     files = (FileFact(f"assets/{'x' * 200}/{number}", 1, "0" * 64) for number in range(60_000))
-    with workspace.attempt() as tree, pytest.raises(ReleaseRefused) as caught:
-        Shelf(workspace, M).publish(tree, release(3), Proven(Content.of(files), 7, ProvenBy.NOTHING, NOW))
+    with attempt(workspace) as tree, pytest.raises(ReleaseRefused) as caught:
+        seal(tree, release_of(3), Proven(Content.of(files), 7, ProvenBy.NOTHING, NOW))
 
     assert caught.value.reason is Reason.RELEASE_TOO_BIG
-    assert list(workspace.shelf(M).iterdir()) == []
-
-
-def test_an_attempt_that_leaves_something_behind_is_cleared_up_by_the_next(workspace: Workspace) -> None:
-    """What cannot be removed is no reason to call the attempt a failure."""
-    (workspace.staging / "left").mkdir()
-    with workspace.attempt():
-        assert len(list(workspace.staging.iterdir())) == 1
 
 
 def test_a_refusal_holds_for_one_judge(workspace: Workspace) -> None:
     """Other limits may come to another verdict; the model server's verdict does not depend on ours."""
-    offered = {Version(1): release(1), Version(2): release(2)}
+    offered = {Version(1): release_of(1), Version(2): release_of(2)}
     strict = Refusals(workspace.refusals(M), "strict")
     strict.remember(Version(1), "id-1", Reason.ARCHIVE_RATIO, "too dense", NOW)
     strict.remember(Version(2), "id-1", Reason.SERVER_REFUSED, "DATA_LOSS", NOW)
 
     assert set(strict.holds(offered, set())) == {1, 2}
     assert set(Refusals(workspace.refusals(M), "lenient").holds(offered, set())) == {2}
-    assert strict.holds({Version(1): release(1, "id-2")}, set()) == {}
+    assert strict.holds({Version(1): release_of(1, "id-2")}, set()) == {}
 
 
 def test_a_refusal_for_a_foreign_directory_ends_with_it(workspace: Workspace) -> None:
@@ -111,8 +87,8 @@ def test_a_refusal_for_a_foreign_directory_ends_with_it(workspace: Workspace) ->
     refusals = Refusals(workspace.refusals(M), "judge")
     refusals.remember(Version(1), "id-1", Reason.VERSION_FOREIGN, "other bytes", NOW)
 
-    assert set(refusals.holds({Version(1): release(1)}, {Version(1)})) == {1}
-    assert refusals.holds({Version(1): release(1)}, set()) == {}
+    assert set(refusals.holds({Version(1): release_of(1)}, {Version(1)})) == {1}
+    assert refusals.holds({Version(1): release_of(1)}, set()) == {}
 
 
 def test_an_inventory_changes_nothing(workspace: Workspace) -> None:
@@ -121,7 +97,7 @@ def test_an_inventory_changes_nothing(workspace: Workspace) -> None:
     (shelf.path / "1/saved_model.pb").touch()
     before = {path: path.stat().st_mtime_ns for path in workspace.models_dir.rglob("*")}
 
-    shelf.inventory()
+    shelf.reread()
 
     assert before == {path: path.stat().st_mtime_ns for path in workspace.models_dir.rglob("*")}
 
@@ -163,7 +139,8 @@ def test_a_touched_version_is_still_good(workspace: Workspace) -> None:
     shelf = put(workspace, 1)
     (shelf.path / "1/saved_model.pb").touch()
 
-    found = shelf.inventory()
+    assert shelf.inventory().versions[Version(1)].condition is Condition.CHECKING
+    found = shelf.reread()
     shelf.settle(found)
 
     assert list(found.refreshed) == [1]
@@ -178,7 +155,8 @@ def test_a_crash_after_the_rename_is_adopted(workspace: Workspace) -> None:
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"state": "installing", "stamps": {}}))
 
-    found = shelf.inventory()
+    assert shelf.inventory().versions[Version(1)].condition is Condition.CHECKING
+    found = shelf.reread()
     shelf.settle(found)
 
     assert found.versions[Version(1)].condition is Condition.GOOD
@@ -207,25 +185,43 @@ def test_the_same_bytes_are_adopted_and_others_are_not(workspace: Workspace) -> 
     foreign = shelf.path / "4"
     foreign.mkdir()
     (foreign / "saved_model.pb").write_text("graph")
-    with workspace.attempt() as tree:
+    with attempt(workspace) as tree:
         (tree / "saved_model.pb").write_text("graph")
-        same = hash_tree(tree)
+        same = proven(tree)
         (tree / "saved_model.pb").write_text("other")
-        other = hash_tree(tree)
+        other = proven(tree)
 
-    assert shelf.adopt(release(4), Proven(other, 0, ProvenBy.NOTHING, NOW)) is None
+    assert shelf.same_content(Version(4), other.content) is None
+    found = shelf.same_content(Version(4), same.content)
     assert condition(shelf, 4) is Condition.FOREIGN
-    assert shelf.adopt(release(4), Proven(same, 0, ProvenBy.NOTHING, NOW)) is not None
-    assert condition(shelf, 4) is Condition.GOOD
+    assert found is not None
+    shelf.adopt(release_of(4), same, found)
+    assert shelf.inventory().versions[Version(4)].condition is Condition.GOOD
+
+
+def test_what_changed_after_it_was_compared_is_not_adopted(workspace: Workspace) -> None:
+    """Its stamps tell; it stays foreign, and is compared anew."""
+    shelf = Shelf(workspace, M)
+    file = shelf.path / "4/saved_model.pb"
+    file.parent.mkdir()
+    file.write_text("graph")
+    proof = proven(file.parent)
+    found = shelf.same_content(Version(4), proof.content)
+    assert found is not None
+    file.write_text("grapH")
+
+    with pytest.raises(DiskError, match="compared anew"):
+        shelf.adopt(release_of(4), proof, found)
+
+    assert condition(shelf, 4) is Condition.FOREIGN
 
 
 def test_a_repair_swaps_in_one_step(workspace: Workspace) -> None:
     """The damaged tree is exchanged; afterwards the number holds the good one and staging the other."""
     shelf = put(workspace, 1)
     (shelf.path / "1/saved_model.pb").write_text("broken")
-    with workspace.attempt() as tree:
-        (tree / "saved_model.pb").write_text("graph")
-        shelf.replace(tree, release(1), proven(tree))
+    with attempt(workspace) as tree:
+        shelf.replace(tree, release_of(1), sealed(tree, release_of(1)))
         assert (tree / "saved_model.pb").read_text() == "broken"
 
     assert (shelf.path / "1/saved_model.pb").read_text() == "graph"
@@ -240,43 +236,6 @@ def test_a_record_without_its_version_is_orphaned(workspace: Workspace) -> None:
     (shelf.path / "1").rmdir()
 
     assert list(shelf.inventory().orphaned) == [1]
-
-
-def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
-    """The server runs as another user: it must be able to read the shelf, and need not see the workspace."""
-    old = os.umask(0o077)
-    try:
-        workspace = Workspace(tmp_path / "models")
-        workspace.claim()
-        workspace.prepare([M])
-    finally:
-        os.umask(old)
-
-    assert workspace.models_dir.stat().st_mode & 0o777 == 0o755
-    assert workspace.shelf(M).stat().st_mode & 0o777 == 0o755
-    assert workspace.root.stat().st_mode & 0o777 == 0o700
-
-
-def test_a_base_path_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    """A link could lead to another filesystem or out of the models directory."""
-    workspace = Workspace(tmp_path / "models")
-    workspace.claim()
-    (tmp_path / "elsewhere").mkdir()
-    workspace.shelf(M).symlink_to(tmp_path / "elsewhere")
-
-    with pytest.raises(NotADirectoryError):
-        workspace.prepare([M])
-
-
-def test_leftovers_are_removed_at_the_start(workspace: Workspace) -> None:
-    """Half a download and half a removal, whatever their modes, are gone after clean()."""
-    for folder in (workspace.staging / "attempt/tree/variables", workspace.trash / "m.1.x/variables"):
-        folder.mkdir(parents=True)
-        (folder / "data").write_text("half")
-        folder.chmod(0o500)
-
-    assert workspace.clean() == []
-    assert list(workspace.staging.iterdir()) == list(workspace.trash.iterdir()) == []
 
 
 def swap(tree: Path) -> None:
@@ -299,27 +258,28 @@ MEDDLING: dict[str, Callable[[Path], object]] = {
 def written(tree: Path) -> Proven:
     """Write a tree, and return what is known of it at that moment."""
     (tree / "saved_model.pb").write_text("graph")
-    return Proven(hash_tree(tree), 7, ProvenBy.NOTHING, NOW, stamps=stamps(tree))
+    return replace(proven(tree), stamps=stamps(tree))
 
 
-@pytest.mark.parametrize("way", ["publish", "replace", "set_aside"])
+@pytest.mark.parametrize("way", ["seal", "publish", "replace", "set_aside"])
 @pytest.mark.parametrize("kind", MEDDLING)
 def test_staging_that_somebody_changes_is_not_the_releases_fault(
     workspace: Workspace, kind: str, way: str
 ) -> None:
-    """Compared with what was written just before the rename: the disk is blamed, nothing else changes."""
+    """Compared when it is sealed, and just before the rename: the disk is blamed, nothing else changes."""
     shelf = put(workspace, 1, "damaged") if way == "replace" else Shelf(workspace, M)
     before = sorted(path.name for path in shelf.path.iterdir())
     ways: dict[str, Callable[[Path, Release, Proven], object]] = {
+        "seal": seal,
         "publish": shelf.publish,
         "replace": shelf.replace,
         "set_aside": Reserve(workspace, M).set_aside,
     }
-    with workspace.attempt() as tree:
-        proof = written(tree)
+    with attempt(workspace) as tree:
+        proof = written(tree) if way == "seal" else sealed(tree, release_of(1))
         MEDDLING[kind](tree)
         with pytest.raises((DiskError, OSError)) as caught:
-            ways[way](tree, release(1), proof)
+            ways[way](tree, release_of(1), proof)
 
     error = caught.value
     told = disk.describe(error, way) if isinstance(error, OSError) else error
@@ -333,14 +293,29 @@ def test_staging_that_somebody_changes_is_not_the_releases_fault(
 
 
 def test_touched_staging_that_holds_the_same_bytes_is_good(workspace: Workspace) -> None:
-    """A backup that sets times, say: stamps only tell what must be read again."""
-    with workspace.attempt() as tree:
+    """A backup that sets times, say: stamps only tell what must be read again, while that is a job's work."""
+    shelf = Shelf(workspace, M)
+    with attempt(workspace) as tree:
         proof = written(tree)
         (tree / "saved_model.pb").touch()
-        shelf = Shelf(workspace, M)
-        shelf.publish(tree, release(1), proof)
+        shelf.publish(tree, release_of(1), seal(tree, release_of(1), proof))
 
-    assert condition(shelf, 1) is Condition.GOOD
+    assert shelf.inventory().versions[Version(1)].condition is Condition.GOOD
+
+
+@pytest.mark.parametrize("way", ["publish", "replace", "set_aside"])
+def test_what_was_touched_after_it_was_sealed_is_not_read_again(workspace: Workspace, way: str) -> None:
+    """The decider reads nothing: the transfer is done anew."""
+    shelf = put(workspace, 1) if way == "replace" else Shelf(workspace, M)
+    ways = {"publish": shelf.publish, "replace": shelf.replace, "set_aside": Reserve(workspace, M).set_aside}
+    with attempt(workspace) as tree:
+        proof = sealed(tree, release_of(1))
+        (tree / "saved_model.pb").touch()
+        with pytest.raises(DiskError, match="fetched again") as caught:
+            ways[way](tree, release_of(1), proof)
+
+    assert caught.value.reason is Reason.DISK_FAILED
+    assert Reserve(workspace, M).versions() == {}
 
 
 @pytest.mark.parametrize("way", ["publish", "adopt", "put_back"])
@@ -361,14 +336,147 @@ def test_a_change_just_after_the_proof_does_not_pass_for_what_was_proven(
             (path / "1/saved_model.pb").write_text("grapH")
         real(path)
 
-    with workspace.attempt() as tree, monkeypatch.context() as patch:
-        proof = written(tree)
+    with attempt(workspace) as tree, monkeypatch.context() as patch:
+        proof = sealed(tree, release_of(1))
+        there = stamps(shelf.path / "1") if way == "adopt" else {}
         patch.setattr(disk, "sync_dir", sync_dir)
         if way == "publish":
-            shelf.publish(tree, release(1), proof)
+            shelf.publish(tree, release_of(1), proof)
         elif way == "adopt":
-            shelf.adopt(release(1), Proven(hash_tree(shelf.path / "1"), 7, ProvenBy.NOTHING, NOW))
+            shelf.adopt(release_of(1), proof, there)
         else:
             shelf.put_back(reserve.path / "1", Version(1), record)
 
     assert condition(shelf, 1) is Condition.DAMAGED
+
+
+def test_a_look_reads_no_file_of_a_version(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever has been touched, removed or left half-done: the decider never reads gigabytes."""
+    shelf = put(workspace, 1)
+    put(workspace, 2)
+    (shelf.path / "1/saved_model.pb").touch()
+    shelf.doubt(Version(2), NOW)
+
+    def readv(*_: object) -> int:
+        pytest.fail("a file of a version was read")
+
+    monkeypatch.setattr(os, "readv", readv)
+
+    found = shelf.inventory()
+
+    assert {item.condition for item in found.versions.values()} == {Condition.CHECKING}
+    assert found.to_check == found.recorded == shelf.records()
+    assert found.refreshed == {}
+
+
+def test_a_verdict_counts_for_the_stamps_under_which_it_was_found(workspace: Workspace) -> None:
+    """Right makes it good, wrong makes it damaged; after a further change it is read again."""
+    shelf = put(workspace, 1)
+    file = shelf.path / "1/saved_model.pb"
+    file.touch()
+    record = shelf.records()[Version(1)]
+    checked = {Version(1): shelf.is_right(Version(1), record)}
+
+    found = shelf.inventory(checked)
+    assert found.versions[Version(1)].condition is Condition.GOOD
+    assert set(found.refreshed) == {1}
+    assert found.to_check == {}
+
+    file.write_text("grapH")
+    assert set(shelf.inventory(checked).to_check) == {1}
+    checked = {Version(1): shelf.is_right(Version(1), record)}
+    assert shelf.inventory(checked).versions[Version(1)].condition is Condition.DAMAGED
+
+    file.write_text("graph")
+    assert shelf.inventory(checked).versions[Version(1)].condition is Condition.CHECKING
+
+
+def test_a_change_while_it_is_read_is_seen(workspace: Workspace) -> None:
+    """The stamps are those of before the reading: what it found says nothing of what is there now."""
+    shelf = put(workspace, 1)
+    file = shelf.path / "1/saved_model.pb"
+    file.touch()
+
+    def check() -> None:
+        file.write_text("grapX")
+
+    verdict = shelf.is_right(Version(1), shelf.records()[Version(1)], check)
+
+    assert shelf.inventory({Version(1): verdict}).versions[Version(1)].condition is Condition.CHECKING
+
+
+def test_what_is_being_read_again_is_as_confirmed_as_before(workspace: Workspace) -> None:
+    """The planner goes by that."""
+    shelf = put(workspace, 1)
+    shelf.confirm(Version(1))
+    (shelf.path / "1/saved_model.pb").touch()
+
+    item = shelf.inventory().versions[Version(1)]
+
+    assert (item.condition, item.confirmed, item.identity) == (Condition.CHECKING, True, "id-1")
+
+
+def test_an_intention_without_its_version_is_orphaned(workspace: Workspace) -> None:
+    """A crash before the rename: there is nothing to read."""
+    shelf = put(workspace, 1)
+    shelf.doubt(Version(1), NOW)
+    (shelf.path / "1").rename(workspace.trash / "gone")
+
+    found = shelf.inventory()
+
+    assert (set(found.orphaned), found.to_check, found.versions) == ({1}, {}, {})
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EUCLEAN, errno.EBADMSG])
+def test_what_the_disk_cannot_read_is_not_right(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A lost sector is damage of that version; another error says nothing of it."""
+    shelf = put(workspace, 1)
+    shelf.doubt(Version(1), NOW)
+    record = shelf.records()[Version(1)]
+    raised = [number, errno.EMFILE]
+
+    def readv(*_: object) -> int:
+        raise OSError(raised[0], os.strerror(raised[0]))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "readv", readv)
+        verdict = shelf.is_right(Version(1), record)
+        raised.pop(0)
+        with pytest.raises(OSError, match="Too many open files"):
+            shelf.is_right(Version(1), record)
+
+    assert shelf.inventory({Version(1): verdict}).versions[Version(1)].condition is Condition.DAMAGED
+
+
+def test_a_scrub_reads_what_lies_on_the_disk(workspace: Workspace) -> None:
+    """The same answer, whatever the page cache holds."""
+    shelf = put(workspace, 1)
+    record = shelf.records()[Version(1)]
+    assert shelf.is_right(Version(1), record, from_disk=True) == (record.stamps, True)
+
+    (shelf.path / "1/saved_model.pb").write_text("grapX")
+    assert not shelf.is_right(Version(1), record, from_disk=True)[1]
+
+
+def test_publishing_syncs_and_reads_nothing_of_the_version(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That was a job's work, in `seal`; the decider renames, and writes two small records."""
+    calls: list[str] = []
+    with attempt(workspace) as tree:
+        proof = sealed(tree, release_of(1))
+        for name in ("sync_tree", "sync_file", "sync_dir", "rename_noreplace", "write_file"):
+            real = getattr(disk, name)
+
+            def noted(*args: object, real: Callable[..., object] = real, name: str = name) -> object:
+                calls.append(name)
+                return real(*args)
+
+            monkeypatch.setattr(disk, name, noted)
+        Shelf(workspace, M).publish(tree, release_of(1), proof)
+
+    inside_write_file = ["sync_dir"]
+    write = ["write_file", *inside_write_file]
+    assert calls == [*write, "rename_noreplace", "sync_dir", *write]

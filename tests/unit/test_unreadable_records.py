@@ -5,21 +5,17 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from install_box import NOW, M, proven, publish, release_of
 from servesync import disk
-from servesync.agent.build import build_observer
 from servesync.errors import DiskError, Reason
-from servesync.install import Positions, Proven, Refusals, Reserve, Shelf, Unreadable, Workspace, hash_tree
+from servesync.install import Positions, Record, Refusals, Reserve, Shelf, Unreadable, Workspace
 from servesync.plan.facts import Condition
-from servesync.plan.versions import Layout, Model, ProvenBy, Release, StoredObject, Version
-from servesync.settings import Settings
+from servesync.plan.versions import Version
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-M = Model("m")
 ONE = Version(1)
 DAMAGED = {"empty": "it is damaged", "truncated": "it is damaged", "other": "it is damaged"}
 REPLACEABLE = DAMAGED | {
@@ -91,19 +87,18 @@ def state(path: Path) -> object:
     return found.st_ino, found.st_mode, found.st_mtime_ns
 
 
-def release(number: int, identity: str = "id-1") -> Release:
-    """What a store would offer."""
-    item = StoredObject(f"m/{number}.tar.gz", 10, '"etag"')
-    return Release(M, Version(number), Layout.ARCHIVE, (item,), identity)
-
-
 def put(workspace: Workspace, number: int) -> Shelf:
     """Publish a small tree as version `number`."""
-    shelf = Shelf(workspace, M)
-    with workspace.attempt() as tree:
-        (tree / "saved_model.pb").write_text("graph")
-        shelf.publish(tree, release(number), Proven(hash_tree(tree), 7, ProvenBy.NOTHING, NOW))
-    return shelf
+    publish(workspace, release_of(number))
+    return Shelf(workspace, M)
+
+
+def adopt(shelf: Shelf) -> Record:
+    """Take version 1 over, as one that is the store's to the byte."""
+    proof = proven(shelf.path / "1")
+    found = shelf.same_content(ONE, proof.content)
+    assert found is not None
+    return shelf.adopt(release_of(1), proof, found)
 
 
 def leave(workspace: Workspace, number: int) -> Path:
@@ -178,7 +173,7 @@ def test_a_record_is_written_anew_when_the_bytes_are_the_stores(
     path = workspace.records(M) / "1.json"
     spoil(path, kind)
 
-    assert shelf.adopt(release(1), Proven(hash_tree(shelf.path / "1"), 0, ProvenBy.NOTHING, NOW)) is not None
+    adopt(shelf)
 
     assert shelf.inventory().versions[ONE].condition is Condition.GOOD
     assert path.is_file()
@@ -194,7 +189,7 @@ def test_a_directory_with_something_in_it_is_never_replaced(workspace: Workspace
     spoil(path, "full directory")
 
     with pytest.raises(OSError, match="not empty") as caught:
-        shelf.adopt(release(1), Proven(hash_tree(shelf.path / "1"), 0, ProvenBy.NOTHING, NOW))
+        adopt(shelf)
 
     assert "move it away" in str(disk.describe(caught.value, "writing"))
     assert (path / "somebody's").read_text() == "x"
@@ -227,7 +222,7 @@ def test_an_unreadable_refusal_refuses(workspace: Workspace, spoil: Spoil, kind:
     refusals = Refusals(workspace.refusals(M), "judge")
     refusals.remember(ONE, "id-1", Reason.SERVER_REFUSED, "DATA_LOSS", NOW)
     spoil(workspace.refusals(M) / "1.json", kind)
-    offered = {ONE: release(1), Version(2): release(2)}
+    offered = {ONE: release_of(1), Version(2): release_of(2)}
 
     holds = refusals.holds(offered, set())
 
@@ -243,12 +238,12 @@ def test_a_damaged_refusal_ends_as_any_other(workspace: Workspace, spoil: Spoil,
     refusals = Refusals(workspace.refusals(M), "judge")
     refusals.remember(ONE, "id-0", Reason.ARCHIVE_RATIO, "too dense", NOW)
     spoil(path, kind)
-    before, offered = state(path), {ONE: release(1)}
+    before, offered = state(path), {ONE: release_of(1)}
 
     refusals.settle(offered, NOW)
 
     assert refusals.holds(offered, set())[ONE].reason is Reason.RECORD_UNREADABLE
-    changed = {ONE: release(1, "id-2")}
+    changed = {ONE: release_of(1, "id-2")}
     if kind in LEFT or kind == "newer":
         assert state(path) == before
         assert set(refusals.holds(changed, set())) == {1}
@@ -267,7 +262,7 @@ def test_an_operator_lifts_an_unreadable_refusal(workspace: Workspace, spoil: Sp
 
     assert "record_unreadable" in refusals.lift(ONE)
 
-    assert refusals.holds({ONE: release(1)}, set()) == {}
+    assert refusals.holds({ONE: release_of(1)}, set()) == {}
     assert refusals.lift(ONE) == ""
 
 
@@ -302,21 +297,3 @@ def test_an_unreadable_position_is_no_position(workspace: Workspace) -> None:
 
     assert isinstance(found, Unreadable)
     assert "newer servesync" in found.why
-
-
-@pytest.mark.parametrize("kind", [*REPLACEABLE, *LEFT])
-def test_clients_signatures_are_not_forgotten_with_a_record(
-    workspace: Workspace, spoil: Spoil, kind: str
-) -> None:
-    """With `signatures: as_served` the version on the shelf counts: its graph tells what clients need."""
-    put(workspace, 1)
-    spoil(workspace.records(M) / "1.json", kind)
-    settings = Settings.model_validate(
-        {
-            "store": {"url": "s3://bucket", "endpoint_url": "http://127.0.0.1:9", "region": "us-east-1"},
-            "serving": {"models_dir": str(workspace.models_dir), "rest_url": None},
-            "models": [{"name": "m"}],
-        }
-    )
-
-    assert build_observer(settings).served_now(M) == (1, None)

@@ -102,7 +102,7 @@ def _serves_anything(model: Status, status: Status) -> bool:
     """Whether a proven version is served; where there is no server to ask, lying on the shelf is enough."""
     asked = status["server"]["url"] is not None
     return any(
-        item["on_disk"] in {"good", "unrecorded"} and (item["server"] == "AVAILABLE" or not asked)
+        item["on_disk"] in {"good", "unrecorded", "checking"} and (item["server"] == "AVAILABLE" or not asked)
         for item in model["versions"].values()
     )
 

@@ -24,6 +24,7 @@ class OnDisk(StrEnum):
     DAMAGED = "damaged"
     FOREIGN = "foreign"
     UNRECORDED = "unrecorded"
+    CHECKING = "checking"
     RESERVED = "reserved"
     ABSENT = "absent"
 
@@ -61,7 +62,7 @@ class VersionStatus:
     @property
     def is_proven(self) -> bool:
         """Whether it lies on the shelf as it was proven, as far as can be told."""
-        return self.on_disk in {OnDisk.GOOD, OnDisk.UNRECORDED}
+        return self.on_disk in {OnDisk.GOOD, OnDisk.UNRECORDED, OnDisk.CHECKING}
 
 
 @dataclass(frozen=True, slots=True)

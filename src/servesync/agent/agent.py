@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from servesync import disk
+from servesync.admin import HeldVersion
 from servesync.agent import announce, asking, polling, tidying
 from servesync.agent.context import AgentContext
 from servesync.agent.discovery import discover
@@ -14,13 +15,17 @@ from servesync.agent.models_config import ConfigWriter, Draft
 from servesync.agent.report import report
 from servesync.agent.scrub import begin_scrubbing, take_in_scrubbed
 from servesync.agent.seen import Seen
-from servesync.agent.snapshot import ModelSnapshot, refusals_of, take_snapshot
+from servesync.agent.snapshot import ModelSnapshot, Snapshot, refusals_of, take_snapshot
 from servesync.agent.status import status_of
 from servesync.agent.transfer_jobs import give_up_all, take_in
 from servesync.errors import DiskError, Reason
 from servesync.install import Lock
 from servesync.plan.facts import ModelPlan, Wait
 from servesync.plan.fleet import plan_fleet
+from servesync.plan.fleet_facts import FleetPlan
+from servesync.plan.load_gate import after_step
+from servesync.plan.memory import Shortage
+from servesync.plan.newest import held_newest
 from servesync.plan.versions import Model
 from servesync.settings import EVERY_MODEL
 
@@ -94,7 +99,7 @@ class Agent:
         discover(context)
         models = list(context.models)
         try:
-            workspace.prepare(model for model in models if self._may_make_shelf(model))
+            workspace.prepare(models)
         except OSError as error:
             self._prepare_new()
             if not context.state.prepared:
@@ -109,7 +114,7 @@ class Agent:
     def _clean(self) -> list[OSError]:
         context = self.context
         at_work = [item.staged.tree for item in context.state.transfers.values() if item.staged]
-        problems = [] if context.is_busy(JobKind.TRANSFER) else list(context.workspace.clean(at_work))
+        problems = [] if context.is_busy(JobKind.TRANSFER) else context.workspace.clean(at_work)
         for model in context.models:
             try:
                 context.reserve(model).clean()
@@ -156,9 +161,7 @@ class Agent:
         polling.begin_documents(context)
         if not asking.is_current(context) and not asking.is_late(context):
             self._begin_tidying()
-            return Outcome(
-                busy=True, retry_seconds=asking.PATIENCE_SECONDS, missing=self._outcome.missing
-            )
+            return Outcome(busy=True, retry_seconds=asking.PATIENCE_SECONDS, missing=self._outcome.missing)
         self._outcome = self._cycle(server_is_late=not asking.is_current(context))
         return self._outcome
 
@@ -219,8 +222,29 @@ class Agent:
         context.last_memory = snapshot.fleet.memory
         error = asking.server_error(context)
         store = context.state.store
-        self._seen = Seen(snapshot, plan, store.listing, store.error, error, self._draft(snapshot.models))
+        self._seen = Seen(
+            snapshot=snapshot,
+            plan=plan,
+            listing=store.listing,
+            store_error=store.error,
+            server_error=error,
+            config=self._draft(snapshot.models),
+            held=self._held(snapshot, plan),
+        )
         return self._seen
+
+    def _held(self, snapshot: Snapshot, plan: FleetPlan) -> dict[Model, HeldVersion]:
+        """Return of each model the newest version, where something keeps it away."""
+        watch, now = self.context.state.held, self.context.now()
+        short: dict[Model, list[Shortage]] = {}
+        for model, shortage in plan.shortages:
+            short.setdefault(model, []).append(shortage)
+        watch.keep(frozenset(snapshot.models))
+        found = {
+            model: watch.saw(model, held_newest(plan.models[model], item.facts, short.get(model, ())), now)
+            for model, item in snapshot.models.items()
+        }
+        return {model: held for model, held in found.items() if held is not None}
 
     def _draft(self, models: Mapping[Model, ModelSnapshot]) -> Draft | None:
         """Return what `serving.config_file` is to say, after what was seen."""
@@ -238,17 +262,15 @@ class Agent:
         for found in seen.snapshot.models.values():
             self._settle(found)
         effects = Effects(context, seen.snapshot.models, seen.plan)
+        state.gate = seen.plan.gate
         for step in seen.plan.steps:
-            acted |= effects.carry_out(step)
+            done = effects.carry_out(step)
+            acted |= done
+            found = seen.snapshot.models.get(step.model)
+            if found is not None:
+                state.gate = after_step(state.gate, step, found.facts, context.now(), done=done)
         if acted:
             state.trash_is_due = True
-        if state.gate.loading - seen.plan.loading:
-            state.gate.ended_at = context.now()
-        state.gate.loading = seen.plan.loading
-        patience = context.settings.serving.load_timeout_seconds
-        state.gate.retired_at = {
-            model: at for model, at in state.gate.retired_at.items() if context.now() - at < patience
-        }
         polling.look_once_more(context)
         return acted
 
@@ -267,20 +289,12 @@ class Agent:
         except OSError as error:
             announce.failed(context, disk.describe(error, f"writing records of {model}"))
 
-    def _may_make_shelf(self, model: Model) -> bool:
-        """Whether an empty base path may appear: where versions were served, the server would unload them."""
-        workspace = self.context.workspace
-        try:
-            return workspace.has_shelf(model) or not self.context.shelf(model).records()
-        except OSError:
-            return False
-
     def _prepare_new(self) -> None:
         """Make the directories of models that are new, or whose base path could not be used before."""
         context = self.context
         for model in context.models.keys() - context.state.prepared:
             try:
-                context.workspace.prepare([model] if self._may_make_shelf(model) else [])
+                context.workspace.prepare([model])
             except OSError as error:
                 context.failed(disk.describe(error, f"making the directories of {model}"))
             else:
@@ -301,19 +315,17 @@ class Agent:
         except OSError as error:
             context.failed(disk.describe(error, f"making {context.workspace.root}"))
         for model in context.models:
-            if context.workspace.has_shelf(model):
+            try:
+                there = context.workspace.make_shelf(model)
+            except OSError as error:
+                context.failed(disk.describe(error, f"making the base path of {model}"))
                 continue
-            if not self._may_make_shelf(model):
+            if not there:
                 text = (
                     f"somebody removed {context.workspace.shelf(model)}: what the server has in memory stays "
                     "until the folder is there again, so it comes back with a version in it"
                 )
                 context.failed(DiskError(Reason.SHELF_REMOVED, text), model)
-                continue
-            try:
-                context.workspace.make_shelf(model)
-            except OSError as error:
-                context.failed(disk.describe(error, f"making the base path of {model}"))
 
     # -- what comes next ----------------------------------------------------------------------------
 

@@ -6,12 +6,12 @@ from functools import partial
 from servesync.admin import Board
 from servesync.agent.agent import Agent
 from servesync.agent.context import AgentContext
-from servesync.agent.disk_guard import DiskGuard
 from servesync.agent.discovery import discover
+from servesync.agent.disk_guard import DiskGuard
 from servesync.agent.jobs import JobContext, Jobs
 from servesync.agent.models_config import ConfigKeeper
 from servesync.agent.ports import FootprintPort, Ports, ServerPort, SystemClock
-from servesync.agent.progress import Reporter, for_stream
+from servesync.agent.progress import for_stream
 from servesync.agent.state import AgentState
 from servesync.agent.transfer import Transfers
 from servesync.confirm import ModelServer, ServerFootprint
@@ -68,7 +68,6 @@ def build_agent(
     *,
     state: AgentState | None = None,
     board: Board | None = None,
-    reporter: Reporter | None = None,
     one_pass: bool = False,
 ) -> Agent:
     """Return an agent that works under `settings` for as long as the caller holds `lock`.
@@ -79,7 +78,6 @@ def build_agent(
         ports: The surroundings.
         state: What an agent before this one has learnt; None for one that knows nothing.
         board: Where the agent leaves what it knows, for the admin interface.
-        reporter: How the progress of transfers is told to people.
         one_pass: There is no later moment at which a server that starts now would have answered.
 
     Raises:
@@ -89,29 +87,39 @@ def build_agent(
         require_tensorflow(settings.verify.load.libraries)
     board = board or Board()
     state = state or AgentState.fresh(settings, durable=lock is not None)
-    serving, pool = settings.serving, FetchPool(settings.fetch)
-    state.documents.read = partial(_read, ports.store, pool)
+    serving, tools = settings.serving, _transfer_tools(settings, ports, state, board)
     context = AgentContext(
         settings=settings,
         ports=ports,
         state=state,
         board=board,
-        transfers=Transfers(
-            settings,
-            ports.store,
-            pool,
-            state.workspace,
-            DiskGuard(state.workspace, settings.limits),
-            board,
-            reporter or for_stream(sys.stderr),
-        ),
+        transfers=tools,
         config=ConfigKeeper(serving.config_file, serving, state.workspace, one_pass)
         if serving.config_file
         else None,
         one_pass=one_pass,
     )
+    state.transfer_tools = tools
+    state.documents.read = partial(_read, ports.store, tools.pool)
     discover(context)
     return Agent(context, lock)
+
+
+def _transfer_tools(settings: Settings, ports: Ports, state: AgentState, board: Board) -> Transfers:
+    """Return what transfers share; those at work under other settings share it, too."""
+    old = state.transfer_tools
+    if old is not None:
+        old.pool.apply(settings.fetch)
+        return old.renewed(settings, ports.store, old.pool)
+    return Transfers(
+        settings,
+        ports.store,
+        FetchPool(settings.fetch),
+        state.workspace,
+        DiskGuard(state.workspace),
+        board,
+        for_stream(sys.stderr),
+    )
 
 
 def _read(store: StorePort, pool: FetchPool, item: StoredObject, job: JobContext) -> bytes:

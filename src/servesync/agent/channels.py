@@ -22,6 +22,7 @@ NOT_FOLLOWED: Final = (
     "compare it with other instances, then remove the record; the store's position counts from then on"
 )
 
+
 @dataclass(frozen=True, slots=True)
 class Moved:
     """A channel has a new position; `was` is None if none was known."""

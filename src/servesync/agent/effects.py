@@ -12,9 +12,9 @@ from servesync import disk
 from servesync.admin import Stage
 from servesync.agent import actions, announce
 from servesync.agent.context import AgentContext
+from servesync.agent.refusing import refuse
 from servesync.agent.snapshot import ModelSnapshot, refusals_of
 from servesync.agent.state import TransferUnderWay
-from servesync.agent.refusing import refuse
 from servesync.agent.transfer import Staged
 from servesync.agent.transfer_jobs import begin_transfer, give_up
 from servesync.errors import DiskError, LockHeld, ReleaseRefused, Stopped, SyncError, bug
@@ -34,7 +34,6 @@ from servesync.plan.facts import (
     Restore,
     Retry,
     SetAside,
-    Wait,
 )
 from servesync.plan.fleet_facts import FleetPlan, Key, Step
 from servesync.plan.hearsay import NOTHING, READING, said
@@ -42,6 +41,8 @@ from servesync.plan.versions import Model, Version
 
 SLOW_SCAN_SECONDS: Final = 3.0
 LONGEST_REST_SECONDS: Final = 3600.0
+MOST_RESTS: Final = 3
+"""After so many tries the rest grows no further."""
 _COUNTED: Final = frozenset(
     {
         Kind.RESTORE,
@@ -60,9 +61,7 @@ _ARRIVES: Final = frozenset({Kind.INSTALL, Kind.REPAIR, Kind.SET_ASIDE})
 class Effects:
     """The hands of the deciding thread, for one plan."""
 
-    def __init__(
-        self, context: AgentContext, models: Mapping[Model, ModelSnapshot], plan: FleetPlan
-    ) -> None:
+    def __init__(self, context: AgentContext, models: Mapping[Model, ModelSnapshot], plan: FleetPlan) -> None:
         self._context = context
         self._models = models
         self._plan = plan
@@ -97,35 +96,52 @@ class Effects:
             return self._cancel(step, step.action)
         if found is None:
             return False
-        shelf, reserve = self._context.shelf(step.model), self._context.reserve(step.model)
+        return self._do(step, found)
+
+    def _do(self, step: Step, found: ModelSnapshot) -> bool:
         match step.action:
-            case Fetch():
-                return begin_transfer(self._context, found, step.action)
-            case Install() | Repair():
-                self._put_in_place(step, found, step.action)
-            case SetAside():
-                self._set_aside(step, step.action)
-            case Restore():
-                self._restore(step, found, step.action)
-            case Confirm():
-                self._confirm(step, found, step.action)
-            case Quarantine():
-                self._quarantine(step, found, step.action)
-            case Retry():
-                self._step_aside(step, step.action)
-            case Prune():
-                self._prune(step, step.action)
+            case Fetch() as action:
+                return begin_transfer(self._context, found, action)
+            case Install() | Repair() | SetAside() | Restore():
+                self._arrive(step, found)
+            case Confirm() as action:
+                self._confirm(step, found, action)
+            case Quarantine() as action:
+                self._quarantine(step, found, action)
+            case Retry() as action:
+                self._step_aside(step, action)
+            case Prune() as action:
+                self._prune(step, action)
+            case Drop() | Keep() | Forget():
+                self._tidy(step)
+            case _:
+                return False
+        return True
+
+    def _tidy(self, step: Step) -> None:
+        reserve = self._context.reserve(step.model)
+        match step.action:
             case Drop(version=version):
                 reserve.drop(version)
             case Keep(version=version):
                 reserve.keep(version)
             case Forget(version=version):
-                shelf.forget(version)
-            case Wait():
-                return False
-        return True
+                self._context.shelf(step.model).forget(version)
+            case _:
+                pass
 
     # -- arriving -----------------------------------------------------------------------------------
+
+    def _arrive(self, step: Step, found: ModelSnapshot) -> None:
+        match step.action:
+            case Install() | Repair() as action:
+                self._put_in_place(step, found, action)
+            case SetAside() as action:
+                self._set_aside(step, action)
+            case Restore() as action:
+                self._restore(step, found, action)
+            case _:
+                pass
 
     def _put_in_place(self, step: Step, found: ModelSnapshot, action: Install | Repair) -> None:
         context, key = self._context, (step.model, action.version)
@@ -160,7 +176,6 @@ class Effects:
         found = self._models[step.model]
         announce.arrived(context, key, found.offered.get(step.action.version))
         context.state.watch.installed(key)
-        context.state.gate.retired_at.pop(step.model, None)
         announce.installed(key, record, step.action.because, seconds, again=again)
 
     def _said_now(self, found: ModelSnapshot, version: Version, *, replaces: bool = False) -> str:
@@ -188,6 +203,8 @@ class Effects:
         context, key = self._context, (step.model, action.version)
         began = context.now()
         self._note_memory(key)
+        if action.instead_of is not None:
+            context.reserve(step.model).note_swing(action.instead_of, action.swing_bytes)
         record = actions.restore(
             context.shelf(step.model),
             context.reserve(step.model),
@@ -232,10 +249,8 @@ class Effects:
         problem = actions.quarantine(
             context.shelf(step.model),
             refusals_of(context, step.model),
-            action.version,
+            action,
             found.inventory.versions[action.version].identity,
-            action.reason,
-            action.because,
             context.utc(),
         )
         self._left(key)
@@ -247,7 +262,8 @@ class Effects:
             release = found.offered.get(action.version)
             offer = release.offer if release else ""
             pause = context.state.attempts.failed(key, offer, error, context.now())
-            error = DiskError(error.reason, f"{error}; it is off the shelf, and may come again", **error.facts)
+            text = f"{error}; it is off the shelf, and may come again"
+            error = DiskError(error.reason, text, **error.facts)
             announce.action_failed(context, key, Kind.QUARANTINE, error, pause)
 
     def _step_aside(self, step: Step, action: Retry) -> None:
@@ -255,23 +271,14 @@ class Effects:
         tries = actions.step_aside(
             context.shelf(step.model), context.reserve(step.model), action.version, context.utc()
         )
-        rest = min(LONGEST_REST_SECONDS, self._rest_seconds * 4.0**tries)
+        rest = min(LONGEST_REST_SECONDS, self._rest_seconds * 4.0 ** min(tries, MOST_RESTS))
         self._left(key, rest)
         announce.stepped_aside(key, action.because, rest)
 
     def _prune(self, step: Step, action: Prune) -> None:
         context, key = self._context, (step.model, action.version)
-        kept = actions.prune(
-            context.shelf(step.model),
-            context.reserve(step.model),
-            action.version,
-            context.utc(),
-            to_reserve=action.to_reserve,
-            retired_for=action.retired_for,
-        )
+        kept = actions.prune(context.shelf(step.model), context.reserve(step.model), action, context.utc())
         self._left(key)
-        if action.retired_for is not None:
-            context.state.gate.retired_at.setdefault(step.model, context.now())
         announce.pruned(key, action.because, kept_in_reserve=kept)
 
     @property

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from servesync.admin import Trouble
 from servesync.agent.agent import Agent, Outcome
 from servesync.agent.build import build_agent, close_replaced, make_ports, needs_other_store
 from servesync.agent.jobs import ThreadJobs
@@ -111,7 +110,7 @@ class Loop:
         self._board.woke()
 
     def _start(self, settings: Settings, state: AgentState, before: Agent | None = None) -> Agent:
-        """Return an agent under `settings`, with what is known by now, and what of `before` stays the same."""
+        """Return an agent under `settings` that knows what is known, with what of `before` stays the same."""
         old = (before.context.settings, before.context.ports) if before else None
         ports = make_ports(settings, self._jobs, self._board, old)
         try:
@@ -190,6 +189,7 @@ class Loop:
             self._reload_at = time.monotonic() + SETTINGS_AGAIN_SECONDS
             return self._keep(agent, error, asked=asked)
         self._in_force(settings)
+        fresh.context.state.settings_error = None
         return fresh
 
     def _start_anew(self, agent: Agent, settings: Settings) -> Agent:
@@ -216,13 +216,12 @@ class Loop:
         self._settings = settings
         self._listener.apply(settings)
         self._rejected = ""
-        self._board.settings_trouble = None
         self._board.reloaded("applied")
         get_logger().info(Event.SETTINGS_RELOADED, changed=changed)
 
     def _unchanged(self, agent: Agent, *, asked: bool) -> Agent:
         self._rejected = ""
-        self._board.settings_trouble = None
+        agent.context.state.settings_error = None
         self._board.reloaded("unchanged")
         if asked:
             get_logger().info(Event.SETTINGS_RELOADED, changed=[])
@@ -233,7 +232,7 @@ class Loop:
         if asked or str(error) != self._rejected:
             get_logger().error(Event.SETTINGS_REJECTED, reason=error.reason, because=str(error))
         self._rejected = str(error)
-        self._board.settings_trouble = Trouble(error.reason, str(error)[:1000])
+        agent.context.state.settings_error = error
         self._board.reloaded("rejected")
         return agent
 

@@ -1,9 +1,20 @@
 """Makes sure that the bytes of a manifest are those of one release."""
 
+from collections.abc import Callable
+
 from servesync import channel, manifest
 from servesync.errors import Reason, ReleaseRefused
 from servesync.manifest import Manifest
 from servesync.plan.versions import Layout, Release, StoredObject
+
+ReadWhole = Callable[[StoredObject], bytes]
+"""Returns all bytes of a small object."""
+
+
+def read_manifest(release: Release, item: StoredObject, read_whole: ReadWhole) -> Manifest:
+    """Return the manifest `item` of `release`. Raises as `check_size`, `read_whole` and `manifest_of` do."""
+    check_size(item)
+    return manifest_of(release, item, read_whole(item))
 
 
 def check_size(item: StoredObject) -> None:
@@ -17,19 +28,24 @@ def check_size(item: StoredObject) -> None:
         raise ReleaseRefused(Reason.MANIFEST_INVALID, text)
 
 
-def manifest_of(release: Release, data: bytes) -> Manifest:
-    """Return the manifest of `release` from its bytes.
+def manifest_of(release: Release, item: StoredObject, data: bytes) -> Manifest:
+    """Return the manifest `item` of `release` from its bytes.
 
     Raises:
-        ReleaseRefused: they are no manifest, that of another release, or a withdrawal.
+        ReleaseRefused: it is no manifest, that of another release, or a withdrawal. Its bytes have no proof
+            but what they say of themselves, so what does not parse may have been damaged on the way
+            (`in_transit`).
     """
-    if channel.is_withdrawal(data):
-        raise channel.withdrawn(channel.parse_withdrawal(data, release.model, release.version))
-    if release.layout is Layout.DIRECTORY:
-        key = release.manifest.key if release.manifest else ""
-        text = f"{key!a} stands beside a directory, of which only archives can have one: remove it"
+    try:
+        if channel.is_withdrawal(data):
+            raise channel.withdrawn(channel.parse_withdrawal(data, release.model, release.version))
+        found = None if release.layout is Layout.DIRECTORY else manifest.parse(data)
+    except ReleaseRefused as error:
+        error.in_transit = error.reason is Reason.MANIFEST_INVALID
+        raise
+    if found is None:
+        text = f"{item.key!a} stands beside a directory, of which only archives can have one: remove it"
         raise ReleaseRefused(Reason.MANIFEST_INVALID, text)
-    found = manifest.parse(data)
     (archive,) = release.objects
     name = archive.key.rpartition("/")[2]
     manifest.check_identity(found, release.model, release.version, name, archive.size)

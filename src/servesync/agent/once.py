@@ -1,4 +1,4 @@
-"""`sync`: turns until nothing is left to do, then an end; for init containers and cron. And `plan`: a look."""
+"""`sync`: turns until nothing is left to do, for init containers and cron; and `plan`: one look."""
 
 import os
 import signal
@@ -20,7 +20,6 @@ from servesync.agent.seen import Seen
 from servesync.errors import Stopped
 from servesync.logs import Event, drain, get_logger
 from servesync.plan.facts import ModelPlan
-from servesync.plan.verdicts import held_newest
 from servesync.plan.versions import Model, Version
 from servesync.settings import Settings
 
@@ -132,12 +131,10 @@ def _passed_over(outcome: Outcome | None) -> dict[Model, tuple[Version, str]]:
     """Return the newest versions that are held though older ones are in place."""
     if outcome is None or outcome.seen is None:
         return {}
-    found = {}
-    for model, plan in outcome.plans.items():
-        held = held_newest(plan, outcome.seen.snapshot.models[model].facts)
-        if held is not None:
-            found[model] = (held[0], held[1].text)
-    return found
+    return {
+        model: (held.version, f"{held.reason.value}: {held.text}")
+        for model, held in outcome.seen.held.items()
+    }
 
 
 def _work(agent: Agent, limit: _Limit, woken: threading.Event) -> Outcome | None:
@@ -186,9 +183,7 @@ def _may_pass(outcome: Outcome) -> bool:
     if outcome.seen is None:
         return True
     return any(
-        hold.passing
-        for found in outcome.seen.snapshot.models.values()
-        for hold in found.facts.held.values()
+        hold.passing for found in outcome.seen.snapshot.models.values() for hold in found.facts.held.values()
     )
 
 

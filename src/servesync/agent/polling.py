@@ -68,6 +68,7 @@ def take_in_listing(context: AgentContext, message: Ended) -> None:
         context.state.documents.listed()
         discover(context)
         read_notices(context, context.models)
+        _tidy_attempts(context, message.result)
     elif isinstance(error, StoreError):
         view.error = error
     elif error is not None:
@@ -92,6 +93,14 @@ def read_notices(context: AgentContext, models: Iterable[Model]) -> None:
             here |= {version for name, version in state.transfers if name == model}
             releases = listing.documented(model)
             state.notices.look_for_withdrawals(model, releases, here, refusals_of(context, model))
+
+
+def _tidy_attempts(context: AgentContext, listing: Listing) -> None:
+    """Forget how often releases failed that the store does not offer any more."""
+    for model in context.models:
+        offers = {release.version: release.offer for release in listing.releases.get(model, ())}
+        with _going_on(context, model):
+            context.state.attempts.tidy(model, offers)
 
 
 @contextmanager
@@ -149,7 +158,8 @@ def weigh(context: AgentContext, release: Release) -> None:
 
 def _weighed(release: Release, data: object) -> Weighed:
     try:
-        found = manifest_of(release, data if isinstance(data, bytes) else b"")
+        item = release.manifest or release.objects[0]
+        found = manifest_of(release, item, data if isinstance(data, bytes) else b"")
     except SyncError:
         return Weighed(release, None)
     files = ((file.path, file.size) for file in found.files)

@@ -28,9 +28,7 @@ class Clock(Protocol):
 class ServerPort(Protocol):
     """The model server; asked by jobs only."""
 
-    def status(
-        self, model: Model, should_stop: Callable[[], bool] | None = None
-    ) -> Mapping[Version, Served]:
+    def status(self, model: Model, should_stop: Callable[[], bool] | None = None) -> Mapping[Version, Served]:
         """Return what the server says of every version of `model` that it has seen.
 
         `should_stop`: asked now and then; once it says so, the answer is not waited for.

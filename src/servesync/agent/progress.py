@@ -1,5 +1,6 @@
 """Tells people how far a long transfer has come: a bar on a terminal, a log line now and then elsewhere."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -56,11 +57,44 @@ def _lines(release: Release) -> Iterator[Report]:
 
 
 class _Bar:
+    """One line a transfer; the display is there as long as any is under way."""
+
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._lock = threading.Lock()
+        self._open = 0
+        self._progress: Progress | None = None
 
     @contextmanager
     def __call__(self, release: Release) -> Iterator[Report]:
+        progress = self._begin()
+        task = progress.add_task(f"{release.model} {release.version}", total=release.stored_bytes)
+
+        def report(done_bytes: int) -> None:
+            progress.update(task, completed=done_bytes)
+
+        try:
+            yield report
+        finally:
+            progress.remove_task(task)
+            self._end(progress)
+
+    def _begin(self) -> Progress:
+        with self._lock:
+            if self._progress is None:
+                self._progress = self._display()
+                self._progress.start()
+            self._open += 1
+            return self._progress
+
+    def _end(self, progress: Progress) -> None:
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                self._progress = None
+                progress.stop()
+
+    def _display(self) -> Progress:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -68,10 +102,4 @@ class _Bar:
             TransferSpeedColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self._console, transient=True) as bar:
-            task = bar.add_task(f"{release.model} {release.version}", total=release.stored_bytes)
-
-            def report(done_bytes: int) -> None:
-                bar.update(task, completed=done_bytes)
-
-            yield report
+        return Progress(*columns, console=self._console, transient=True)

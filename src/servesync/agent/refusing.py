@@ -10,15 +10,20 @@ from servesync.plan.fleet_facts import Key
 from servesync.plan.versions import Release
 
 
-def refuse(context: AgentContext, key: Key, release: Release, error: SyncError, kind: Kind) -> None:
-    """Remember that a release is bad, and say so; it is not fetched again until it changes."""
-    facts = dict(error.facts)
+def refuse(context: AgentContext, key: Key, release: Release, error: SyncError, kind: Kind) -> bool:
+    """Remember that a release is bad, and say so; it is not fetched again until it changes.
+
+    Returns whether that could be recorded; if not, it is tried again after a pause.
+    """
+    facts, recorded = dict(error.facts), True
     try:
         refusals_of(context, release.model).remember(
             release.version, release.offer, error.reason, str(error), context.utc()
         )
     except OSError as problem:
         facts["refusal_not_recorded"] = str(disk.describe(problem, "recording a refusal"))
+        recorded = False
         context.state.attempts.failed(key, release.offer, error, context.now())
     context.board.acted(kind.value, "refused")
     announce.refused(context, release, error, facts)
+    return recorded

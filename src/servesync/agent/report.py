@@ -13,7 +13,6 @@ from servesync.errors import Reason, ServerError, StoreError, TransferError
 from servesync.logs import Event, get_logger
 from servesync.plan.facts import Condition, Role, Wait
 from servesync.plan.memory import Shortage, Way
-from servesync.plan.verdicts import held_newest
 from servesync.plan.versions import Model, Version
 
 MOST_NAMED: Final = 20
@@ -35,6 +34,7 @@ def report(context: AgentContext, seen: Seen, *, polled: bool) -> None:
         _unreadable(context, model, found)
         _strange(context, model, found)
         _store(context, model, found, seen)
+    _held(context, seen)
     _ignored(context)
     _memory(context, seen)
     if not polled:
@@ -185,18 +185,18 @@ def _store(context: AgentContext, model: Model, found: ModelSnapshot, seen: Seen
                 on_shelf=ours,
                 in_store=theirs,
             )
-    _held_newest(context, model, found, seen)
 
 
-def _held_newest(context: AgentContext, model: Model, found: ModelSnapshot, seen: Seen) -> None:
-    """Warn once a change that the newest version is held."""
+def _held(context: AgentContext, seen: Seen) -> None:
+    """Warn once a change that the newest version of a model is held."""
     known = context.state.announced.held_newest
-    held = held_newest(seen.plan.models[model], found.facts)
-    now = (held[0], held[1].reason) if held else None
-    if now != known.get(model) and held is not None:
-        log = get_logger().bind(model=model, version=held[0])
-        log.warning(Event.NEWEST_HELD, reason=held[1].reason, because=held[1].text)
-    known[model] = now
+    now = {model: (held.version, held.reason) for model, held in seen.held.items()}
+    for model, held in seen.held.items():
+        if known.get(model) != now[model]:
+            log = get_logger().bind(model=model, version=held.version)
+            log.warning(Event.NEWEST_HELD, reason=held.reason, because=held.text)
+    known.clear()
+    known.update(now)
 
 
 def _memory(context: AgentContext, seen: Seen) -> None:

@@ -1,4 +1,7 @@
-"""`retry`: lifts the refusal of one version, and tells the agent at work beside to look at once."""
+"""`retry`: lets one version be tried at once that is refused, or waits because it came damaged.
+
+The agent at work beside is told to look at once.
+"""
 
 import os
 import signal
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from servesync import disk
+from servesync.agent import attempts
 from servesync.errors import Reason, SettingsError
 from servesync.install import Refusals, Workspace, lock_holder
 from servesync.plan.versions import parse_model, parse_version
@@ -18,10 +22,10 @@ UNDER_LATEST: Final = (
 
 
 def retry(settings: Settings, name: str, number: str) -> str:
-    """Lift the refusal of a version on this instance; return what was done, in words.
+    """Lift the refusal of a version on this instance, or its pause; return what was done, in words.
 
     Raises:
-        SettingsError: there is no such model or version, or it is not refused here. Nothing was changed.
+        SettingsError: there is no such model or version, or neither holds it here. Nothing was changed.
         DiskError: the record cannot be removed.
     """
     model, version = parse_model(name), parse_version(number)
@@ -32,16 +36,18 @@ def retry(settings: Settings, name: str, number: str) -> str:
     refusals = Refusals(workspace.refusals(model), "")
     try:
         lifted = refusals.lift(version)
+        waited = attempts.lift(workspace, model, version)
     except OSError as error:
         raise disk.describe(error, f"lifting the refusal of {model} {version}") from error
-    if not lifted:
+    if not lifted and not waited:
         text = (
-            f"{model} {version} is not refused under {workspace.models_dir}: nothing was changed; "
-            "`servesync plan` says why it is not in place"
+            f"{model} {version} is not refused under {workspace.models_dir}, nor put off: nothing was "
+            "changed; `servesync plan` says why it is not in place"
         )
         raise SettingsError(Reason.SETTINGS_INVALID, text)
     note = UNDER_LATEST if settings.serving.version_policy == "latest" else ""
-    return f"{model} {version}: no longer refused ({lifted}); {_tell(workspace)}{note}"
+    done = f"no longer refused ({lifted})" if lifted else f"no longer put off ({waited})"
+    return f"{model} {version}: {done}; {_tell(workspace)}{note}"
 
 
 def _tell(workspace: Workspace) -> str:

@@ -15,7 +15,7 @@ from servesync import disk
 from servesync.agent.context import AgentContext
 from servesync.agent.jobs import Ended, Job, JobContext, JobKind
 from servesync.errors import Stopped
-from servesync.install import Record, Shelf, hash_tree
+from servesync.install import Record, Shelf
 from servesync.logs import Event, get_logger
 from servesync.plan.versions import Model, Version
 from servesync.settings import Scrub
@@ -48,7 +48,7 @@ def due(
 
 @dataclass(frozen=True, slots=True)
 class Scrubbed:
-    """A version that was read. `is_same` None: it could not be read, or has left meanwhile."""
+    """A version that was read. `is_same` None: nobody knows: it has left meanwhile."""
 
     shelf: Shelf
     version: Version
@@ -81,9 +81,7 @@ def begin_scrubbing(context: AgentContext) -> None:
     context.start(Job(JobKind.SCRUB, work, model, version))
 
 
-def _read(
-    shelf: Shelf, version: Version, record: Record, bytes_per_second: int, job: JobContext
-) -> Scrubbed:
+def _read(shelf: Shelf, version: Version, record: Record, bytes_per_second: int, job: JobContext) -> Scrubbed:
     seconds = BLOCK_BYTES / bytes_per_second
     begun = time.monotonic()
     blocks = 0
@@ -97,10 +95,10 @@ def _read(
         job.check()
 
     try:
-        found = hash_tree(shelf.path / str(version), pace, from_disk=True)
-    except OSError:  # a version that leaves meanwhile, or that cannot be read: the next look tells
+        _, is_same = shelf.is_right(version, record, pace, from_disk=True)
+    except OSError:  # a version that leaves meanwhile: the next look tells
         return Scrubbed(shelf, version, record, None)
-    return Scrubbed(shelf, version, record, found == record.content)
+    return Scrubbed(shelf, version, record, is_same)
 
 
 def take_in_scrubbed(context: AgentContext, message: Ended) -> None:
@@ -119,6 +117,8 @@ def take_in_scrubbed(context: AgentContext, message: Ended) -> None:
 
 def _note(context: AgentContext, found: Scrubbed) -> None:
     log = get_logger().bind(model=found.shelf.model, version=found.version)
+    if found.is_same is None:
+        return
     if found.is_same:
         found.shelf.scrubbed(found.version, context.utc())
         log.info(Event.VERSION_SCRUBBED, bytes=found.record.content.total_bytes)

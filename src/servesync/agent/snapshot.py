@@ -4,14 +4,16 @@ Store and server are seen as they last answered. Nothing is changed anywhere.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Final
 
 from servesync import __version__, disk
 from servesync.agent.context import AgentContext, isolate
 from servesync.agent.models_config import labels_of, told
+from servesync.agent.state import TransferUnderWay
 from servesync.agent.weights import OfferedWeights
 from servesync.confirm import find_budget
 from servesync.errors import Reason, ServerError, SyncError
@@ -32,7 +34,6 @@ from servesync.plan.facts import (
 from servesync.plan.fleet_facts import (
     FleetFacts,
     Key,
-    LoadGate,
     MemoryFacts,
     Reserved,
     Transfer,
@@ -196,6 +197,11 @@ class _ModelReader:
             server=self._server(versions),
             labels=labels,
             labelled=context.config.labelled(model, labels) if context.config else frozenset(),
+            retired={
+                version: Version(record.retired_for)
+                for version, record in reserve.items()
+                if record.retired_for is not None
+            },
         )
         unreadable = (
             *inventory.unreadable.values(),
@@ -221,17 +227,19 @@ class _ModelReader:
         policy, latest = told(serving, self._settings)
         one_pass = self._context.one_pass
         silent = watch.silent_seconds(self._model, self._now)
-        return Server(
+        server = Server(
             asked=self._context.ports.server is not None,
             policy=policy,
             versions=versions,
-            waited_seconds=watch.waited_for(self._model),
-            unheard_seconds={} if one_pass else watch.unreachable_seconds(self._model),
             load_timeout_seconds=serving.load_timeout_seconds,
             scan_seconds=serving.scan_interval_seconds,
             may_be_starting=not one_pass and silent < serving.load_timeout_seconds,
             latest=latest,
         )
+        found = watch.facts(self._model, self._now, server)
+        if one_pass:
+            return replace(found, unreachable_seconds={}, answered_seconds=math.inf)
+        return found
 
     def _holds(
         self, offered: Mapping[Version, Release], inventory: Inventory, refusals: Refusals
@@ -256,7 +264,8 @@ class _ModelReader:
                 for version, release in offered.items()
                 if release.manifest is None
             }
-        holds |= self._state.attempts.holds(model, identities, self._now)
+        wall = self._context.ports.clock.wall()
+        holds |= self._state.attempts.holds(model, identities, self._now, wall)
         foreign = {v for v, item in inventory.versions.items() if not item.is_ours}
         holds |= refusals.holds(offered, foreign)
         holds |= {
@@ -277,9 +286,7 @@ class _ModelReader:
         listing = self._state.store.listing
         found = listing.problems.items() if listing else ()
         return {
-            version: Hold(error.reason, str(error))
-            for (name, version), error in found
-            if name == self._model
+            version: Hold(error.reason, str(error)) for (name, version), error in found if name == self._model
         }
 
 
@@ -379,9 +386,7 @@ def _memory(
     )
 
 
-def _weights_of(
-    context: AgentContext, found: ModelSnapshot, unloading: frozenset[Version]
-) -> dict[Key, int]:
+def _weights_of(context: AgentContext, found: ModelSnapshot, unloading: frozenset[Version]) -> dict[Key, int]:
     facts, weights = found.facts, context.state.weights
     model = facts.model
     present = facts.shelf.keys() | facts.reserve.keys() | unloading
@@ -406,7 +411,6 @@ def _fleet(
     now: float,
 ) -> FleetFacts:
     state, settings = context.state, context.settings
-    gate = state.gate
     return FleetFacts(
         now=now,
         models={model: found.facts for model, found in models.items()},
@@ -416,11 +420,10 @@ def _fleet(
             for model, found in models.items()
         },
         memory=memory,
-        gate=LoadGate(
+        gate=replace(
+            state.gate,
             pause_seconds=settings.serving.pause_between_loads_seconds,
             patience_seconds=settings.serving.load_timeout_seconds,
-            ended_at=gate.ended_at,
-            retired_at=dict(gate.retired_at),
         ),
         transfers=tuple(_transfers(context, now)),
         most_transfers=settings.fetch.transfers,
@@ -433,25 +436,25 @@ def _fleet(
         },
         reserve_keep=settings.reserve.keep,
         orphaned={model: frozenset(found.inventory.orphaned) for model, found in models.items()},
+        unreadable={model: found.inventory.blocking for model, found in models.items()},
     )
 
 
 def _reserved(record: Record) -> Reserved:
     at = (record.reserved_at or record.at).timestamp()
     retired_for = None if record.retired_for is None else Version(record.retired_for)
-    return Reserved(at, record.returning, retired_for)
+    return Reserved(at, record.returning, retired_for, record.need_bytes, record.swing_bytes)
 
 
 def _paused(
     context: AgentContext, models: Mapping[Model, ModelSnapshot], now: float
 ) -> frozenset[tuple[Model, Version, Kind]]:
     """Return the actions that have failed a moment ago."""
-    attempts = context.state.attempts
+    kinds = {kind.value: kind for kind in Kind}
     return frozenset(
-        (model, version, kind)
-        for model, version in attempts.known(models)
-        for kind in Kind
-        if attempts.is_paused((model, version), kind.value, now)
+        (model, version, kinds[identity])
+        for (model, version), identity in context.state.attempts.paused(now)
+        if model in models and identity in kinds
     )
 
 
@@ -461,12 +464,17 @@ def _transfers(context: AgentContext, now: float) -> list[Transfer]:
             model=model,
             version=version,
             offer=item.release.offer,
-            state=TransferState.READY if _is_ready(context, item.ready_at, now) else TransferState.RUNNING,
+            state=_state_of(context, item, now),
             weight=item.staged.weight if item.staged else None,
         )
         for (model, version), item in context.state.transfers.items()
-        if not item.is_cancelled
     ]
+
+
+def _state_of(context: AgentContext, item: TransferUnderWay, now: float) -> TransferState:
+    if item.is_cancelled:
+        return TransferState.ENDING
+    return TransferState.READY if _is_ready(context, item.ready_at, now) else TransferState.RUNNING
 
 
 def _is_ready(context: AgentContext, ready_at: float | None, now: float) -> bool:

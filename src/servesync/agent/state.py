@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from servesync.agent.attempts import Attempts
 from servesync.agent.channels import Notices
 from servesync.agent.documents import Documents
+from servesync.agent.held_watch import HeldWatch
 from servesync.agent.jobs import JobKind, RoomWanted, Running
 from servesync.agent.poll_summary import PollSummary
 from servesync.agent.repeats import Repeats
 from servesync.agent.server_watch import ServerWatch
-from servesync.agent.transfer import Staged
+from servesync.agent.transfer import Staged, Transfers
 from servesync.agent.weights import Weights
 from servesync.errors import ServerError, StoreError, SyncError
 from servesync.install import Checked, Workspace
 from servesync.plan.facts import Served
-from servesync.plan.fleet_facts import Key
+from servesync.plan.fleet_facts import Key, LoadGate
 from servesync.plan.unloading import Unloading
 from servesync.plan.versions import Model, Release, Stamp, Version
 from servesync.settings import ModelSettings, Settings
@@ -57,7 +58,7 @@ class Answers:
 class StoreView:
     """The last good listing, and what came of the last attempt to get one.
 
-    `polled_at`, `listed_at`: seconds since 1970 at which the store was last asked, and last asked with success.
+    `polled_at`, `listed_at`: when the store was last asked, and last with success, in seconds since 1970.
     `asked_at`: the latter by the monotonic clock. `tried_at`: the last attempt that has ended, likewise.
     """
 
@@ -82,15 +83,6 @@ class ServerView:
     wanted_since: float = 0.0
     asking_since: float | None = None
     running: Running | None = None
-
-
-@dataclass
-class GateView:
-    """When the server was last seen to end a load, and who has made room for a successor."""
-
-    loading: frozenset[Model] = frozenset()
-    ended_at: float | None = None
-    retired_at: dict[Model, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -123,7 +115,8 @@ class AgentState:
     repeats: Repeats = field(default_factory=Repeats)
     store: StoreView = field(default_factory=StoreView)
     server: ServerView = field(default_factory=ServerView)
-    gate: GateView = field(default_factory=GateView)
+    gate: LoadGate = field(default_factory=LoadGate)
+    held: HeldWatch = field(default_factory=HeldWatch)
     announced: Announced = field(default_factory=Announced)
     models: dict[Model, ModelSettings] = field(default_factory=dict)
     ignored_models: int = 0
@@ -133,7 +126,10 @@ class AgentState:
     checked: dict[Model, Checked] = field(default_factory=dict)
     memory_before: dict[Key, int] = field(default_factory=dict)
     """What the server held before a version came that it is loading now."""
-    notice_error: SyncError | None = None
+    transfer_tools: Transfers | None = None
+    """What transfers share, also those that were started under other settings."""
+    settings_error: SyncError | None = None
+    """Why the settings on the disk are not in force."""
     last_weights: dict[Key, int] = field(default_factory=dict)
     scrub_not_before: float = 0.0
     trash_is_due: bool = True
@@ -153,7 +149,7 @@ class AgentState:
         return cls(
             workspace=workspace,
             settling=Settling(settings.store.settle_seconds),
-            attempts=Attempts(workspace, durable=durable),
+            attempts=Attempts(workspace),
             notices=Notices(workspace, documents, durable=durable),
             weights=Weights(workspace),
             documents=documents,

@@ -20,7 +20,6 @@ from servesync.agent.snapshot import ModelSnapshot
 from servesync.errors import Reason, SyncError
 from servesync.install import Record
 from servesync.plan.facts import Condition, ModelPlan, Role
-from servesync.plan.verdicts import held_newest
 from servesync.plan.versions import Model, Version
 from servesync.plan.view import View
 from servesync.settings import ModelSettings
@@ -32,6 +31,7 @@ _ON_DISK: Final = {
     Condition.DAMAGED: OnDisk.DAMAGED,
     Condition.FOREIGN: OnDisk.FOREIGN,
     Condition.UNRECORDED: OnDisk.UNRECORDED,
+    Condition.CHECKING: OnDisk.CHECKING,
 }
 
 
@@ -64,6 +64,7 @@ def status_of(context: AgentContext, seen: Seen) -> Snapshot:
         disk=_disk(context),
         memory=_memory(seen),
         config_file_missing=_config_file_missing(seen),
+        settings_trouble=_trouble(context.state.settings_error),
     )
 
 
@@ -75,7 +76,6 @@ def _model(model: Model, settings: ModelSettings, seen: Seen) -> ModelStatus:
         trouble = _trouble(seen.snapshot.broken.get(model))
         return ModelStatus(required=settings.required, policy=policy, trouble=trouble)
     shown = _shown(plan)
-    held = held_newest(plan, found.facts)
     return ModelStatus(
         required=settings.required,
         policy=View(found.facts).policy,
@@ -87,7 +87,7 @@ def _model(model: Model, settings: ModelSettings, seen: Seen) -> ModelStatus:
         more_versions=len(plan.verdicts) - len(shown),
         strange_names=tuple(ascii(name) for name in found.inventory.strange[:MOST_NOT_WANTED]),
         trouble=_unreadable(found.unreadable),
-        held_newest=HELD_NEWEST_TODO if held else None,
+        held_newest=seen.held.get(model),
     )
 
 

@@ -5,26 +5,22 @@ from functools import partial
 from servesync import disk
 from servesync.agent import announce
 from servesync.agent.context import AgentContext
-from servesync.agent.refusing import refuse
 from servesync.agent.jobs import Ended, Job, JobKind
+from servesync.agent.refusing import refuse
 from servesync.agent.snapshot import ModelSnapshot, served_now
 from servesync.agent.state import TransferUnderWay
-from servesync.agent.transfer import Staged, TransferOrder
+from servesync.agent.transfer import FREE_RETRIES, Staged, TransferOrder
 from servesync.errors import CheckFailed, Reason, ReleaseRefused, Stopped, SyncError
 from servesync.plan.facts import Condition, Fetch, Kind
 from servesync.plan.fleet_facts import Key
 from servesync.plan.versions import Release, Version
 from servesync.verify import Expectations, read_signatures
 
-FREE_RETRIES = 3
-"""So often a trial load may fail for a passing cause before it is tried without patience."""
-
 
 def begin_transfer(context: AgentContext, found: ModelSnapshot, action: Fetch) -> bool:
     """Start the job that brings a version into staging; return whether that was possible.
 
     Raises:
-        SyncError: the signatures that clients rely on cannot be found out.
         OSError: the records cannot be read.
     """
     model, version = found.facts.model, action.version
@@ -49,8 +45,8 @@ def begin_transfer(context: AgentContext, found: ModelSnapshot, action: Fetch) -
     return True
 
 
-def _expected(context: AgentContext, release: Release) -> Expectations:
-    """Return the signatures that clients of the model rely on."""
+def _expected(context: AgentContext, release: Release) -> Expectations | CheckFailed:
+    """Return the signatures that clients of the model rely on, or why they are not known."""
     wanted = context.models[release.model].signatures
     if wanted is None:
         return Expectations()
@@ -67,7 +63,7 @@ def _expected(context: AgentContext, release: Release) -> Expectations:
         return Expectations(same_as_served=read_signatures(served))
     except ReleaseRefused as error:
         text = f"the signatures of {served}, which is served now, cannot be read: {error}"
-        raise CheckFailed(Reason.VERSION_DAMAGED, text) from error
+        return CheckFailed(Reason.VERSION_DAMAGED, text)
 
 
 def give_up(context: AgentContext, key: Key) -> bool:
@@ -121,9 +117,7 @@ def take_in(context: AgentContext, message: Ended) -> None:
         _failed(context, key, transfer, error)
 
 
-def _failed(
-    context: AgentContext, key: Key, transfer: TransferUnderWay, error: SyncError | OSError
-) -> None:
+def _failed(context: AgentContext, key: Key, transfer: TransferUnderWay, error: SyncError | OSError) -> None:
     """Log why a transfer failed, and see to it that the same is not tried in vain again and again."""
     kind = Kind.REPAIR if transfer.is_repair else Kind.INSTALL
     release, attempts, now = transfer.release, context.state.attempts, context.now()
@@ -133,8 +127,12 @@ def _failed(
         announce.action_failed(context, key, kind, error, attempts.failed(key, release.offer, error, now))
         return
     if error.in_transit:
-        pause = attempts.in_transit(key, release.offer, error, now, context.ports.clock.wall())
+        wall = context.ports.clock.wall()
+        pause = attempts.in_transit(key, release.offer, error, now, wall)
         if pause is not None:
             announce.action_failed(context, key, kind, error, pause)
             return
-    refuse(context, key, release, error, kind)
+        text = attempts.refusal_text(key, release.offer, error, wall)
+        error = ReleaseRefused(error.reason, text, **error.facts)
+    if refuse(context, key, release, error, kind):
+        attempts.forget(key)

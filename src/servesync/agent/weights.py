@@ -113,13 +113,16 @@ class OfferedWeights(Mapping[Key, int | None]):
         self._offered = offered
 
     def __getitem__(self, key: Key) -> int | None:
+        """Return the weight of a release; see `Weights.of_offered`."""
         model, version = key
         return self._weights.of_offered(self._offered[model][version])
 
     def __iter__(self) -> Iterator[Key]:
+        """Yield every version that the store offers."""
         return ((model, version) for model, found in self._offered.items() for version in found)
 
     def __len__(self) -> int:
+        """Return how many versions the store offers."""
         return sum(len(found) for found in self._offered.values())
 
 

@@ -118,9 +118,7 @@ def _next_step(found: ModelSnapshot, plan: ModelPlan, later: list[Step]) -> str:
     if not plan.verdicts:
         store = "the store was not listed" if found.facts.offered is None else "no version in the store"
         return f"{store}, and none is on the shelf\n"
-    steps = [
-        f"{action.kind.value} {action.version}: {escape(action.because)}" for action in plan.actions
-    ]
+    steps = [f"{action.kind.value} {action.version}: {escape(action.because)}" for action in plan.actions]
     text = "next: " + "; ".join(steps) if steps else _why_nothing(found, plan)
     waits = "".join(f"\n{step.action.kind.value} {step.action.version} waits for its turn" for step in later)
     return f"{text}{waits}\n"
@@ -150,7 +148,8 @@ def as_json(seen: Seen) -> Mapping[str, Any]:
         "memory": _memory_json(seen),
         "ignored_keys": seen.listing.ignored_keys if seen.listing else None,
         "models": {
-            model: _model_json(found, seen.plan.models[model]) for model, found in seen.snapshot.models.items()
+            model: _model_json(found, seen.plan.models[model])
+            for model, found in seen.snapshot.models.items()
         },
         "steps": [_step_json(step) for step in seen.plan.steps],
         "postponed": [_step_json(step) for step in seen.plan.postponed],

@@ -41,9 +41,7 @@ class ModelServer:
         """Close all connections."""
         self._client.close()
 
-    def status(
-        self, model: Model, should_stop: Callable[[], bool] | None = None
-    ) -> Mapping[Version, Served]:
+    def status(self, model: Model, should_stop: Callable[[], bool] | None = None) -> Mapping[Version, Served]:
         """Return what the server says of every version of `model` it has seen; nothing if it saw none.
 
         `should_stop`: asked now and then; once it says so, the answer is not waited for.

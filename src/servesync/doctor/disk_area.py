@@ -105,15 +105,15 @@ class DiskArea:
 
 
 def _inventory(shelf: Shelf) -> Inventory:
-    """Look once more if something goes away meanwhile: an agent may be at work.
+    """Read whole what must be; look once more if something goes away meanwhile: an agent may be at work.
 
     Raises:
         OSError: the shelf cannot be read.
     """
     try:
-        return shelf.inventory()
+        return shelf.reread()
     except FileNotFoundError:
-        return shelf.inventory()
+        return shelf.reread()
 
 
 def failed(check: Check, error: DiskError, subject: str = "") -> Finding:

@@ -1,5 +1,7 @@
-"""Objects as an ordered stream of pieces, out of many ranged reads at once, over a fixed set of buffers."""
+"""Objects as ordered streams of pieces, out of many ranged reads at once, over buffers that they share."""
 
-from servesync.fetch.stream import Read, Retries, read_whole, stream
+from servesync.fetch.pool import FetchPool
+from servesync.fetch.reading import Read, Retries
+from servesync.fetch.stream import read_whole, stream
 
-__all__ = ["Read", "Retries", "read_whole", "stream"]
+__all__ = ["FetchPool", "Read", "Retries", "read_whole", "stream"]

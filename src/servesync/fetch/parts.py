@@ -1,6 +1,6 @@
 """How objects are cut into parts, and how fast parts may be asked for."""
 
-import time
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -57,17 +57,17 @@ def cut_by_proofs(item: StoredObject, proofs: Sequence[Proof], size: int) -> Ite
 
 
 class RateLimit:
-    """Hands out moments at which a part may be asked for, so that the average stays below a rate."""
+    """Says when the next bytes may be asked for, so that the average stays below a rate; needs a lock."""
 
     def __init__(self, bytes_per_second: int | None) -> None:
-        self._bytes_per_second = bytes_per_second
-        self._free_at = time.monotonic()
+        self.bytes_per_second = bytes_per_second
+        self._free_at = -math.inf
 
-    def delay(self, length: int) -> float:
-        """Return the seconds to wait before asking for `length` bytes; not safe without a lock."""
-        if self._bytes_per_second is None:
-            return 0.0
-        now = time.monotonic()
-        start = max(now, self._free_at)
-        self._free_at = start + length / self._bytes_per_second
-        return start - now
+    def wait(self, now: float) -> float:
+        """Return the seconds until something may be asked for."""
+        return 0.0 if self.bytes_per_second is None else max(0.0, self._free_at - now)
+
+    def book(self, length: int, now: float) -> None:
+        """Count bytes that are asked for now; others wait until their time is over."""
+        if self.bytes_per_second is not None:
+            self._free_at = max(now, self._free_at) + length / self.bytes_per_second

@@ -3,15 +3,17 @@
 from servesync.install.content import hash_tree, prove_staged
 from servesync.install.lock import Lock, lock_holder
 from servesync.install.positions import Position, Positions
+from servesync.install.proof import Proven, seal
 from servesync.install.records import Record, Unreadable
 from servesync.install.refusals import Refusals
-from servesync.install.reserve import Reserve, awaited_back
-from servesync.install.shelf import DamageSeen, Inventory, Proven, Shelf
+from servesync.install.reserve import Leaving, Reserve, awaited_back
+from servesync.install.shelf import Checked, Inventory, Shelf
 from servesync.install.workspace import Workspace
 
 __all__ = [
-    "DamageSeen",
+    "Checked",
     "Inventory",
+    "Leaving",
     "Lock",
     "Position",
     "Positions",
@@ -26,4 +28,5 @@ __all__ = [
     "hash_tree",
     "lock_holder",
     "prove_staged",
+    "seal",
 ]

@@ -94,12 +94,37 @@ def prove_staged(
     if present == content:
         return found
     before, now = ({file.path: file for file in each.files} for each in (content, present))
+    raise _meddled(root, before, now)
+
+
+def check_stamps(root: Path, sealed: Mapping[str, Stamp]) -> None:
+    """Make sure that a tree in staging still has the stamps under which it was sealed; reads no content.
+
+    Raises:
+        DiskError: `DISK_FAILED`: somebody removed, replaced, changed or added a file, or `root` itself.
+        OSError: it cannot be looked at.
+    """
+    try:
+        with opened_dir(root):
+            found = stamps(root)
+    except FileNotFoundError:
+        found = {}
+    except NotADirectoryError as error:
+        if error.filename != str(root):  # a folder on the way to it
+            raise
+        found = {}
+    if not found or found != sealed:
+        raise _meddled(root, sealed, found)
+
+
+def _meddled(root: Path, before: Mapping[str, object], now: Mapping[str, object]) -> DiskError:
+    """Return the error for a tree in staging that somebody else changed."""
     wrong = sorted(path for path in before.keys() | now.keys() if before.get(path) != now.get(path))
-    example = wrong[0]
+    example = wrong[0] if wrong else root.name
     was = "is gone" if example not in now else "was changed" if example in before else "was added"
     text = (
         f"{len(wrong)} files in {root} are not as servesync wrote them a moment ago ({example!a} {was}): "
         "something else changes the staging directory; keep other programs out of .servesync. Nothing is "
         "wrong with the release: it is fetched again"
     )
-    raise DiskError(Reason.DISK_FAILED, text, files=wrong[:MOST_NAMED])
+    return DiskError(Reason.DISK_FAILED, text, files=wrong[:MOST_NAMED])

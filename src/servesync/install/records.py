@@ -16,7 +16,15 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from servesync import disk, sealed
 from servesync.files import NotRegular
-from servesync.plan.versions import Content, FileFact, ProvenBy, Stamp, Version, parse_canonical
+from servesync.plan.versions import (
+    MAX_VERSION,
+    Content,
+    FileFact,
+    ProvenBy,
+    Stamp,
+    Version,
+    parse_canonical,
+)
 from servesync.settings import Signature
 
 MAX_RECORD_BYTES = 64 << 20
@@ -84,7 +92,9 @@ class Record(_Stored):
     `stamps` are those of the files as they lay on the shelf when their content was last known to be
     right; `at` is the time of installation, `scrubbed_at` that of the last scrub,
     `reserved_at` that of its leaving the shelf for the reserve. `returning`: it is in the reserve only until
-    the server has seen it gone; `tries` counts that. `signatures` are those of its graph. `said_before`:
+    the server has seen it gone; `tries` counts that. `retired_for`: it is in the reserve, and left the shelf
+    for that version (`memory.when_short: retire_first`); `need_bytes` and `swing_bytes`: see
+    `servesync.plan.fleet_facts.Reserved`. `signatures` are those of its graph. `said_before`:
     see `servesync.plan.hearsay`. `observed_bytes`: by how much the server grew when it loaded the version; 0
     if that was not seen.
     """
@@ -96,6 +106,9 @@ class Record(_Stored):
     scrubbed_at: AwareDatetime | None = None
     reserved_at: AwareDatetime | None = None
     returning: bool = False
+    retired_for: Annotated[int, Field(ge=0, le=MAX_VERSION)] | None = None
+    need_bytes: int | None = None
+    swing_bytes: int = 0
     tries: Annotated[int, Field(ge=0)] = 0
     said_before: str = ""
     signatures: Mapping[str, Signature] | None = None

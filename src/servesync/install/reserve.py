@@ -1,5 +1,6 @@
 """Versions that have left the shelf and stay unpacked, so that a rollback is a rename."""
 
+import contextlib
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ from servesync import disk
 from servesync.errors import DiskError, Reason
 from servesync.folders import opened_dir
 from servesync.install import records
-from servesync.install.content import hash_tree, prove_staged, stamps
+from servesync.install.content import check_stamps, stamps
+from servesync.install.proof import UNREADABLE, Proven, read_again, record_of
 from servesync.install.records import Record, Unreadable
-from servesync.install.shelf import Proven, record_of
-from servesync.install.workspace import Workspace
-from servesync.plan.versions import Model, Release, Version, parse_canonical, parse_model
+from servesync.install.workspace import SHELL, Workspace
+from servesync.plan.versions import Model, Release, Stamp, Version, parse_canonical, parse_model
 
 STAYS: Final = (
     "stays in the reserve if it is there, but can neither come back from there nor give way to others"
@@ -33,6 +34,23 @@ def awaited_back(workspace: Workspace, known: Collection[Model]) -> frozenset[Mo
     folders = [parse_model(entry.name) for entry in disk.entries(workspace.root / "reserve")]
     others = [Reserve(workspace, model) for model in folders if model is not None and model not in known]
     return frozenset(reserve.model for reserve in others if reserve.may_return())
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Why a version leaves the shelf for the reserve.
+
+    `returning`: it comes back as soon as the server has seen it gone, and does not count as kept.
+    `retired_for`: the version that it makes room for in the server's memory; `need_bytes`: what the server
+    is thought to hold with that one in its place.
+    """
+
+    returning: bool = False
+    retired_for: Version | None = None
+    need_bytes: int | None = None
+
+
+BY_POLICY: Final = Leaving()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +123,11 @@ class Reserve:
             raise DiskError(Reason.RECORD_UNREADABLE, text)
 
     def take(
-        self, folder: Path, version: Version, record: Record, now: datetime, *, returning: bool = False
+        self, folder: Path, version: Version, record: Record, now: datetime, *, why: Leaving = BY_POLICY
     ) -> None:
         """Move a good version from the shelf into the reserve, in one rename.
 
-        `returning`: it comes back as soon as the server has seen it gone, and does not count as kept. An
-        older one of the same number goes to the trash. The caller forgets the shelf's record afterwards; a
+        An older one of the same number goes to the trash. The caller forgets the shelf's record afterwards; a
         crash in between leaves a record too many, on either side, and never a version without one.
 
         Raises:
@@ -120,33 +137,80 @@ class Reserve:
         self._check_free(version)
         self.drop(version)
         disk.make_dir(self.path, 0o700)
-        changes: dict[str, object] = {"reserved_at": now, "returning": returning}
-        changes |= {"tries": record.tries + 1} if returning else {"tries": 0, "confirmed": False}
+        changes: dict[str, object] = {
+            "reserved_at": now,
+            "returning": why.returning,
+            "retired_for": why.retired_for,
+            "need_bytes": why.need_bytes,
+        }
+        changes |= {"tries": record.tries + 1} if why.returning else {"tries": 0, "confirmed": False}
         left = record.model_copy(update=changes)
         records.write(self._records, version, left)
         disk.rename_noreplace(folder, self.path / str(version))
         disk.sync_dir(folder.parent)
         disk.sync_dir(self.path)
 
-    def is_sound(self, version: Version, record: Record) -> bool:
-        """Tell whether a version is as it was when it was proven; read whole only if its stamps have changed.
+    def stamps_match(self, version: Version, record: Record) -> bool:
+        """Tell whether a version's files have the stamps under which they were proven; reads no content.
+
+        What is gone, a link, and what the disk cannot tell have not.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: it cannot be looked at.
         """
         folder = self.path / str(version)
         try:
             with opened_dir(folder):
-                return dict(stamps(folder)) == dict(record.stamps) or hash_tree(folder) == record.content
-        except NotADirectoryError:  # a link is not followed, and would be what comes onto the shelf
+                return dict(stamps(folder)) == dict(record.stamps)
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as error:
+            if error.errno in UNREADABLE:
+                return False
+            raise
+
+    def is_right(
+        self, version: Version, record: Record, check: Callable[[], None] = lambda: None
+    ) -> tuple[Mapping[str, Stamp], bool]:
+        """Read a version whole; return the stamps under which it was read, and whether it is as proven.
+
+        Slow: a job calls it. A link, and what the disk cannot read, are not right. `check` is called every
+        MiB and may raise, to stop early.
+
+        Raises:
+            OSError: it cannot be read; that says nothing about it.
+        """
+        return read_again(self.path / str(version), record, check)
+
+    def refresh(self, version: Version, found: Mapping[str, Stamp]) -> None:
+        """Record the stamps under which a version was found to be right; fine if it is not there."""
+        record = self.versions().get(version)
+        if record is not None:
+            records.write(self._records, version, record.model_copy(update={"stamps": dict(found)}))
 
     def keep(self, version: Version) -> None:
         """Let a version that was to come back stay, as one that left by policy; fine if it is not there."""
         record = self.versions().get(version)
         if record is not None:
-            changes = {"returning": False, "tries": 0, "confirmed": False}
+            changes = {
+                "returning": False,
+                "retired_for": None,
+                "need_bytes": None,
+                "tries": 0,
+                "confirmed": False,
+            }
             records.write(self._records, version, record.model_copy(update=changes))
+
+    def note_swing(self, version: Version, swing_bytes: int) -> None:
+        """Record that room was made for a version in vain, and by how much the need had grown meanwhile.
+
+        Raises:
+            OSError: the record cannot be written.
+        """
+        record = self.versions().get(version)
+        if record is not None:
+            changed = record.model_copy(update={"swing_bytes": swing_bytes})
+            records.write(self._records, version, changed)
 
     def forget(self, version: Version) -> None:
         """Drop the record of a version that is on the shelf again."""
@@ -160,30 +224,27 @@ class Reserve:
             disk.sync_dir(self.path)
         records.drop(self._records, version)
 
-    def set_aside(
-        self, staged: Path, release: Release, proven: Proven, check: Callable[[], None] = lambda: None
-    ) -> Record:
-        """Make a verified tree durable and move it into the reserve, where it waits to come to the shelf.
+    def set_aside(self, tree: Path, release: Release, sealed: Proven) -> Record:
+        """Move a sealed tree into the reserve, where it waits to come to the shelf.
 
         An older one of the same number goes to the trash. A crash in between leaves a record without its
-        tree, or all of it. `check` may raise, to stop early.
+        tree, or all of it. Nothing is read, and only what is small is synced.
 
         Raises:
             ReleaseRefused: `RELEASE_TOO_BIG`: it has more files than a record can hold.
-            DiskError: `DISK_FAILED`: somebody else changed the tree. `RECORD_UNREADABLE`: see `is_free`. The
-                reserve is untouched.
+            DiskError: `DISK_FAILED`: somebody else changed the tree. `RECORD_UNREADABLE`: see `is_free`. What
+                the reserve held of this number is still there, or in the trash.
             OSError: the disk refused; the tree is still in staging, or already in the reserve.
         """
-        record = record_of(release, proven)
+        changes = {"state": "installed", "stamps": dict(sealed.stamps), "reserved_at": sealed.at}
+        record = record_of(release, sealed).model_copy(update=changes)
         self._check_free(release.version)
-        disk.sync_tree(staged, check)
-        staged_stamps = prove_staged(staged, proven.content, proven.stamps, check)
+        check_stamps(tree, sealed.stamps)
         self.drop(release.version)
         disk.make_dir(self.path, 0o700)
-        found = {"state": "installed", "stamps": dict(staged_stamps), "reserved_at": proven.at}
-        record = record.model_copy(update=found)
         records.write(self._records, release.version, record)
-        disk.rename_noreplace(staged, self.path / str(release.version))
+        check_stamps(tree, sealed.stamps)  # writing the record may have taken long
+        disk.rename_noreplace(tree, self.path / str(release.version))
         disk.sync_dir(self.path)
         return record
 
@@ -203,8 +264,10 @@ class Reserve:
     def clean(self) -> None:
         """Drop what a crash has left: directories without a record, and records without a directory.
 
-        What has a record that cannot be read stays: nobody knows what it was kept for.
+        What has a record that cannot be read stays: nobody knows what it was kept for. A version that was on
+        its way back to a shelf whose folder was missing is put where it was.
         """
+        self._rescue()
         found = records.read_all(self._records, Record)
         there = [(parse_canonical(entry.name), entry.name) for entry in disk.entries(self.path)]
         for version in found.known.keys() - {number for number, _ in there}:
@@ -212,3 +275,11 @@ class Reserve:
         for number, name in there:
             if number not in found.known and number not in found.unreadable:
                 disk.remove_tree(self.path / name)
+
+    def _rescue(self) -> None:
+        """Put back what a crash left in a folder that was to become a base path."""
+        for shell in disk.entries(self.path):
+            if shell.name.startswith(SHELL) and shell.is_dir(follow_symlinks=False):
+                for entry in disk.entries(Path(shell.path)):
+                    with contextlib.suppress(FileExistsError):
+                        disk.rename_noreplace(Path(entry.path), self.path / entry.name)

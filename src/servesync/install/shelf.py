@@ -1,10 +1,12 @@
-"""One model's shelf: what is on it, and the one way onto it: prove, sync, rename, sync, then record.
+"""One model's shelf: what is on it, and the one way onto it: record the intention, rename, sync, record.
 
 The server takes every entry whose name parses as a number for a version, so a numeric name appears only
-by an atomic rename of a complete, proven, durable directory.
+by an atomic rename of a complete, proven, durable directory. What is slow is done before, by jobs (`seal`,
+`same_content`, `is_right`); the decider only compares stamps.
 """
 
-import errno
+import contextlib
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -12,26 +14,23 @@ from pathlib import Path
 from typing import Final
 
 from servesync import disk
-from servesync.errors import DiskError, Reason, ReleaseRefused
-from servesync.install import records
-from servesync.install.content import hash_tree, prove_staged, stamps
+from servesync.errors import DiskError, Reason
+from servesync.folders import opened_dir
+from servesync.install import proof, records
+from servesync.install.content import check_stamps, stamps
+from servesync.install.proof import UNREADABLE, Proven, record_of
 from servesync.install.records import Record, Unreadable
-from servesync.install.workspace import Workspace
+from servesync.install.workspace import SHELL, Workspace
 from servesync.plan.facts import Condition, Shelved
 from servesync.plan.versions import (
     Content,
     Model,
-    ProvenBy,
     Release,
     Stamp,
     Version,
     parse_canonical,
     server_sees_version,
 )
-from servesync.settings import Signature
-
-UNREADABLE: Final = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG})
-"""The disk has lost something below one folder: that version is damaged, and the others are not."""
 
 LOST: Final = "if it is wanted, the same bytes in the store bring a new record; else move it away by hand"
 LEFT: Final = (
@@ -40,8 +39,8 @@ LEFT: Final = (
 )
 NOT_INSTALLED: Final = ", and is not put there before the record can be read or removed"
 
-DamageSeen = dict[Version, Mapping[str, Stamp]]
-"""The stamps under which a version was last found to be damaged."""
+Checked = dict[Version, tuple[Mapping[str, Stamp], bool]]
+"""The stamps under which a version was last read whole, and whether it was as proven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,9 @@ class Inventory:
     `refreshed`: records that turned out to be behind the truth; `Shelf.settle` writes them.
     `orphaned`: records of versions that are no longer on the shelf. `recorded`: those of the ones that are.
     `unreadable`: what to say of records that are there and cannot be read; of those in `blocking` nothing new
-    may take the place, so their versions are left as they are, or away.
+    may take the place, so their versions are left as they are, or away. `to_check`: the records of the
+    versions that must be read whole before anything is known of them. `is_missing`: the base path is not
+    there; somebody removed it, with all versions in it.
     """
 
     versions: Mapping[Version, Shelved]
@@ -62,37 +63,26 @@ class Inventory:
     recorded: Mapping[Version, Record] = field(default_factory=dict)
     unreadable: Mapping[Version, str] = field(default_factory=dict)
     blocking: frozenset[Version] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Proven:
-    """What is known of a staged tree: files, bytes of its tensors, what proves it, since when, signatures.
-
-    `stamps`: those of the files when they were written; without them the tree is read once more.
-    """
-
-    content: Content
-    tensor_bytes: int
-    by: ProvenBy
-    at: datetime
-    signatures: Mapping[str, Signature] | None = None
-    stamps: Mapping[str, Stamp] = field(default_factory=dict)
+    to_check: Mapping[Version, Record] = field(default_factory=dict)
+    is_missing: bool = False
 
 
 class Shelf:
     """The shelf of one model, and the records of what servesync put there."""
 
-    def __init__(self, workspace: Workspace, model: Model, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, workspace: Workspace, model: Model) -> None:
         self.workspace = workspace
         self.model = model
         self.path = workspace.shelf(model)
         self._records = workspace.records(model)
-        self._check = check
 
-    def inventory(self, damage_seen: DamageSeen | None = None) -> Inventory:
-        """Look at the shelf; content is read only where stamps say that something changed.
+    def inventory(self, checked: Checked | None = None) -> Inventory:
+        """Look at the shelf without reading what is in files.
 
-        `damage_seen` is the caller's memory between looks, so that a damaged version is read once.
+        A version whose stamps are not those of its record, or whose record says `installing`, is good or
+        damaged only if `checked`, the caller's memory, has a verdict on exactly these stamps; otherwise it
+        is `CHECKING`, and is to be read by a job (`is_right`). The caller drops its verdict on a version that
+        it calls into doubt (`doubt`).
 
         Raises:
             OSError: the shelf cannot be read.
@@ -103,7 +93,7 @@ class Shelf:
         refreshed: dict[Version, Record] = {}
         recorded: dict[Version, Record] = {}
         strange = []
-        seen = {} if damage_seen is None else damage_seen
+        is_missing = not self.workspace.has_shelf(self.model)
         for entry in disk.entries(self.path):
             version = parse_canonical(entry.name)
             if version is None or not entry.is_dir(follow_symlinks=False):
@@ -111,25 +101,38 @@ class Shelf:
                     strange.append(entry.name)
                 continue
             record = known.pop(version, None)
-            if record is not None:
-                recorded[version] = record
             if version in there.unreadable:
                 versions[version] = Shelved(Condition.UNRECORDED)
-                continue
-            versions[version], fresh = self._examine(version, record, seen)
-            if fresh is not None:
-                refreshed[version] = fresh
+            elif record is None:
+                versions[version] = Shelved(Condition.FOREIGN)
+            else:
+                recorded[version] = record
+                versions[version], fresh = self._examine(version, record, (checked or {}).get(version))
+                if fresh is not None:
+                    refreshed[version] = fresh
+        to_check = {v: recorded[v] for v, i in versions.items() if i.condition is Condition.CHECKING}
         unreadable = {version: _said(item, version, versions) for version, item in there.unreadable.items()}
         blocking = frozenset(version for version, item in there.unreadable.items() if not item.is_lost)
-        return Inventory(versions, tuple(strange), refreshed, known, recorded, unreadable, blocking)
+        return Inventory(
+            versions, tuple(strange), refreshed, known, recorded, unreadable, blocking, to_check, is_missing
+        )
+
+    def reread(self, check: Callable[[], None] = lambda: None) -> Inventory:
+        """Look at the shelf, and read whole what must be; slow: for who may wait, such as the doctor.
+
+        Raises:
+            OSError: the shelf, or a version, cannot be read.
+        """
+        found = self.inventory()
+        if not found.to_check:
+            return found
+        return self.inventory({v: self.is_right(v, r, check) for v, r in found.to_check.items()})
 
     def _examine(
-        self, version: Version, record: Record | None, seen: DamageSeen
+        self, version: Version, record: Record, verdict: tuple[Mapping[str, Stamp], bool] | None
     ) -> tuple[Shelved, Record | None]:
-        if record is None:
-            return Shelved(Condition.FOREIGN), None
-        folder = self.path / str(version)
-        found = self._stamps(folder)
+        """Return what a version is, and its record anew if that is behind the truth."""
+        found = self._stamps(self.path / str(version))
         good = Shelved(
             Condition.GOOD,
             confirmed=record.confirmed,
@@ -140,19 +143,11 @@ class Shelf:
         )
         if record.state == "installed" and found == record.stamps:
             return good, None
-        if seen.get(version) == found or not self._is_right(folder, record):
-            seen[version] = found
+        if verdict is None or dict(verdict[0]) != found:
+            return replace(good, condition=Condition.CHECKING), None
+        if not verdict[1]:
             return replace(good, condition=Condition.DAMAGED), None
         return good, record.model_copy(update={"state": "installed", "stamps": found})
-
-    def _is_right(self, folder: Path, record: Record) -> bool:
-        """Whether a version's files are as they were proven; what the disk cannot read is not."""
-        try:
-            return hash_tree(folder, self._check) == record.content
-        except OSError as error:
-            if error.errno in UNREADABLE:
-                return False
-            raise
 
     def _stamps(self, folder: Path) -> Mapping[str, Stamp]:
         """Return the stamps of a version; none, which no version has, if the disk cannot tell them."""
@@ -163,89 +158,146 @@ class Shelf:
                 return {}
             raise
 
+    def is_right(
+        self,
+        version: Version,
+        record: Record,
+        check: Callable[[], None] = lambda: None,
+        *,
+        from_disk: bool = False,
+    ) -> tuple[Mapping[str, Stamp], bool]:
+        """Read a version whole; return the stamps under which it was read, and whether it is as proven.
+
+        Slow: a job calls it, and the decider keeps the answer for `inventory`. What the disk cannot read is
+        not right. `check` is called every MiB and may raise, to stop early; `from_disk`: see `hash_tree`.
+
+        Raises:
+            OSError: it cannot be read for another reason, such as its leaving; that says nothing about it.
+        """
+        return proof.read_again(self.path / str(version), record, check, from_disk=from_disk)
+
+    def same_content(
+        self, version: Version, content: Content, check: Callable[[], None] = lambda: None
+    ) -> Mapping[str, Stamp] | None:
+        """Read a version whole that somebody else put there, and make it durable if it holds `content`.
+
+        Slow: a job calls it. Return the stamps under which it was read, for `adopt`; None if it holds
+        something else. `check` is called every MiB and may raise, to stop early.
+
+        Raises:
+            OSError: it cannot be read, or not be made durable; that says nothing about it.
+        """
+        return proof.same_content(self.path / str(version), content, check)
+
     def settle(self, inventory: Inventory) -> None:
         """Write down what an inventory found: adopted versions, and touched ones whose content is right."""
         for version, record in inventory.refreshed.items():
             disk.sync_dir(self.path)
+            disk.sync_dir(self.path.parent)  # a crash may have come just after the base path appeared
             records.write(self._records, version, record)
 
     def forget(self, version: Version) -> None:
         """Drop the record of a version that is off the shelf for good."""
         records.drop(self._records, version)
 
-    def publish(self, staged: Path, release: Release, proven: Proven, said_before: str = "") -> Record:
-        """Make a verified tree visible as one version, or leave the shelf as it was.
+    def publish(self, tree: Path, release: Release, sealed: Proven, said_before: str = "") -> Record:
+        """Make a sealed tree visible as one version, or leave the shelf as it was.
 
-        `said_before`: what the server says of this number until now.
+        `said_before`: what the server says of this number until now. Nothing is read, and only what is small
+        is synced.
 
-        The order: files and directories durable, intention recorded, rename without replacing, parent
-        durable, installation recorded. A crash before the rename leaves the shelf untouched; one after it
-        leaves a complete version, which the next inventory adopts after reading it whole.
+        The order: intention recorded, rename without replacing, parent durable, installation recorded. A
+        crash before the rename leaves the shelf untouched; one after it leaves a complete version, which is
+        adopted after a job has read it whole. A base path that is missing appears by one rename, with the
+        version in it.
 
         Raises:
             DiskError: `VERSION_THERE`: the number is on the shelf; nothing was changed there. `DISK_FAILED`:
-                somebody else changed the staged tree; the shelf is untouched.
+                somebody else changed the tree since it was sealed; the shelf is untouched, and the transfer
+                is to be done anew.
             ReleaseRefused: `RELEASE_TOO_BIG`: it has more files than a record can hold; nothing was changed.
             OSError: the disk refused; before the rename the shelf is untouched, after it the version is
                 complete though perhaps not yet durable.
         """
-        record = self._stage(staged, release, proven, said_before)
-        target = self.path / str(release.version)
+        record = self._intend(tree, release, sealed, said_before)
         try:
-            disk.rename_noreplace(staged, target)
+            self._place(tree, release.version)
         except FileExistsError as error:
             records.drop(self._records, release.version)  # the intention would claim what is there as ours
-            text = f"{target} appeared while version {release.version} was being prepared; left alone"
+            text = (
+                f"{self.path / str(release.version)} appeared while version {release.version} was being "
+                "prepared; left alone"
+            )
             raise DiskError(Reason.VERSION_THERE, text) from error
         return self._finish(release.version, record)
 
     def put_back(self, reserved: Path, version: Version, record: Record, said_before: str = "") -> Record:
         """Make a version of the reserve visible again, or leave the shelf as it was.
 
+        The caller has compared its stamps (`Reserve.stamps_match`), and forgets its record there afterwards.
+        A base path that is missing appears by one rename, with the version in it; a crash in the middle of
+        that leaves the version where `Reserve.clean` finds it.
+
         Raises:
             DiskError: `VERSION_THERE`: the number is on the shelf; nothing was changed there.
             OSError: the disk refused; the version is complete, on the shelf or in the reserve.
         """
-        changes = {"state": "installing", "reserved_at": None, "returning": False, "said_before": said_before}
+        changes: dict[str, object] = {
+            "state": "installing",
+            "reserved_at": None,
+            "returning": False,
+            "retired_for": None,
+            "need_bytes": None,
+            "swing_bytes": 0,
+            "said_before": said_before,
+        }
         fresh = record.model_copy(update=changes)
         records.write(self._records, version, fresh)
-        target = self.path / str(version)
         try:
-            disk.rename_noreplace(reserved, target)
+            self._place(reserved, version)
         except FileExistsError as error:
             records.drop(self._records, version)
-            text = f"{target} appeared while version {version} was about to come back; left alone"
+            text = (
+                f"{self.path / str(version)} appeared while version {version} was about to come back; left "
+                "alone"
+            )
             raise DiskError(Reason.VERSION_THERE, text) from error
         disk.sync_dir(reserved.parent)
         return self._finish(version, fresh)
 
-    def replace(self, staged: Path, release: Release, proven: Proven, said_before: str = "") -> Record:
-        """Swap a damaged version for a verified tree of the same number; the name is never absent.
+    def replace(self, tree: Path, release: Release, sealed: Proven, said_before: str = "") -> Record:
+        """Swap a damaged version for a sealed tree of the same number; the name is never absent.
 
-        Afterwards `staged` holds the damaged tree, for the caller to remove. If the damaged one has been
+        Afterwards `tree` holds the damaged one, for the caller to give up. If the damaged one has been
         removed meanwhile, the tree takes its place. What the server has confirmed stays so: the bytes are the
         same. Raises as `publish` does.
         """
         old = self.record(release.version)
-        record = self._stage(staged, release, proven, said_before, like=old)
-        target = self.path / str(release.version)
+        record = self._intend(tree, release, sealed, said_before, like=old)
         try:
-            disk.exchange(staged, target)
+            disk.exchange(tree, self.path / str(release.version))
         except FileNotFoundError:
-            disk.rename_noreplace(staged, target)
+            self._place(tree, release.version)
         return self._finish(release.version, record)
 
-    def adopt(self, release: Release, proven: Proven) -> Record | None:
-        """Take over a version that somebody else put on the shelf, if it is the store's to the byte.
+    def adopt(self, release: Release, proven: Proven, found: Mapping[str, Stamp]) -> Record:
+        """Take over a version that somebody else put on the shelf, and that holds what the store has.
 
-        Returns None, and changes nothing, if the content differs.
+        `found`: the stamps under which `same_content` read it.
+
+        Raises:
+            DiskError: `DISK_FAILED`: it has changed since, and is to be compared anew; nothing was done.
+            ReleaseRefused: `RELEASE_TOO_BIG`: it has more files than a record can hold; nothing was changed.
+            OSError: it cannot be looked at, or the disk refused the record.
         """
         folder = self.path / str(release.version)
-        found = dict(stamps(folder))
-        if hash_tree(folder, self._check) != proven.content:
-            return None
-        disk.sync_tree(folder, self._check)
-        return self._finish(release.version, _record(release, proven).model_copy(update={"stamps": found}))
+        with opened_dir(folder):
+            now = stamps(folder)
+        if not now or now != found:
+            text = f"{folder} was changed while it was compared with the store's release: compared anew"
+            raise DiskError(Reason.DISK_FAILED, text)
+        record = record_of(release, proven).model_copy(update={"stamps": dict(found)})
+        return self._finish(release.version, record)
 
     def records(self) -> Mapping[Version, Record]:
         """Return the record of every version that servesync put there, or is about to, as far as readable."""
@@ -273,7 +325,7 @@ class Shelf:
         self._update(version, scrubbed_at=now)
 
     def doubt(self, version: Version, now: datetime) -> None:
-        """Make the next inventory read a version whole, whatever its stamps say."""
+        """Let a version count as one that must be read whole, whatever its stamps say."""
         self._update(version, state="installing", scrubbed_at=now)
 
     def note_said(self, version: Version, said_before: str) -> None:
@@ -293,18 +345,50 @@ class Shelf:
         """Record that the server has served these bytes."""
         self._update(version, confirmed=True, tries=0)
 
-    def _stage(
-        self, staged: Path, release: Release, proven: Proven, said_before: str, like: Record | None = None
+    def _intend(
+        self, tree: Path, release: Release, sealed: Proven, said_before: str, like: Record | None = None
     ) -> Record:
-        record = record_of(release, proven).model_copy(update={"said_before": said_before})
+        """Record that a sealed tree is about to come to the shelf."""
+        changes: dict[str, object] = {"said_before": said_before, "stamps": dict(sealed.stamps)}
+        record = record_of(release, sealed).model_copy(update=changes)
         if like is not None and like.identity == record.identity:
             record = record.model_copy(update={"confirmed": like.confirmed, "tries": like.tries})
-        disk.sync_tree(staged, self._check)
-        found = prove_staged(staged, proven.content, proven.stamps, self._check)
-        record = record.model_copy(update={"stamps": dict(found)})
+        check_stamps(tree, sealed.stamps)
         records.write(self._records, release.version, record)
-        prove_staged(staged, proven.content, found, self._check)  # writing the record may have taken long
+        check_stamps(tree, sealed.stamps)  # writing the record may have taken long
         return record
+
+    def _place(self, source: Path, version: Version) -> None:
+        """Rename a version onto the shelf.
+
+        Raises:
+            FileExistsError: the number is on the shelf.
+            OSError: the disk refused; the version is at `source`, or on the shelf.
+        """
+        if self.workspace.has_shelf(self.model):
+            disk.rename_noreplace(source, self.path / str(version))
+            return
+        shell = source.with_name(f"{SHELL}{uuid.uuid4().hex}")
+        disk.make_new_dir(shell, 0o755)
+        try:
+            disk.rename_noreplace(source, shell / str(version))
+            disk.sync_dir(shell)
+            self._appear(shell, version)
+        except OSError:
+            with contextlib.suppress(OSError):  # if it is on the shelf already, it stays there
+                disk.rename_noreplace(shell / str(version), source)
+            raise
+        finally:
+            with contextlib.suppress(OSError):
+                disk.remove_file(shell)  # only if it is empty
+
+    def _appear(self, shell: Path, version: Version) -> None:
+        """Let the base path appear with a version in it; one that somebody made meanwhile is used."""
+        try:
+            disk.rename_noreplace(shell, self.path)
+        except FileExistsError:
+            disk.rename_noreplace(shell / str(version), self.path / str(version))
+        disk.sync_dir(self.path.parent)
 
     def _finish(self, version: Version, record: Record) -> Record:
         """Record that a version is on the shelf; its stamps are those of the moment when it was proven."""
@@ -319,31 +403,3 @@ def _said(item: Unreadable, version: Version, shelf: Mapping[Version, Shelved]) 
     if version not in shelf:
         return item.said(f"version {version} is not on the shelf" + ("" if item.is_lost else NOT_INSTALLED))
     return item.said(f"version {version} stays on the shelf as it is; {LOST if item.is_lost else LEFT}")
-
-
-def record_of(release: Release, proven: Proven) -> Record:
-    """Return the record of a version that is about to be installed.
-
-    Raises:
-        ReleaseRefused: `RELEASE_TOO_BIG`: it has more files than a record can hold.
-    """
-    record = _record(release, proven)
-    if len(record.model_dump_json()) > records.MAX_NEW_RECORD_BYTES:
-        text = (
-            f"{len(proven.content.files)} files are more than servesync can keep a record of: pack the "
-            "model's assets into fewer files, or with shorter names"
-        )
-        raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text, files=len(proven.content.files))
-    return record
-
-
-def _record(release: Release, proven: Proven) -> Record:
-    return Record(
-        identity=release.identity,
-        at=proven.at,
-        state="installing",
-        files=records.files_of(proven.content),
-        tensor_bytes=proven.tensor_bytes,
-        signatures=proven.signatures,
-        proven_by=proven.by,
-    )

@@ -4,18 +4,23 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from servesync import disk
-from servesync.folders import follow_no_links
+from servesync.folders import follow_no_links, opened_dir
 from servesync.plan.versions import Model, Version, parse_model
 
 PROBE: Final = ".servesync-probe-"
-RECORDS: Final = ("records", "refusals", "reserve_records", "channels")
+TREE: Final = "tree"
+"""The directory of an attempt in which its version takes shape."""
+
+SHELL: Final = "shelf."
+"""How the name of a folder begins that is to become a model's base path, with a version in it."""
+
+RECORDS: Final = ("records", "refusals", "reserve_records", "channels", "attempts")
 """Folders with one folder of records for each model."""
 
 
@@ -61,6 +66,10 @@ class Workspace:
         """Return where the records of `model`'s refused releases lie."""
         return self.root / "refusals" / model
 
+    def attempts(self, model: Model) -> Path:
+        """Return where it lies how often releases of `model` were read and found damaged."""
+        return self.root / "attempts" / model
+
     def recorded(self) -> frozenset[Model]:
         """Return the models of which servesync has put something on a shelf, or was about to.
 
@@ -78,6 +87,40 @@ class Workspace:
         except OSError:  # a file or a link in its place is somebody's note, unless the model is there
             return records.is_dir(follow_symlinks=False) or self.shelf(model).is_dir()
 
+    def has_shelf(self, model: Model) -> bool:
+        """Tell whether something has the name of a model's base path.
+
+        Raises:
+            OSError: the models directory cannot be reached, or is a link.
+        """
+        try:
+            with opened_dir(self.models_dir) as root:
+                os.stat(model, dir_fd=root, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def make_shelf(self, model: Model) -> bool:
+        """Make the base path of a model of which nothing is recorded; return whether there is one now.
+
+        Where something is recorded, somebody removed the folder. The server serves on from memory until an
+        empty one appears, for which it unloads everything. So it stays away, and `Shelf.publish` and
+        `Shelf.put_back` let it appear with a version in it.
+
+        Raises:
+            OSError: the disk refuses, or a file or a symbolic link has the name.
+        """
+        if not self.has_shelf(model) and self._is_recorded(model):
+            return False
+        disk.make_dir(self.shelf(model), 0o755)
+        return True
+
+    def _is_recorded(self, model: Model) -> bool:
+        try:
+            return any(disk.entries(self.records(model)))
+        except OSError as error:  # a file or a link in its place is somebody's note
+            return error.errno not in {errno.ENOTDIR, errno.ELOOP}
+
     def claim(self) -> None:
         """Make the directory that holds the lock; nothing else is touched before the lock is held."""
         disk.make_dir(self.models_dir, 0o755)
@@ -86,17 +129,17 @@ class Workspace:
     def prepare(self, models: Iterable[Model]) -> None:
         """Make every directory, base paths of all models first, and prove that a rename works.
 
-        A missing base path stops the server's updates of *every* model, so all exist before anything else.
+        A missing base path stops the server's updates of *every* model, so all exist before anything else,
+        but for those that `make_shelf` leaves away.
 
         Raises:
             OSError: the disk refuses, or a shelf is another filesystem than the workspace (EXDEV).
         """
         models = list(models)
-        for model in models:
-            disk.make_dir(self.shelf(model), 0o755)
+        places = {self.shelf(model) if self.make_shelf(model) else self.models_dir for model in models}
         self.make_folders()
-        for model in models:
-            self._prove_rename(self.shelf(model))
+        for place in sorted(places):
+            self._prove_rename(place)
 
     def make_folders(self) -> None:
         """Make the workspace's own directories as far as they are missing.
@@ -108,7 +151,7 @@ class Workspace:
             disk.make_dir(folder, 0o700)
 
     def _prove_rename(self, shelf: Path) -> None:
-        """Rename an empty directory onto the shelf under a name that the server ignores, and back."""
+        """Rename an empty directory into `shelf` under a name that the server ignores, and back."""
         if shelf.stat().st_dev != self.staging.stat().st_dev:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(shelf))
         for entry in disk.entries(shelf):
@@ -121,9 +164,16 @@ class Workspace:
         disk.rename_noreplace(visitor, probe)
         disk.remove_tree(probe)
 
-    def clean(self) -> list[OSError]:
-        """Remove what earlier runs left half-done; return what could not be removed."""
-        problems = disk.empty_dir(self.staging) + disk.empty_dir(self.trash)
+    def clean(self, known: Collection[Path] = ()) -> list[OSError]:
+        """Put what earlier runs left half-done into the trash; return what could not be moved or removed.
+
+        `known`: see `stray_attempts`. Who calls this empties the trash afterwards, which may take long.
+        """
+        problems: list[OSError] = []
+        try:
+            self.stray_attempts(known)
+        except OSError as error:
+            problems.append(error)
         for kind in (self.root / name for name in RECORDS):
             try:
                 folders = [entry for entry in disk.entries(kind) if entry.is_dir(follow_symlinks=False)]
@@ -133,26 +183,60 @@ class Workspace:
                 problems += [item for folder in folders for item in disk.remove_unfinished(Path(folder.path))]
         return problems
 
-    @contextmanager
-    def attempt(self) -> Iterator[Path]:
-        """Lend an empty directory below staging; it is removed with all that is left in it.
+    def begin_attempt(self) -> Path:
+        """Make a folder below staging, and return the empty directory `tree` in it.
 
-        What cannot be removed changes nothing about how the attempt ended: the next one removes it.
+        Attempts lie side by side. Each ends with `end_attempt`, or with `give_up_attempt`.
 
         Raises:
             OSError: it cannot be made.
         """
         disk.make_dir(self.staging, 0o700)
-        disk.empty_dir(self.staging)
         folder = self.staging / uuid.uuid4().hex
         disk.make_new_dir(folder, 0o700)
-        tree = folder / "tree"
+        tree = folder / TREE
         disk.make_new_dir(tree, 0o755)
+        return tree
+
+    def end_attempt(self, tree: Path) -> None:
+        """Remove an attempt's folder with all that is left in it; slow for a big tree.
+
+        What cannot be removed changes nothing about how the attempt ended: `stray_attempts` finds it.
+        """
+        with contextlib.suppress(OSError):
+            disk.remove_tree(tree.parent)
+
+    def give_up_attempt(self, tree: Path) -> None:
+        """Move an attempt's folder into the trash with all that is left in it; fine if it is gone.
+
+        Raises:
+            OSError: the disk refused; the folder is where it was.
+        """
+        disk.make_dir(self.trash, 0o700)
+        self._discard(tree.parent)
+
+    def stray_attempts(self, known: Collection[Path]) -> tuple[Path, ...]:
+        """Move the attempts that nobody knows any more into the trash; return where they are now.
+
+        `known`: the tree of every attempt that is under way, or proven and waiting.
+
+        Raises:
+            OSError: the disk refused; those that were not moved yet are where they were.
+        """
+        disk.make_dir(self.trash, 0o700)
+        kept = {tree.parent.name for tree in known}
+        strays = [entry.name for entry in disk.entries(self.staging) if entry.name not in kept]
+        moved = [self._discard(self.staging / name) for name in strays]
+        return tuple(path for path in moved if path is not None)
+
+    def _discard(self, folder: Path) -> Path | None:
+        """Move something out of staging into the trash; None if it is gone."""
+        target = self.trash / f"attempt.{uuid.uuid4().hex}"
         try:
-            yield tree
-        finally:
-            with contextlib.suppress(OSError):
-                disk.remove_tree(folder)
+            disk.rename_noreplace(folder, target)
+        except FileNotFoundError:
+            return None
+        return target
 
     def trash_name(self, model: Model, version: Version) -> Path:
         """Return a fresh name in the trash for a version that leaves the shelf."""

@@ -1,5 +1,6 @@
 """What the planner is told about one model, and what it answers: frozen values, nothing else."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -62,13 +63,16 @@ class Condition(StrEnum):
     """What a numbered directory on the shelf is.
 
     `UNRECORDED`: servesync put it there, but its record cannot be read, so nothing is known of its bytes. It
-    counts as what policy wants of its number, and is neither repaired nor taken off.
+    counts as what policy wants of its number, and is neither repaired nor taken off. `CHECKING`: its files
+    have other times than when they were proven, or a crash came before its record was complete. It is being
+    read again; until then it counts as an unrecorded one does, but may leave when it is withdrawn.
     """
 
     GOOD = "good"
     DAMAGED = "damaged"
     FOREIGN = "foreign"
     UNRECORDED = "unrecorded"
+    CHECKING = "checking"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +92,8 @@ class Shelved:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is known to be what servesync put there, whole or damaged."""
-        return self.condition in {Condition.GOOD, Condition.DAMAGED}
+        """Whether servesync is known to have put it there, whatever has become of its files."""
+        return self.condition in {Condition.GOOD, Condition.DAMAGED, Condition.CHECKING}
 
 
 class ServerState(StrEnum):
@@ -119,22 +123,40 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class Ends:
+    """How often the server has ended while a version lay on the shelf that it had never served.
+
+    `now`: since the version came there last; `ever`: with these bytes, as far as is known. `had_answered`:
+    the server that ended last had answered before, so it can live without this version.
+    """
+
+    now: int = 0
+    ever: int = 0
+    had_answered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     """What the model server was told and what it answers for one model.
 
     `asked` False: there is no server to ask, and installation is the end. `versions` None: it did not
     answer; `may_be_starting` then tells whether it may be about to. `waited_seconds`: how long an answering
-    server has been seen with a version that is not available, or not even listed. `unheard_seconds`: how long
-    a version has lain on the shelf while nothing listened where the server should be. `scan_seconds`: how
-    often it looks at the shelf. `latest`: how many of the highest versions a server with
-    policy latest serves.
+    server has been seen with a version that is not available, or not even listed. `unreachable_seconds`: how
+    long a version has lain on the shelf while nothing listened where the server should be. `ends`: how often
+    it has ended with a version that it never served. `has_answered`: it has answered since the agent
+    started. `answered_seconds`: for how long it has answered without interruption. `scan_seconds`: how
+    often it looks at the shelf. `latest`: how many of the highest versions a server with policy latest
+    serves.
     """
 
     asked: bool = True
     policy: ServerPolicy = ServerPolicy.ALL
     versions: Mapping[Version, Served] | None = None
     waited_seconds: Mapping[Version, float] = field(default_factory=dict)
-    unheard_seconds: Mapping[Version, float] = field(default_factory=dict)
+    unreachable_seconds: Mapping[Version, float] = field(default_factory=dict)
+    ends: Mapping[Version, Ends] = field(default_factory=dict)
+    has_answered: bool = False
+    answered_seconds: float = math.inf
     load_timeout_seconds: float = 600.0
     scan_seconds: float = 1.0
     may_be_starting: bool = True

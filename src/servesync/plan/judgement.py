@@ -9,11 +9,9 @@ from typing import Final
 
 from servesync.errors import Reason
 from servesync.plan.facts import Quarantine, Retry, Served, ServerPolicy, ServerState
+from servesync.plan.server_ends import MOST_TRIES, step_aside
 from servesync.plan.versions import Version
 from servesync.plan.view import View
-
-MOST_TRIES: Final = 3
-"""How often a version is taken off to be tried again before it leaves for good."""
 
 MAY_PASS: Final = frozenset(
     {"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "ABORTED", "CANCELLED"}
@@ -27,14 +25,16 @@ def refusal(view: View, version: Version) -> Quarantine | Retry | None:
     """Return the order to take a good version off the shelf, if the server gives a reason for that.
 
     Time counts only while the server answers and shows the version: a server that is down, restarting or
-    not configured for it refuses nothing. A long silence only puts a version aside (`_unheard`).
+    not configured for it refuses nothing. What a silent server means is decided in `server_ends`.
     """
     served = view.says(version)
     item = view.good.get(version)
     if item is None:
         return None
+    if view.is_silent:
+        return step_aside(view, version)
     if served is None:
-        return _unheard(view, version) if view.is_silent else None
+        return None
     if served.stale:
         return _old_news(view, version, served)
     if served.failed:
@@ -48,29 +48,6 @@ def refusal(view: View, version: Version) -> Quarantine | Retry | None:
         )
         return Quarantine(version, text, Reason.SERVER_LOAD_TIMEOUT)
     return None
-
-
-def _unheard(view: View, version: Version) -> Quarantine | Retry | None:
-    """A server that dies of a version at every start opens no port, and can tell nobody.
-
-    So what never served steps aside when the silence lasts, if something that did serve stays: if that was
-    the reason, the server comes up without it, and judges it while it serves. If it was not, nothing is lost:
-    it comes back with the server's first answer. Silence alone refuses nothing, but a server that came up
-    without it each time, and fell silent with it each time, does.
-    """
-    item = view.good[version]
-    waited = view.server.unheard_seconds.get(version, 0.0)
-    if item.confirmed or not view.has_served or waited < view.server.load_timeout_seconds:
-        return None
-    limit = f"serving.load_timeout_seconds is {view.server.load_timeout_seconds:.0f}"
-    text = (
-        f"no server has listened for {waited:.0f} s with it on the shelf ({limit}), and none ever served it"
-    )
-    if item.tries < MOST_TRIES:
-        return Retry(version, f"{text}: if the server ends of it at every start, it comes up without it")
-    return Quarantine(
-        version, f"{text}; it came up without it {item.tries} times before", Reason.SERVER_REFUSED
-    )
 
 
 def _old_news(view: View, version: Version, served: Served) -> Quarantine | Retry | None:

@@ -3,7 +3,9 @@
 The rules, in the order in which they are asked:
 
 1. What the server serves for the first time is confirmed. What it refused leaves the shelf: for good, or, if
-   the cause may pass or the server has not tried these bytes at all, until it has seen them gone.
+   the cause may pass or the server has not tried these bytes at all, until it has seen them gone. What
+   never served leaves, too, if the server ends while it has it to load: until that has answered for a while.
+   Where nothing ever served, such versions take turns. What is withdrawn and never served leaves at once.
 2. One unconfirmed version at a time: while an answering server is about to judge one, nothing else is
    installed. A server that is silent, or that ignores a version, does not keep wanted ones away, but no
    more than two that are neither wanted nor confirmed pile up meanwhile.
@@ -17,7 +19,8 @@ The rules, in the order in which they are asked:
    does not come then, and nothing serves, it comes back, whatever policy wants.
 
 Absence is never an order: a version that the listing no longer names stays for as long as policy would
-keep it. What servesync did not put there is never touched.
+keep it. What servesync did not put there is never touched. What is being read again counts as what policy
+wants of its number, and neither comes anew nor leaves meanwhile, unless it is withdrawn.
 """
 
 from collections.abc import Iterator
@@ -39,7 +42,8 @@ from servesync.plan.facts import (
     Wait,
 )
 from servesync.plan.judgement import refusal
-from servesync.plan.verdicts import verdicts
+from servesync.plan.server_ends import what_next
+from servesync.plan.verdicts import READ_AGAIN, verdicts
 from servesync.plan.versions import Version
 from servesync.plan.view import View
 
@@ -55,14 +59,15 @@ def plan(facts: Facts) -> ModelPlan:
         verdicts=verdicts(view, actions),
         in_place=view.in_place,
         served=bool(view.wanted)
-        and all(view.is_served(version) or view.serves_unrecorded(version) for version in view.wanted),
+        and all(view.is_served(version) or view.serves_unproven(version) for version in view.wanted),
     )
 
 
 def _actions(view: View) -> Iterator[Action]:
     judged = tuple(_judgements(view))
     yield from judged
-    doubtful = [version for version in view.in_doubt() if not refusal(view, version)]
+    pruned = {action.version for action in judged if isinstance(action, Prune)}
+    doubtful = [v for v in view.in_doubt() if v not in pruned and not refusal(view, v)]
     for version in doubtful:
         yield Wait(version, _waiting_for(view, version), overdue=view.is_overdue(version))
     leaving = () if doubtful else tuple(_departures(view, {action.version for action in judged}))
@@ -85,8 +90,12 @@ def _may_others_come(view: View, doubtful: list[Version]) -> bool:
 
 def _judgements(view: View) -> Iterator[Action]:
     stays = set(view.facts.shelf)
+    for version in sorted(view.owned):
+        if _is_withdrawn_unserved(view, version) and not _empties_the_shelf(view, stays, version):
+            stays.remove(version)
+            yield Prune(version, "withdrawn, and the server never served it")
     for version, item in sorted(view.good.items()):
-        if not view.is_expected(version):
+        if version not in stays or not view.is_expected(version):
             continue
         verdict = refusal(view, version)
         if verdict and not _empties_the_shelf(view, stays, version):
@@ -96,6 +105,13 @@ def _judgements(view: View) -> Iterator[Action]:
             yield Confirm(version, "the server says AVAILABLE")
 
 
+def _is_withdrawn_unserved(view: View, version: Version) -> bool:
+    """Whether a version may leave whatever becomes of others: nobody has it, and nobody is to have it."""
+    if version not in view.facts.withdrawn or view.owned[version].confirmed or not view.server.asked:
+        return False
+    return not _is_available(view, version) and not _is_loading(view, version)
+
+
 def _empties_the_shelf(view: View, stays: AbstractSet[Version], version: Version) -> bool:
     """Whether taking a version off would make the server unload another one, which it still serves."""
     others = [served for number, served in (view.server.versions or {}).items() if number != version]
@@ -103,8 +119,10 @@ def _empties_the_shelf(view: View, stays: AbstractSet[Version], version: Version
 
 
 def _waiting_for(view: View, version: Version) -> str:
+    if version in view.checking:
+        return READ_AGAIN
     if view.server.versions is None:
-        return f"on the shelf; the server does not answer yet{_aside_later(view)}"
+        return f"on the shelf; the server does not answer yet{what_next(view, version)}"
     served = view.says(version)
     if served is None and view.is_overdue(version):
         return (
@@ -114,20 +132,6 @@ def _waiting_for(view: View, version: Version) -> str:
     if served is None:
         return "on the shelf; the server has not seen it yet"
     return f"on the shelf; the server says {served.state.value}"
-
-
-def _aside_later(view: View) -> str:
-    if view.has_served:
-        after = (
-            f"after {view.server.load_timeout_seconds:.0f} s without a server (serving.load_timeout_seconds)"
-        )
-        return (
-            f" (if it ends at every start, this version may be why: {after} it steps aside until it answers)"
-        )
-    return (
-        " (if it ends at every start, this version may be why, and its log says so: then publish a higher "
-        "number, and move this directory away by hand)"
-    )
 
 
 def _arrivals(view: View) -> Iterator[Action]:
@@ -140,10 +144,10 @@ def _arrivals(view: View) -> Iterator[Action]:
     fetchable = view.fetchable & view.wanted
     damaged = {
         version
-        for version in fetchable & (view.owned.keys() - view.good.keys())
+        for version in fetchable & (view.owned.keys() - view.good.keys() - view.checking.keys())
         if view.offered[version] == view.owned[version].identity
     }
-    missing = (fetchable | view.ready & view.wanted) - view.owned.keys() - view.aside
+    missing = (fetchable | view.ready & view.wanted) - view.owned.keys() - view.parked
     if damaged:
         version = max(damaged)
         yield Repair(version, "damaged on the shelf; the store has it")
@@ -203,6 +207,7 @@ def _departures(view: View, judged: AbstractSet[Version]) -> Iterator[Action]:
     if view.is_silent:
         return
     free = view.unwanted - view.facts.labelled
+    free -= view.checking.keys() - view.facts.withdrawn
     leaving = {v for v in free if v not in judged and not _is_loading(view, v)}
     if not _is_complete(view):
         leaving = {v for v in leaving if _is_overtaken(view, v)}

@@ -70,24 +70,32 @@ def _kept(facts: Facts, done: ModelPlan, reserve: Mapping[Version, Reserved]) ->
 def _beyond(
     fleet: FleetFacts, facts: Facts, reserve: Mapping[Version, Reserved], awaited: frozenset[Key]
 ) -> Iterator[Drop]:
-    """Yield what `reserve.keep` leaves no place for, but not what room was made for in vain: it is remembered."""
+    """Yield what `reserve.keep` leaves no place for, but for what waits for room in memory."""
+    waiting = _waiting_for_room(facts, reserve)
     spare = [
         (item.at, version)
         for version, item in reserve.items()
         if not item.returning
         and version not in facts.withdrawn
         and (facts.model, version) not in awaited
-        and not _was_in_vain(version, facts, reserve)
+        and version not in waiting
     ]
     for _, version in sorted(spare, reverse=True)[max(0, fleet.reserve_keep) :]:
         yield Drop(version, f"newer ones have come to the reserve (reserve.keep: {fleet.reserve_keep})")
 
 
-def _was_in_vain(version: Version, facts: Facts, reserve: Mapping[Version, Reserved]) -> bool:
-    hold = facts.held.get(version)
-    if hold is None or hold.reason is not Reason.MEMORY_SHORT:
-        return False
-    return reserve[version].swing_bytes > 0 or version in facts.retired.values()
+def _waiting_for_room(facts: Facts, reserve: Mapping[Version, Reserved]) -> frozenset[Version]:
+    """Return what only lacks room in the server's memory: the highest, and what room was made for in vain.
+
+    It is there and proven; without it, it would be fetched again as soon as an estimate changes.
+    """
+    found = {
+        version
+        for version in reserve
+        if (hold := facts.held.get(version)) is not None and hold.reason is Reason.MEMORY_SHORT
+    }
+    tried = {v for v in found if reserve[v].swing_bytes > 0 or v in facts.retired.values()}
+    return frozenset({max(found)} | tried) if found else frozenset()
 
 
 def completed_prune(fleet: FleetFacts, facts: Facts, action: Prune) -> Prune:

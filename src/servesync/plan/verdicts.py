@@ -20,13 +20,18 @@ from servesync.plan.facts import (
     Wait,
 )
 from servesync.plan.versions import ProvenBy, Version
-from servesync.plan.view import View
+from servesync.plan.view import SETTLED_SECONDS, View
 
 _PROOFS: Final = {
     ProvenBy.MANIFEST: "proven by its manifest",
     ProvenBy.STORE_CHECKSUM: "proven by the store's checksum",
     ProvenBy.NOTHING: "unproven (neither a manifest nor a checksum of the store)",
 }
+
+READ_AGAIN: Final = (
+    "its files have changed since they were proven (their times, or a crash came just after the rename); "
+    "being read again"
+)
 
 
 def verdicts(view: View, actions: tuple[Action, ...]) -> dict[Version, Verdict]:
@@ -122,6 +127,8 @@ def _kept_until(view: View, version: Version) -> str:
 
 
 def _verdict_on_strange(view: View, version: Version) -> Verdict:
+    if version in view.checking:
+        return Verdict(Role.WAITING, READ_AGAIN)
     hold = view.facts.held.get(version)
     why = f" ({hold.reason.value}: {hold.text})" if hold else ""
     if view.facts.shelf[version].condition is Condition.UNRECORDED:
@@ -147,12 +154,18 @@ def _verdict_on_strange(view: View, version: Version) -> Verdict:
     return Verdict(Role.HELD, f"damaged on the shelf, and the store does not offer it: publish it again{why}")
 
 
+def _why_parked(view: View) -> str:
+    text = f"taken off the shelf; it comes back when the server has answered for {SETTLED_SECONDS:.0f} s"
+    if not view.is_silent:
+        return f"{text} (so far {view.server.answered_seconds:.0f} s)"
+    others = ", ".join(map(str, sorted(view.stand_ins)))
+    return f"{text}; until then {others} is tried" if others else text
+
+
 def _verdict_in_store(view: View, version: Version) -> Verdict:
     hold = view.facts.held.get(version)
-    if version in view.aside and version in view.wanted:
-        return Verdict(
-            Role.WAITING, "taken off the shelf until the server answers, which then tries it again"
-        )
+    if version in view.parked and version in view.wanted:
+        return Verdict(Role.WAITING, _why_parked(view))
     if version in view.returning and version in view.wanted:
         text = "taken off the shelf to be tried again; it comes back as soon as the server has seen it gone"
         return Verdict(Role.WAITING, text)

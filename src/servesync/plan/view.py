@@ -29,6 +29,12 @@ KEPT_OFF: Final = frozenset(
 )
 """Holds that keep even a version of the reserve off the shelf."""
 
+SETTLED_SECONDS: Final = 10.0
+"""For how long a server must have answered before a version comes back of which it may have ended."""
+
+MOST_PARKED: Final = 3
+"""So many versions step aside for others while nothing ever served; then these take turns."""
+
 
 def named(policy: Policy, channels: Mapping[str, Version]) -> frozenset[Version] | None:
     """Return the versions that a policy names one by one; None if it names none."""
@@ -66,14 +72,14 @@ class View:
             version: item for version, item in facts.shelf.items() if item.is_ours
         }
         self.good = {v: item for v, item in self.owned.items() if item.condition is Condition.GOOD}
+        self.checking = {v: item for v, item in self.owned.items() if item.condition is Condition.CHECKING}
+        """Versions that are being read again: nothing comes in their place, and nothing leaves for them."""
         self.returning = frozenset(
             version
             for version in facts.returning
             if not self._is_refused(version) and version not in facts.shelf
         )
         """Versions that are off the shelf only until the server has seen them gone."""
-        self.aside = self.returning if self.is_silent and self.has_served else frozenset()
-        """Those that come back only when the server answers: of one of them it may die at its start."""
         self.fetchable = self.offered.keys() - facts.held.keys() - self.returning
         self.late = frozenset(
             version
@@ -83,7 +89,8 @@ class View:
         """Offered versions that a passing failure holds up: waited for if something good is there."""
         self.ready = frozenset(version for version in facts.reserve if self._is_ready(version))
         """Versions that a rename puts on the shelf."""
-        there = {version for version in self.owned if version in self.good or self._may_recover(version)}
+        sound = self.good.keys() | self.checking.keys()
+        there = {version for version in self.owned if version in sound or self._may_recover(version)}
         self.unrecorded = frozenset(
             version for version, item in facts.shelf.items() if self._is_unrecorded(version, item)
         )
@@ -93,8 +100,40 @@ class View:
         """Versions that have made room for another one, which has not come: without one, nothing serves."""
         found = self.fetchable | self.late | self.ready | self.returning | self.unrecorded | there
         self.candidates = frozenset(found - facts.withdrawn)
-        self.wanted = chosen(facts.policy, self.candidates, facts.channels)
+        new = self.fetchable if len(self.returning) < MOST_PARKED else frozenset()
+        self._usable = frozenset((new | self.ready | self.unrecorded | there) - facts.withdrawn)
+        self.parked = self._parked()
+        """Those that must not come back now: of one of them the server may end."""
+        stand_ins = self._chosen(self._usable - self.parked) if self.is_searching and self.parked else ()
+        self.stand_ins = frozenset(stand_ins)
+        """What is tried while others are parked and nothing has ever served."""
+        turns = self.parked if self.is_searching else frozenset()
+        self.wanted = self._chosen(self.candidates) | self.stand_ins | turns
         self.unwanted = self.owned.keys() - self.wanted
+
+    def _chosen(self, versions: frozenset[Version]) -> frozenset[Version]:
+        return chosen(self.facts.policy, versions, self.facts.channels)
+
+    def _parked(self) -> frozenset[Version]:
+        """Return what waits for a server that has answered for a while, or for its turn to be tried.
+
+        Where nothing has ever served, one version is tried at a time: a server may wait for just that.
+        """
+        if not self.is_silent:
+            return self.returning if self.server.answered_seconds < SETTLED_SECONDS else frozenset()
+        if self.has_served or self._chosen(self._usable - self.returning):
+            return self.returning
+        turn = self._chosen(self._usable)
+        return self.returning - ({max(turn)} if turn else set())
+
+    def others_than(self, version: Version) -> frozenset[Version]:
+        """Return what policy would have if `version` did not exist, and can be had now."""
+        return self._chosen(self._usable - {version})
+
+    @property
+    def is_searching(self) -> bool:
+        """Whether the server is silent and nothing on the shelf has ever served: one may keep it down."""
+        return self.is_silent and not self.has_served
 
     def _is_ready(self, version: Version) -> bool:
         """Whether a version of the reserve may come back: the store has the same, or a pin names it.
@@ -124,19 +163,23 @@ class View:
 
     def _may_recover(self, version: Version) -> bool:
         """Whether a damaged version is worth waiting for: the server serves it, or the store can mend it."""
-        served = self.says(version)
-        serves = served is not None and served.state is ServerState.AVAILABLE
-        return serves or self.offered.get(version) == self.owned[version].identity
+        return self._is_available(version) or self.offered.get(version) == self.owned[version].identity
 
     @property
     def in_place(self) -> bool:
         """Whether all that policy wants is complete on the shelf, as far as it can be had now."""
-        there = self.good.keys() | self.unrecorded
+        confirmed = {version for version, item in self.checking.items() if item.confirmed}
+        there = self.good.keys() | self.unrecorded | confirmed
         if self.named is not None:
-            missing = self.pins_missing - self.aside - there
+            missing = self.pins_missing - self._absent_for_now - there
             return bool(there) and not missing and not self.channels_unknown
-        late = self.late | self.aside
+        late = self.late | self._absent_for_now
         return bool(there & self.wanted or late) and self.wanted - late <= there
+
+    @property
+    def _absent_for_now(self) -> frozenset[Version]:
+        """What nothing can be done about until the server answers."""
+        return self.parked if self.is_silent else frozenset()
 
     @property
     def pins_missing(self) -> frozenset[Version]:
@@ -170,14 +213,16 @@ class View:
             return False
         if not self.is_expected(version):
             return True
-        served = self.says(version)
-        return served is not None and served.state is ServerState.AVAILABLE
+        return self._is_available(version)
 
-    def serves_unrecorded(self, version: Version) -> bool:
-        """Whether a version serves whose record cannot be read; nothing leaves for it, whatever it is."""
-        served = self.says(version)
-        available = served is not None and served.state is ServerState.AVAILABLE
-        return version in self.unrecorded and (available or not self.server.asked)
+    def serves_unproven(self, version: Version) -> bool:
+        """Whether a version serves that counts as good, though nobody can tell now; nothing leaves for it.
+
+        Its record cannot be read, or it has served before and is being read again.
+        """
+        available = self._is_available(version)
+        confirmed = version in self.checking and self.checking[version].confirmed
+        return (version in self.unrecorded or confirmed) and (available or not self.server.asked)
 
     def is_overdue(self, version: Version) -> bool:
         """Whether an answering server has had its time for a version, and neither loads nor refuses it."""
@@ -198,11 +243,17 @@ class View:
 
     def in_doubt(self) -> list[Version]:
         """The versions on the shelf that the server has still to judge, lowest first."""
+        good = (version for version in self.good if not self.is_served(version))
+        checking = (version for version in self.checking if not self._is_available(version))
         return sorted(
             version
-            for version, item in self.good.items()
-            if self.is_expected(version) and not item.confirmed and not self.is_served(version)
+            for version in (*good, *checking)
+            if self.is_expected(version) and not self.owned[version].confirmed
         )
+
+    def _is_available(self, version: Version) -> bool:
+        served = self.says(version)
+        return served is not None and served.state is ServerState.AVAILABLE
 
     @property
     def policy(self) -> str:

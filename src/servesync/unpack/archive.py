@@ -8,13 +8,13 @@ from typing import Final
 from servesync.errors import Reason, ReleaseRefused
 from servesync.plan.versions import Content, FileFact, Stamp, Version
 from servesync.settings import Limits
-from servesync.unpack.formats import open_tar
+from servesync.unpack.formats import Format, open_tar
 from servesync.unpack.layout import TopLevel
 from servesync.unpack.paths import Names, parse_path
 from servesync.unpack.refusal import shown
 from servesync.unpack.source import ByteSource, Chunk, measured
 from servesync.unpack.tar_members import Member, members
-from servesync.unpack.tree_writer import TreeWriter
+from servesync.unpack.tree_writer import TreeWriter, Wrote
 
 SLACK_BYTES: Final = 16 << 20
 """By how much an archive may be larger than its manifest says before it is not read to its end."""
@@ -30,9 +30,11 @@ class Unpacked:
     root: Path
     content: Content
     stamps: Mapping[str, Stamp]
+    is_checksummed: bool = False
+    """Whether a checksum inside the archive, written by whoever packed it, has confirmed every byte."""
 
 
-def unpack_archive(
+def unpack_archive(  # noqa: PLR0913 (what is known of the archive, and who is told)
     chunks: Iterable[Chunk],
     into: Path,
     version: Version | None,
@@ -40,6 +42,7 @@ def unpack_archive(
     *,
     archive_bytes: int,
     promised_bytes: int | None = None,
+    wrote: Wrote | None = None,
 ) -> Unpacked:
     """Unpack a tar, tar.gz or tar.zst into the empty directory `into` and return what is there now.
 
@@ -47,6 +50,7 @@ def unpack_archive(
     `version` None accepts a folder of any number; `archive_bytes` is the size that the store listed.
     `promised_bytes` is what all files have together by a manifest, which has been held against `limits`:
     then `limits.max_ratio` is that of the whole, and a stretch of zeros is no bomb. None: there is none.
+    `wrote` is called after each write, by two threads.
     Directories get mode 0755, `into` too, and files 0644. Nothing is synced.
 
     Raises:
@@ -64,9 +68,9 @@ def unpack_archive(
             limit_bytes=limits.max_archive_bytes,
         )
     source = ByteSource(measured(chunks, archive_bytes, "the archive"))
-    stream, capacity = open_tar(source, archive_bytes, limits, is_promised=promised_bytes is not None)
+    stream, capacity, kind = open_tar(source, archive_bytes, limits, is_promised=promised_bytes is not None)
     names, top = Names(limits), TopLevel(version)
-    with TreeWriter(into) as tree:
+    with TreeWriter(into, wrote) as tree:
         for member in _as_promised(members(stream, limits, capacity), promised_bytes):
             parts = parse_path(member.path, is_directory=member.is_directory)
             top.add(parts, is_directory=member.is_directory)
@@ -84,7 +88,7 @@ def unpack_archive(
     skip = len(root) + 1 if root else 0
     inside = (FileFact(fact.path[skip:], fact.size, fact.sha256) for fact in files)
     stamps = {path[skip:]: stamp for path, stamp in tree.stamps.items()}
-    return Unpacked(into / root, Content.of(inside), stamps)
+    return Unpacked(into / root, Content.of(inside), stamps, kind is not Format.TAR)
 
 
 def _as_promised(found: Iterator[Member], promised_bytes: int | None) -> Iterator[Member]:

@@ -43,8 +43,8 @@ _OTHERS: Final = (
 
 def open_tar(
     source: ByteSource, archive_bytes: int, limits: Limits, *, is_promised: bool = False
-) -> tuple[ByteSource, Capacity]:
-    """Return the tar stream inside `source`, and what it can hold at most.
+) -> tuple[ByteSource, Capacity, Format]:
+    """Return the tar stream inside `source`, what it can hold at most, and what it is packed in.
 
     `is_promised`: a manifest says what it holds, so the ratio need only hold for the whole archive.
 
@@ -54,14 +54,14 @@ def open_tar(
     """
     kind = _sniff(source, "the archive")
     if kind is Format.TAR:
-        return ByteSource(owned_pieces(source)), Capacity(archive_bytes, Reason.ARCHIVE_TRUNCATED)
+        return ByteSource(owned_pieces(source)), Capacity(archive_bytes, Reason.ARCHIVE_TRUNCATED), kind
     most = max(RATIO_FLOOR_BYTES, archive_bytes * limits.max_ratio)
     read = (lambda: archive_bytes) if is_promised else (lambda: source.consumed)
     plain = ByteSource(_metered(_DECODERS[kind](source), read, limits))
     inner = _sniff(plain, f"the content of the {kind} stream")
     if inner is not Format.TAR:
         raise _no_archive(f"the content of the {kind} stream", f"{inner} again")
-    return plain, Capacity(most, Reason.ARCHIVE_RATIO)
+    return plain, Capacity(most, Reason.ARCHIVE_RATIO), kind
 
 
 def _sniff(source: ByteSource, what: str) -> Format:

@@ -10,16 +10,20 @@ from servesync.unpack.archive import Unpacked
 from servesync.unpack.paths import Names, parse_path
 from servesync.unpack.refusal import unpacks_too_big
 from servesync.unpack.source import ByteSource, Chunk, measured, owned_pieces
-from servesync.unpack.tree_writer import TreeWriter
+from servesync.unpack.tree_writer import TreeWriter, Wrote
 
 
 def unpack_objects(
-    objects: Iterable[tuple[StoredObject, Iterable[Chunk]]], into: Path, limits: Limits
+    objects: Iterable[tuple[StoredObject, Iterable[Chunk]]],
+    into: Path,
+    limits: Limits,
+    wrote: Wrote | None = None,
 ) -> Unpacked:
     """Write each object to its `path` below the empty directory `into` and return what is there now.
 
     Each object's chunks are read once, to their end, before the next object is asked for; a chunk is not
-    touched after the next one was asked for. Modes are as for `unpack_archive`. Nothing is synced.
+    touched after the next one was asked for. `wrote` is called after each write, by two threads. Modes are
+    as for `unpack_archive`. Nothing is synced.
 
     Raises:
         ReleaseRefused: a path is not acceptable or there twice, or the objects are too many or too large.
@@ -29,7 +33,7 @@ def unpack_objects(
     """
     names = Names(limits)
     total = 0
-    with TreeWriter(into) as tree:
+    with TreeWriter(into, wrote) as tree:
         for item, chunks in objects:
             parts = parse_path(item.path.encode(errors="surrogatepass"), is_directory=False)
             names.add(parts, is_directory=False)

@@ -25,14 +25,18 @@ from servesync.unpack.source import Chunk
 
 _PENDING_PIECES: Final = 8
 _WRITEBACK_BYTES: Final = 8 << 20
+Wrote = Callable[[int, int], None]
+"""Takes bytes, and files and directories, that have just been written; two threads call it."""
+
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class TreeWriter:
     """A tree in the making; as a context manager it leaves no thread and no descriptor behind."""
 
-    def __init__(self, into: Path) -> None:
+    def __init__(self, into: Path, wrote: Wrote | None = None) -> None:
         self._into = into
+        self._wrote = wrote or _ignore
         self._stack: list[tuple[str, int]] = []
         self._open_files: set[int] = set()
         self._pending: deque[Future[None]] = deque()
@@ -109,6 +113,7 @@ class TreeWriter:
             disk.check_name(parts[depth])
             with self._naming("/".join(parts[: depth + 1])):
                 self._stack.append((parts[depth], _directory(self._stack[-1][1], parts[depth])))
+            self._wrote(0, 1)
         return self._stack[-1][1]
 
     def _submit(self, job: Callable[[], None]) -> None:
@@ -123,6 +128,7 @@ class TreeWriter:
         file.digest.update(piece)
         with self._naming(path):
             file.write(piece)
+        self._wrote(len(piece), 0)
 
     def _finish(self, file: "_File", path: str) -> None:
         self._open_files.discard(file.handle)
@@ -131,6 +137,7 @@ class TreeWriter:
                 self.stamps[path] = stamp_of(os.fstat(file.handle))
             finally:
                 os.close(file.handle)
+        self._wrote(0, 1)
         self._facts.append(FileFact(path, file.size, file.digest.hexdigest()))
 
     def _close_all(self) -> None:
@@ -188,6 +195,10 @@ def _directory(parent: int, name: str) -> int:
 def _open_to_all(handle: int) -> None:
     """Give a directory mode 0755, and keep the set-group-ID bit that a volume's group relies on."""
     os.fchmod(handle, 0o755 | (os.fstat(handle).st_mode & stat.S_ISGID))
+
+
+def _ignore(_size: int, _inodes: int) -> None:
+    """Tell nobody."""
 
 
 def _nothing() -> None:

@@ -1,4 +1,4 @@
-"""The small effects of the deciding thread: each a rename and a record, with its arguments in its signature."""
+"""The small effects of the deciding thread: each is a rename and a record, with its arguments spelled out."""
 
 from servesync.agent.actions.arrive import install, repair, restore, set_aside, take_over
 from servesync.agent.actions.leave import prune, quarantine, step_aside

@@ -3,32 +3,28 @@
 from datetime import datetime
 
 from servesync.errors import DiskError, Reason
-from servesync.install import Refusals, Reserve, Shelf
+from servesync.install import Leaving, Refusals, Reserve, Shelf
+from servesync.plan.facts import Prune, Quarantine
 from servesync.plan.versions import Version
 from servesync.prune import take_off
 
 
-def prune(
-    shelf: Shelf,
-    reserve: Reserve,
-    version: Version,
-    now: datetime,
-    *,
-    to_reserve: bool,
-    retired_for: Version | None = None,
-) -> bool:
+def prune(shelf: Shelf, reserve: Reserve, action: Prune, now: datetime) -> bool:
     """Take a version off the shelf; return whether it is in the reserve now.
 
-    Without a record, or with one in the reserve that cannot be read, it goes to the trash.
+    Without a record, or with one in the reserve that cannot be read, it goes to the trash. In the reserve its
+    record keeps for which version it made room, if it did.
 
     Raises:
         DiskError: its record cannot be read; nothing was changed.
         OSError: the disk refused; the version is complete, on the shelf, in the reserve or in the trash.
     """
+    version = action.version
     record = shelf.record(version)
-    kept = to_reserve and record is not None and reserve.is_free(version)
+    kept = action.to_reserve and record is not None and reserve.is_free(version)
     if kept and record is not None:
-        reserve.take(shelf.path / str(version), version, record, now, retired_for=retired_for)
+        why = Leaving(retired_for=action.retired_for, need_bytes=action.need_bytes)
+        reserve.take(shelf.path / str(version), version, record, now, why=why)
     else:
         _to_trash(shelf, version)
     shelf.forget(version)
@@ -46,36 +42,32 @@ def step_aside(shelf: Shelf, reserve: Reserve, version: Version, now: datetime) 
     if record is None:
         text = f"{shelf.model} {version} has no record any more: looked at again"
         raise DiskError(Reason.RECORD_UNREADABLE, text)
-    reserve.take(shelf.path / str(version), version, record, now, returning=True)
+    reserve.take(shelf.path / str(version), version, record, now, why=Leaving(returning=True))
     shelf.forget(version)
     return record.tries
 
 
 def quarantine(
-    shelf: Shelf,
-    refusals: Refusals,
-    version: Version,
-    identity: str,
-    reason: Reason,
-    because: str,
-    now: datetime,
+    shelf: Shelf, refusals: Refusals, action: Quarantine, identity: str, now: datetime
 ) -> OSError | None:
     """Remember why a version is refused, then take it off: a crash in between leaves one refused again.
 
     It leaves all the same where no record can be written: on the shelf it may end the server at its next
-    start, and taking the version off may free the space that the record needs. Returns why the refusal could
+    start, and taking the version off may free the space that the record needs. `identity`: of its bytes.
+    Returns why the refusal could
     not be recorded; None if it was.
 
     Raises:
         OSError: the disk refused; the version is complete, on the shelf or in the trash.
     """
+    version = action.version
     try:
-        refusals.remember(version, identity, reason, because, now)
+        refusals.remember(version, identity, action.reason, action.because, now)
     except OSError:
         _to_trash(shelf, version)
         shelf.forget(version)
         try:
-            refusals.remember(version, identity, reason, because, now)
+            refusals.remember(version, identity, action.reason, action.because, now)
         except OSError as problem:
             return problem
     else:

@@ -1,11 +1,10 @@
-"""Room in memory and whose turn it is, as the planner and the agent's helper see them."""
+"""Room in memory and whose turn it is, as the plans see them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
-from servesync.agent.turns import Turns
 from servesync.errors import Reason
 from servesync.plan.facts import (
     Action,
@@ -23,9 +22,11 @@ from servesync.plan.facts import (
     Shelved,
     Wait,
 )
+from servesync.plan.fleet import plan_fleet
+from servesync.plan.fleet_facts import FleetFacts, LoadGate, Step
+from servesync.plan.load_gate import UNSEEN_SECONDS, LoadOrder, after_step, loading, renewed
 from servesync.plan.memory import Budget, Shortage, Way
 from servesync.plan.planner import plan
-from servesync.plan.turns import UNSEEN_SECONDS, loading
 from servesync.plan.versions import Model, Version
 
 UP = Served(ServerState.AVAILABLE)
@@ -159,73 +160,90 @@ def test_who_is_loading(found: Facts, waited: float, busy: bool) -> None:  # noq
 
 OTHER = facts({V1: GOOD}, {V1: UP}, name="b")
 COMES = Install(V2, "wanted")
+ROOM = Prune(V1, "retired", to_reserve=True, retired_for=V2)
 
 
-def turns(*seen: Facts, pause: float = 0.0) -> Turns:
-    """Return a helper that has looked once, at second 0."""
-    found = Turns(pause, patience_seconds=600)
-    found.look([(each, plan(each)) for each in seen], 0.0)
-    return found
+def gate(*seen: Facts, pause: float = 0.0) -> LoadGate:
+    """Return the gate after one look, at second 0."""
+    return renewed(LoadGate(pause, patience_seconds=600), loading((each, plan(each)) for each in seen), 0.0)
+
+
+def may(gate: LoadGate, facts: Facts, action: Install | Restore | Prune, now: float = 1.0) -> bool:
+    """Tell whether an action is let through."""
+    return LoadOrder(gate, now).lets_through(facts, action)
 
 
 def test_one_at_a_time_over_all_models() -> None:
     """While a is loading, b waits, and a's own plan decides for a."""
-    found = turns(LOADS, OTHER)
+    found = gate(LOADS, OTHER)
 
-    assert not found.is_due(OTHER, COMES, 1.0)
-    assert found.is_due(LOADS, COMES, 1.0)
+    assert not may(found, OTHER, COMES)
+    assert may(found, LOADS, Install(Version(3), "wanted"))
 
 
 def test_a_server_that_does_not_answer_is_not_spared() -> None:
     """The first filling takes no turns."""
     silent = facts({}, None, name="b")
 
-    assert turns(LOADS, silent, pause=100).is_due(silent, COMES, 1.0)
+    assert may(gate(LOADS, silent, pause=100), silent, COMES)
+
+
+def test_one_load_in_each_plan() -> None:
+    """The second one waits for the first, whoever it is; a silent server gets both."""
+    order = LoadOrder(gate(SERVING, OTHER), 1.0)
+    assert [order.lets_through(each, COMES) for each in (SERVING, OTHER)] == [True, False]
+
+    silent = [facts({}, None, name=name) for name in "ab"]
+    order = LoadOrder(gate(*silent), 1.0)
+    assert [order.lets_through(each, COMES) for each in silent] == [True, True]
 
 
 def test_what_comes_is_loading_before_the_server_says_so() -> None:
     """Between the rename and the next look."""
-    found = turns(OTHER)
-    found.tried(SERVING, brought=True)
+    found = after_step(gate(OTHER), Step(SERVING.model, COMES), SERVING, 0.0, done=True)
 
-    assert not found.is_due(OTHER, COMES, 1.0)
+    assert not may(found, OTHER, COMES)
 
 
 def test_a_rest_after_each_load() -> None:
     """Counted from the look at which a version had been loaded."""
-    found = turns(LOADS, OTHER, pause=10.0)
     loaded = facts({V1: GOOD, V2: GOOD}, {V1: UP, V2: UP}, name="a")
-    found.look([(loaded, plan(loaded)), (OTHER, plan(OTHER))], 5.0)
+    found = renewed(gate(LOADS, OTHER, pause=10.0), loading([(loaded, plan(loaded))]), 5.0)
 
-    assert not found.is_due(OTHER, COMES, 14.9)
-    assert found.is_due(OTHER, COMES, 15.0)
+    assert not may(found, OTHER, COMES, 14.9)
+    assert may(found, OTHER, COMES, 15.0)
+
+
+def test_a_rest_begins_in_the_plan_that_sees_the_load_end() -> None:
+    """Nothing slips through in between."""
+    fleet = FleetFacts(
+        now=5.0,
+        models={OTHER.model: replace(OTHER, reserve={V2: "id"})},
+        gate=LoadGate(10.0, loading=frozenset({Model("a")})),
+    )
+
+    found = plan_fleet(fleet)
+    assert (found.steps, found.gate.ended_at) == ((), 5.0)
+    assert [step.action.version for step in found.postponed] == [V2]
+    later = plan_fleet(replace(fleet, now=15.0, gate=found.gate))
+    assert [step.action.version for step in later.steps] == [V2]
 
 
 def test_whoever_has_made_room_is_next() -> None:
     """No other version comes, nor retires one, before it; but not for ever."""
-    retiring = replace(facts({V1: GOOD}, {V1: UP}, name="b", reserve=(V2,)), memory=short(Way.RETIRE, V1))
-    found = turns(GAP, OTHER)
-    found.retired(GAP.model, 0.0)
+    retiring = facts({V1: GOOD}, {V1: UP}, name="b", reserve=(V2,))
+    found = after_step(gate(GAP, OTHER), Step(GAP.model, ROOM), GAP, 0.0, done=True)
 
-    assert found.is_next(GAP.model)
-    assert not found.is_due(OTHER, COMES, 1.0)
-    assert not found.is_due(retiring, Prune(V1, "retired"), 1.0)
-    assert found.is_due(GAP, Restore(V2, "room"), 1.0)
+    assert not may(found, OTHER, COMES)
+    assert not may(found, retiring, ROOM)
+    assert may(found, GAP, Restore(V2, "room"))
 
-    found.look([], 600.0)
-    assert found.is_due(OTHER, COMES, 600.0)
+    assert may(renewed(found, frozenset(), 600.0), OTHER, COMES, 600.0)
 
 
 def test_nothing_retires_while_another_model_loads() -> None:
     """The gap would last for as long as that load."""
-    retiring = replace(facts({V1: GOOD}, {V1: UP}, name="b", reserve=(V2,)), memory=short(Way.RETIRE, V1))
+    found = gate(LOADS, OTHER)
 
-    assert not turns(LOADS, retiring).is_due(retiring, Prune(V1, "retired"), 1.0)
-    assert turns(LOADS, retiring).is_due(OTHER, Prune(V1, "newer ones serve"), 1.0)
-
-
-def test_fetching_what_will_be_set_aside_waits_for_nobody() -> None:
-    """The server loads nothing by it."""
-    aside = replace(OTHER, memory=short(Way.RETIRE, V1))
-
-    assert turns(LOADS, aside).is_due(aside, COMES, 1.0)
+    assert not may(found, OTHER, ROOM)
+    assert may(found, OTHER, Prune(V1, "newer ones serve"))

@@ -1,0 +1,412 @@
+"""Parallel ranged reads for several streams at once; each stream's parts are handed on in order.
+
+The pool's workers take the next part, a connection and a buffer in one step under one lock. The part that a
+consumer waits for always gets a buffer, if need be that of a later part, which is then read again.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from servesync.errors import Reason, Stopped, SyncError, TransferError, bug
+from servesync.fetch.buffers import Buffers
+from servesync.fetch.flow import Flow, Lease, Piece
+from servesync.fetch.parts import SMALLEST_PART_BYTES, RateLimit, cut, cut_by_proofs, part_bytes
+from servesync.fetch.reading import AGAIN, Read, Retries, prove
+from servesync.fetch.shares import FORGET_SECONDS, GRACE_SECONDS, Shares
+from servesync.plan.versions import Proof, StoredObject
+from servesync.settings import MIB, Fetch
+
+LOOK_SECONDS: Final = 0.2
+LEAVE_SECONDS: Final = 0.5
+PATIENCE_SECONDS: Final = 2.0
+DOCUMENTS: Final = Fetch(connections=1, part_bytes=4 * MIB, memory_bytes=4 * MIB, transfers=1)
+
+
+class FetchPool:
+    """Buffers, connections and bandwidth that all transfers of one agent share; safe in several threads.
+
+    Together the streams never take more than `memory_bytes` of buffers, nor more than `connections` reads at
+    once; a single one may take all. A read that hangs although it was told to end counts for two seconds for
+    a stream that has nothing else, and for a minute for the others.
+    """
+
+    def __init__(self, settings: Fetch) -> None:
+        """Take nothing yet: buffers and threads exist only while streams are open."""
+        self._settings = settings
+        self._changed = threading.Condition()
+        self._rate = RateLimit(settings.max_bytes_per_second)
+        self._buffers = Buffers()
+        self._flows: list[Flow] = []
+        self._revoked: list[Lease] = []
+        self._workers: list[threading.Thread] = []
+        self._turns = 0
+
+    def apply(self, settings: Fetch) -> None:
+        """Keep to other settings from now on; streams that are open keep the size of their parts."""
+        with self._changed:
+            self._settings = settings
+            self._rate.bytes_per_second = settings.max_bytes_per_second
+            self._admit()
+            self._changed.notify_all()
+
+    @contextmanager
+    def stream(
+        self,
+        objects: Sequence[StoredObject],
+        read: Read,
+        should_stop: Callable[[], bool],
+        retries: Retries | None = None,
+        proofs: Sequence[Proof] = (),
+        *,
+        first: bool = False,
+    ) -> Iterator[Iterator[tuple[StoredObject, memoryview]]]:
+        """Lend an iterator over the bytes of `objects`, in order, as `(object, piece)`.
+
+        `proofs`: if there are any, they cover the only object, in order and without a gap; nothing is handed
+        on before its range is proven. A stream whose largest range has no room beside those of the other
+        streams waits until one of them ends; if it is larger than `memory_bytes`, it gets one buffer of that
+        size. `first`: it goes before the streams that are not, which keep one connection and one buffer.
+
+        A piece is valid until the next one is asked for. An empty object gives one empty piece. Leaving the
+        context gives everything back; a read that hangs in the network is left behind for its own time-out
+        to end, and so is its buffer.
+
+        Raises (from the iterator):
+            Stopped: `should_stop` said so.
+            ReleaseRefused: `PART_DIFFERS`: bytes that were read twice are not those of the proof.
+            SyncError: a part could not be read, after all its retries; the first error counts.
+        """
+        flow = self._flow(objects, read, should_stop, retries or Retries(), proofs, first=first)
+        pieces = self._pieces(flow)
+        try:
+            self._open(flow)
+            yield pieces
+        finally:
+            flow.lent = None  # not used again: the consumer may still look at it
+            pieces.close()
+            self._close(flow)
+
+    def read_whole(self, item: StoredObject, read: Read, should_stop: Callable[[], bool]) -> bytes:
+        """Return all bytes of a small object; the caller has looked at its size. Raises as `stream` does.
+
+        It waits for no other stream: it has a connection and a buffer of its own, and its bytes are taken off
+        those that the rate leaves to the others.
+        """
+        with self._changed:
+            self._rate.book(item.size, time.monotonic())
+        data = bytearray(item.size)
+        done = 0
+        with FetchPool(DOCUMENTS).stream([item], read, should_stop) as parts:
+            for _, piece in parts:
+                data[done : done + len(piece)] = piece
+                done += len(piece)
+        return bytes(data)
+
+    # -- opening and closing --------------------------------------------------------------------------
+
+    def _flow(
+        self,
+        objects: Sequence[StoredObject],
+        read: Read,
+        should_stop: Callable[[], bool],
+        retries: Retries,
+        proofs: Sequence[Proof],
+        *,
+        first: bool,
+    ) -> Flow:
+        settings = self._settings
+        size = max(_part_bytes(settings), max((proof.size for proof in proofs), default=0))
+        needed = len(proofs) or sum(-(-item.size // size) or 1 for item in objects)
+        most = max(1, min(settings.memory_bytes // size, needed))
+        parts = cut_by_proofs(objects[0], proofs, size) if proofs else cut(objects, size)
+        return Flow(parts, size, read, should_stop, retries, first, most, time.monotonic())
+
+    def _open(self, flow: Flow) -> None:
+        with self._changed:
+            self._flows.append(flow)
+            self._admit()
+
+    def _admit(self) -> None:
+        """Let those streams begin that have room for a buffer beside the others; call it with the lock."""
+        waiting = [flow for flow in self._flows if not flow.is_admitted and flow.error is None]
+        for flow in sorted(waiting, key=lambda one: not one.first):
+            if self._shares().fits_in(flow.size):
+                flow.is_admitted = True
+                flow.moved_at = time.monotonic()
+            elif flow.size <= self._settings.memory_bytes:
+                break
+        self._hire()
+
+    def _close(self, flow: Flow) -> None:
+        """Give back everything; wait a moment for the reads that were told to end."""
+        deadline = time.monotonic() + LEAVE_SECONDS
+        with self._changed:
+            self._clear(flow)
+            flow.upcoming = None
+            if flow in self._flows:
+                self._flows.remove(flow)
+            self._admit()
+            self._changed.notify_all()
+            while (
+                any(one.flow is flow for one in self._revoked) and (left := deadline - time.monotonic()) > 0
+            ):
+                self._changed.wait(left)
+            if self._flows:
+                return
+            self._buffers.trim(0)
+            workers = list(self._workers)
+        for worker in workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+
+    def _clear(self, flow: Flow) -> None:
+        """End the stream's reads, and take its buffers except the one that was lent."""
+        while (piece := flow.last_with_buffer()) is not None:
+            self._take_back(flow, piece)
+        flow.again.clear()
+        flow.ready.clear()
+
+    # -- the consumer ---------------------------------------------------------------------------------
+
+    def _pieces(self, flow: Flow) -> Generator[tuple[StoredObject, memoryview]]:
+        """Yield the parts in order; a buffer goes back when the next piece is asked for."""
+        number = 0
+        while (piece := self._wait_for(flow, number)) is not None:
+            buffer = flow.lent
+            assert buffer is not None  # noqa: S101 (it was lent just now)
+            try:
+                yield piece.part.item, buffer[: piece.part.length]
+            finally:
+                del buffer
+                with self._changed:
+                    if flow.lent is not None:
+                        self._buffers.give(flow.lent)
+                    flow.lent = None
+                    self._changed.notify_all()
+            number += 1
+
+    def _wait_for(self, flow: Flow, number: int) -> Piece | None:
+        """Return a part when it is there, its buffer lent; None after the last."""
+        while True:
+            if flow.should_stop():
+                raise Stopped
+            with self._changed:
+                if flow.error is not None:
+                    raise flow.error
+                if (piece := flow.ready.pop(number, None)) is not None:
+                    flow.lent, piece.buffer = piece.buffer, None
+                    flow.moved_at = time.monotonic()
+                    return piece
+                if flow.is_done:
+                    return None
+                now = time.monotonic()
+                if now > flow.gives_up_at(number):
+                    text = f"part {number} hangs: the store neither answers nor fails; tried again later"
+                    raise TransferError(Reason.TRANSFER_TOO_SLOW, text)
+                self._claim(flow, now)
+                self._changed.wait(LOOK_SECONDS)
+
+    def _claim(self, flow: Flow, now: float) -> None:
+        """Take something back from others if they have kept the stream from its share for too long."""
+        self._write_off(now)
+        shares = self._shares()
+        lacks_connection = shares.lacks_connection(flow)
+        if not lacks_connection and not shares.lacks_buffer(flow):
+            flow.short_since = now
+            return
+        flow.short_since = min(flow.short_since, now)
+        if now - flow.short_since < PATIENCE_SECONDS:
+            return
+        flow.short_since = now
+        victim = shares.most_connected(flow) if lacks_connection else shares.richest(flow)
+        if victim is None:
+            return
+        last = max(victim.reading.values(), key=lambda one: one.piece.number, default=None)
+        piece = last.piece if lacks_connection and last is not None else victim.last_with_buffer()
+        if piece is not None:
+            self._take_back(victim, piece)
+            self._hire()
+            self._changed.notify_all()
+
+    def _take_back(self, flow: Flow, piece: Piece) -> None:
+        """Take the buffer of a part, which must be read anew; a read of it is told to end."""
+        lease = flow.reading.pop(piece.number, None)
+        if lease is None:
+            self._buffers.give(flow.take_back(piece))
+            return
+        lease.revoked_at = time.monotonic()
+        piece.buffer = None
+        flow.again.append(piece)
+        self._revoked.append(lease)
+
+    # -- the workers ----------------------------------------------------------------------------------
+
+    def _hire(self) -> None:
+        """Start the workers that the open streams can use, or as many as the machine allows."""
+        hungry = [flow for flow in self._flows if flow.is_hungry]
+        wanted = min(self._settings.connections, sum(flow.most for flow in hungry))
+        try:
+            while len(self._workers) < wanted:
+                worker = threading.Thread(target=self._work, name=f"fetch-{len(self._workers)}", daemon=True)
+                worker.start()
+                self._workers.append(worker)
+        except RuntimeError as error:
+            if self._workers:
+                return
+            text = "cannot start a thread to read with: raise the limit on processes and threads"
+            for flow in hungry:
+                flow.error = TransferError(Reason.TRANSFER_BROKEN, text)
+                flow.error.__cause__ = error
+
+    def _work(self) -> None:
+        while self._work_once():
+            pass
+
+    def _work_once(self) -> bool:
+        """Read one part; nothing of it is kept here while the worker waits for the next."""
+        lease = self._next()
+        if lease is None:
+            return False
+        error = _read(lease)
+        with self._changed:
+            self._finish(lease, error)
+            self._changed.notify_all()
+        return True
+
+    def _next(self) -> Lease | None:
+        """Wait for a part that may be read; None when this worker is not needed any more."""
+        me = threading.current_thread()
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                self._write_off(now)
+                if me not in self._workers:
+                    return None
+                if len(self._workers) > self._settings.connections or not self._is_work_left():
+                    self._workers.remove(me)
+                    return None
+                if (lease := self._grant(now)) is not None:
+                    return lease
+                self._changed.wait(self._pause(now))
+
+    def _is_work_left(self) -> bool:
+        return any(flow.is_hungry for flow in self._flows)
+
+    def _pause(self, now: float) -> float:
+        """Return how long nothing can happen that nobody would tell."""
+        pauses = [one.due_at - now for flow in self._flows for one in flow.again if one.due_at > now]
+        return min([LOOK_SECONDS, *pauses, *filter(None, [self._rate.wait(now)])])
+
+    def _grant(self, now: float) -> Lease | None:
+        """Choose the stream whose turn it is, and give it a connection and a buffer."""
+        if self._rate.wait(now) > 0:
+            return None
+        shares = self._shares()
+        able = [(flow, piece) for flow in self._flows if (piece := shares.startable(flow)) is not None]
+        able = [(flow, piece) for flow, piece in able if shares.may_connect(flow)]
+        if not able:
+            return None
+        flow, piece = min(able, key=lambda one: shares.order(one[0]))
+        try:
+            buffer = piece.buffer or self._buffer_for(flow, shares)
+        except MemoryError as error:
+            text = (
+                f"no memory for a buffer of {flow.size} bytes: lower fetch.memory_bytes, or allow more memory"
+            )
+            self._fail(flow, TransferError(Reason.TRANSFER_BROKEN, text))
+            del error
+            return None
+        return self._lend(flow, piece, buffer, now)
+
+    def _buffer_for(self, flow: Flow, shares: Shares) -> memoryview:
+        """Return a free buffer, or that of the part which the consumer needs last."""
+        if shares.may_hold(flow):
+            return self._buffers.take(flow.size, shares.memory_bytes - shares.used_bytes)
+        return flow.take_back(flow.ready[max(flow.ready)])
+
+    def _lend(self, flow: Flow, piece: Piece, buffer: memoryview, now: float) -> Lease:
+        lease = Lease(flow, piece, buffer, threading.current_thread())
+        if piece is flow.upcoming:
+            flow.advance()
+        else:
+            flow.again.remove(piece)
+        piece.buffer = buffer
+        piece.give_up_at = min(piece.give_up_at, now + flow.retries.attempt_seconds(piece.part.length))
+        flow.reading[piece.number] = lease
+        flow.short_since = now
+        self._turns += 1
+        flow.last_turn = self._turns
+        self._rate.book(piece.part.length, now)
+        return lease
+
+    def _finish(self, lease: Lease, error: SyncError | None) -> None:
+        """Take note of how a read ended."""
+        flow, piece = lease.flow, lease.piece
+        if flow.reading.get(piece.number) is not lease:
+            self._finish_revoked(lease)
+            return
+        del flow.reading[piece.number]
+        piece.give_up_at = float("inf")
+        if error is None:
+            flow.ready[piece.number] = piece
+            flow.moved_at = time.monotonic()
+            return
+        piece.attempt += 1
+        flow.again.append(piece)
+        if error.reason not in AGAIN or piece.attempt >= flow.retries.attempts:
+            self._fail(flow, error)
+            return
+        piece.differed = piece.differed or error.reason is Reason.TRANSFER_DIFFERS
+        piece.due_at = time.monotonic() + flow.retries.pause(piece.attempt)
+        self._hire()
+
+    def _finish_revoked(self, lease: Lease) -> None:
+        """Use its buffer again, now that nobody writes to it any more."""
+        if lease.piece.number not in lease.flow.reading:
+            lease.piece.give_up_at = float("inf")
+        if lease in self._revoked:
+            self._revoked.remove(lease)
+            if self._flows:
+                self._buffers.give(lease.buffer)
+
+    def _fail(self, flow: Flow, error: SyncError) -> None:
+        if flow.error is None:
+            flow.error = error
+        self._clear(flow)
+        self._changed.notify_all()
+
+    def _write_off(self, now: float) -> None:
+        """Replace the workers whose reads hang although they were told to end."""
+        for lease in self._revoked:
+            if now - lease.revoked_at >= GRACE_SECONDS and lease.worker in self._workers:
+                self._workers.remove(lease.worker)
+                self._hire()
+        self._revoked = [one for one in self._revoked if now - one.revoked_at < FORGET_SECONDS]
+
+    def _shares(self) -> Shares:
+        return Shares(self._settings, self._flows, self._revoked, time.monotonic())
+
+
+def _part_bytes(settings: Fetch) -> int:
+    """Return the size of a part: so small that each transfer has one, and one that is just ending."""
+    if settings.transfers == 1:
+        return part_bytes(settings)
+    room = settings.memory_bytes // (settings.transfers + 1)
+    return min(part_bytes(settings), max(SMALLEST_PART_BYTES, room))
+
+
+def _read(lease: Lease) -> SyncError | None:
+    """Read and prove one part; return what went wrong."""
+    piece = lease.piece
+    part, buffer = piece.part, lease.buffer
+    try:
+        if part.length:
+            lease.flow.read(part.item, part.offset, part.length, buffer[: part.length], lease.is_over)
+            prove(part, buffer, again=piece.differed)
+    except SyncError as error:
+        return error
+    except BaseException as error:  # noqa: BLE001 (a worker must not die in silence)
+        return bug(error, f"reading {part.item.key!a}")
+    return None

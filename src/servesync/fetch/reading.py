@@ -1,0 +1,80 @@
+"""What one ranged read is, how often it is repeated, and how its bytes are proven."""
+
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from servesync.errors import Reason, ReleaseRefused, TransferError
+from servesync.fetch.parts import Part
+from servesync.plan.versions import StoredObject
+
+AGAIN: Final = frozenset(
+    {
+        Reason.STORE_UNREACHABLE,
+        Reason.STORE_THROTTLED,
+        Reason.STORE_FAILED,
+        Reason.TRANSFER_BROKEN,
+        Reason.TRANSFER_TOO_SLOW,
+        Reason.TRANSFER_DIFFERS,
+    }
+)
+
+
+class Read(Protocol):
+    """Fills a buffer with one range of an object; see `servesync.store.StorePort.read`."""
+
+    def __call__(
+        self,
+        item: StoredObject,
+        offset: int,
+        length: int,
+        buffer: memoryview,
+        should_stop: Callable[[], bool],
+        /,
+    ) -> None:
+        """Fill `buffer`, or raise a `SyncError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often a part is asked for, how long the pauses between are (full jitter), and when to give up.
+
+    `silent_seconds` is the last line of defence: an attempt that has taken longer, on top of the time that
+    its bytes take at `slowest_bytes_per_second`, ends the stream, whatever it is hanging in.
+    """
+
+    attempts: int = 5
+    first_pause_seconds: float = 0.5
+    longest_pause_seconds: float = 10.0
+    silent_seconds: float = 60.0
+    slowest_bytes_per_second: int = 8 * 1024
+
+    def pause(self, attempt: int) -> float:
+        """Return a random pause after the `attempt`-th failure (from 1)."""
+        longest = min(self.longest_pause_seconds, self.first_pause_seconds * 2.0 ** (attempt - 1))
+        return random.uniform(0, longest)  # noqa: S311 (jitter, not a secret)
+
+    def attempt_seconds(self, length: int) -> float:
+        """Return how long one attempt to read `length` bytes may take at most."""
+        return self.silent_seconds + length / self.slowest_bytes_per_second
+
+
+def prove(part: Part, buffer: memoryview, *, again: bool) -> None:
+    """Compare what was read with its proofs; a difference may have come about on the way, once.
+
+    Raises:
+        TransferError: `TRANSFER_DIFFERS`: it is worth to read the part again.
+        ReleaseRefused: `PART_DIFFERS`: it has been read `again`, with the same result.
+    """
+    for proof in part.proofs:
+        start = proof.offset - part.offset
+        if hashlib.sha256(buffer[start : start + proof.size]).hexdigest() == proof.sha256:
+            continue
+        where = f"{part.item.key!a}: bytes {proof.offset} to {proof.offset + proof.size}"
+        if not again:
+            text = f"{where} arrived other than the manifest says; read again"
+            raise TransferError(Reason.TRANSFER_DIFFERS, text)
+        text = f"{where} are not those that the manifest names, read twice: publish under a new number"
+        raise ReleaseRefused(Reason.PART_DIFFERS, text, key=part.item.key, offset=proof.offset)

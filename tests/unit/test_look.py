@@ -1,0 +1,64 @@
+"""What the agent makes of records when it looks at the disk."""
+
+from pathlib import Path
+
+import pytest
+
+from install_box import NOW, M, publish, release_of
+from servesync import disk
+from servesync.agent.build import build_observer
+from servesync.install import Reserve, Shelf, Workspace
+from servesync.plan.versions import Version
+from servesync.settings import Settings
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A prepared models directory with the one model `m`."""
+    workspace = Workspace(tmp_path / "models")
+    workspace.claim()
+    workspace.prepare([M])
+    return workspace
+
+
+def settings(workspace: Workspace) -> Settings:
+    """Return settings for the one model, without a server."""
+    return Settings.model_validate(
+        {
+            "store": {"url": "s3://bucket", "endpoint_url": "http://127.0.0.1:9", "region": "us-east-1"},
+            "serving": {"models_dir": str(workspace.models_dir), "rest_url": None},
+            "models": [{"name": M}],
+        }
+    )
+
+
+def test_a_look_reads_a_record_of_the_reserve_once(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names every file of its version; an agent of many models does little else than read records."""
+    record = publish(workspace, release_of(1))
+    Reserve(workspace, M).take(workspace.shelf(M) / "1", Version(1), record, NOW)
+    Shelf(workspace, M).forget(Version(1))
+    observer = build_observer(settings(workspace))
+    read: list[str] = []
+    real = disk.read_file
+
+    def read_file(path: Path, most_bytes: int) -> bytes:
+        read.append(path.parent.parent.name)
+        return real(path, most_bytes)
+
+    monkeypatch.setattr(disk, "read_file", read_file)
+
+    view = observer.look(ask_store=False).models[M]
+
+    assert view.facts.reserve.keys() == {1}
+    assert read.count("reserve_records") == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema_version": 7}'])
+def test_clients_signatures_are_not_forgotten_with_a_record(workspace: Workspace, text: str) -> None:
+    """With `signatures: as_served` the version on the shelf counts: its graph tells what clients need."""
+    publish(workspace, release_of(1))
+    (workspace.records(M) / "1.json").write_text(text)
+
+    assert build_observer(settings(workspace)).served_now(M) == (1, None)
