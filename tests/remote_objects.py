@@ -36,6 +36,7 @@ class Remote:
         self.most_at_once = 0
         self.reads: list[tuple[str, int, int]] = []
         self.buffers: set[int] = set()
+        self.weighs = False
         self.most_bytes = 0
         self._alive: weakref.WeakSet[mmap] = weakref.WeakSet()
 
@@ -55,7 +56,7 @@ class Remote:
             self.buffers.add(id(buffer.obj))
             if isinstance(buffer.obj, mmap):
                 self._alive.add(buffer.obj)
-            if sum(map(len, self._alive)) > self.most_bytes:
+            if self.weighs and sum(map(len, self._alive)) > self.most_bytes:
                 gc.collect()  # tracebacks of errors keep views alive
                 self.most_bytes = max(self.most_bytes, sum(map(len, self._alive)))
         try:

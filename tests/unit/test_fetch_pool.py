@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
+from pydantic import ValidationError
 
 from remote_objects import AT_ONCE, KIB, Remote, never, proofs_of
 from servesync.errors import Reason, Stopped, SyncError, TransferError
 from servesync.fetch import FetchPool, Read
-from servesync.fetch.parts import RateLimit
+from servesync.fetch.parts import RateLimit, part_bytes
 from servesync.plan.versions import Proof, StoredObject
 from servesync.settings import Fetch
 
@@ -80,6 +81,7 @@ def beside() -> Iterator[ThreadPoolExecutor]:
 def test_together_they_keep_to_connections_and_memory(beside: ThreadPoolExecutor) -> None:
     """Also with ranges of other sizes, each stream gets its own bytes, in order."""
     remote = Remote({key: 3000 * KIB + number for number, key in enumerate("abcdef")})
+    remote.weighs = True
     pool = FetchPool(FOUR)
 
     def one(number: int) -> dict[str, bytes]:
@@ -163,6 +165,7 @@ def test_a_hanging_stream_takes_nothing_from_others(beside: ThreadPoolExecutor) 
 def test_a_consumer_that_sleeps_takes_nothing_from_others() -> None:
     """It had filled all buffers; the second gets its share of them, and the first loses no byte."""
     remote = Remote({"a": 4096 * KIB, "b": 2048 * KIB})
+    remote.weighs = True
     pool = FetchPool(FOUR)
     found = bytearray()
     with pool.stream(remote.objects[:1], remote.read, never, AT_ONCE) as parts:
@@ -253,6 +256,7 @@ def test_large_ranges_wait_for_room(beside: ThreadPoolExecutor) -> None:
     """Ranges of which two do not fit into the memory come one stream after the other."""
     gate = Gate()
     remote = Remote({"a": 1200 * KIB, "b": 1200 * KIB}, gate.pass_through)
+    remote.weighs = True
     pool = FetchPool(FOUR)
     running = [
         beside.submit(fetch, pool, [item], remote.read, proofs_of(remote.data[item.key], [600 * KIB]))
@@ -270,6 +274,7 @@ def test_large_ranges_wait_for_room(beside: ThreadPoolExecutor) -> None:
 def test_a_range_larger_than_all_memory_comes_beside_the_others(beside: ThreadPoolExecutor) -> None:
     """It has one buffer of its size."""
     remote = Remote({"a": 4000 * KIB, "b": 4096 * KIB, "c": 4000 * KIB})
+    remote.weighs = True
     pool = FetchPool(FOUR)
 
     def one(item: StoredObject) -> dict[str, bytes]:
@@ -297,6 +302,22 @@ def test_a_pause_after_a_failure_keeps_no_connection() -> None:
         failed.wait()
         assert fetch(pool, remote.objects[1:], remote.read) == {"b": remote.data["b"]}
         assert bytes(next(parts)[1]) == remote.data["a"]
+
+
+def test_a_store_in_trouble_is_not_asked_for_more_and_more() -> None:
+    """While parts pause after a failure, no further ones are begun in their place."""
+
+    def before(key: str, offset: int) -> None:
+        raise TransferError(Reason.TRANSFER_BROKEN, "broken")
+
+    remote = Remote({"a": 4096 * KIB}, before)
+    pool = FetchPool(FOUR.model_copy(update={"memory_bytes": 4096 * KIB}))
+
+    with pytest.raises(TransferError):
+        fetch(pool, remote.objects, remote.read)
+
+    assert len({offset for _, offset, _ in remote.reads}) <= FOUR.connections
+    assert len(remote.reads) <= FOUR.connections * AT_ONCE.attempts
 
 
 def test_other_settings_count_for_streams_that_open_later(beside: ThreadPoolExecutor) -> None:
@@ -341,7 +362,8 @@ def test_the_rate_is_one_for_all() -> None:
 
 
 def test_two_streams_are_not_faster_than_the_rate(beside: ThreadPoolExecutor) -> None:
-    """What was asked for since the first read never exceeds what the rate allows until then, and one part."""
+    """What was asked for never exceeds what the rate allows until then, and one part."""
+    begin = time.monotonic()
     moments: list[float] = []
     remote = Remote({"a": 1024 * KIB, "b": 1024 * KIB}, lambda *_: moments.append(time.monotonic()))
     rate = 2048 * KIB
@@ -350,7 +372,7 @@ def test_two_streams_are_not_faster_than_the_rate(beside: ThreadPoolExecutor) ->
     list(beside.map(lambda item: fetch(pool, [item], remote.read), remote.objects))
 
     moments.sort()
-    allowed = [(moment - moments[0] + 0.05) * rate + 256 * KIB for moment in moments]
+    allowed = [(moment - begin) * rate + 256 * KIB for moment in moments]
     assert all(256 * KIB * (number + 1) <= most for number, most in enumerate(allowed))
 
 
@@ -390,6 +412,7 @@ def test_streams_come_and_go_in_any_order(beside: ThreadPoolExecutor, seed: int)
 
     kinds = ("whole", "gone", "left", "stopped")
     remote = Remote({f"{kinds[n % 4]}{n}": chance.randrange(1, 1500) * KIB for n in range(40)}, before)
+    remote.weighs = True
     pool = FetchPool(FOUR)
 
     assert all(beside.map(lambda item: come_and_go(pool, remote, item, seed), remote.objects))
@@ -405,3 +428,34 @@ def test_no_thread_outlives_the_streams() -> None:
     fetch(pool, remote.objects, remote.read)
 
     assert threading.active_count() <= before
+
+
+def test_each_transfer_has_room_for_a_part() -> None:
+    """And so has one that is just ending; alone, a stream's parts may take all memory."""
+    short = Fetch(part_bytes=8192 * KIB, memory_bytes=1024 * KIB, transfers=16)
+
+    assert part_bytes(short) == PART
+    assert part_bytes(short.model_copy(update={"transfers": 3})) == 256 * KIB
+    assert part_bytes(short.model_copy(update={"transfers": 1})) == 1024 * KIB
+    assert part_bytes(Fetch()) == Fetch().part_bytes
+
+
+@pytest.mark.parametrize("transfers", [0, 17, "2", 2.0])
+def test_how_many_transfers_there_may_be(transfers: object) -> None:
+    """1 to 16."""
+    with pytest.raises(ValidationError):
+        Fetch.model_validate({"transfers": transfers})
+
+
+def test_a_machine_without_threads_fails_the_stream_alone() -> None:
+    """Nothing is left of it in the pool, and a later stream works."""
+    remote = Remote({"a": PART})
+    pool = FetchPool(FOUR)
+    threading.stack_size(1 << 46)  # more than there is to address
+    try:
+        with pytest.raises(TransferError, match="thread"):
+            fetch(pool, remote.objects, remote.read)
+    finally:
+        threading.stack_size(0)
+
+    assert fetch(pool, remote.objects, remote.read) == remote.data

@@ -105,7 +105,7 @@ class World:
     store: set[int]
     policy: Policy = field(default_factory=lambda: Latest(1))
     sees_processes: bool = True
-    load_timeout_seconds: float = 600.0
+    load_timeout_seconds: float = 60.0
     now: float = 0.0
     shelf: dict[Version, Shelved] = field(default_factory=dict)
     reserve: dict[Version, Shelved] = field(default_factory=dict)
@@ -202,8 +202,8 @@ class World:
 
 
 def serving(told: ServerPolicy, *, sees_processes: bool = True) -> World:
-    """Return an instance whose version 1 has served for a minute."""
-    world = World(FakeServer(told), {1}, sees_processes=sees_processes).run(60)
+    """Return an instance whose version 1 has served for a while."""
+    world = World(FakeServer(told), {1}, sees_processes=sees_processes).run(20)
     assert world.shelf[Version(1)].confirmed
     assert world.server.ends == 0
     return world
@@ -243,10 +243,10 @@ def test_a_fresh_instance_gives_way_to_the_next_good_version(told: ServerPolicy)
 @POLICIES
 def test_a_fresh_instance_in_another_container_is_patient(told: ServerPolicy) -> None:
     """Nobody sees the starts that fail: a long load looks the same, and is not disturbed before its time."""
-    world = World(FakeServer(told, {2}), {1, 2}, sees_processes=False).run(599)
+    world = World(FakeServer(told, {2}), {1, 2}, sees_processes=False).run(59)
     assert not world.of(Retry)
 
-    world.run(300)
+    world.run(100)
     assert (Retry, 2) in world.of(Retry)
     assert set(world.refused) == {Version(2)}
     assert world.shelf[Version(1)].confirmed
@@ -258,8 +258,8 @@ def test_a_slow_first_start_is_left_alone(told: ServerPolicy) -> None:
     world = World(FakeServer(told), {1, 2})
     world.shelf[Version(2)] = Shelved(Condition.GOOD, identity="id")
     world.server.started_at = 0.0
-    world.server.ready_at = {Version(2): 500.0}
-    world.run(550)
+    world.server.ready_at = {Version(2): 50.0}
+    world.run(60)
 
     assert world.server.ends == 0
     assert not world.of(Retry)
@@ -269,7 +269,7 @@ def test_a_slow_first_start_is_left_alone(told: ServerPolicy) -> None:
 @POLICIES
 def test_a_server_that_always_ends_refuses_nothing(told: ServerPolicy) -> None:
     """It has a reason of its own. The versions take turns, ever more slowly, and serve when it is mended."""
-    world = World(FakeServer(told, broken=True), {1, 2, 3}).run(1000)
+    world = World(FakeServer(told, broken=True), {1, 2, 3}).run(400)
     assert not world.refused
     turns = len(world.of(Retry))
     assert 3 <= turns <= 20
@@ -278,6 +278,34 @@ def test_a_server_that_always_ends_refuses_nothing(told: ServerPolicy) -> None:
     world.run(400)
     assert set(world.shelf) == {Version(3)}
     assert world.shelf[Version(3)].confirmed
+
+
+def test_each_round_of_turns_takes_longer() -> None:
+    """Two failed starts, then four: the same version gets more time each time."""
+    world = World(FakeServer(ServerPolicy.ALL, broken=True), {1, 2})
+    ends = []
+    for number in range(1, 4):
+        while len(world.of(Retry)) < number:
+            world.run(STEP)
+        ends.append(world.server.ends)
+
+    assert world.of(Retry) == [(Retry, 2), (Retry, 1), (Retry, 2)]
+    assert ends == [2, 4, 8]
+
+
+def test_a_server_that_comes_up_no_more_refuses_nothing() -> None:
+    """It answered once, and now ends whatever lies there: that says nothing about the version."""
+    world = serving(ServerPolicy.ALL)
+    world.store.add(2)
+    while Version(2) not in world.shelf:
+        world.run(STEP)
+    del world.shelf[Version(1)], world.server.ready_at[Version(1)]
+    world.store.remove(1)
+    world.server.broken = True
+    world.run(500)
+
+    assert len(world.of(Retry)) >= 3
+    assert not world.refused
 
 
 @POLICIES
@@ -359,8 +387,8 @@ def test_restarts_on_purpose_only_delay_a_good_version(told: ServerPolicy, resta
 def test_a_restart_while_nothing_loads_moves_nothing(told: ServerPolicy) -> None:
     """What has served before stays."""
     world = serving(told)
-    world.server.end(world.now, seconds=700)
-    world.run(900)
+    world.server.end(world.now, seconds=70)
+    world.run(90)
 
     assert not world.of(Retry, Quarantine, Prune)
 

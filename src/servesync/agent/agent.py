@@ -29,7 +29,6 @@ from servesync.plan.newest import held_newest
 from servesync.plan.versions import Model
 from servesync.settings import EVERY_MODEL
 
-MOST_WEIGHINGS: Final = 3
 _TAKE_IN: Final = {
     JobKind.LIST: polling.take_in_listing,
     JobKind.DOCUMENT: polling.take_in_document,
@@ -39,18 +38,20 @@ _TAKE_IN: Final = {
     JobKind.SCRUB: take_in_scrubbed,
     JobKind.EMPTY_TRASH: tidying.take_in_emptied,
 }
-_WORK: Final = (JobKind.LIST, JobKind.DOCUMENT, JobKind.ASK_SERVER, JobKind.TRANSFER, JobKind.REREAD)
+_WORK: Final = (JobKind.LIST, JobKind.DOCUMENT, JobKind.TRANSFER, JobKind.REREAD)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a turn did, and what is left. `seen` None: it looked at nothing, as an answer is awaited.
 
+    `is_due`: another turn is due at once: the agent has acted, and there is no server whose answer it awaits.
     `waiting`: the server (if it answers) is about to say more about a version, and is not overdue, or a step
     waits for the load gate. `busy`: a job is at work whose result may change what is to be done.
     """
 
     acted: bool = False
+    is_due: bool = False
     waiting: bool = False
     busy: bool = False
     seen: Seen | None = None
@@ -159,10 +160,11 @@ class Agent:
         polling.look_once_more(context)
         asking.begin_asking(context)
         polling.begin_documents(context)
-        if not asking.is_current(context) and not asking.is_late(context):
+        standing = asking.standing(context)
+        if not standing.is_known:
             self._begin_tidying()
             return Outcome(busy=True, retry_seconds=asking.PATIENCE_SECONDS, missing=self._outcome.missing)
-        self._outcome = self._cycle(server_is_late=not asking.is_current(context))
+        self._outcome = self._cycle(server_is_late=standing.is_late)
         return self._outcome
 
     def _take_messages(self) -> bool:
@@ -205,9 +207,9 @@ class Agent:
         tidying.begin_rereading(context, seen)
         polling.begin_documents(context)
         if acted:
-            asking.want_answer(context)
+            asking.want_answer(context, changed=True)
             asking.begin_asking(context)
-        return self._outcome_of(seen, acted=acted)
+        return self._outcome_of(seen, acted=acted, server_is_late=server_is_late)
 
     def _look(self, *, server_is_late: bool) -> Seen:
         """Find out what there is, and decide what is to be done."""
@@ -266,9 +268,9 @@ class Agent:
         for step in seen.plan.steps:
             done = effects.carry_out(step)
             acted |= done
-            found = seen.snapshot.models.get(step.model)
-            if found is not None:
-                state.gate = after_step(state.gate, step, found.facts, context.now(), done=done)
+            planned = seen.snapshot.models.get(step.model)
+            if planned is not None:
+                state.gate = after_step(state.gate, step, planned.facts, context.now(), done=done)
         if acted:
             state.trash_is_due = True
         polling.look_once_more(context)
@@ -329,11 +331,12 @@ class Agent:
 
     # -- what comes next ----------------------------------------------------------------------------
 
-    def _outcome_of(self, seen: Seen, *, acted: bool) -> Outcome:
+    def _outcome_of(self, seen: Seen, *, acted: bool, server_is_late: bool) -> Outcome:
         context, plans = self.context, seen.plan.models
         answers = seen.server_error is None
         return Outcome(
             acted=acted,
+            is_due=acted and context.ports.server is None,
             waiting=answers
             and (
                 bool(seen.plan.postponed)
@@ -344,6 +347,7 @@ class Agent:
                 )
             ),
             busy=any(context.is_busy(kind) for kind in _WORK)
+            or (context.is_busy(JobKind.ASK_SERVER) and not server_is_late)
             or not context.state.documents.is_idle
             or bool(context.state.transfers)
             or tidying.is_checking(seen),

@@ -1,6 +1,8 @@
 """Asks the model server, in a job; a server that accepts and never answers holds up nothing else."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from servesync.agent.context import AgentContext
@@ -13,10 +15,16 @@ from servesync.plan.versions import Model, Version
 PATIENCE_SECONDS: Final = 1.0
 """How long decisions wait for an answer; after that the server counts as silent until the answer comes."""
 
+ONE_PASS_PATIENCE_SECONDS: Final = 10.0
+"""The same where nobody looks again later: as long as an answer may take."""
 
-def want_answer(context: AgentContext) -> None:
-    """Ask for an answer of the server that is newer than this moment."""
-    context.state.server.wanted_since = context.now()
+
+def want_answer(context: AgentContext, *, changed: bool = False) -> None:
+    """Ask for an answer of the server that is newer than this moment. `changed`: the agent has acted."""
+    view = context.state.server
+    view.wanted_since = context.now()
+    if changed:
+        view.changed_at = view.wanted_since
 
 
 def begin_asking(context: AgentContext) -> None:
@@ -65,18 +73,33 @@ def take_in_answers(context: AgentContext, message: Ended) -> None:
     view.is_noted = False
 
 
-def is_current(context: AgentContext) -> bool:
-    """Whether the last answer is as new as is wanted; where there is no server to ask, it always is."""
-    view = context.state.server
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether decisions may be made now. `is_late`: without the server, which has had its time to answer."""
+
+    is_known: bool
+    is_late: bool = False
+
+
+def standing(context: AgentContext) -> Standing:
+    """Return whether the last answer is as new as is wanted, or is not waited for any longer.
+
+    Where news comes again and again, an answer that is younger than the patience is good enough, if it was
+    asked for after the agent's own last change.
+    """
+    view, now = context.state.server, context.now()
     if context.ports.server is None:
-        return True
-    return view.answers is not None and view.answers.asked_at >= view.wanted_since
-
-
-def is_late(context: AgentContext) -> bool:
-    """Whether the server has had its time to answer."""
-    since = context.state.server.asking_since
-    return since is not None and context.now() - since >= PATIENCE_SECONDS
+        return Standing(is_known=True)
+    asked_at = view.answers.asked_at if view.answers is not None else -math.inf
+    if asked_at >= view.wanted_since:
+        view.waiting_since = None
+        return Standing(is_known=True)
+    view.waiting_since = now if view.waiting_since is None else view.waiting_since
+    patience = ONE_PASS_PATIENCE_SECONDS if context.one_pass else PATIENCE_SECONDS
+    if now - view.waiting_since < patience:
+        return Standing(is_known=False)
+    is_fresh = asked_at >= view.changed_at and now - asked_at <= patience
+    return Standing(is_known=True, is_late=not is_fresh)
 
 
 def server_error(context: AgentContext) -> ServerError | None:

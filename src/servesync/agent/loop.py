@@ -1,5 +1,6 @@
 """The deciding thread of `run`: wait until something is new, take a turn; nothing ends it silently."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -95,6 +96,8 @@ class Loop:
         if poll:
             self._poll_at = now + longest_wait(self._settings.poll)
         look = woken.look or poll or now >= self._look_at
+        if look:
+            self._look_at = math.inf
         outcome = self._isolate(partial(agent.turn, poll=poll, look=look, hurry=woken.hurry))
         self._watch(agent)
         seconds = time.monotonic() - now
@@ -151,6 +154,9 @@ class Loop:
             return AFTER_A_BUG_SECONDS
         if outcome.acted:
             self._waits = 0
+        if outcome.is_due:
+            self._look_at = now
+            return 0.0
         if outcome.settling_seconds is not None and not outcome.store_failed:
             settled_at = now + max(SETTLED_AGAIN_SECONDS, outcome.settling_seconds)
             self._poll_at = min(self._poll_at, settled_at)

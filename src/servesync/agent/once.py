@@ -17,7 +17,7 @@ from servesync.agent.build import build_agent, make_ports
 from servesync.agent.jobs import ThreadJobs
 from servesync.agent.process import GRACE_SECONDS, LOOK_SECONDS, claimed
 from servesync.agent.seen import Seen
-from servesync.errors import Stopped
+from servesync.errors import Reason, Stopped
 from servesync.logs import Event, drain, get_logger
 from servesync.plan.facts import ModelPlan
 from servesync.plan.versions import Model, Version
@@ -26,13 +26,19 @@ from servesync.settings import Settings
 LOOK_AGAIN_SECONDS: Final = 0.5
 STORE_AGAIN_SECONDS: Final = 5.0
 LONGEST_PLAN_SECONDS: Final = 120.0
+MAY_PASS: Final = frozenset({Reason.STORE_UNREACHABLE, Reason.STORE_THROTTLED, Reason.STORE_FAILED})
+"""Failures of the store that are waited for if something required is missing."""
+
 NOT_IN_PLACE: Final = 3
 """The exit code if a required model is not in place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a pass ended. `missing`: required models without every wanted version complete on the shelf.
+    """How a pass ended.
+
+    `missing`: required models without every wanted version complete on the shelf, and those of which one had
+    failed for a cause that may pass when the time was over.
 
     `passed_over`: the newest version of a model that is held, so that an older one is in place, and why.
     """
@@ -121,7 +127,9 @@ def sync_once(settings: Settings, timeout_seconds: float) -> Result:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-    missing = outcome.missing if outcome else models
+    missing = models if outcome is None else outcome.missing
+    if outcome is not None and limit.reached():
+        missing += tuple(model for model in _pending(outcome) if model not in missing)
     because = limit.because()
     get_logger().info(Event.AGENT_STOPPED, because=because, missing=list(missing))
     return Result(missing, outcome.plans if outcome else {}, because, _passed_over(outcome))
@@ -154,7 +162,8 @@ def _work(agent: Agent, limit: _Limit, woken: threading.Event) -> Outcome | None
                 next_poll = min(next_poll, _next_poll(outcome))
                 if _is_done(outcome):
                     break
-            look = not woken.wait(LOOK_AGAIN_SECONDS)
+            pause = 0.0 if outcome.is_due else LOOK_AGAIN_SECONDS
+            look = not woken.wait(pause) and (outcome.is_due or (last is not None and last.waiting))
             woken.clear()
     except Stopped:
         pass
@@ -173,17 +182,18 @@ def _next_poll(outcome: Outcome) -> float:
 def _is_done(outcome: Outcome) -> bool:
     if outcome.acted or outcome.busy or outcome.waiting:
         return False
-    if outcome.store_failed or outcome.settling_seconds is not None:
-        return False
-    return outcome.retry_seconds is None or not _may_pass(outcome)
+    if outcome.seen is not None and outcome.seen.store_error is not None:
+        return not outcome.missing or outcome.seen.store_error.reason not in MAY_PASS
+    return outcome.settling_seconds is None and not _pending(outcome)
 
 
-def _may_pass(outcome: Outcome) -> bool:
-    """Whether something that is wanted has failed for a cause that may pass by itself."""
-    if outcome.seen is None:
-        return True
-    return any(
-        hold.passing for found in outcome.seen.snapshot.models.values() for hold in found.facts.held.values()
+def _pending(outcome: Outcome) -> tuple[Model, ...]:
+    """Return the models of which a wanted version has failed for a cause that may pass by itself."""
+    models = outcome.seen.snapshot.models if outcome.seen else {}
+    return tuple(
+        model
+        for model, plan in outcome.plans.items()
+        if any(hold.passing and version in plan.wanted for version, hold in models[model].facts.held.items())
     )
 
 

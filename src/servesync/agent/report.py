@@ -41,10 +41,13 @@ def report(context: AgentContext, seen: Seen, *, polled: bool) -> None:
         return
     roles = {model: dict(_of_interest(seen, model)) for model in seen.plan.models}
     offered = {model: len(found.offered) for model, found in seen.snapshot.models.items()}
+    if seen.store_error is not None:
+        said.poll_failed = True
+        return
     changes = said.poll.changes(roles, offered)
-    say = get_logger().info if changes else get_logger().debug
-    if seen.store_error is None:
-        say(Event.POLL_FINISHED, **changes, **_listing_facts(seen))
+    say = get_logger().info if changes or said.poll_failed else get_logger().debug
+    said.poll_failed = False
+    say(Event.POLL_FINISHED, **changes, **_listing_facts(seen))
 
 
 def _of_interest(seen: Seen, model: Model) -> Iterator[tuple[Version, Role]]:

@@ -353,7 +353,7 @@ def _memory(
 ) -> MemoryFacts:
     """Return what is known of the server's memory; a model whose weights cannot be read is broken."""
     settings, weights = context.settings.memory, context.state.weights
-    budget, source = find_budget(settings, context.ports.footprint)
+    budget, source = find_budget(settings, context.ports.footprint.limit)
     if budget is None:
         return MemoryFacts(source=source)
     known: dict[Key, int] = {}

@@ -81,6 +81,9 @@ class ServerView:
     is_noted: bool = True
     """The watch has taken note of `answers`."""
     wanted_since: float = 0.0
+    changed_at: float = 0.0
+    """When the agent last changed what the server sees."""
+    waiting_since: float | None = None
     asking_since: float | None = None
     running: Running | None = None
 
@@ -98,6 +101,7 @@ class Announced:
     budget: object = None
     short: dict[Key, object] = field(default_factory=dict)
     poll: PollSummary = field(default_factory=PollSummary)
+    poll_failed: bool = False
 
 
 @dataclass

@@ -1,18 +1,20 @@
 """How much all loaded versions together may hold: by the settings, or by a limit that can be seen."""
 
-from servesync.confirm.footprint import Limit, ServerFootprint
+from collections.abc import Callable
+
+from servesync.confirm.footprint import Limit
 from servesync.plan.memory import Budget
 from servesync.settings import Memory
 
 
-def find_budget(settings: Memory, footprint: ServerFootprint) -> tuple[Budget | None, str]:
+def find_budget(settings: Memory, find_limit: Callable[[], Limit]) -> tuple[Budget | None, str]:
     """Return the budget in bytes and where it comes from; or None, and why nothing is compared."""
     if settings.budget_bytes is not None:
         return Budget(settings.budget_bytes, "memory.budget_bytes"), "memory.budget_bytes"
     if settings.limit_bytes is not None:
         limit = Limit(settings.limit_bytes, "memory.limit_bytes")
     else:
-        limit = footprint.limit()
+        limit = find_limit()
     if limit.bytes is None:
         return None, limit.source
     source = f"{limit.source}, {limit.bytes} bytes, less memory.headroom_bytes, {settings.headroom_bytes}"

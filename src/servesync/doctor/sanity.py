@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from servesync.admin.token import read_token
 from servesync.doctor.findings import Check, Finding, fail, ok, warn
 from servesync.errors import SettingsError
+from servesync.fetch.parts import part_bytes
 from servesync.settings import GIB, Admin, Fetch, Limits, Serving, Settings, Store
 from servesync.verify import require_tensorflow
 
@@ -43,10 +44,11 @@ def _token(admin: Admin) -> Iterator[Finding]:
 
 
 def _fetch(fetch: Fetch) -> Iterator[Finding]:
-    parts = fetch.memory_bytes // fetch.part_bytes
-    if parts < 1:
+    size = part_bytes(fetch)
+    parts = fetch.memory_bytes // size
+    if fetch.part_bytes > fetch.memory_bytes:
         text = f"fetch.part_bytes ({fetch.part_bytes}) is more than fetch.memory_bytes ({fetch.memory_bytes})"
-        advice = "one part of fetch.memory_bytes is read at a time: raise fetch.memory_bytes"
+        advice = f"parts have {size} bytes instead: raise fetch.memory_bytes"
         yield warn(Check.SETTINGS_FETCH, text, advice)
     elif parts < fetch.connections:
         text = (

@@ -16,7 +16,7 @@ _SET_IT: Final = (
 def examine_memory(memory: Memory, rest_url: str | None) -> Iterator[Finding]:
     """Yield whether anything is compared, and whether the figure can be meant so."""
     footprint = ServerFootprint(rest_url, memory.cgroup)
-    budget, source = find_budget(memory, footprint)
+    budget, source = find_budget(memory, footprint.limit)
     if budget is None:
         text = f"nothing asks whether the server's memory has room for a new version: {source}"
         yield warn(Check.SERVER_MEMORY, text, _SET_IT)

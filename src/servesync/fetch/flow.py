@@ -94,10 +94,16 @@ class Flow:
         """Whether it goes before others: one that does not get on any more loses that."""
         return self.first and now - self.moved_at < FAVOUR_SECONDS
 
-    def due(self, now: float) -> list[Piece]:
-        """Return the parts that may be asked for now, in order."""
+    def due(self, now: float, connections: int) -> list[Piece]:
+        """Return the parts that may be asked for now, in order.
+
+        A part that failed leaves its connection to other streams, but not to further parts of this one: a
+        store in trouble is not asked for more and more.
+        """
         found = sorted((piece for piece in self.again if piece.due_at <= now), key=lambda one: one.number)
-        return found if self.upcoming is None else [*found, self.upcoming]
+        if self.upcoming is not None and len(self.again) + len(self.reading) < connections:
+            found.append(self.upcoming)
+        return found
 
     def gives_up_at(self, number: int) -> float:
         """Return the moment from which the consumer need not wait for a part any more."""

@@ -23,8 +23,12 @@ class Part:
 
 
 def part_bytes(settings: Fetch) -> int:
-    """Return the size of a part: never more than all buffers together, smaller under a rate limit."""
-    size = min(settings.part_bytes, settings.memory_bytes)
+    """Return the size of a part: smaller where memory is short, and under a rate limit.
+
+    Every transfer has room for one, and so has one more that is just ending.
+    """
+    shares = settings.transfers + 1 if settings.transfers > 1 else 1
+    size = min(settings.part_bytes, max(SMALLEST_PART_BYTES, settings.memory_bytes // shares))
     if settings.max_bytes_per_second is not None:
         size = min(size, max(SMALLEST_PART_BYTES, settings.max_bytes_per_second // PARTS_A_SECOND))
     return size

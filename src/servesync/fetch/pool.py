@@ -13,7 +13,7 @@ from typing import Final
 from servesync.errors import Reason, Stopped, SyncError, TransferError, bug
 from servesync.fetch.buffers import Buffers
 from servesync.fetch.flow import Flow, Lease, Piece
-from servesync.fetch.parts import SMALLEST_PART_BYTES, RateLimit, cut, cut_by_proofs, part_bytes
+from servesync.fetch.parts import RateLimit, cut, cut_by_proofs, part_bytes
 from servesync.fetch.reading import AGAIN, Read, Retries, prove
 from servesync.fetch.shares import FORGET_SECONDS, GRACE_SECONDS, Shares
 from servesync.plan.versions import Proof, StoredObject
@@ -118,7 +118,7 @@ class FetchPool:
         first: bool,
     ) -> Flow:
         settings = self._settings
-        size = max(_part_bytes(settings), max((proof.size for proof in proofs), default=0))
+        size = max(part_bytes(settings), max((proof.size for proof in proofs), default=0))
         needed = len(proofs) or sum(-(-item.size // size) or 1 for item in objects)
         most = max(1, min(settings.memory_bytes // size, needed))
         parts = cut_by_proofs(objects[0], proofs, size) if proofs else cut(objects, size)
@@ -387,14 +387,6 @@ class FetchPool:
 
     def _shares(self) -> Shares:
         return Shares(self._settings, self._flows, self._revoked, time.monotonic())
-
-
-def _part_bytes(settings: Fetch) -> int:
-    """Return the size of a part: so small that each transfer has one, and one that is just ending."""
-    if settings.transfers == 1:
-        return part_bytes(settings)
-    room = settings.memory_bytes // (settings.transfers + 1)
-    return min(part_bytes(settings), max(SMALLEST_PART_BYTES, room))
 
 
 def _read(lease: Lease) -> SyncError | None:

@@ -46,7 +46,7 @@ class Shares:
         """Return the part that the stream may begin to read: in order, if there are buffers for it."""
         if not flow.is_hungry:
             return None
-        due = flow.due(self.now)
+        due = flow.due(self.now, self.settings.connections)
         if any(piece.buffer is None for piece in due) and self.may_hold(flow):
             return due[0]
         last_ready = max(flow.ready, default=-1)
@@ -81,7 +81,11 @@ class Shares:
 
     def lacks_buffer(self, flow: Flow) -> bool:
         """Tell whether others keep the stream from its share of the memory."""
-        if not flow.is_hungry or self.startable(flow) is not None or not flow.due(self.now):
+        if (
+            not flow.is_hungry
+            or self.startable(flow) is not None
+            or not flow.due(self.now, self.settings.connections)
+        ):
             return False
         return flow.buffers < self._buffers_for(flow, math.floor)
 

@@ -89,8 +89,7 @@ class View:
         """Offered versions that a passing failure holds up: waited for if something good is there."""
         self.ready = frozenset(version for version in facts.reserve if self._is_ready(version))
         """Versions that a rename puts on the shelf."""
-        sound = self.good.keys() | self.checking.keys()
-        there = {version for version in self.owned if version in sound or self._may_recover(version)}
+        there = {version for version in self.owned if self._is_worth_keeping(version)}
         self.unrecorded = frozenset(
             version for version, item in facts.shelf.items() if self._is_unrecorded(version, item)
         )
@@ -98,18 +97,30 @@ class View:
         serves = self.owned or self.unrecorded
         self.retired = frozenset() if serves else self.ready & facts.retired.keys()
         """Versions that have made room for another one, which has not come: without one, nothing serves."""
+        self._usable = self._can_be_had_now(there)
         found = self.fetchable | self.late | self.ready | self.returning | self.unrecorded | there
         self.candidates = frozenset(found - facts.withdrawn)
-        new = self.fetchable if len(self.returning) < MOST_PARKED else frozenset()
-        self._usable = frozenset((new | self.ready | self.unrecorded | there) - facts.withdrawn)
         self.parked = self._parked()
         """Those that must not come back now: of one of them the server may end."""
-        stand_ins = self._chosen(self._usable - self.parked) if self.is_searching and self.parked else ()
-        self.stand_ins = frozenset(stand_ins)
+        self.stand_ins = self._stand_ins()
         """What is tried while others are parked and nothing has ever served."""
-        turns = self.parked if self.is_searching else frozenset()
-        self.wanted = self._chosen(self.candidates) | self.stand_ins | turns
+        self.wanted = self._chosen(self.candidates) | self.stand_ins | self._turns()
         self.unwanted = self.owned.keys() - self.wanted
+
+    def _is_worth_keeping(self, version: Version) -> bool:
+        return version in self.good or version in self.checking or self._may_recover(version)
+
+    def _can_be_had_now(self, there: set[Version]) -> frozenset[Version]:
+        new = self.fetchable if len(self.returning) < MOST_PARKED else frozenset()
+        return frozenset((new | self.ready | self.unrecorded | there) - self.facts.withdrawn)
+
+    def _turns(self) -> frozenset[Version]:
+        return self.parked if self.is_searching else frozenset()
+
+    def _stand_ins(self) -> frozenset[Version]:
+        if not (self.is_searching and self.parked):
+            return frozenset()
+        return frozenset(self._chosen(self._usable - self.parked))
 
     def _chosen(self, versions: frozenset[Version]) -> frozenset[Version]:
         return chosen(self.facts.policy, versions, self.facts.channels)

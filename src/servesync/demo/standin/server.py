@@ -18,6 +18,8 @@ from servesync.demo.standin.scan import BasePathMissing, poll
 from servesync.demo.standin.table import ServingTable
 from servesync.demo.standin.warmup import warm_up
 
+ABORTS: Final = "assets.extra/standin_aborts"
+"""A version with this file ends the process at its load; for tests."""
 TICK_SECONDS: Final = 0.1
 Answer = TypeVar("Answer")
 
@@ -160,6 +162,9 @@ class Serving:
     def _load(self, job: Load) -> None:
         path = Path(job.path)
         time.sleep(self._flags.standin_load_delay_seconds)
+        if (path / ABORTS).exists():
+            say(f"{path} has {ABORTS}: aborting, as a graph can that has a failing check in its init op")
+            os.abort()
         loaded = load(path)
         warm_up(path, loaded)
         walk_sizes(path)
