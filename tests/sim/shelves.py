@@ -143,17 +143,17 @@ def _version(shelf: Path, name: str) -> Version:
 
 
 def _stamps(root: Path) -> Iterator[tuple[str, int, int, int, int]]:
-    for folder, _, files in os.walk(root):
-        for name in files:
-            path = Path(folder, name)
-            facts = path.lstat()
-            yield (
-                str(path.relative_to(root)),
-                facts.st_ino,
-                facts.st_size,
-                facts.st_mtime_ns,
-                facts.st_ctime_ns,
-            )
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(f"{root}/{folder}") as found:
+            for entry in found:
+                path = folder + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{path}/")
+                    continue
+                facts = entry.stat(follow_symlinks=False)
+                yield path, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
 def _number_in(path: Path) -> int | None:
@@ -165,4 +165,7 @@ def _number_in(path: Path) -> int | None:
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208 (called so often that it matters)
+    except (FileNotFoundError, NotADirectoryError):
+        return []

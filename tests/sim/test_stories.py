@@ -196,7 +196,7 @@ def test_a_server_that_falls_silent_with_a_version_again_and_again_is_spared_it(
     """It comes up without it each time, and answers nothing any more soon after it has come back."""
     world = serving_one
     world.publish(2, Contents("hangs", loads=Loads.HANGS))
-    for _ in range(600):
+    for _ in range(200):
         world.work(1)
         if 2 in world.shelf():
             world.server.kill(3)

@@ -28,7 +28,8 @@ def test_a_version_that_ends_a_serving_server_costs_it_at_most_three_starts(serv
     world = serving_one
     world.publish(2, ABORTS)
 
-    silent = outage(world, 900)
+    silent = outage(world, 200)
+    world.pass_time(900, 10)
 
     assert world.answering() == {1: "m1"}
     assert set(world.refusals()) == {2}
@@ -45,7 +46,7 @@ def test_a_version_that_ends_the_server_alternates_with_the_next_good_one(new_wo
     seconds = world.until(lambda: world.answering() == {1: "m1"}, 300)
 
     assert seconds <= 60
-    world.work(600)
+    world.pass_time(600, 10)
     assert world.answering() == {1: "m1"}
     assert world.server.ends <= 5
 
@@ -149,7 +150,7 @@ def test_retire_first_never_loses_a_model_to_noise(new_world: NewWorld, restart:
         if restart:
             world.restart()
 
-    world.work(200)
+    world.pass_time(300, 3)
 
     assert {name: set(world.answering(name)) for name in models} == {name: {3} for name in models}
 

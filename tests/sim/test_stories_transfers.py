@@ -269,9 +269,7 @@ def test_a_release_that_is_really_damaged_is_read_a_few_times_and_then_refused(s
     reads = []
     for _ in range(6):
         before = world.store.asked[key]
-        for _ in range(600):
-            world.cycle()
-            world.wait(6)
+        world.pass_time(3600, 60)
         reads.append(world.store.asked[key] - before)
 
     assert world.refusals() == {2: "archive_truncated"}
@@ -285,7 +283,7 @@ def test_a_damaged_release_has_no_more_tries_after_restarts(serving_one: World) 
     world = serving_one
     key = world.store.publish("m", 2, Contents("cut", flaw=Flaw.CUT), ending=".tar.gz", checksum=False)
     for _ in range(30):
-        world.work(60)
+        world.pass_time(60, 10)
         world.restart()
 
     assert world.store.asked[key] <= 40
@@ -429,12 +427,12 @@ def test_an_agent_may_die_before_any_effect_of_an_update(new_world: NewWorld, ho
     while True:
         world = new_world()
         world.publish(1)
-        world.rest()
+        world.rest(3)
         world.publish(2, **how)
         world.disk.dies_at = effect
         world.until(lambda world=world: world.shelf() == {2}, 120)  # type: ignore[misc]
         died = world.deaths
-        world.rest()
+        world.rest(3)
         assert world.answering() == {2: "m2"}
         world.__exit__()
         if not died:
@@ -451,13 +449,13 @@ def test_an_agent_may_die_before_any_effect_of_a_rollback(new_world: NewWorld) -
         world = new_world()
         for number in (1, 2):
             world.publish(number)
-            world.rest()
+            world.rest(3)
         world.models["m"] = {"pin": [1]}
         world.reload()
         world.disk.dies_at = effect
         world.until(lambda world=world: world.shelf() == {1}, 120)  # type: ignore[misc]
         died = world.deaths
-        world.rest()
+        world.rest(3)
         assert world.answering() == {1: "m1"}
         world.__exit__()
         if not died:

@@ -40,6 +40,8 @@ MOST_ROUNDS: Final = 200
 CALM_SECONDS: Final = 20
 LONGEST_SECONDS: Final = 3 * 3600
 LONG_STEP_SECONDS: Final = 5
+STUCK_SECONDS: Final = 150
+LOOK_ANYWAY: Final = 20
 SMALL: Final = 1 << 20
 
 DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -93,6 +95,7 @@ class World:
         self.server = SimServer(self.models_dir, self.clock, tuple(self.models), self.told, self._gate)
         self.jobs = SimJobs()
         self.judge = Judge(self)
+        self._steps = self._seen = 0
         self.agent: Agent | None = None
         self._lock: Lock | None = None
         return self
@@ -281,7 +284,13 @@ class World:
             self.work(1)
         return self.clock.now - begun
 
-    def rest(self) -> None:
+    def pass_time(self, seconds: int, step: int) -> None:
+        """Let much time pass: the agent turns only now and then."""
+        for _ in range(seconds // step):
+            self.cycle()
+            self.wait(step)
+
+    def rest(self, calm_seconds: int = CALM_SECONDS) -> None:
         """End every fault, let the agent work until nothing happens any more, and judge what it came to.
 
         Raises:
@@ -294,21 +303,26 @@ class World:
         quiet, begun = 0.0, self.clock.now
         why = ""
         while self.clock.now < begun + LONGEST_SECONDS:
-            step = LONG_STEP_SECONDS if quiet > CALM_SECONDS else 1
+            step = LONG_STEP_SECONDS if quiet > calm_seconds else 1
             acted = self.cycle()
             quiet = 0.0 if acted or (self.has_server and self.server.is_busy) else quiet + step
             self.wait(step)
-            if quiet >= CALM_SECONDS:
+            if self.clock.now > begun + STUCK_SECONDS and self.judge.is_stuck:
+                return
+            if quiet >= calm_seconds:
                 why = self.judge.flaw_of_rest()
                 if not why:
                     self.meddled.clear()
                     return
-                if self.judge.is_stuck:
-                    return
         raise Broken(f"no rest after {LONGEST_SECONDS} s; {why or 'it is never quiet'}: {self.said()}")
 
     def _look(self, what: str) -> None:
-        self.judge.look(what)
+        """Let the judge look if anything was done since; now and then in any case."""
+        self._steps += 1
+        done = len(self.disk.effects)
+        if done != self._seen or not self._steps % LOOK_ANYWAY:
+            self._seen = done
+            self.judge.look(what)
 
     # -- what can be seen ---------------------------------------------------------------------------------
 
