@@ -11,8 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from servesync import disk
-from servesync.agent.memory import Repeats
 from servesync.agent.models_config import ConfigKeeper, ConfigWriter, labels_of, told
+from servesync.agent.repeats import Repeats
 from servesync.confirm import models_config
 from servesync.demo.standin.config import ModelConfig, parse_config
 from servesync.errors import Reason, ServerDown, ServerError
@@ -80,8 +80,16 @@ class Scene:
 
     def start(self) -> None:
         """Start an agent, or reload its settings."""
-        self.keeper = ConfigKeeper(self.path, self.serving, self.workspace, self.one_pass)
+        self.keeper = ConfigKeeper(self.path, self.serving, self.workspace, self, self.one_pass)
         self.writer = ConfigWriter(self.keeper, Repeats())
+
+    def monotonic(self) -> float:
+        """Return the time of the agent."""
+        return self.now
+
+    def wall(self) -> float:
+        """Return the time of day."""
+        return time.time()
 
     def prepare(self) -> None:
         """Make the base paths, then write the file, as an agent does first of all."""
@@ -121,9 +129,9 @@ class Scene:
         self.now += seconds
         self.keeper.look()
         self.found = self.facts()
-        self.keeper.saw(self.found, self.error, self.now)
+        self.keeper.saw(self.found, self.error)
         with capture_logs() as logs:
-            written = self.writer.write(self.keeper.draft(self.models, self.found, self.now))
+            written = self.writer.write(self.keeper.draft(self.models, self.found))
         self.logs += logs
         return written
 
@@ -208,7 +216,7 @@ def test_a_shelf_that_cannot_be_read_keeps_its_place(scene: Scene, monkeypatch: 
     scene.put(N, 1)
     facts = {model: item for model, item in scene.facts().items() if model != M}
     monkeypatch.setattr(disk, "entries", entries)
-    draft = scene.keeper.draft(scene.models, facts, scene.now)
+    draft = scene.keeper.draft(scene.models, facts)
 
     assert draft.config.models.keys() == {M, N}
     assert draft.config.models[M].labels == {"stable": 1}
@@ -225,16 +233,29 @@ def test_a_file_that_is_as_it_should_be_is_not_touched(scene: Scene) -> None:
     assert scene.path.stat().st_ino == before.st_ino
 
 
-def test_no_base_path_no_file(scene: Scene) -> None:
-    """Somebody removed the directory, and it could not be made again."""
+def test_a_removed_base_path_does_not_keep_the_file_from_following(scene: Scene) -> None:
+    """The server has the model already and serves on from memory; labels of every model still move."""
     scene.cycle()
-    scene.labels[M] = {}
+    scene.labels[M] = {"stable": 2}
     (scene.workspace.models_dir / "m").rename(scene.folder / "elsewhere")
     assert not scene.cycle()
     assert scene.label() == 1
-    (scene.folder / "elsewhere").rename(scene.workspace.models_dir / "m")
+    scene.labels[M] = {}
     assert scene.cycle()
+    assert "m" in scene.written()
     assert scene.label() is None
+
+
+def test_a_new_model_without_a_base_path_does_not_come_into_the_file(scene: Scene) -> None:
+    """The server would wait for its first version, and update no other model meanwhile."""
+    scene.cycle()
+    scene.error = ServerDown(Reason.SERVER_UNREACHABLE, "connection refused")
+    scene.labels[N] = {}
+    assert not scene.cycle()
+    assert "n" not in scene.written()
+    (scene.workspace.models_dir / "n").mkdir()
+    assert scene.cycle()
+    assert "n" in scene.written()
 
 
 def test_a_label_moves_in_two_steps_and_its_old_version_stays_until_the_server_has_read_that(
@@ -254,13 +275,13 @@ def test_a_label_moves_in_two_steps_and_its_old_version_stays_until_the_server_h
     assert scene.label() == 2
     assert scene.events("models_config_written")[-1]["changes"] == ["label stable of m: 1 -> 2"]
     scene.cycle()
-    assert scene.keeper.next_due(scene.now) == READ
+    assert scene.keeper.next_due() == READ
     scene.cycle(READ - 1)
     assert scene.leaving() == []
     scene.cycle(1)
     scene.cycle()
     assert scene.leaving() == [1]
-    assert scene.keeper.next_due(scene.now) is None
+    assert scene.keeper.next_due() is None
 
 
 def test_time_counts_only_while_the_server_could_take_the_file(scene: Scene) -> None:
@@ -316,7 +337,7 @@ def test_one_pass_goes_by_the_age_of_the_file(scene: Scene) -> None:
     scene.cycle()
     scene.cycle()
     assert scene.leaving() == []
-    assert scene.keeper.next_due(scene.now) is None
+    assert scene.keeper.next_due() is None
 
     old = time.time() - READ - 1
     os.utime(scene.path, (old, old))

@@ -45,6 +45,7 @@ _WORK: Final = (JobKind.LIST, JobKind.DOCUMENT, JobKind.TRANSFER, JobKind.REREAD
 class Outcome:
     """What a turn did, and what is left. `seen` None: it looked at nothing, as an answer is awaited.
 
+    `acted`: a step was done, or has failed, so that there may be another one to do now.
     `is_due`: another turn is due at once: the agent has acted, and there is no server whose answer it awaits.
     `waiting`: the server (if it answers) is about to say more about a version, and is not overdue, or a step
     waits for the load gate. `busy`: a job is at work whose result may change what is to be done.
@@ -254,11 +255,11 @@ class Agent:
         if config is None:
             return None
         facts = {model: found.facts for model, found in models.items()}
-        config.saw(facts, asking.server_error(self.context), self.context.now())
-        return config.draft(self.context.models, facts, self.context.now())
+        config.saw(facts, asking.server_error(self.context))
+        return config.draft(self.context.models, facts)
 
     def _act(self, seen: Seen) -> bool:
-        """Write what the server reads, and carry out the plan; return whether anything was done."""
+        """Write what the server reads, and carry out the plan; return whether anything was done or failed."""
         context, state = self.context, self.context.state
         acted = self._config is not None and seen.config is not None and self._config.write(seen.config)
         for found in seen.snapshot.models.values():
@@ -271,6 +272,7 @@ class Agent:
             planned = seen.snapshot.models.get(step.model)
             if planned is not None:
                 state.gate = after_step(state.gate, step, planned.facts, context.now(), done=done)
+        acted |= effects.failed
         if acted:
             state.trash_is_due = True
         polling.look_once_more(context)
@@ -373,9 +375,9 @@ class Agent:
         """Return after how many seconds something is due by itself; None if nothing is."""
         context, now = self.context, self.context.now()
         state = context.state
-        due = [state.attempts.next_due(now), state.watch.next_due(now)]
+        due = [state.attempts.next_due(now), state.watch.next_due(now), tidying.next_reread(context)]
         if context.config is not None:
-            due.append(context.config.next_due(now))
+            due.append(context.config.next_due())
         if state.gate.ended_at is not None:
             left = state.gate.ended_at + context.settings.serving.pause_between_loads_seconds - now
             due.append(left if left > 0 else None)

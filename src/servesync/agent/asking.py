@@ -61,6 +61,8 @@ def begin_asking(context: AgentContext) -> None:
 def take_in_answers(context: AgentContext, message: Ended) -> None:
     """Take in what the server said."""
     view, error = context.state.server, message.error
+    if view.running is None or view.running.job is not message.job:
+        return  # another server was asked, under other settings
     asked_at, view.asking_since, view.running = view.asking_since, None, None
     if isinstance(error, Stopped):
         return
@@ -100,6 +102,13 @@ def standing(context: AgentContext) -> Standing:
         return Standing(is_known=False)
     is_fresh = asked_at >= view.changed_at and now - asked_at <= patience
     return Standing(is_known=True, is_late=not is_fresh)
+
+
+def is_answering(context: AgentContext) -> bool | None:
+    """Tell whether the server last answered for every model; None if there is none to ask."""
+    if context.ports.server is None:
+        return None
+    return context.state.server.answers is not None and server_error(context) is None
 
 
 def server_error(context: AgentContext) -> ServerError | None:

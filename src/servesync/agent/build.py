@@ -94,7 +94,7 @@ def build_agent(
         state=state,
         board=board,
         transfers=tools,
-        config=ConfigKeeper(serving.config_file, serving, state.workspace, one_pass)
+        config=ConfigKeeper(serving.config_file, serving, state.workspace, ports.clock, one_pass)
         if serving.config_file
         else None,
         one_pass=one_pass,

@@ -65,6 +65,8 @@ class Effects:
         self._context = context
         self._models = models
         self._plan = plan
+        self.failed = False
+        """Whether a step has failed: what is refused or paused now may leave room for something else."""
 
     def carry_out(self, step: Step) -> bool:
         """Carry out one step; return whether it was done. What fails is logged and remembered.
@@ -301,6 +303,7 @@ class Effects:
 
     def _failed(self, step: Step, error: SyncError) -> None:
         """See to it that the same is not tried in vain again and again."""
+        self.failed = True
         context, key, kind = self._context, (step.model, step.action.version), step.action.kind
         found = self._models.get(step.model)
         release = found.offered.get(step.action.version) if found else None

@@ -4,13 +4,13 @@ What is written follows the present file and what the server says; the rules are
 """
 
 import dataclasses
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from servesync import disk
+from servesync.agent.ports import Clock
 from servesync.agent.repeats import Repeats
 from servesync.confirm import models_config
 from servesync.confirm.models_config import Entry, Found, ModelsConfig
@@ -95,6 +95,7 @@ class ConfigKeeper:
     path: Path
     serving: Serving
     workspace: Workspace
+    clock: Clock
     one_pass: bool
     found: Found = field(init=False, default_factory=Found)
     _problem: ConfigFileError | None = field(init=False, default=None)
@@ -125,8 +126,9 @@ class ConfigKeeper:
         coming = frozenset(version for version in wanted.values() if version is not None)
         return written | coming | frozenset(self._present.leaving.get(model, ()))
 
-    def saw(self, facts: Mapping[Model, Facts], server_error: ServerError | None, now: float) -> None:
+    def saw(self, facts: Mapping[Model, Facts], server_error: ServerError | None) -> None:
         """Take note of what the server said."""
+        now = self.clock.monotonic()
         if not isinstance(server_error, ServerDown):
             self._down_since = None
         elif self._down_since is None:
@@ -139,32 +141,32 @@ class ConfigKeeper:
         elif self._taken_since is None:
             self._taken_since = now
 
-    def next_due(self, now: float) -> float | None:
+    def next_due(self) -> float | None:
         """Return the seconds until versions may leave that a label pointed to; None if nothing is due."""
         if self._taken_since is None or self.one_pass or not self._present.leaving:
             return None
-        left = self._taken_since + self._wait_seconds - now
+        left = self._taken_since + self._wait_seconds - self.clock.monotonic()
         return left if left > 0 else None
 
     @property
     def _wait_seconds(self) -> float:
         return self.serving.config_poll_seconds + MARGIN_SECONDS
 
-    def _is_read(self, now: float) -> bool:
+    def _is_read(self) -> bool:
         """Whether the server has surely read the file as it is: it could take it, for long enough.
 
         One pass sees only a moment; there the age of the file must do.
         """
         if self._taken_since is None:
             return False
-        since = time.time() - self.found.modified_at if self.one_pass else now - self._taken_since
-        return since >= self._wait_seconds
+        if self.one_pass:
+            return self.clock.wall() - self.found.modified_at >= self._wait_seconds
+        return self.clock.monotonic() - self._taken_since >= self._wait_seconds
 
     def draft(
         self,
         models: Mapping[Model, ModelSettings],
         facts: Mapping[Model, Facts],
-        now: float,
         *,
         may_remove: bool = False,
     ) -> Draft:
@@ -184,11 +186,11 @@ class ConfigKeeper:
         }
         waiting: dict[tuple[Model, str], str] = {}
         for model, settings in models.items():
-            entry = self._entry(model, settings, facts.get(model), now, waiting)
+            entry = self._entry(model, settings, facts.get(model), waiting)
             entries.pop(model, None)
             if entry is not None:
                 entries[model] = entry
-        config = ModelsConfig(entries, self._leaving(entries, now))
+        config = ModelsConfig(entries, self._leaving(entries))
         old = None if self.found.data is None else self._present
         return Draft(
             path=self.path,
@@ -204,11 +206,10 @@ class ConfigKeeper:
         model: Model,
         settings: ModelSettings,
         facts: Facts | None,
-        now: float,
         waiting: dict[tuple[Model, str], str],
     ) -> Entry | None:
         present = self._present.models.get(model)
-        link = self._link(facts, now)
+        link = self._link(facts)
         served = (facts.server.versions or {}) if facts else {}
         standing = EntryFacts(
             listed=present is not None,
@@ -235,13 +236,14 @@ class ConfigKeeper:
         count = latest if policy is ServerPolicy.LATEST else None
         return Entry(str(self.serving.base_path(model)), count, labels.labels)
 
-    def _link(self, facts: Facts | None, now: float) -> Link:
+    def _link(self, facts: Facts | None) -> Link:
         if facts is not None and facts.server.versions is not None:
             return Link.ANSWERS
         if facts is None or self._down_since is None:
             return Link.SILENT
         patience = self.serving.load_timeout_seconds
-        return Link.LOST if now - self._down_since >= patience else Link.DOWN
+        is_lost = self.clock.monotonic() - self._down_since >= patience
+        return Link.LOST if is_lost else Link.DOWN
 
     def _stays(self, model: Model) -> bool:
         """Whether a model that is not known now keeps its place in the file.
@@ -258,9 +260,9 @@ class ConfigKeeper:
             return if_unreadable
         return any(map(server_sees_version, names))
 
-    def _leaving(self, entries: Mapping[Model, Entry], now: float) -> dict[Model, frozenset[Version]]:
+    def _leaving(self, entries: Mapping[Model, Entry]) -> dict[Model, frozenset[Version]]:
         """Return the versions that lose their last label, and those of which the server may not know it."""
-        known = {} if self._is_read(now) else self._present.leaving
+        known = {} if self._is_read() else self._present.leaving
         found = {}
         for model, entry in entries.items():
             before = self._present.models.get(model, entry).labels.values()
@@ -307,7 +309,7 @@ class ConfigWriter:
         may just not be known yet, and stays for as long as there is a version of it.
         """
         self._keeper.look()
-        self.write(self._keeper.draft(models, {}, time.monotonic(), may_remove=names_all))
+        self.write(self._keeper.draft(models, {}, may_remove=names_all))
 
     def write(self, draft: Draft) -> bool:
         """Write the file if it is to say something else; return whether it was written."""

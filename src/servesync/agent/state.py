@@ -128,6 +128,8 @@ class AgentState:
     transfers: dict[Key, TransferUnderWay] = field(default_factory=dict)
     last_brought: dict[Model, float] = field(default_factory=dict)
     checked: dict[Model, Checked] = field(default_factory=dict)
+    reread_again_at: dict[Key, float] = field(default_factory=dict)
+    """When versions may be read again that could not be read (monotonic seconds)."""
     memory_before: dict[Key, int] = field(default_factory=dict)
     """What the server held before a version came that it is loading now."""
     transfer_tools: Transfers | None = None

@@ -14,6 +14,7 @@ from servesync.admin import (
     Trouble,
     VersionStatus,
 )
+from servesync.agent import asking
 from servesync.agent.context import AgentContext
 from servesync.agent.seen import Seen
 from servesync.agent.snapshot import ModelSnapshot
@@ -41,7 +42,6 @@ def status_of(context: AgentContext, seen: Seen) -> Snapshot:
     Bounded: of a model's versions that nobody wants only the highest few are in it, the others are counted.
     """
     settings, listing, store = context.settings, seen.listing, context.state.store
-    asked = context.ports.server is not None
     return Snapshot(
         at=context.ports.clock.wall(),
         models={model: _model(model, item, seen) for model, item in context.models.items()},
@@ -57,7 +57,7 @@ def status_of(context: AgentContext, seen: Seen) -> Snapshot:
         server=ServerStatus(
             url=settings.serving.rest_url,
             policy=settings.serving.version_policy,
-            answers=seen.server_error is None if asked else None,
+            answers=asking.is_answering(context),
             trouble=_trouble(seen.server_error),
         ),
         poll_interval_seconds=settings.poll.interval_seconds,

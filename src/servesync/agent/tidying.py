@@ -2,17 +2,21 @@
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Final
 
 from servesync import disk
 from servesync.agent import announce
 from servesync.agent.context import AgentContext
 from servesync.agent.jobs import Ended, Job, JobContext, JobKind, RoomWanted
 from servesync.agent.seen import Seen
-from servesync.errors import SyncError
+from servesync.errors import Stopped, SyncError
 from servesync.install import Record, Shelf
 from servesync.plan.fleet_facts import Key
 from servesync.plan.reserve import next_to_drop
 from servesync.plan.versions import Version
+
+REREAD_AGAIN_SECONDS: Final = 30.0
+"""After how long a version is read again that could not be read, for a cause that says nothing about it."""
 
 # -- the trash ------------------------------------------------------------------------------------------
 
@@ -67,11 +71,17 @@ def _drop(context: AgentContext, key: Key) -> bool:
 
 
 def begin_rereading(context: AgentContext, seen: Seen) -> None:
-    """Start to read one version whole whose files have changed since they were proven."""
+    """Start to read one version whole whose files have changed since they were proven.
+
+    One that could not be read a moment ago waits, and holds up no other.
+    """
     if context.is_busy(JobKind.REREAD):
         return
+    now, again_at = context.now(), context.state.reread_again_at
     for model, found in seen.snapshot.models.items():
         for version, record in found.inventory.to_check.items():
+            if now < again_at.get((model, version), now):
+                continue
             work = partial(_reread, context.shelf(model), version, record)
             context.start(Job(JobKind.REREAD, work, model, version))
             return
@@ -83,14 +93,26 @@ def _reread(shelf: Shelf, version: Version, record: Record, job: JobContext) -> 
 
 def take_in_reread(context: AgentContext, message: Ended) -> None:
     """Remember what the reading of a version came to; it counts for as long as its stamps stay."""
-    job, error = message.job, message.error
+    job, error, again_at = message.job, message.error, context.state.reread_again_at
+    if job.model is None or job.version is None:
+        return
+    again_at.pop((job.model, job.version), None)
+    if isinstance(error, Stopped):
+        return
     if isinstance(error, OSError | SyncError):
         if isinstance(error, OSError):
             error = disk.describe(error, f"reading {job.model} {job.version} again")
+        again_at[job.model, job.version] = context.now() + REREAD_AGAIN_SECONDS
         context.failed(error, job.model)
         return
-    if job.model is not None and job.version is not None and isinstance(message.result, tuple):
+    if isinstance(message.result, tuple):
         context.state.know_stamps(job.model, job.version, message.result)
+
+
+def next_reread(context: AgentContext) -> float | None:
+    """Return the seconds until a version is read again that could not be read; None if none waits."""
+    now, again_at = context.now(), context.state.reread_again_at
+    return min((at - now for at in again_at.values() if at > now), default=None)
 
 
 def is_checking(seen: Seen) -> bool:
