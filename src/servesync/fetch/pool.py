@@ -246,7 +246,9 @@ class FetchPool:
     def _hire(self) -> None:
         """Start the workers that the open streams can use, or as many as the machine allows."""
         hungry = [flow for flow in self._flows if flow.is_hungry]
-        wanted = min(self._settings.connections, sum(flow.most for flow in hungry))
+        others = sum(len(flow.reading) for flow in self._flows if not flow.is_hungry)
+        ending = sum(lease.worker in self._workers for lease in self._revoked)
+        wanted = min(self._settings.connections, others + ending + sum(flow.most for flow in hungry))
         try:
             while len(self._workers) < wanted:
                 worker = threading.Thread(target=self._work, name=f"fetch-{len(self._workers)}", daemon=True)
