@@ -12,7 +12,7 @@ from typing import Any, Final
 from servesync.agent.agent import Agent, Outcome
 from servesync.agent.build import build_agent
 from servesync.agent.jobs import Ended, Job, Jobs, Message, Running, Told
-from servesync.agent.ports import Ports
+from servesync.agent.ports import FootprintPort, Ports
 from servesync.confirm import Limit
 from servesync.errors import DiskError, ServerError, Stopped, SyncError
 from servesync.install import Lock
@@ -113,12 +113,13 @@ class FootprintStub:
 
 @dataclass
 class HandClock:
-    """Stands still until a test moves it."""
+    """Moves when a test moves it, and by a microsecond each time it is read: no two moments are the same."""
 
     seconds: float = 1000.0
 
     def monotonic(self) -> float:
         """Return the time."""
+        self.seconds += 1e-6
         return self.seconds
 
     def wall(self) -> float:
@@ -199,7 +200,7 @@ class Parts:
     store: StoreStub = field(default_factory=StoreStub)
     server: ServerStub | None = None
     clock: HandClock = field(default_factory=HandClock)
-    footprint: FootprintStub = field(default_factory=FootprintStub)
+    footprint: FootprintPort = field(default_factory=FootprintStub)
     jobs: Jobs = field(default_factory=PromptJobs)
 
     def agent(self, settings: Settings, lock: Lock | None = None, *, one_pass: bool = False) -> Agent:
@@ -210,9 +211,8 @@ class Parts:
 
 def turn_until_idle(agent: Agent, *, poll: bool = False) -> Outcome:
     """Take turns until one has nothing more to do; return what that one said."""
-    for _ in range(MOST_TURNS):
-        outcome = agent.turn(poll=poll)
-        poll = False
+    for number in range(MOST_TURNS):
+        outcome = agent.turn(poll=poll and not number, look=not number)
         if outcome.seen is not None and not (outcome.acted or outcome.busy):
             return outcome
     raise AssertionError(f"still at work after {MOST_TURNS} turns")

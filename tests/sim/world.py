@@ -1,232 +1,401 @@
-"""A world of one model: a store, a shelf, a server, and time that passes only when a test lets it.
+"""The simulated world: the real agent on a real directory, with a store, a server and time that a test moves.
 
-The shelf is changed by the planner's actions, carried out as the executor does, and by whoever meddles. Each
-action is judged on the spot; `Broken` is raised when it breaks a guarantee.
+What a test does with it is what publishers, operators, machines and clocks do. After every step the judge
+looks at what lies on the disk; `Broken` is raised when a guarantee does not hold.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import Final
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+from unittest import mock
 
-from servesync.errors import Reason, ReleaseRefused, StoreError, SyncError
-from servesync.plan.facts import Action, Latest, ModelPlan, Policy, ServerPolicy
-from servesync.plan.planner import plan
-from servesync.plan.versions import Version
-from sim.eyes import NAME, Eyes
-from sim.judge import judge_arrival, judge_departure, judge_outcome, judge_prune
-from sim.server import Bytes, Loads, Server
-from sim.values import Broken, Item, Release, said
+import structlog.testing
 
-REST_SECONDS: Final = 5.0
-FETCH_SECONDS: Final = 1
-KEEP_IN_RESERVE: Final = 1
+from servesync.agent.jobs import JobKind
+from servesync.errors import SyncError
+from servesync.install import Lock, Workspace
+from servesync.plan.facts import ServerPolicy
+from servesync.plan.versions import Model, Version
+from servesync.settings import Settings
+from sim.clock import SimClock
+from sim.contents import GRAPH, Contents, write_tree
+from sim.disk_faults import DiskFaults
+from sim.jobs import ProcessEnded, SimJobs, Task, never
+from sim.judge import Judge
+from sim.server import SimServer
+from sim.shelves import Broken
+from sim.store import URL, SimStore
+
+if TYPE_CHECKING:
+    from servesync.agent.agent import Agent, Outcome
+
+FOLDER: Final = Path("/dev/shm")
+MOST_ROUNDS: Final = 200
 CALM_SECONDS: Final = 20
+LONGEST_SECONDS: Final = 3 * 3600
+LONG_STEP_SECONDS: Final = 5
 STUCK_SECONDS: Final = 150
-LONGEST_SECONDS: Final = 1500
-ARRIVALS: Final = frozenset({"Install", "Repair", "Restore"})
+LOOK_ANYWAY: Final = 20
+SMALL: Final = 1 << 20
+
+DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "store": {"url": URL, "region": "us-east-1", "settle_seconds": 3},
+    "serving": {"load_timeout_seconds": 20},
+    "poll": {"interval_seconds": 1, "jitter_seconds": 0},
+    "limits": {"disk_reserve_bytes": 0, "disk_reserve_inodes": 0},
+    "fetch": {"connections": 4, "part_bytes": SMALL, "memory_bytes": 4 * SMALL},
+    "scrub": {"interval_hours": None},
+    "admin": {"port": None},
+}
+
+
+def lowest(low: float, _high: float) -> float:
+    """Return what dice show that always show the least: no pause is longer than it must be."""
+    return low
 
 
 @dataclass
 class World:
-    """Everything there is. Tests read and change it as the world would, and call `cycle` and `wait`."""
+    """Everything there is. `models`: what is asked for, by name (`{"m": {"latest": 1}}`)."""
 
-    policy: Policy = field(default_factory=lambda: Latest(1))
+    models: dict[str, dict[str, Any]] = field(default_factory=lambda: {"m": {"latest": 1}})
     told: ServerPolicy = ServerPolicy.ALL
     has_server: bool = True
-    store: dict[Version, Release] = field(default_factory=dict)
-    store_answers: bool = True
-    listing_is_empty: bool = False
-    transfers_break: bool = False
-    shelf: dict[Version, Item] = field(default_factory=dict)
-    reserve: dict[Version, Item] = field(default_factory=dict)
-    refusals: dict[Version, tuple[str, Reason]] = field(default_factory=dict)
-    channels: dict[str, Version] = field(default_factory=dict)
-    positions: dict[str, Version] = field(default_factory=dict)
-    """Where the agent has seen the channels last; on disk."""
-    withdrawn: dict[Version, str] = field(default_factory=dict)
-    """The identities that were withdrawn."""
-    known_withdrawn: set[Version] = field(default_factory=set)
-    """What the agent has learnt of that; on disk."""
-    now: float = 0.0
-    meddled: bool = False
-    """Somebody else has changed the shelf since it was last calm: what that takes away is not our doing."""
+    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """More settings, by section."""
+
+    is_supervised: bool = True
+    """An agent that has ended is started again a second later."""
+
+    meddled: set[str] = field(default_factory=set)
+    """Models whose shelf somebody else has changed since it was last calm: that is not our doing."""
+
     trace: list[str] = field(default_factory=list)
+    deaths: int = 0
+    """How often the agent's process has ended in the middle of something."""
 
-    def __post_init__(self) -> None:
-        """Start the server, and an agent."""
-        self.server = Server(self.told, self._bytes)
-        self.restart_agent()
+    def __enter__(self) -> Self:
+        """Make the world; no agent works in it yet."""
+        self._stack = ExitStack()
+        base = FOLDER if os.access(FOLDER, os.W_OK) else None
+        self.folder = Path(tempfile.mkdtemp(prefix="servesync-sim-", dir=base))
+        self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self.log: list[Any] = self._stack.enter_context(structlog.testing.capture_logs())
+        self._stack.enter_context(mock.patch.object(random, "uniform", lowest))
+        self.disk = self._stack.enter_context(DiskFaults())
+        self.models_dir = self.folder / "models"
+        self.clock = SimClock()
+        self.store = SimStore(self.clock, self._gate)
+        self.server = SimServer(self.models_dir, self.clock, tuple(self.models), self.told, self._gate)
+        self.jobs = SimJobs()
+        self.judge = Judge(self)
+        self._steps = self._seen = 0
+        self.agent: Agent | None = None
+        self._lock: Lock | None = None
+        return self
 
-    def restart_agent(self) -> None:
-        """Forget what an agent has only in mind."""
-        self._eyes = Eyes(self)
+    def __exit__(self, *_: object) -> None:
+        """End all, and remove the directory."""
+        self.disk.heal()
+        if self.agent is not None:
+            self.kill()
+        self._stack.close()
 
-    def wait(self, seconds: int) -> None:
-        """Let time pass, in steps of a second.
+    def _gate(
+        self, what: str, holds: Callable[[], bool] = never, key: str = "", *, is_ahead: bool = False
+    ) -> None:
+        self.jobs.at_point(what, holds, key, is_ahead=is_ahead)
+
+    # -- the agent ----------------------------------------------------------------------------------------
+
+    def settings(self) -> Settings:
+        """Return the settings that are in force for the next agent."""
+        found: dict[str, dict[str, Any]] = {name: dict(section) for name, section in DEFAULTS.items()}
+        found["serving"] |= {"models_dir": str(self.models_dir), "version_policy": self.told.value}
+        if not self.has_server:
+            found["serving"]["rest_url"] = None
+        for name, section in self.overrides.items():
+            found.setdefault(name, {}).update(section)
+        models = [{"name": name, "versions": wanted} for name, wanted in self.models.items()]
+        return Settings.model_validate({**found, "models": models})
+
+    def start(self, *, one_pass: bool = False) -> None:
+        """Start an agent, as a new process does: it knows what lies on the disk."""
+        assert self.agent is None, "one is at work"
+        workspace = Workspace(self.models_dir)
+        self._alive(workspace.claim)
+        if not self.disk.is_gone:
+            self._lock = Lock(workspace.lock)
+            self._lock.__enter__()
+            self.agent = self._built(None, one_pass=one_pass)
+            self._alive(self.agent.prepare)
+        self._look("start")
+
+    def _built(self, old: "Agent | None", *, one_pass: bool = False) -> "Agent":
+        from servesync.agent.build import build_agent  # noqa: PLC0415 (the parts can be tested without it)
+        from servesync.agent.ports import Ports  # noqa: PLC0415 (the same)
+
+        assert self._lock is not None
+        ports = Ports(
+            store=self.store,
+            server=self.server if self.has_server else None,
+            clock=self.clock,
+            jobs=self.jobs,
+            footprint=self.server,
+        )
+        state = None if old is None else old.context.state
+        return build_agent(self.settings(), self._lock, ports, state=state, one_pass=one_pass)
+
+    def reload(self) -> None:
+        """Put the settings in force as they are now: a new agent takes over what the old one has in mind.
 
         Raises:
-            Broken: a server that runs has nothing left that answers.
+            SyncError: they cannot be put in force; the old agent works on.
         """
+        old = self.agent
+        assert old is not None
+        self.trace.append(f"{self.clock.now:g}: reload {self.models}")
+        state, models = old.context.state, old.context.state.models
+        fresh = self._built(old)
+        try:
+            self._alive(fresh.prepare)
+        except SyncError:
+            state.models = models
+            raise
+        if self.agent is not None:  # it did not die of it
+            state.follow(old.context.settings, fresh.context.settings)
+            self.agent = fresh
+        self.server.serve(self.models)
+        self._look("reload")
+
+    def stop(self, seconds: float = 1.0) -> bool:
+        """End the agent as SIGTERM does; return whether all its jobs have ended."""
+        assert self.agent is not None
+        have_ended = self.jobs.close(seconds)
+        self.agent.close()
+        self.kill()
+        return have_ended
+
+    def kill(self) -> None:
+        """End the agent's process where it stands, and every job of it."""
+        self.trace.append(f"{self.clock.now:g}: the agent ends")
+        self.disk.is_gone = True
+        self.jobs.end_with_process()
+        self.jobs = SimJobs()
+        self.disk.is_gone, self.disk.dies_at = False, None
+        if self._lock is not None:
+            self._lock.__exit__()
+        self.agent = self._lock = None
+        self._look("kill")
+
+    def restart(self) -> None:
+        """Kill the agent, and start another one."""
+        self.kill()
+        self.start()
+
+    def _alive(self, work: Callable[[], Any]) -> Any:
+        """Do something as the agent's process, which may end of it; None if it did."""
+        found = None
+        try:
+            found = work()
+        except ProcessEnded:
+            assert self.disk.is_gone, "something else ended the process"
+        if self.disk.is_gone:
+            self.deaths += 1
+            self.kill()
+            return None
+        return found
+
+    # -- time ---------------------------------------------------------------------------------------------
+
+    def turn(self, **how: bool) -> "Outcome | None":
+        """Let the agent turn once; None if it died of it."""
+        if self.agent is None:
+            if not self.is_supervised:
+                return None
+            self.start()
+        agent = self.agent
+        if agent is None:  # it died at its start
+            return None
+        outcome: Outcome | None = self._alive(lambda: agent.turn(**how))
+        self._look("turn")
+        return outcome
+
+    def run(self, task: Task, points: int | None = None) -> bool:
+        """Let a job work; return whether it got any further."""
+        before = task.at
+        self._alive(lambda: self.jobs.resume(task, points))
+        self._look(f"{task.job.kind}")
+        return task.has_ended or task.at != before
+
+    def run_jobs(self, *kinds: JobKind) -> bool:
+        """Let every job work, or those of some kinds; return whether any got further."""
+        moved = False
+        for task in self.jobs.alive:
+            if (not kinds or task.job.kind in kinds) and not task.has_ended:
+                moved = self.run(task) or moved
+        return moved
+
+    def cycle(self) -> bool:
+        """Let everything happen that needs no time, beginning with a poll; return whether the agent acted."""
+        outcome = self.turn(poll=True)
+        acted = False
+        for _ in range(MOST_ROUNDS):
+            if outcome is None:
+                return True
+            acted = acted or outcome.acted
+            moved = self.run_jobs()
+            if not (moved or outcome.acted or self.jobs.has_news):
+                return acted
+            outcome = self.turn()
+        raise Broken(f"{MOST_ROUNDS} rounds in one moment: {self.said()}")
+
+    def wait(self, seconds: int) -> None:
+        """Let time pass for everybody but the agent."""
         for _ in range(seconds):
-            self.now += 1.0
-            before = set(self.server.answering)
+            self.clock.advance(1.0)
             if self.has_server:
-                self.server.step(self.now)
-            lost = before and not self.server.answering and self.server.is_ready
-            if lost and not self.meddled:
-                raise Broken(f"nothing answers any more, {sorted(before)} did: {self.trace[-8:]}")
+                self.judge.before_step()
+                self.server.step()
+                self.judge.after_step()
 
-    def cycle(self) -> ModelPlan:
-        """Look, plan and act once, as the agent does; return the plan."""
-        made = plan(self._eyes.facts())
-        for version, item in self.reserve.items() if made.served else ():
-            if item.returning and version not in made.wanted:
-                self.reserve[version] = replace(item, returning=False, tries=0, confirmed=False)
-        if made.actions:
-            names = [f"{type(action).__name__} {action.version}" for action in made.actions]
-            self.trace.append(f"{self.now:g}: {', '.join(names)}")
-        arrivals = [action for action in made.actions if type(action).__name__ in ARRIVALS]
-        for action in made.actions:
-            if action not in arrivals:
-                self.act(action)
-        for action in arrivals[:1]:
-            self.act(action)
-        return made
+    def work(self, seconds: int) -> None:
+        """Let agent and server work."""
+        for _ in range(seconds):
+            self.cycle()
+            self.wait(1)
 
-    def calm_down(self) -> None:
-        """End every fault, let the agent work until nothing happens any more, and check what it came to.
+    def until(self, happened: Callable[[], object], seconds: int = 600) -> float:
+        """Work until something is so, and return after how many seconds.
+
+        Raises:
+            Broken: it does not come.
+        """
+        begun = self.clock.now
+        while not happened():
+            if self.clock.now > begun + seconds:
+                raise Broken(f"not after {seconds} s: {self.said()}")
+            self.work(1)
+        return self.clock.now - begun
+
+    def pass_time(self, seconds: int, step: int) -> None:
+        """Let much time pass: the agent turns only now and then."""
+        for _ in range(seconds // step):
+            self.cycle()
+            self.wait(step)
+
+    def rest(self, calm_seconds: int = CALM_SECONDS) -> None:
+        """End every fault, let the agent work until nothing happens any more, and judge what it came to.
 
         Raises:
             Broken: it never comes to rest, or not to what is wanted.
         """
-        self.store_answers, self.listing_is_empty, self.transfers_break = True, False, False
-        self.server.is_silent = False
-        quiet, started = 0, self.now
-        while quiet < CALM_SECONDS:
-            quiet = quiet + 1 if self._is_idle(self.cycle()) else 0
-            self.wait(1)
-            if self.is_stuck and self.now > started + STUCK_SECONDS:
+        self.store.heal()
+        self.disk.heal()
+        self.server.is_silent, self.server.answer_seconds = False, 0.0
+        self.jobs.has_threads = True
+        quiet, begun = 0.0, self.clock.now
+        why = ""
+        while self.clock.now < begun + LONGEST_SECONDS:
+            step = LONG_STEP_SECONDS if quiet > calm_seconds else 1
+            acted = self.cycle()
+            quiet = 0.0 if acted or (self.has_server and self.server.is_busy) else quiet + step
+            self.wait(step)
+            if self.clock.now > begun + STUCK_SECONDS and self.judge.is_stuck:
                 return
-            if self.now > started + LONGEST_SECONDS:
-                raise Broken(f"no rest after {LONGEST_SECONDS} s: {self.trace[-12:]}")
-        judge_outcome(self)
-        self.meddled = False
+            if quiet >= calm_seconds:
+                why = self.judge.flaw_of_rest()
+                if not why:
+                    self.meddled.clear()
+                    return
+        raise Broken(f"no rest after {LONGEST_SECONDS} s; {why or 'it is never quiet'}: {self.said()}")
 
-    def _is_idle(self, made: ModelPlan) -> bool:
-        busy = self.has_server and self.server.is_busy
-        done = all(getattr(action, "overdue", False) for action in made.actions)
-        return done and not busy and self._eyes.next_due() is None
+    def _look(self, what: str) -> None:
+        """Let the judge look if anything was done since; now and then in any case."""
+        self._steps += 1
+        done = len(self.disk.effects)
+        if done != self._seen or not self._steps % LOOK_ANYWAY:
+            self._seen = done
+            self.judge.look(what)
 
-    @property
-    def is_stuck(self) -> bool:
-        """The server dies of what lies on the shelf whenever it starts, and nothing there has ever served.
+    # -- what can be seen ---------------------------------------------------------------------------------
 
-        Nobody can tell from outside of what it dies. The plan says so in words, and waits for a person or for
-        a higher version. So it does with damage that cannot be mended, and with what is not ours.
-        """
-        stays = any(item.confirmed and item.is_ours and not item.is_damaged for item in self.shelf.values())
-        bad = any(
-            item.is_damaged or (item.release.loads is not Loads.WELL and not (item.is_ours and stays))
-            for item in self.shelf.values()
-        )
-        return self.has_server and bad and not self.server.is_ready and self.server.crashes > 0
+    def answering(self, model: str = "m") -> dict[int, str]:
+        """Return the versions that requests get an answer from, and whose bytes those are."""
+        return {int(v): identity for v, identity in self.server.answering(model).items()}
 
-    def _bytes(self) -> dict[Version, Bytes]:
-        """Return what the server's scanner sees."""
-        return {
-            version: Bytes(item.release.identity, Loads.FAILS if item.is_damaged else item.release.loads)
-            for version, item in self.shelf.items()
-        }
+    def shelf(self, model: str = "m") -> set[int]:
+        """Return the numbers on the shelf."""
+        return {int(version) for version in self.judge.now(model).items}
 
-    # -- acting -------------------------------------------------------------------------------------------
+    def reserve(self, model: str = "m") -> set[int]:
+        """Return the numbers in the reserve."""
+        return {int(version) for version in self.judge.now(model).reserve}
 
-    def act(self, action: Action) -> None:
-        """Carry out an action as the executor does, after judging it.
+    def refusals(self, model: str = "m") -> dict[int, str]:
+        """Return why numbers are refused."""
+        return {int(v): refusal.reason for v, refusal in self.judge.now(model).refusals.items()}
 
-        Raises:
-            Broken: it must not be done.
-        """
-        version = action.version
-        match type(action).__name__:
-            case "Install" | "Repair":
-                self._bring(action)
-            case "Restore":
-                judge_arrival(self, version, self.reserve[version].release.identity)
-                self._put(version, self.reserve.pop(version))
-            case "Confirm":
-                self.shelf[version] = replace(self.shelf[version], confirmed=True, tries=0)
-            case "Quarantine" | "Retry" | "Prune" as name:
-                self._take_off(action, name)
-            case other:
-                assert other == "Wait", f"the world knows no {other}"
+    def events(self, name: str, **facts: object) -> list[Any]:
+        """Return the events of that name, with these facts, that the agents have written."""
+        return [
+            event
+            for event in self.log
+            if event["event"] == name and all(event.get(key) == value for key, value in facts.items())
+        ]
 
-    def _bring(self, action: Action) -> None:
-        version = action.version
-        is_repair = type(action).__name__ == "Repair"
-        listed = (self._eyes.listing or {})[version]
-        judge_arrival(self, version, listed.identity)
-        self.wait(FETCH_SECONDS)
-        error = self._proof(version, listed, is_repair=is_repair)
-        if isinstance(error, ReleaseRefused):
-            self.refusals[version] = (listed.identity, error.reason)
-            if error.reason is Reason.VERSION_WITHDRAWN:
-                self.known_withdrawn.add(version)
-        elif error is not None:
-            self._eyes.attempts.failed((NAME, version), listed.identity, error, self.now)
-        else:
-            self._eyes.attempts.succeeded((NAME, version))
-            self.refusals.pop(version, None)
-            old = self.shelf[version] if is_repair else Item(listed)
-            fresh = Item(listed, confirmed=old.confirmed, tries=old.tries)
-            self._put(version, fresh, is_repair=is_repair)
+    def transfer(self, model: str = "m", number: int | None = None) -> Task | None:
+        """Return the transfer that is at work, if there is one."""
+        return self.jobs.find(JobKind.TRANSFER, model, number)
 
-    def _proof(self, version: Version, listed: Release, *, is_repair: bool) -> SyncError | None:
-        """Return why bringing a release fails, if it does."""
-        item = self.shelf.get(version)
-        if not self.store_answers:
-            return StoreError(Reason.STORE_UNREACHABLE, "down")
-        if self.store.get(version) != listed:
-            return StoreError(Reason.OBJECT_CHANGED, "not what was listed")
-        if self.withdrawn.get(version) == listed.identity:
-            return ReleaseRefused(Reason.VERSION_WITHDRAWN, "withdrawn")
-        if self.transfers_break:
-            return StoreError(Reason.TRANSFER_BROKEN, "reset")
-        if not listed.is_sound:
-            return ReleaseRefused(Reason.ARCHIVE_CORRUPT, "not sound")
-        if item is not None and not is_repair and (item.is_ours or item.release != listed):
-            return ReleaseRefused(Reason.VERSION_FOREIGN, "other bytes under this number")
-        return None
+    def said(self) -> str:
+        """Return what happened last, for who reads of a failure."""
+        jobs = ", ".join(f"{task.job.kind} {task.job.model} {task.job.version}" for task in self.jobs.alive)
+        return f"{self.trace[-14:]}; at work: {jobs or 'nothing'}"
 
-    def _put(self, version: Version, item: Item, *, is_repair: bool = False) -> None:
-        """Make a version visible, with what the server says of its number at this moment."""
-        status = self.server.status()
-        word = said((status or {}).get(version))
-        if status is None and is_repair:
-            word = "LOADING"
-        self.shelf[version] = replace(item, returning=False, said_before=word)
-        self._eyes.waited.pop(version, None)
-        self._eyes.unheard.pop(version, None)
+    # -- what the world does ------------------------------------------------------------------------------
 
-    def _take_off(self, action: Action, name: str) -> None:
-        version = action.version
-        item = judge_departure(self, action)
-        rest_seconds = REST_SECONDS
-        match name:
-            case "Quarantine":
-                self.refusals[version] = (item.release.identity, Reason(getattr(action, "reason", "")))
-            case "Retry":
-                self.reserve[version] = replace(item, tries=item.tries + 1, returning=True)
-                rest_seconds *= 4.0**item.tries
-            case _:
-                judge_prune(self, version)
-                self._keep(version, item)
-        del self.shelf[version]
-        self._eyes.rests_until[version] = self.now + rest_seconds
+    def publish(
+        self, number: int, contents: Contents | None = None, model: str = "m", **how: Any
+    ) -> Contents:
+        """Publish a version; by default a good one that is called by model and number."""
+        contents = contents or Contents(f"{model}{number}")
+        self.store.publish(model, number, contents, **how)
+        return contents
 
-    def _keep(self, version: Version, item: Item) -> None:
-        """Put what leaves by policy into the reserve, from which the oldest gives way."""
-        if item.is_damaged or version in self.known_withdrawn:
-            return
-        self.reserve[version] = replace(item, confirmed=False, tries=0, at=self.now)
-        kept = [number for number, there in self.reserve.items() if not there.returning]
-        for gone in sorted(kept, key=lambda number: self.reserve[number].at)[:-KEEP_IN_RESERVE]:
-            del self.reserve[gone]
+    def _path(self, model: str, number: int) -> Path:
+        return self.models_dir / model / str(number)
+
+    def damage(self, number: int, model: str = "m") -> None:
+        """Change a file of a version under its number."""
+        path = self._path(model, number)
+        self.meddled.add(model)
+        self.judge.damaged.add((Model(model), Version(number), path.stat().st_ino))
+        (path / GRAPH).write_bytes(b"damaged")
+
+    def remove_by_hand(self, number: int, model: str = "m") -> None:
+        """Remove a version from the shelf, as `rm -r` does, but at once."""
+        self.meddled.add(model)
+        self._path(model, number).rename(self.folder / f"removed.{self.clock.now:g}")
+        shutil.rmtree(self.folder / f"removed.{self.clock.now:g}")
+        self.judge.forget(model, number)
+
+    def put_by_hand(self, number: int, contents: Contents, model: str = "m") -> None:
+        """Put a version on the shelf that is not ours."""
+        self.meddled.add(model)
+        write_tree(self._path(model, number), contents)
+        self.judge.put(model, number)
+
+    def remove_folder(self, model: str = "m") -> None:
+        """Remove all of a model, its folder first."""
+        self.meddled.add(model)
+        gone = self.folder / f"removed.{self.clock.now:g}"
+        (self.models_dir / model).rename(gone)
+        shutil.rmtree(gone)
+        self.judge.forget(model)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from decider_box import StartedJob, World, agent_at_work, ports_of, settings_of
 from servesync.admin import Board
@@ -101,3 +102,21 @@ def test_what_another_server_said_does_not_count(
     assert state.server.answers is None
     world.let_end(JobKind.ASK_SERVER)
     assert fresh.turn(look=False).seen is not None
+
+
+def test_one_answer_is_one_line_however_often_it_is_looked_at(agent: Agent, world: World) -> None:
+    """What repeats is that the server was asked in vain, not that the agent turned."""
+    world.said = ServerDown(Reason.SERVER_UNREACHABLE, "connection refused")
+    agent.turn()
+    world.let_end(JobKind.ASK_SERVER)
+    with capture_logs() as logs:
+        for _ in range(20):
+            agent.turn(look=False)
+        for _ in range(3):
+            world.now += 1.0
+            agent.turn()
+            world.let_end(JobKind.ASK_SERVER)
+            agent.turn(look=False)
+
+    found = [line["repeats"] for line in logs if line["event"] == "server_unreachable"]
+    assert found == [1, 2, 4]

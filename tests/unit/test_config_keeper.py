@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servesync.agent.memory import Repeats
 from structlog.testing import capture_logs
 
 from servesync import disk

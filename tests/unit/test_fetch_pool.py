@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -179,6 +180,26 @@ def test_a_hanging_stream_takes_nothing_from_others(beside: ThreadPoolExecutor) 
     finally:
         release.set()
     assert a.result() == {"a": remote.data["a"]}
+
+
+def test_a_stream_of_one_part_that_hangs_takes_nothing_from_others(beside: ThreadPoolExecutor) -> None:
+    """All that it has to read is being read: its worker is none that others can use."""
+    remote = Remote({"hangs": KIB, "good": KIB})
+    hangs, good = remote.objects
+    gate, pool = Gate(), FetchPool(FOUR)
+
+    def read(item: StoredObject, *arguments: Any) -> None:
+        if item is hangs:
+            gate.pass_through(item.key)
+        remote.read(item, *arguments)
+
+    stuck = beside.submit(fetch, pool, [hangs], read)
+    gate.wait_for(1)
+
+    assert beside.submit(fetch, pool, [good], read).result(60) == {"good": remote.data["good"]}
+
+    gate.open()
+    assert stuck.result(60) == {"hangs": remote.data["hangs"]}
 
 
 def test_a_consumer_that_sleeps_takes_nothing_from_others() -> None:

@@ -113,6 +113,13 @@ class Agent:
             announce.failed(context, disk.describe(problem, "removing what an earlier run left"))
         if self._config is not None:
             self._config.prepare(context.models, names_all=context.every_model is None)
+        self._take_charge()
+
+    def _take_charge(self) -> None:
+        """Let what outlives this agent be that of its settings, now that they are in force."""
+        context, state = self.context, self.context.state
+        state.config, state.transfer_tools = context.config, context.transfers
+        context.transfers.pool.apply(context.settings.fetch)
 
     def _clean(self) -> list[OSError]:
         context = self.context

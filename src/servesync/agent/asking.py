@@ -67,12 +67,14 @@ def take_in_answers(context: AgentContext, message: Ended) -> None:
     if isinstance(error, Stopped):
         return
     if isinstance(message.result, Answers):
-        view.answers, view.is_noted = message.result, False
-        return
-    text = f"the model server could not be asked: {error}"
-    failed = ServerError(Reason.SERVER_UNREACHABLE, text)
-    view.answers = Answers(asked_at or context.now(), dict.fromkeys(context.models, failed))
-    view.is_noted = False
+        view.answers = message.result
+    else:
+        text = f"the model server could not be asked: {error}"
+        failed = ServerError(Reason.SERVER_UNREACHABLE, text)
+        view.answers = Answers(asked_at or context.now(), dict.fromkeys(context.models, failed))
+    view.unnoted.append(view.answers)
+    if server_error(context) is not None:  # it may be started anew, and hold other bytes than before
+        context.state.memory_before.clear()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from servesync.confirm import ModelServer, ServerFootprint
 from servesync.fetch import FetchPool
 from servesync.install import Lock
 from servesync.plan.versions import StoredObject
-from servesync.settings import Settings
+from servesync.settings import Serving, Settings
 from servesync.store import S3Store, StorePort
 from servesync.verify import require_tensorflow
 
@@ -87,29 +87,36 @@ def build_agent(
         require_tensorflow(settings.verify.load.libraries)
     board = board or Board()
     state = state or AgentState.fresh(settings, durable=lock is not None)
-    serving, tools = settings.serving, _transfer_tools(settings, ports, state, board)
+    tools = _transfer_tools(settings, ports, state, board)
     context = AgentContext(
         settings=settings,
         ports=ports,
         state=state,
         board=board,
         transfers=tools,
-        config=ConfigKeeper(serving.config_file, serving, state.workspace, ports.clock, one_pass)
-        if serving.config_file
-        else None,
+        config=_config_keeper(settings.serving, ports, state, one_pass=one_pass),
         one_pass=one_pass,
     )
-    state.transfer_tools = tools
     state.documents.read = partial(_read, ports.store, tools.pool)
     discover(context)
     return Agent(context, lock)
+
+
+def _config_keeper(
+    serving: Serving, ports: Ports, state: AgentState, *, one_pass: bool
+) -> ConfigKeeper | None:
+    path = serving.config_file
+    if path is None:
+        return None
+    if state.config is not None:
+        return state.config.under(serving, path)
+    return ConfigKeeper(path, serving, state.workspace, ports.clock, one_pass)
 
 
 def _transfer_tools(settings: Settings, ports: Ports, state: AgentState, board: Board) -> Transfers:
     """Return what transfers share; those at work under other settings share it, too."""
     old = state.transfer_tools
     if old is not None:
-        old.pool.apply(settings.fetch)
         return old.renewed(settings, ports.store, old.pool)
     return Transfers(
         settings,

@@ -105,6 +105,14 @@ class ConfigKeeper:
     _to_leave: frozenset[Model] = field(init=False, default=frozenset())
     """Models that were not configured at the start or reload; their leaving may have failed then."""
 
+    def under(self, serving: Serving, path: Path) -> "ConfigKeeper":
+        """Return a keeper under other settings, which knows what this one has seen of the same file."""
+        fresh = ConfigKeeper(path, serving, self.workspace, self.clock, self.one_pass)
+        if (path, serving.rest_url) == (self.path, self.serving.rest_url):
+            fresh.found, fresh._problem, fresh._present = self.found, self._problem, self._present
+            fresh._down_since, fresh._taken_since = self._down_since, self._taken_since
+        return fresh
+
     def look(self) -> None:
         """Read the file. While it cannot be read, or is gone, what it last said counts."""
         before = self.found.data

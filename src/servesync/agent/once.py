@@ -20,7 +20,7 @@ from servesync.agent.process import GRACE_SECONDS, LOOK_SECONDS, claimed
 from servesync.agent.seen import Seen
 from servesync.errors import Reason, Stopped
 from servesync.logs import Event, drain, get_logger
-from servesync.plan.facts import ModelPlan
+from servesync.plan.facts import Condition, Facts, ModelPlan
 from servesync.plan.versions import Model, Version
 from servesync.settings import Settings
 
@@ -193,7 +193,7 @@ def _pending(outcome: Outcome) -> tuple[Model, ...]:
     """Return the models of which a version has failed for a cause that may pass by itself.
 
     It counts if it is wanted, if it is the newest (an older one may be wanted meanwhile), or if the model has
-    nothing in place yet.
+    nothing in place yet. One that is good on the shelf waits for nothing, whatever holds up the others.
     """
     seen = outcome.seen
     if seen is None:
@@ -201,11 +201,16 @@ def _pending(outcome: Outcome) -> tuple[Model, ...]:
     return tuple(
         model
         for model, plan in outcome.plans.items()
-        if any(
-            hold.passing and (version in plan.wanted or not plan.in_place)
-            for version, hold in seen.snapshot.models[model].facts.held.items()
-        )
+        if _awaits(plan, seen.snapshot.models[model].facts)
         or (model in seen.held and may_pass(seen.held[model].reason))
+    )
+
+
+def _awaits(plan: ModelPlan, facts: Facts) -> bool:
+    good = {version for version, item in facts.shelf.items() if item.condition is Condition.GOOD}
+    return any(
+        hold.passing and version not in good and (version in plan.wanted or not plan.in_place)
+        for version, hold in facts.held.items()
     )
 
 

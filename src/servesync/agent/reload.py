@@ -91,11 +91,11 @@ class Reloader:
     def _start_anew(self, agent: Agent, settings: Settings) -> Agent:
         """Return an agent under other settings; if that fails, the one at work is as it was."""
         state, old = agent.context.state, agent.context.settings
-        models, tools = state.models, state.transfer_tools
+        models, read = state.models, state.documents.read
         try:
             fresh = self.start(settings, agent)
         except SyncError:
-            state.models, state.transfer_tools = models, tools
+            state.models, state.documents.read = models, read
             raise
         if _changes_transfers(old, settings):
             agent.give_up_transfers()

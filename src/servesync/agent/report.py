@@ -23,7 +23,11 @@ def report(context: AgentContext, seen: Seen, *, polled: bool) -> None:
     said = context.state.announced
     if polled:
         _trouble(context, "store", seen.store_error, Event.POLL_FAILED, None)
-    _trouble(context, "server", seen.server_error, Event.SERVER_UNREACHABLE, Event.SERVER_ANSWERS)
+    answers = context.state.server.answers
+    asked_at = answers.asked_at if answers else None
+    if asked_at != said.server_asked_at:  # the same answer once more is no repetition
+        said.server_asked_at = asked_at
+        _trouble(context, "server", seen.server_error, Event.SERVER_UNREACHABLE, Event.SERVER_ANSWERS)
     _documents(context)
     for model, error in seen.snapshot.broken.items():
         announce.failed(context, error, model)
@@ -206,8 +210,8 @@ def _memory(context: AgentContext, seen: Seen) -> None:
     """Say once what the budget for the server's memory is, and once a change what does not fit into it."""
     memory, said = seen.snapshot.fleet.memory, context.state.announced
     budget = memory.budget.bytes if memory.budget else None
-    if (budget, memory.source) != said.budget:
-        said.budget = (budget, memory.source)
+    if said.budget is None or said.budget != (budget,):
+        said.budget = (budget,)
         because = memory.source if memory.budget else f"nothing is compared: {memory.source}"
         get_logger().info(Event.MEMORY_BUDGET, budget_bytes=budget, because=because)
     before, said.short = said.short, {}

@@ -96,7 +96,7 @@ def take_snapshot(context: AgentContext, *, server_is_late: bool) -> Snapshot:
             broken[model] = found
         else:
             models[model] = found
-    context.state.server.is_noted = True
+    context.state.server.unnoted.clear()
     memory = _memory(context, models, broken, now)
     fleet = _fleet(context, models, frozenset(broken), memory, now)
     return Snapshot(models, broken, fleet, _settling_seconds(context, models, settling, now))
@@ -213,14 +213,13 @@ class _ModelReader:
 
     def _served(self, inventory: Inventory, *, server_is_late: bool) -> Mapping[Version, Served] | None:
         """Return the server's last answer for the model, after the watch has taken note of it."""
-        view = self._state.server
-        answers = view.answers
-        said = answers.said.get(self._model) if answers else None
-        if said is None or answers is None:
-            return None
-        if not view.is_noted:
-            self._state.watch.saw(self._model, said, inventory.versions, answers.asked_at, answers.started_at)
-        return None if isinstance(said, ServerError) or server_is_late else said
+        view, shelf = self._state.server, inventory.versions
+        for answers in view.unnoted:
+            heard_now = answers.said.get(self._model)
+            if heard_now is not None:
+                self._state.watch.saw(self._model, heard_now, shelf, answers.asked_at, answers.started_at)
+        said = view.answers.said.get(self._model) if view.answers else None
+        return None if said is None or isinstance(said, ServerError) or server_is_late else said
 
     def _server(self, versions: Mapping[Version, Served] | None) -> Server:
         serving, watch = self._context.settings.serving, self._state.watch

@@ -11,6 +11,7 @@ from servesync.agent.channels import Notices
 from servesync.agent.documents import Documents
 from servesync.agent.held_watch import HeldWatch
 from servesync.agent.jobs import JobKind, RoomWanted, Running
+from servesync.agent.models_config import ConfigKeeper
 from servesync.agent.poll_summary import PollSummary
 from servesync.agent.repeats import Repeats
 from servesync.agent.server_watch import ServerWatch
@@ -80,8 +81,8 @@ class ServerView:
     """The last answers, and since when newer ones are wanted (monotonic seconds)."""
 
     answers: Answers | None = None
-    is_noted: bool = True
-    """The watch has taken note of `answers`."""
+    unnoted: list[Answers] = field(default_factory=list)
+    """Answers of which the watch has not taken note yet, the oldest first."""
     wanted_since: float = 0.0
     changed_at: float = 0.0
     """When the agent last changed what the server sees."""
@@ -97,6 +98,7 @@ class Announced:
     strange: dict[Model, tuple[object, ...]] = field(default_factory=dict)
     unreadable: dict[Model, frozenset[str]] = field(default_factory=dict)
     trouble: dict[str, object] = field(default_factory=dict)
+    server_asked_at: float | None = None
     once: set[object] = field(default_factory=set)
     channels: set[tuple[str, str, str]] = field(default_factory=set)
     held_newest: dict[Model, object] = field(default_factory=dict)
@@ -134,6 +136,7 @@ class AgentState:
     """When versions may be read again that could not be read (monotonic seconds)."""
     memory_before: dict[Key, int] = field(default_factory=dict)
     """What the server held before a version came that it is loading now."""
+    config: ConfigKeeper | None = None
     transfer_tools: Transfers | None = None
     """What transfers share, also those that were started under other settings."""
     settings_error: SyncError | None = None
