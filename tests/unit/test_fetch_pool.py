@@ -21,6 +21,9 @@ PART = 64 * KIB
 FOUR = Fetch(connections=4, part_bytes=256 * KIB, memory_bytes=1024 * KIB, transfers=3)
 """Four buffers of 256 KiB, four connections."""
 
+NEVER = 3600.0
+"""A patience after which nothing is taken from another stream: a busy machine makes every stream slow."""
+
 
 class Gate:
     """Holds reads back: one passes for each `let`, as they came, and all after `open`."""
@@ -273,7 +276,7 @@ def test_first_goes_before_the_others(beside: ThreadPoolExecutor) -> None:
     """A rollback that comes last has all its parts before the others have their next."""
     gate = Gate()
     remote = Remote(dict.fromkeys("abc", 1024 * KIB), gate.pass_through)
-    pool = FetchPool(FOUR.model_copy(update={"connections": 1}))
+    pool = FetchPool(FOUR.model_copy(update={"connections": 1}), NEVER)
     others = [beside.submit(fetch, pool, [item], remote.read) for item in remote.objects[:2]]
     gate.wait_for(1)
     until_open(pool, 2)
@@ -453,7 +456,7 @@ def test_streams_come_and_go_in_any_order(beside: ThreadPoolExecutor, seed: int)
     kinds = ("whole", "gone", "left", "stopped")
     remote = Remote({f"{kinds[n % 4]}{n}": chance.randrange(1, 1500) * KIB for n in range(40)}, before)
     remote.weighs = True
-    pool = FetchPool(FOUR)
+    pool = FetchPool(FOUR, NEVER)
 
     assert all(beside.map(lambda item: come_and_go(pool, remote, item, seed), remote.objects))
     assert remote.most_at_once <= FOUR.connections

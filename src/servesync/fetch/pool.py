@@ -33,9 +33,13 @@ class FetchPool:
     a stream that has nothing else, and for a minute for the others.
     """
 
-    def __init__(self, settings: Fetch) -> None:
-        """Take nothing yet: buffers and threads exist only while streams are open."""
+    def __init__(self, settings: Fetch, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        """Take nothing yet: buffers and threads exist only while streams are open.
+
+        `patience_seconds`: for so long a stream stays below its share before it takes from one above its own.
+        """
         self._settings = settings
+        self._patience_seconds = patience_seconds
         self._changed = threading.Condition()
         self._rate = RateLimit(settings.max_bytes_per_second)
         self._buffers = Buffers()
@@ -217,7 +221,7 @@ class FetchPool:
             flow.short_since = now
             return
         flow.short_since = min(flow.short_since, now)
-        if now - flow.short_since < PATIENCE_SECONDS:
+        if now - flow.short_since < self._patience_seconds:
             return
         flow.short_since = now
         victim = shares.most_connected(flow) if lacks_connection else shares.richest(flow)
