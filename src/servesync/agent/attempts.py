@@ -25,7 +25,9 @@ MOST_REMEMBERED: Final = 1000
 MOST_PASSING: Final = 5
 
 EVERYWHERE: Final = ("store_", "disk_")
-LASTING: Final = frozenset({Reason.OBJECT_ARCHIVED, Reason.OBJECT_ENCRYPTED, Reason.STORE_DENIED})
+LASTING: Final = frozenset(
+    {Reason.OBJECT_ARCHIVED, Reason.OBJECT_ENCRYPTED, Reason.STORE_DENIED, Reason.DISK_UNSUPPORTED}
+)
 """Only somebody else's work ends these, so the next good version is due at once."""
 
 TRANSIT_RETRIES: Final = 4
