@@ -26,7 +26,16 @@ MOST_PASSING: Final = 5
 
 EVERYWHERE: Final = ("store_", "disk_")
 LASTING: Final = frozenset(
-    {Reason.OBJECT_ARCHIVED, Reason.OBJECT_ENCRYPTED, Reason.STORE_DENIED, Reason.DISK_UNSUPPORTED}
+    {
+        Reason.OBJECT_ARCHIVED,
+        Reason.OBJECT_ENCRYPTED,
+        Reason.STORE_DENIED,
+        Reason.DISK_UNSUPPORTED,
+        Reason.DISK_READ_ONLY,
+        Reason.DISK_PERMISSION,
+        Reason.DISK_NOT_A_DIRECTORY,
+        Reason.DISK_OTHER_FILESYSTEM,
+    }
 )
 """Only somebody else's work ends these, so the next good version is due at once."""
 
