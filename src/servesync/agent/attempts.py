@@ -6,6 +6,7 @@ one small record a version, so that a restart neither forgets nor repeats the pa
 """
 
 import contextlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -45,6 +46,8 @@ TRANSIT_FACTOR: Final = 6.0
 TRANSIT_LONGEST_SECONDS: Final = 3600.0
 TRANSIT_PASSING: Final = 2
 """After the third damaged reading, about a minute after the first, the next good version is due."""
+
+NONE: Final[records.Found["Damaged"]] = records.Found({}, {})
 
 Key = tuple[Model, Version]
 
@@ -270,8 +273,9 @@ class Attempts:
         """
         if self._workspace is None:
             return
+        folder = self._workspace.attempts(model)
         try:
-            found = records.read_all(self._workspace.attempts(model), Damaged)
+            found = records.read_all(folder, Damaged) if os.path.lexists(folder) else NONE
         except OSError:
             return
         for version, record in found.known.items():
