@@ -23,7 +23,7 @@ from servesync.plan.facts import Served
 from servesync.plan.fleet_facts import Key, LoadGate
 from servesync.plan.unloading import Unloading
 from servesync.plan.versions import Model, Release, Stamp, Version
-from servesync.settings import ModelSettings, Settings
+from servesync.settings import EVERY_MODEL, ModelSettings, Settings
 from servesync.store import Listing, Settling
 
 
@@ -65,6 +65,12 @@ class StoreView:
     """
 
     listing: Listing | None = None
+    names: frozenset[str] = frozenset()
+    """The models that it was asked for."""
+    running: Running | None = None
+    """The last job that lists the store."""
+    is_outdated: bool = False
+    """What that job brings is of no use any more: another one follows it."""
     error: StoreError | None = None
     polled_at: float | None = None
     listed_at: float | None = None
@@ -74,6 +80,10 @@ class StoreView:
     asking_since: float = 0.0
     is_new: bool = False
     """It has not been reported yet."""
+
+    def listing_of(self, model: Model) -> Listing | None:
+        """Return the last good listing if it was asked for a model, else None."""
+        return self.listing if {model, EVERY_MODEL} & self.names else None
 
 
 @dataclass
@@ -180,6 +190,10 @@ class AgentState:
             self.settling = Settling(new.store.settle_seconds)
         if new.store != old.store or new.models != old.models:
             self.documents.listed()
+            if self.store.running is not None:
+                self.store.running.cancel()
+                self.store.is_outdated = bool(self.jobs.get(JobKind.LIST))
+        if new.store != old.store:
             self.store.listing = None
         if new.serving.rest_url != old.serving.rest_url:
             if self.server.running is not None:
