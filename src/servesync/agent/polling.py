@@ -12,7 +12,8 @@ from servesync.agent.discovery import discover
 from servesync.agent.documents import NotReadYet
 from servesync.agent.jobs import Ended, Job, JobContext, JobKind, ask_beside
 from servesync.agent.manifests import check_size, manifest_of
-from servesync.agent.snapshot import FRESH_LISTING_SECONDS, refusals_of
+from servesync.agent.model_snapshot import refusals_of
+from servesync.agent.snapshot import FRESH_LISTING_SECONDS
 from servesync.errors import Stopped, StoreError, SyncError
 from servesync.plan.memory import weight_of
 from servesync.plan.versions import Model, Release
@@ -33,9 +34,11 @@ class Weighed:
 
 def begin_poll(context: AgentContext) -> None:
     """Start to list the store, unless that is being done."""
-    if context.is_busy(JobKind.LIST):
-        return
     store, board, view = context.ports.store, context.board, context.state.store
+    if context.is_busy(JobKind.LIST):
+        view.is_wanted |= view.running is None
+        return
+    view.is_wanted = False
     names = frozenset(item.name for item in context.settings.models)
     view.asking_since = context.now()
     view.polled_at = context.ports.clock.wall()
@@ -64,10 +67,9 @@ def look_once_more(context: AgentContext) -> None:
 def take_in_listing(context: AgentContext, message: Ended) -> None:
     """Take in a listing, or why there is none; the last good one stays in mind."""
     view, error = context.state.store, message.error
-    if view.is_outdated:  # it began under other settings
-        view.is_outdated = False
-        begin_poll(context)
-        return
+    if view.running is None or view.running.job is not message.job:
+        return  # another store was asked, under other settings
+    view.running = None
     if isinstance(error, Stopped):
         return
     view.tried_at, view.is_new = view.asking_since, True
@@ -155,7 +157,7 @@ def take_in_document(context: AgentContext, message: Ended) -> None:
     release = state.weighing.pop(message.job.name, None)
     if release is not None:
         found = message.result
-        state.weights.learn(release, found.weight if isinstance(found, Weighed) else None)
+        state.memory.weights.learn(release, found.weight if isinstance(found, Weighed) else None)
     elif message.job.model is not None:
         read_notices(context, [message.job.model])
 
@@ -171,10 +173,10 @@ def weigh(context: AgentContext, release: Release) -> None:
     except NotReadYet:
         context.state.weighing[f"{item.key}\0{item.etag}"] = release
     except SyncError:  # whoever fetches the version will meet it, and say so
-        context.state.weights.learn(release, None)
+        context.state.memory.weights.learn(release, None)
     else:
         weight = found.weight if isinstance(found, Weighed) else _weighed(release, found).weight
-        context.state.weights.learn(release, weight)
+        context.state.memory.weights.learn(release, weight)
 
 
 def _weighed(release: Release, data: object) -> Weighed:
