@@ -129,7 +129,7 @@ class ModelReader:
         refusals = refusals_of(context, model)
         returning = frozenset(version for version, record in reserve.items() if record.returning)
         cooling = state.watch.cooling_down(model, self._now)
-        listing = state.store.listing
+        listing = state.store.listing_of(model)
         releases = listing.releases.get(model, ()) if listing else ()
         offered = {release.version: release for release in releases}
         channels = state.notices.positions(model)
@@ -233,7 +233,7 @@ class ModelReader:
         return holds | self._problems()
 
     def _problems(self) -> dict[Version, Hold]:
-        listing = self._state.store.listing
+        listing = self._state.store.listing_of(self._model)
         found = listing.problems.items() if listing else ()
         return {
             version: Hold(error.reason, str(error)) for (name, version), error in found if name == self._model

@@ -10,7 +10,7 @@ from servesync.admin import Stage
 from servesync.agent.context import AgentContext
 from servesync.agent.discovery import discover
 from servesync.agent.documents import NotReadYet
-from servesync.agent.jobs import Ended, Job, JobContext, JobKind
+from servesync.agent.jobs import Ended, Job, JobContext, JobKind, ask_beside
 from servesync.agent.manifests import check_size, manifest_of
 from servesync.agent.model_snapshot import refusals_of
 from servesync.agent.snapshot import FRESH_LISTING_SECONDS
@@ -39,15 +39,16 @@ def begin_poll(context: AgentContext) -> None:
         view.is_wanted |= view.running is None
         return
     view.is_wanted = False
-    names = {item.name for item in context.settings.models}
+    names = frozenset(item.name for item in context.settings.models)
     view.asking_since = context.now()
     view.polled_at = context.ports.clock.wall()
 
-    def work(job: JobContext) -> Listing:
-        with board.stage(Stage.LIST):
-            return store.list(
-                lambda model: EVERY_MODEL in names or model in names, should_stop=job.should_stop
-            )
+    def wants(model: Model) -> bool:
+        return EVERY_MODEL in names or model in names
+
+    def work(job: JobContext) -> tuple[frozenset[str], Listing]:
+        with board.stage(Stage.LIST):  # a page may drip for longer than a cancel takes
+            return names, ask_beside(lambda: store.list(wants, should_stop=job.should_stop), job.check)
 
     view.running = context.start(Job(JobKind.LIST, work))
 
@@ -72,14 +73,15 @@ def take_in_listing(context: AgentContext, message: Ended) -> None:
     if isinstance(error, Stopped):
         return
     view.tried_at, view.is_new = view.asking_since, True
-    if isinstance(message.result, Listing):
-        view.listing, view.error = message.result, None
+    if isinstance(message.result, tuple):
+        view.names, view.listing = message.result
+        view.error = None
         view.asked_at, view.listed_at = view.asking_since, view.polled_at
         view.arrived_at = context.now()
         context.state.documents.listed()
         discover(context)
         read_notices(context, context.models)
-        _tidy_attempts(context, message.result)
+        _tidy_attempts(context, message.result[1])
     elif isinstance(error, StoreError):
         view.error = error
     elif error is not None:
@@ -89,12 +91,10 @@ def take_in_listing(context: AgentContext, message: Ended) -> None:
 
 def read_notices(context: AgentContext, models: Iterable[Model]) -> None:
     """Take over where channels stand, and what is withdrawn; what fails is looked at again next time."""
-    state, listing = context.state, context.state.store.listing
-    if listing is None:
-        return
+    state = context.state
     for model in models:
-        settings = context.models.get(model)
-        if settings is None:
+        settings, listing = context.models.get(model), state.store.listing_of(model)
+        if settings is None or listing is None:
             continue
         with _going_on(context, model):
             state.notices.follow(model, settings.channels, listing.channels.get(model, {}))

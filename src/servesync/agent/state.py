@@ -23,7 +23,7 @@ from servesync.plan.facts import Served
 from servesync.plan.fleet_facts import Key, LoadGate
 from servesync.plan.unloading import Unloading
 from servesync.plan.versions import Model, Release, Stamp, Version
-from servesync.settings import ModelSettings, Settings
+from servesync.settings import EVERY_MODEL, ModelSettings, Settings
 from servesync.store import Listing, Settling
 
 
@@ -65,6 +65,8 @@ class StoreView:
     """
 
     listing: Listing | None = None
+    names: frozenset[str] = frozenset()
+    """The models that it was asked for."""
     error: StoreError | None = None
     polled_at: float | None = None
     listed_at: float | None = None
@@ -77,6 +79,10 @@ class StoreView:
     """A listing was asked for while another one, which counts no more, was under way."""
     is_new: bool = False
     """It has not been reported yet."""
+
+    def listing_of(self, model: Model) -> Listing | None:
+        """Return the last good listing if it was asked for a model, else None."""
+        return self.listing if {model, EVERY_MODEL} & self.names else None
 
 
 @dataclass
@@ -210,10 +216,13 @@ class AgentState:
             self.watch = ServerWatch()
 
     def _list_anew(self) -> None:
-        """Forget the listing, and the one under way: they are of another store, or of other models."""
+        """Forget the listing under way: it is of another store, or of other models.
+
+        The last good one stays for those models that it was asked for.
+        """
         if self.store.running is not None:
             self.store.running.cancel()
-        self.store.running, self.store.listing, self.store.is_wanted = None, None, True
+        self.store.running, self.store.is_wanted = None, True
         self.documents.listed()
 
     def know_stamps(self, model: Model, version: Version, found: tuple[Mapping[str, Stamp], bool]) -> None:

@@ -89,9 +89,12 @@ def give_up(context: AgentContext, key: Key) -> bool:
 
 
 def give_up_all(context: AgentContext) -> None:
-    """End every transfer."""
+    """End every transfer, because the settings say otherwise now."""
     for key in list(context.state.transfers):
-        give_up(context, key)
+        if give_up(context, key):
+            announce.fetch_cancelled(
+                key, "changed settings: it is to be brought from elsewhere, or otherwise"
+            )
 
 
 def take_in(context: AgentContext, message: Ended) -> None:
