@@ -307,10 +307,15 @@ class Judge:
         """Without a server nobody finds out that sound bytes do not load."""
         return contents.is_good or (contents.is_sound and not self.world.has_server)
 
+    @property
+    def leftovers(self) -> list[str]:
+        """What lies in staging and in the trash."""
+        return [*self._eye.staging(), *self._eye.trash()]
+
     def flaw_of_rest(self) -> str:
         """Return what is not as it should be in a calm world; nothing if all is well."""
-        if self._eye.staging() or self._eye.trash():
-            return f"staging holds {self._eye.staging()}, the trash {self._eye.trash()}"
+        if self.leftovers:
+            return f"staging and trash hold {self.leftovers}"
         flaws = (self._flaw_of(model) for model in self.world.models)
         return next((flaw for flaw in flaws if flaw), "")
 

@@ -420,46 +420,39 @@ def test_an_agent_that_can_start_no_thread_works_on(serving_one: World) -> None:
 # -- the end, between any two effects ---------------------------------------------------------------------
 
 
+def is_tidy(world: World, shelf: set[int], reserve: set[int]) -> bool:
+    """Whether an update has ended, to its last effect."""
+    return (world.shelf(), world.reserve(), world.judge.leftovers) == (shelf, reserve, [])
+
+
 @pytest.mark.parametrize("how", [{}, {"with_manifest": True}])
-def test_an_agent_may_die_before_any_effect_of_an_update(new_world: NewWorld, how: dict[str, Any]) -> None:
-    """Another one finishes it; the disk is as it should be all the time."""
-    effect = 0
-    while True:
-        world = new_world()
-        world.publish(1)
-        world.rest(3)
-        world.publish(2, **how)
-        world.disk.dies_at = effect
-        world.until(lambda world=world: world.shelf() == {2}, 120)  # type: ignore[misc]
-        died = world.deaths
-        world.rest(3)
-        assert world.answering() == {2: "m2"}
-        world.__exit__()
-        if not died:
-            break
-        effect += 1
+def test_an_agent_may_die_before_any_effect_of_an_update(serving_one: World, how: dict[str, Any]) -> None:
+    """Another one finishes it; the disk is as it should be all the time. Each update dies one effect later."""
+    world, number, died = serving_one, 1, 0
+    while number == 1 or world.deaths > died:
+        number, died = number + 1, world.deaths
+        world.publish(number, **how)
+        world.disk.dies_at = number - 2
+        world.until(lambda number=number: is_tidy(world, {number}, {number - 1}), 120)  # type: ignore[misc]
+        world.disk.dies_at = None
 
-    assert effect > 20
+    assert number > 20
+    world.rest()
+    assert world.answering() == {number: f"m{number}"}
 
 
-def test_an_agent_may_die_before_any_effect_of_a_rollback(new_world: NewWorld) -> None:
-    """The old version or the new one answers, and in the end the right one."""
-    effect = 0
-    while True:
-        world = new_world()
-        for number in (1, 2):
-            world.publish(number)
-            world.rest(3)
-        world.models["m"] = {"pin": [1]}
+def test_an_agent_may_die_before_any_effect_of_a_rollback(serving_one: World) -> None:
+    """The old version or the new one answers all the time, and in the end the right one."""
+    world, effect, died = serving_one, -1, 0
+    world.publish(2)
+    world.rest()
+    while effect < 0 or world.deaths > died:
+        effect, died = effect + 1, world.deaths
+        there, other = (1, 2) if 2 in world.shelf() else (2, 1)
+        world.models["m"] = {"pin": [there]}
         world.reload()
         world.disk.dies_at = effect
-        world.until(lambda world=world: world.shelf() == {1}, 120)  # type: ignore[misc]
-        died = world.deaths
-        world.rest(3)
-        assert world.answering() == {1: "m1"}
-        world.__exit__()
-        if not died:
-            break
-        effect += 1
+        world.until(lambda there=there, other=other: is_tidy(world, {there}, {other}), 120)  # type: ignore[misc]
+        world.disk.dies_at = None
 
     assert effect > 10

@@ -257,10 +257,10 @@ class World:
             outcome = self.turn()
         raise Broken(f"{MOST_ROUNDS} rounds in one moment: {self.said()}")
 
-    def wait(self, seconds: int) -> None:
+    def wait(self, seconds: int, step: int = 1) -> None:
         """Let time pass for everybody but the agent."""
-        for _ in range(seconds):
-            self.clock.advance(1.0)
+        for _ in range(seconds // step):
+            self.clock.advance(step)
             if self.has_server:
                 self.judge.before_step()
                 self.server.step()
@@ -286,10 +286,10 @@ class World:
         return self.clock.now - begun
 
     def pass_time(self, seconds: int, step: int) -> None:
-        """Let much time pass: the agent turns only now and then."""
+        """Let much time pass: agent and server live only now and then."""
         for _ in range(seconds // step):
             self.cycle()
-            self.wait(step)
+            self.wait(step, step)
 
     def rest(self, calm_seconds: int = CALM_SECONDS) -> None:
         """End every fault, let the agent work until nothing happens any more, and judge what it came to.
