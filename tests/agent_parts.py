@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from servesync.agent.agent import Agent, Outcome
+from servesync.agent.agent import Agent
 from servesync.agent.build import build_agent
 from servesync.agent.jobs import Ended, Job, Jobs, Message, Running, Told
+from servesync.agent.outcome import Outcome
 from servesync.agent.ports import FootprintPort, Ports
 from servesync.confirm import Limit
 from servesync.errors import DiskError, ServerError, Stopped, SyncError

@@ -199,6 +199,11 @@ def reads(exchange: Exchange) -> bool:
     return not exchange.is_listing
 
 
+def reads_of(*parts: str) -> Callable[[Exchange], bool]:
+    """Match reads of objects whose keys contain one of `parts`."""
+    return lambda exchange: not exchange.is_listing and any(part in exchange.path for part in parts)
+
+
 # -- faults: the connection --------------------------------------------------------------------------------
 
 
@@ -256,6 +261,32 @@ def drip_the_head(exchange: Exchange) -> None:
     while not exchange.stopping:
         exchange.send(b"x")
         time.sleep(0.02)
+
+
+class HeldBack:
+    """Half of each body, then a little now and then, until a test lets the rest go: no read times out.
+
+    The first part of an object passes, so that there is progress to be seen.
+    """
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.released = threading.Event()
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Hold back the answer to one request."""
+        answer = exchange.forward()
+        if exchange.headers.get("Range", "").startswith("bytes=0-"):
+            exchange.answer(answer)
+            return
+        exchange.head(answer)
+        done = len(answer.body) // 2
+        exchange.send(answer.body[:done])
+        self.begun.set()
+        while done < len(answer.body) and not exchange.stopping:
+            last = len(answer.body) if self.released.wait(0.05) else done + 2048
+            exchange.send(answer.body[done:last])
+            done = min(last, len(answer.body))
 
 
 def endless(exchange: Exchange) -> None:

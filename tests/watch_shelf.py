@@ -26,6 +26,11 @@ def read(path: Path) -> Expected | None:
     return found
 
 
+def size_and_digest(data: bytes) -> tuple[int, str]:
+    """Return what is expected of a file with this content."""
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
 def tree(handle: int, prefix: str = "") -> dict[str, int]:
     """Return path -> size of all files below an open directory."""
     found: dict[str, int] = {}

@@ -41,7 +41,7 @@ def check_name(name: str) -> None:
     encoding = sys.getfilesystemencoding()
     if not name.isascii() and encoding != "utf-8":
         text = f"{name!a}: this process has file names in {encoding}, and graphs have them in UTF-8"
-        raise DiskError(Reason.DISK_FAILED, f"{text}: set PYTHONUTF8=1, or a locale with UTF-8")
+        raise DiskError(Reason.DISK_UNSUPPORTED, f"{text}: set PYTHONUTF8=1, or a locale with UTF-8")
 
 
 def free_bytes(path: Path) -> int:

@@ -495,17 +495,19 @@ def test_the_reserve_gives_way_to_a_new_version(
         assert box.call("sync").returncode == 0
     assert (box.workspace / "reserve/m/1").exists()
 
-    box.overrides = {"reserve": {"keep": 0}}
-    bucket.put("prod/m/3.tar.gz", small_archive(tree, 3))
-    assert box.call("sync").returncode == 0
-    assert not (box.workspace / "reserve/m/2").exists()
-
     box.overrides = {"limits": {"disk_reserve_bytes": 1 << 42}}
-    bucket.put("prod/m/4.tar.gz", small_archive(tree, 4))
-    done = box.call("sync")
+    bucket.put("prod/m/3.tar.gz", small_archive(tree, 3))
+    done = box.call("sync", "--timeout", "15")  # a full disk may pass: it is waited for
+    assert done.returncode == 3
     assert '"event": "reserve_gave_way"' in done.stdout
     assert '"reason": "disk_full"' in done.stdout
+    assert box.numbers() == ["2"]
+    assert not (box.workspace / "reserve/m/1").exists()
+
+    box.overrides = {"reserve": {"keep": 0}}
+    assert box.call("sync").returncode == 0
     assert box.numbers() == ["3"]
+    assert not (box.workspace / "reserve/m/2").exists()
 
 
 def test_the_log_is_json_and_may_be_closed(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:

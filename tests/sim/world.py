@@ -33,7 +33,8 @@ from sim.shelves import Broken
 from sim.store import URL, SimStore
 
 if TYPE_CHECKING:
-    from servesync.agent.agent import Agent, Outcome
+    from servesync.agent.agent import Agent
+from servesync.agent.outcome import Outcome
 
 FOLDER: Final = Path("/dev/shm")
 MOST_ROUNDS: Final = 200

@@ -7,7 +7,7 @@ import pytest
 from agent_parts import Parts, settings_of
 from install_box import NOW, M, publish, release_of
 from servesync import disk
-from servesync.agent.snapshot import served_now
+from servesync.agent.model_snapshot import served_now
 from servesync.install import Reserve, Shelf, Workspace
 from servesync.plan.versions import Version
 

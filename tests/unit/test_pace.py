@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from decider_box import World, agent_at_work, settings_of
-from servesync.agent.agent import Outcome
 from servesync.agent.jobs import JobKind
+from servesync.agent.outcome import Outcome
 from servesync.agent.pace import FIRST_WAIT_SECONDS, Pace
 from servesync.agent.seen import Seen
 from servesync.agent.state import AgentState

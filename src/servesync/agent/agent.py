@@ -1,33 +1,31 @@
 """The deciding thread's work: take in results, look, plan, act, say so. It never waits for anything slow."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from servesync import disk
 from servesync.admin import HeldVersion
 from servesync.agent import announce, asking, polling, tidying
 from servesync.agent.context import AgentContext
-from servesync.agent.discovery import discover
 from servesync.agent.effects import Effects
 from servesync.agent.jobs import Ended, JobKind, Message, RoomWanted
+from servesync.agent.model_snapshot import ModelSnapshot
 from servesync.agent.models_config import ConfigWriter, Draft
+from servesync.agent.outcome import Outcome, outcome_of
 from servesync.agent.report import report
 from servesync.agent.scrub import begin_scrubbing, take_in_scrubbed
 from servesync.agent.seen import Seen
-from servesync.agent.snapshot import ModelSnapshot, Snapshot, refusals_of, take_snapshot
+from servesync.agent.snapshot import Snapshot, take_snapshot
 from servesync.agent.status import status_of
 from servesync.agent.transfer_jobs import give_up_all, take_in
-from servesync.errors import DiskError, Reason
+from servesync.agent.upkeep import clean, ensure_shelves, prepare_folders, settle
 from servesync.install import Lock
-from servesync.plan.facts import ModelPlan, Wait
 from servesync.plan.fleet import plan_fleet
 from servesync.plan.fleet_facts import FleetPlan
 from servesync.plan.load_gate import after_step
 from servesync.plan.memory import Shortage
 from servesync.plan.newest import held_newest
 from servesync.plan.versions import Model
-from servesync.settings import EVERY_MODEL
 
 _TAKE_IN: Final = {
     JobKind.LIST: polling.take_in_listing,
@@ -38,44 +36,6 @@ _TAKE_IN: Final = {
     JobKind.SCRUB: take_in_scrubbed,
     JobKind.EMPTY_TRASH: tidying.take_in_emptied,
 }
-_WORK: Final = (JobKind.LIST, JobKind.DOCUMENT, JobKind.TRANSFER, JobKind.REREAD, JobKind.EMPTY_TRASH)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a turn did, and what is left. `seen` None: it looked at nothing, as an answer is awaited.
-
-    `acted`: a step was done, or has failed, so that there may be another one to do now.
-    `is_due`: another turn is due at once: the agent has acted, and there is no server whose answer it awaits.
-    `waiting`: the server (if it answers) is about to say more about a version, and is not overdue, or a step
-    waits for the load gate. `busy`: a job is at work whose result may change what is to be done, or the trash
-    is being emptied.
-    """
-
-    acted: bool = False
-    is_due: bool = False
-    waiting: bool = False
-    busy: bool = False
-    seen: Seen | None = None
-    settling_seconds: float | None = None
-    retry_seconds: float | None = None
-    missing: tuple[Model, ...] = ()
-    """Required models without every wanted version complete on the shelf."""
-
-    @property
-    def plans(self) -> Mapping[Model, ModelPlan]:
-        """Each model's plan."""
-        return self.seen.plan.models if self.seen else {}
-
-    @property
-    def store_failed(self) -> bool:
-        """Whether the store did not answer when it was last asked."""
-        return self.seen is not None and self.seen.store_error is not None
-
-    @property
-    def server_answers(self) -> bool:
-        """Whether the server answers, or there is none to ask."""
-        return self.seen is None or self.seen.server_error is None
 
 
 class Agent:
@@ -98,18 +58,9 @@ class Agent:
         Raises:
             DiskError: the models directory cannot be used, or no model's base path in it.
         """
-        context, workspace = self.context, self.context.workspace
-        discover(context)
-        models = list(context.models)
-        try:
-            workspace.prepare(models)
-        except OSError as error:
-            self._prepare_new()
-            if not context.state.prepared:
-                raise disk.describe(error, f"preparing {workspace.models_dir}") from error
-        else:
-            context.state.prepared = set(models)
-        for problem in self._clean():
+        context = self.context
+        prepare_folders(context)
+        for problem in clean(context):
             announce.failed(context, disk.describe(problem, "removing what an earlier run left"))
         if self._config is not None:
             self._config.prepare(context.models, names_all=context.every_model is None)
@@ -120,18 +71,6 @@ class Agent:
         context, state = self.context, self.context.state
         state.config, state.transfer_tools = context.config, context.transfers
         context.transfers.pool.apply(context.settings.fetch)
-
-    def _clean(self) -> list[OSError]:
-        context = self.context
-        at_work = [item.staged.tree for item in context.state.transfers.values() if item.staged]
-        problems = [] if context.is_busy(JobKind.TRANSFER) else context.workspace.clean(at_work)
-        for model in context.models:
-            try:
-                context.reserve(model).clean()
-            except OSError as error:
-                problems.append(error)
-        context.state.trash_is_due = True
-        return problems
 
     def close(self) -> None:
         """Close all connections to store and server; jobs are ended by whoever started them."""
@@ -164,10 +103,10 @@ class Agent:
         news = self._take_messages()
         if look or poll or news:
             asking.want_answer(context)
-        if poll:
+        if poll or context.state.store.is_wanted:
             polling.begin_poll(context)
-            if self._lock is not None:
-                tidying.try_again(context)
+        if poll and self._lock is not None:
+            tidying.try_again(context)
         polling.look_once_more(context)
         asking.begin_asking(context)
         polling.begin_documents(context)
@@ -220,12 +159,14 @@ class Agent:
         if acted:
             asking.want_answer(context, changed=True)
             asking.begin_asking(context)
-        return self._outcome_of(seen, acted=acted, server_is_late=server_is_late)
+        works = self._lock is not None
+        return outcome_of(context, seen, acted=acted, is_late=server_is_late, works=works)
 
     def _look(self, *, server_is_late: bool) -> Seen:
         """Find out what there is, and decide what is to be done."""
         context = self.context
-        self._ensure_shelves()
+        if self._lock is not None:
+            ensure_shelves(context)
         if context.config is not None:
             context.config.look()
         snapshot = take_snapshot(context, server_is_late=server_is_late)
@@ -273,7 +214,7 @@ class Agent:
         context, state = self.context, self.context.state
         acted = self._config is not None and seen.config is not None and self._config.write(seen.config)
         for found in seen.snapshot.models.values():
-            self._settle(found)
+            settle(context, found)
         effects = Effects(context, seen.snapshot.models, seen.plan)
         state.gate = seen.plan.gate
         for step in seen.plan.steps:
@@ -284,112 +225,6 @@ class Agent:
                 state.gate = after_step(state.gate, step, planned.facts, context.now(), done=done)
         acted |= effects.failed
         if acted:
-            state.trash_is_due = True
+            state.upkeep.trash_is_due = True
         polling.look_once_more(context)
         return acted
-
-    # -- what is kept in order ----------------------------------------------------------------------
-
-    def _settle(self, found: ModelSnapshot) -> None:
-        """Write down what a look has shown of records that were behind the truth."""
-        context, model = self.context, found.facts.model
-        shelf = context.shelf(model)
-        try:
-            shelf.settle(found.inventory)
-            for version, said in found.said.items():
-                shelf.note_said(version, said)
-            if found.unreadable:
-                refusals_of(context, model).settle(found.offered, context.utc())
-        except OSError as error:
-            announce.failed(context, disk.describe(error, f"writing records of {model}"))
-
-    def _prepare_new(self) -> None:
-        """Make the directories of models that are new, or whose base path could not be used before."""
-        context = self.context
-        for model in context.models.keys() - context.state.prepared:
-            try:
-                context.workspace.prepare([model])
-            except OSError as error:
-                context.failed(disk.describe(error, f"making the directories of {model}"))
-            else:
-                context.state.prepared.add(model)
-
-    def _ensure_shelves(self) -> None:
-        """Put back what somebody removed of the workspace, and base paths of models that never had a version.
-
-        Without a base path the server stops updating every model. Where versions were served, the base path
-        comes back together with the next one.
-        """
-        if self._lock is None:
-            return
-        context = self.context
-        self._prepare_new()
-        try:
-            context.workspace.make_folders()
-        except OSError as error:
-            context.failed(disk.describe(error, f"making {context.workspace.root}"))
-        for model in context.models:
-            try:
-                there = context.workspace.make_shelf(model)
-            except OSError as error:
-                context.failed(disk.describe(error, f"making the base path of {model}"))
-                continue
-            if not there:
-                text = (
-                    f"somebody removed {context.workspace.shelf(model)}: what the server has in memory stays "
-                    "until the folder is there again, so it comes back with a version in it"
-                )
-                context.failed(DiskError(Reason.SHELF_REMOVED, text), model)
-
-    # -- what comes next ----------------------------------------------------------------------------
-
-    def _outcome_of(self, seen: Seen, *, acted: bool, server_is_late: bool) -> Outcome:
-        context, plans = self.context, seen.plan.models
-        answers = seen.server_error is None
-        return Outcome(
-            acted=acted,
-            is_due=acted and context.ports.server is None,
-            waiting=answers
-            and (
-                bool(seen.plan.postponed)
-                or any(
-                    isinstance(action, Wait) and not action.overdue
-                    for plan in plans.values()
-                    for action in plan.actions
-                )
-            ),
-            busy=any(context.is_busy(kind) for kind in _WORK)
-            or (self._lock is not None and context.state.trash_is_due)
-            or (context.is_busy(JobKind.ASK_SERVER) and not server_is_late)
-            or not context.state.documents.is_idle
-            or bool(context.state.transfers)
-            or tidying.is_checking(seen),
-            seen=seen,
-            settling_seconds=seen.snapshot.settling_seconds,
-            retry_seconds=self._retry_seconds(),
-            missing=self._missing(plans),
-        )
-
-    def _missing(self, plans: Mapping[Model, ModelPlan]) -> tuple[Model, ...]:
-        """Return the required models that are not in place; "*" itself as long as it stands for none."""
-        models, every = self.context.models, self.context.every_model
-        missing = [
-            model
-            for model, settings in models.items()
-            if settings.required and not (model in plans and plans[model].in_place)
-        ]
-        if every is not None and every.required and not models:
-            missing.append(Model(EVERY_MODEL))
-        return tuple(missing)
-
-    def _retry_seconds(self) -> float | None:
-        """Return after how many seconds something is due by itself; None if nothing is."""
-        context, now = self.context, self.context.now()
-        state = context.state
-        due = [state.attempts.next_due(now), state.watch.next_due(now), tidying.next_reread(context)]
-        if context.config is not None:
-            due.append(context.config.next_due())
-        if state.gate.ended_at is not None:
-            left = state.gate.ended_at + context.settings.serving.pause_between_loads_seconds - now
-            due.append(left if left > 0 else None)
-        return min((seconds for seconds in due if seconds is not None), default=None)

@@ -74,7 +74,7 @@ def take_in_answers(context: AgentContext, message: Ended) -> None:
         view.answers = Answers(asked_at or context.now(), dict.fromkeys(context.models, failed))
     view.unnoted.append(view.answers)
     if server_error(context) is not None:  # it may be started anew, and hold other bytes than before
-        context.state.memory_before.clear()
+        context.state.memory.before_load.clear()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ one small record a version, so that a restart neither forgets nor repeats the pa
 """
 
 import contextlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,7 +26,18 @@ MOST_REMEMBERED: Final = 1000
 MOST_PASSING: Final = 5
 
 EVERYWHERE: Final = ("store_", "disk_")
-LASTING: Final = frozenset({Reason.OBJECT_ARCHIVED, Reason.OBJECT_ENCRYPTED, Reason.STORE_DENIED})
+LASTING: Final = frozenset(
+    {
+        Reason.OBJECT_ARCHIVED,
+        Reason.OBJECT_ENCRYPTED,
+        Reason.STORE_DENIED,
+        Reason.DISK_UNSUPPORTED,
+        Reason.DISK_READ_ONLY,
+        Reason.DISK_PERMISSION,
+        Reason.DISK_NOT_A_DIRECTORY,
+        Reason.DISK_OTHER_FILESYSTEM,
+    }
+)
 """Only somebody else's work ends these, so the next good version is due at once."""
 
 TRANSIT_RETRIES: Final = 4
@@ -34,6 +46,8 @@ TRANSIT_FACTOR: Final = 6.0
 TRANSIT_LONGEST_SECONDS: Final = 3600.0
 TRANSIT_PASSING: Final = 2
 """After the third damaged reading, about a minute after the first, the next good version is due."""
+
+NONE: Final[records.Found["Damaged"]] = records.Found({}, {})
 
 Key = tuple[Model, Version]
 
@@ -259,8 +273,9 @@ class Attempts:
         """
         if self._workspace is None:
             return
+        folder = self._workspace.attempts(model)
         try:
-            found = records.read_all(self._workspace.attempts(model), Damaged)
+            found = records.read_all(folder, Damaged) if os.path.lexists(folder) else NONE
         except OSError:
             return
         for version, record in found.known.items():

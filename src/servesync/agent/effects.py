@@ -12,8 +12,8 @@ from servesync import disk
 from servesync.admin import Stage
 from servesync.agent import actions, announce
 from servesync.agent.context import AgentContext
+from servesync.agent.model_snapshot import ModelSnapshot, refusals_of
 from servesync.agent.refusing import refuse
-from servesync.agent.snapshot import ModelSnapshot, refusals_of
 from servesync.agent.state import TransferUnderWay
 from servesync.agent.transfer import Staged
 from servesync.agent.transfer_jobs import begin_transfer, give_up
@@ -196,7 +196,7 @@ class Effects:
         context, key = self._context, (step.model, action.version)
         _, staged = self._staged(key)
         record = actions.set_aside(context.reserve(step.model), staged)
-        context.state.weights.learn(staged.release, staged.weight)
+        context.state.memory.weights.learn(staged.release, staged.weight)
         give_up(context, key)
         context.state.attempts.succeeded(key)
         announce.set_aside(key, record, action.short)
@@ -222,7 +222,7 @@ class Effects:
         is nothing to learn.
         """
         context = self._context
-        before = context.state.memory_before
+        before = context.state.memory.before_load
         before.clear()
         memory = context.last_memory
         if memory is None or memory.budget is None or not self._plan.loaded:
@@ -236,11 +236,11 @@ class Effects:
         shelf = context.shelf(step.model)
         shelf.confirm(action.version)
         announce.available(context, key, found.offered.get(action.version))
-        before = context.state.memory_before.pop(key, None)
+        before = context.state.memory.before_load.pop(key, None)
         used = None if before is None else context.ports.footprint.used_bytes()
         grown = None if before is None or used is None or used <= before else used - before
         if grown is not None:
-            context.state.weights.grew(key, grown)
+            context.state.memory.weights.grew(key, grown)
             shelf.observed(action.version, grown)
         announce.confirmed(key, action.because, grown)
 

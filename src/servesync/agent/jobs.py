@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from servesync.errors import DiskError, Reason, Stopped, SyncError, bug
 from servesync.plan.versions import Model, Version
 
 ROOM_LOOK_SECONDS: Final = 0.2
+LOOK_SECONDS: Final = 0.2
+
+T = TypeVar("T")
 
 
 class JobKind(StrEnum):
@@ -222,3 +225,34 @@ class _Thread(threading.Thread):
         while not answered.wait(ROOM_LOOK_SECONDS):
             self.check()
         return granted
+
+
+def ask_beside(work: Callable[[], T], check: Callable[[], None]) -> T:
+    """Return what `work` asks the store for, which does not look at `check` itself.
+
+    Once `check` raises, nobody waits for it any longer: it ends by its own bounds, and counts for nothing.
+
+    Raises:
+        SyncError: `THREADS_EXHAUSTED`: it could not be started; or what `work` or `check` raises.
+    """
+    result: list[T] = []
+    error: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            result.append(work())
+        except BaseException as problem:  # noqa: BLE001 (raised again where it is waited for)
+            error.append(problem)
+
+    thread = threading.Thread(target=call, name="servesync-asks", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as problem:
+        text = "cannot start a thread to ask the store with: raise the limit on processes and threads"
+        raise SyncError(Reason.THREADS_EXHAUSTED, text) from problem
+    while thread.is_alive():
+        thread.join(LOOK_SECONDS)
+        check()
+    if error:
+        raise error[0]
+    return result[0]

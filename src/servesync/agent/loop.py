@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from servesync.agent.agent import Agent, Outcome
+from servesync.agent.agent import Agent
 from servesync.agent.jobs import ThreadJobs
+from servesync.agent.outcome import Outcome
 from servesync.agent.pace import Pace
 from servesync.agent.reload import Reloader
 from servesync.agent.triggers import Triggers, Wake

@@ -12,10 +12,11 @@ from types import FrameType
 from typing import Final
 
 from servesync.admin import Board
-from servesync.agent.agent import Agent, Outcome
+from servesync.agent.agent import Agent
 from servesync.agent.attempts import may_pass
 from servesync.agent.build import build_agent, make_ports
 from servesync.agent.jobs import ThreadJobs
+from servesync.agent.outcome import Outcome
 from servesync.agent.process import GRACE_SECONDS, LOOK_SECONDS, claimed
 from servesync.agent.seen import Seen
 from servesync.errors import Reason, Stopped

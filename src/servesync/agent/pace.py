@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from servesync.agent.agent import Outcome
+from servesync.agent.outcome import Outcome
 from servesync.agent.triggers import longest_wait
 from servesync.settings import Poll
 

@@ -10,9 +10,10 @@ from servesync.admin import Stage
 from servesync.agent.context import AgentContext
 from servesync.agent.discovery import discover
 from servesync.agent.documents import NotReadYet
-from servesync.agent.jobs import Ended, Job, JobContext, JobKind
+from servesync.agent.jobs import Ended, Job, JobContext, JobKind, ask_beside
 from servesync.agent.manifests import check_size, manifest_of
-from servesync.agent.snapshot import FRESH_LISTING_SECONDS, refusals_of
+from servesync.agent.model_snapshot import refusals_of
+from servesync.agent.snapshot import FRESH_LISTING_SECONDS
 from servesync.errors import Stopped, StoreError, SyncError
 from servesync.plan.memory import weight_of
 from servesync.plan.versions import Model, Release
@@ -33,20 +34,23 @@ class Weighed:
 
 def begin_poll(context: AgentContext) -> None:
     """Start to list the store, unless that is being done."""
-    if context.is_busy(JobKind.LIST):
-        return
     store, board, view = context.ports.store, context.board, context.state.store
-    names = {item.name for item in context.settings.models}
+    if context.is_busy(JobKind.LIST):
+        view.is_wanted |= view.running is None
+        return
+    view.is_wanted = False
+    names = frozenset(item.name for item in context.settings.models)
     view.asking_since = context.now()
     view.polled_at = context.ports.clock.wall()
 
-    def work(job: JobContext) -> Listing:
-        with board.stage(Stage.LIST):
-            return store.list(
-                lambda model: EVERY_MODEL in names or model in names, should_stop=job.should_stop
-            )
+    def wants(model: Model) -> bool:
+        return EVERY_MODEL in names or model in names
 
-    context.start(Job(JobKind.LIST, work))
+    def work(job: JobContext) -> tuple[frozenset[str], Listing]:
+        with board.stage(Stage.LIST):  # a page may drip for longer than a cancel takes
+            return names, ask_beside(lambda: store.list(wants, should_stop=job.should_stop), job.check)
+
+    view.running = context.start(Job(JobKind.LIST, work))
 
 
 def look_once_more(context: AgentContext) -> None:
@@ -63,17 +67,21 @@ def look_once_more(context: AgentContext) -> None:
 def take_in_listing(context: AgentContext, message: Ended) -> None:
     """Take in a listing, or why there is none; the last good one stays in mind."""
     view, error = context.state.store, message.error
+    if view.running is None or view.running.job is not message.job:
+        return  # another store was asked, under other settings
+    view.running = None
     if isinstance(error, Stopped):
         return
     view.tried_at, view.is_new = view.asking_since, True
-    if isinstance(message.result, Listing):
-        view.listing, view.error = message.result, None
+    if isinstance(message.result, tuple):
+        view.names, view.listing = message.result
+        view.error = None
         view.asked_at, view.listed_at = view.asking_since, view.polled_at
         view.arrived_at = context.now()
         context.state.documents.listed()
         discover(context)
         read_notices(context, context.models)
-        _tidy_attempts(context, message.result)
+        _tidy_attempts(context, message.result[1])
     elif isinstance(error, StoreError):
         view.error = error
     elif error is not None:
@@ -83,12 +91,10 @@ def take_in_listing(context: AgentContext, message: Ended) -> None:
 
 def read_notices(context: AgentContext, models: Iterable[Model]) -> None:
     """Take over where channels stand, and what is withdrawn; what fails is looked at again next time."""
-    state, listing = context.state, context.state.store.listing
-    if listing is None:
-        return
+    state = context.state
     for model in models:
-        settings = context.models.get(model)
-        if settings is None:
+        settings, listing = context.models.get(model), state.store.listing_of(model)
+        if settings is None or listing is None:
             continue
         with _going_on(context, model):
             state.notices.follow(model, settings.channels, listing.channels.get(model, {}))
@@ -151,7 +157,7 @@ def take_in_document(context: AgentContext, message: Ended) -> None:
     release = state.weighing.pop(message.job.name, None)
     if release is not None:
         found = message.result
-        state.weights.learn(release, found.weight if isinstance(found, Weighed) else None)
+        state.memory.weights.learn(release, found.weight if isinstance(found, Weighed) else None)
     elif message.job.model is not None:
         read_notices(context, [message.job.model])
 
@@ -167,10 +173,10 @@ def weigh(context: AgentContext, release: Release) -> None:
     except NotReadYet:
         context.state.weighing[f"{item.key}\0{item.etag}"] = release
     except SyncError:  # whoever fetches the version will meet it, and say so
-        context.state.weights.learn(release, None)
+        context.state.memory.weights.learn(release, None)
     else:
         weight = found.weight if isinstance(found, Weighed) else _weighed(release, found).weight
-        context.state.weights.learn(release, weight)
+        context.state.memory.weights.learn(release, weight)
 
 
 def _weighed(release: Release, data: object) -> Weighed:

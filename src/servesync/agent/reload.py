@@ -11,7 +11,7 @@ from servesync.agent.jobs import Jobs
 from servesync.errors import Reason, SettingsError, SyncError
 from servesync.install import Lock
 from servesync.logs import Event, configure, get_logger
-from servesync.settings import Settings
+from servesync.settings import EVERY_MODEL, Settings
 from servesync.settings_file import load_settings
 
 if TYPE_CHECKING:
@@ -142,5 +142,13 @@ def _check_change(old: Settings, new: Settings) -> None:
 
 def _changes_transfers(old: Settings, new: Settings) -> bool:
     """Whether what is being brought must be brought anew: from elsewhere, or proven by other rules."""
-    signatures = [{item.name: item.signatures for item in each.models} for each in (old, new)]
-    return needs_other_store(old, new) or old.verify != new.verify or signatures[0] != signatures[1]
+    if needs_other_store(old, new) or old.verify != new.verify:
+        return True
+    before, after = ({item.name: item.signatures for item in each.models} for each in (old, new))
+    return any(_are_signatures_new(name, before, after) for name in before.keys() | after.keys())
+
+
+def _are_signatures_new(name: str, before: Mapping[str, object], after: Mapping[str, object]) -> bool:
+    """Whether those of a model changed that the settings name before and after, perhaps by "*"."""
+    old, new = (each.get(name, each.get(EVERY_MODEL, each)) for each in (before, after))
+    return old is not before and new is not after and old != new

@@ -64,7 +64,7 @@ def begin_scrubbing(context: AgentContext) -> None:
     settings, state = context.settings.scrub, context.state
     if settings.interval_hours is None or context.one_pass or context.is_busy(JobKind.SCRUB):
         return
-    if context.now() < state.scrub_not_before:
+    if context.now() < state.upkeep.scrub_not_before:
         return
     known = [
         (model, version, record)
@@ -73,7 +73,7 @@ def begin_scrubbing(context: AgentContext) -> None:
     ]
     found = due(known, settings, context.utc())
     if found is None:
-        state.scrub_not_before = context.now() + LOOK_EVERY_SECONDS
+        state.upkeep.scrub_not_before = context.now() + LOOK_EVERY_SECONDS
         return
     model, version = found
     record = next(record for name, number, record in known if (name, number) == found)
@@ -124,7 +124,7 @@ def _note(context: AgentContext, found: Scrubbed) -> None:
         log.info(Event.VERSION_SCRUBBED, bytes=found.record.content.total_bytes)
     else:
         found.shelf.doubt(found.version, context.utc())
-        context.state.checked.get(found.shelf.model, {}).pop(found.version, None)
+        context.state.upkeep.checked.get(found.shelf.model, {}).pop(found.version, None)
         log.warning(Event.VERSION_DOUBTED, because="it could not be read as it was installed; read once more")
 
 

@@ -23,7 +23,7 @@ from servesync.plan.facts import Served
 from servesync.plan.fleet_facts import Key, LoadGate
 from servesync.plan.unloading import Unloading
 from servesync.plan.versions import Model, Release, Stamp, Version
-from servesync.settings import ModelSettings, Settings
+from servesync.settings import EVERY_MODEL, ModelSettings, Settings
 from servesync.store import Listing, Settling
 
 
@@ -65,6 +65,8 @@ class StoreView:
     """
 
     listing: Listing | None = None
+    names: frozenset[str] = frozenset()
+    """The models that it was asked for."""
     error: StoreError | None = None
     polled_at: float | None = None
     listed_at: float | None = None
@@ -72,8 +74,15 @@ class StoreView:
     arrived_at: float | None = None
     tried_at: float | None = None
     asking_since: float = 0.0
+    running: Running | None = None
+    is_wanted: bool = False
+    """A listing was asked for while another one, which counts no more, was under way."""
     is_new: bool = False
     """It has not been reported yet."""
+
+    def listing_of(self, model: Model) -> Listing | None:
+        """Return the last good listing if it was asked for a model, else None."""
+        return self.listing if {model, EVERY_MODEL} & self.names else None
 
 
 @dataclass
@@ -109,39 +118,29 @@ class Announced:
 
 
 @dataclass
-class AgentState:
-    """See the module. Used by the deciding thread only."""
+class MemoryState:
+    """What is known of the server's memory.
 
-    workspace: Workspace
-    settling: Settling
-    attempts: Attempts
-    notices: Notices
+    `before_load`: what the server held before a version came that it is loading now. `last_weights`: of the
+    models that could be looked at last.
+    """
+
     weights: Weights
-    watch: ServerWatch = field(default_factory=ServerWatch)
     unloading: Unloading = field(default_factory=Unloading)
-    documents: Documents = field(default_factory=Documents)
-    repeats: Repeats = field(default_factory=Repeats)
-    store: StoreView = field(default_factory=StoreView)
-    server: ServerView = field(default_factory=ServerView)
-    gate: LoadGate = field(default_factory=LoadGate)
-    held: HeldWatch = field(default_factory=HeldWatch)
-    announced: Announced = field(default_factory=Announced)
-    models: dict[Model, ModelSettings] = field(default_factory=dict)
-    ignored_models: int = 0
-    prepared: set[Model] = field(default_factory=set)
-    transfers: dict[Key, TransferUnderWay] = field(default_factory=dict)
-    last_brought: dict[Model, float] = field(default_factory=dict)
-    checked: dict[Model, Checked] = field(default_factory=dict)
-    reread_again_at: dict[Key, float] = field(default_factory=dict)
-    """When versions may be read again that could not be read (monotonic seconds)."""
-    memory_before: dict[Key, int] = field(default_factory=dict)
-    """What the server held before a version came that it is loading now."""
-    config: ConfigKeeper | None = None
-    transfer_tools: Transfers | None = None
-    """What transfers share, also those that were started under other settings."""
-    settings_error: SyncError | None = None
-    """Why the settings on the disk are not in force."""
+    before_load: dict[Key, int] = field(default_factory=dict)
     last_weights: dict[Key, int] = field(default_factory=dict)
+
+
+@dataclass
+class UpkeepState:
+    """What is done slowly beside the rest, and what of it is due (monotonic seconds)."""
+
+    prepared: set[Model] = field(default_factory=set)
+    """Models whose directories have been made."""
+    checked: dict[Model, Checked] = field(default_factory=dict)
+    """What the re-reading of versions came to."""
+    reread_again_at: dict[Key, float] = field(default_factory=dict)
+    """When versions may be read again that could not be read."""
     scrub_not_before: float = 0.0
     trash_is_due: bool = True
     """Something has been put into the trash since a job last emptied it."""
@@ -149,10 +148,39 @@ class AgentState:
     """Something in the trash could not be removed."""
     may_have_strays: bool = False
     """A transfer may have left something in staging that could not be removed."""
-    weighing: dict[str, Release] = field(default_factory=dict)
-    """Whose manifest a job reads, by the job's name."""
     room_wanted: list[RoomWanted] = field(default_factory=list)
     """Transfers that wait until the trash has been emptied."""
+
+
+@dataclass
+class AgentState:
+    """See the module. Used by the deciding thread only."""
+
+    workspace: Workspace
+    settling: Settling
+    attempts: Attempts
+    notices: Notices
+    memory: MemoryState
+    watch: ServerWatch = field(default_factory=ServerWatch)
+    documents: Documents = field(default_factory=Documents)
+    repeats: Repeats = field(default_factory=Repeats)
+    store: StoreView = field(default_factory=StoreView)
+    server: ServerView = field(default_factory=ServerView)
+    gate: LoadGate = field(default_factory=LoadGate)
+    held: HeldWatch = field(default_factory=HeldWatch)
+    announced: Announced = field(default_factory=Announced)
+    upkeep: UpkeepState = field(default_factory=UpkeepState)
+    models: dict[Model, ModelSettings] = field(default_factory=dict)
+    ignored_models: int = 0
+    transfers: dict[Key, TransferUnderWay] = field(default_factory=dict)
+    last_brought: dict[Model, float] = field(default_factory=dict)
+    config: ConfigKeeper | None = None
+    transfer_tools: Transfers | None = None
+    """What transfers share, also those that were started under other settings."""
+    settings_error: SyncError | None = None
+    """Why the settings on the disk are not in force."""
+    weighing: dict[str, Release] = field(default_factory=dict)
+    """Whose manifest a job reads, by the job's name."""
     jobs: dict[JobKind, int] = field(default_factory=dict)
     """How many jobs of each kind are at work."""
 
@@ -166,7 +194,7 @@ class AgentState:
             settling=Settling(settings.store.settle_seconds),
             attempts=Attempts(workspace),
             notices=Notices(workspace, documents, durable=durable),
-            weights=Weights(workspace),
+            memory=MemoryState(Weights(workspace)),
             documents=documents,
         )
 
@@ -175,18 +203,28 @@ class AgentState:
 
         The caller cancels the transfers.
         """
+        if new.store != old.store or new.models != old.models:
+            self._list_anew()
         if new.store != old.store:
+            self.store = StoreView(is_wanted=True)
             self.notices = Notices(self.workspace, self.documents, durable=self.notices.durable)
             self.settling = Settling(new.store.settle_seconds)
-        if new.store != old.store or new.models != old.models:
-            self.documents.listed()
-            self.store.listing = None
         if new.serving.rest_url != old.serving.rest_url:
             if self.server.running is not None:
                 self.server.running.cancel()
             self.server = ServerView()
             self.watch = ServerWatch()
 
+    def _list_anew(self) -> None:
+        """Forget the listing under way: it is of another store, or of other models.
+
+        The last good one stays for those models that it was asked for.
+        """
+        if self.store.running is not None:
+            self.store.running.cancel()
+        self.store.running, self.store.is_wanted = None, True
+        self.documents.listed()
+
     def know_stamps(self, model: Model, version: Version, found: tuple[Mapping[str, Stamp], bool]) -> None:
         """Remember what the re-reading of a version came to."""
-        self.checked.setdefault(model, {})[version] = found
+        self.upkeep.checked.setdefault(model, {})[version] = found

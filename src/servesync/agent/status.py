@@ -16,8 +16,8 @@ from servesync.admin import (
 )
 from servesync.agent import asking
 from servesync.agent.context import AgentContext
+from servesync.agent.model_snapshot import ModelSnapshot
 from servesync.agent.seen import Seen
-from servesync.agent.snapshot import ModelSnapshot
 from servesync.errors import Reason, SyncError
 from servesync.install import Record
 from servesync.plan.facts import Condition, ModelPlan, Role

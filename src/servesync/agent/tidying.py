@@ -23,9 +23,9 @@ REREAD_AGAIN_SECONDS: Final = 30.0
 
 def begin_emptying(context: AgentContext) -> None:
     """Start to empty the trash if something was put into it."""
-    if not context.state.trash_is_due or context.is_busy(JobKind.EMPTY_TRASH):
+    if not context.state.upkeep.trash_is_due or context.is_busy(JobKind.EMPTY_TRASH):
         return
-    context.state.trash_is_due = False
+    context.state.upkeep.trash_is_due = False
     trash = context.workspace.trash
     context.start(Job(JobKind.EMPTY_TRASH, lambda job: disk.empty_dir(trash, job.check)))
 
@@ -36,16 +36,16 @@ def try_again(context: AgentContext) -> None:
     Nobody knows which attempt belongs to which job: strays are looked for while no transfer is at work.
     """
     state = context.state
-    state.trash_is_due |= state.trash_resists
-    if not state.may_have_strays or context.is_busy(JobKind.TRANSFER):
+    state.upkeep.trash_is_due |= state.upkeep.trash_resists
+    if not state.upkeep.may_have_strays or context.is_busy(JobKind.TRANSFER):
         return
     ready = [item.staged.tree for item in state.transfers.values() if item.staged]
     try:
-        state.trash_is_due |= bool(context.workspace.stray_attempts(ready))
+        state.upkeep.trash_is_due |= bool(context.workspace.stray_attempts(ready))
     except OSError as problem:
         context.failed(disk.describe(problem, "removing what a transfer left in staging"))
     else:
-        state.may_have_strays = False
+        state.upkeep.may_have_strays = False
 
 
 def take_in_emptied(context: AgentContext, message: Ended) -> None:
@@ -53,10 +53,10 @@ def take_in_emptied(context: AgentContext, message: Ended) -> None:
     problems = message.result if isinstance(message.result, list) else []
     if isinstance(message.error, OSError):
         problems = [message.error]
-    context.state.trash_resists = bool(problems)
+    context.state.upkeep.trash_resists = bool(problems)
     for problem in problems:
         announce.trash_resists(context, disk.describe(problem, "removing what has left the shelf"))
-    waiting, context.state.room_wanted = context.state.room_wanted, []
+    waiting, context.state.upkeep.room_wanted = context.state.upkeep.room_wanted, []
     for wanted in waiting:
         wanted.answer(True)
 
@@ -66,11 +66,11 @@ def make_room(context: AgentContext, wanted: RoomWanted, seen: Seen | None) -> N
     key = _give_way(context, seen) if seen else None
     if key is not None:
         announce.gave_way(key, wanted.short.reason)
-        context.state.trash_is_due = True
-    elif not context.state.trash_is_due and not context.is_busy(JobKind.EMPTY_TRASH):
+        context.state.upkeep.trash_is_due = True
+    elif not context.state.upkeep.trash_is_due and not context.is_busy(JobKind.EMPTY_TRASH):
         wanted.answer(False)
         return
-    context.state.room_wanted.append(wanted)
+    context.state.upkeep.room_wanted.append(wanted)
 
 
 def _give_way(context: AgentContext, seen: Seen) -> Key | None:
@@ -107,7 +107,7 @@ def begin_rereading(context: AgentContext, seen: Seen) -> None:
     """
     if context.is_busy(JobKind.REREAD):
         return
-    now, again_at = context.now(), context.state.reread_again_at
+    now, again_at = context.now(), context.state.upkeep.reread_again_at
     for model, found in seen.snapshot.models.items():
         for version, record in found.inventory.to_check.items():
             if now < again_at.get((model, version), now):
@@ -123,7 +123,7 @@ def _reread(shelf: Shelf, version: Version, record: Record, job: JobContext) -> 
 
 def take_in_reread(context: AgentContext, message: Ended) -> None:
     """Remember what the reading of a version came to; it counts for as long as its stamps stay."""
-    job, error, again_at = message.job, message.error, context.state.reread_again_at
+    job, error, again_at = message.job, message.error, context.state.upkeep.reread_again_at
     if job.model is None or job.version is None:
         return
     again_at.pop((job.model, job.version), None)
@@ -143,7 +143,7 @@ def take_in_reread(context: AgentContext, message: Ended) -> None:
 
 def next_reread(context: AgentContext) -> float | None:
     """Return the seconds until a version is read again that could not be read; None if none waits."""
-    now, again_at = context.now(), context.state.reread_again_at
+    now, again_at = context.now(), context.state.upkeep.reread_again_at
     return min((at - now for at in again_at.values() if at > now), default=None)
 
 

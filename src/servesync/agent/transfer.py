@@ -7,20 +7,20 @@ is decided when it arrives.
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from structlog.contextvars import bound_contextvars
 
 from servesync import disk, manifest
 from servesync.admin import Board, Counting, Stage
 from servesync.agent.disk_guard import DiskGuard, Reservation, needed_by
-from servesync.agent.jobs import JobContext
+from servesync.agent.jobs import LOOK_SECONDS, JobContext, ask_beside
 from servesync.agent.manifests import read_manifest
 from servesync.agent.progress import Report, Reporter
 from servesync.agent.transit import OF_DAMAGED_ARCHIVES, may_be_transit
@@ -53,10 +53,6 @@ SLICE_BYTES: Final = 256 << 10
 SHOWN_FINDINGS: Final = 5
 FREE_RETRIES: Final = 3
 """So often a cause that may pass, such as a busy machine, costs a version no refusal: see `patient`."""
-
-LOOK_SECONDS: Final = 0.2
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +191,7 @@ class _Transfer:
         if release.layout is Layout.DIRECTORY:
             return _Proofs()
         (archive,) = release.objects
-        facts = _await(lambda: self._shared.store.describe(archive), self._context.check)
+        facts = ask_beside(lambda: self._shared.store.describe(archive), self._context.check)
         if facts.manifest_to_come:
             text = (
                 f"{archive.key!a} was published with a manifest, which is not there (yet): if it stays away, "
@@ -401,31 +397,6 @@ class _Transfer:
         disk.rename_noreplace(root, aside)
         disk.remove_tree(self._tree)
         disk.rename_noreplace(aside, self._tree)
-
-
-def _await(work: Callable[[], T], check: Callable[[], None]) -> T:
-    """Return what `work` returns, which does not look at `check` itself; left behind if `check` raises."""
-    result: list[T] = []
-    error: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            result.append(work())
-        except BaseException as problem:  # noqa: BLE001 (raised again where it is waited for)
-            error.append(problem)
-
-    thread = threading.Thread(target=call, name="servesync-describe", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError as problem:
-        text = "cannot start a thread to ask the store with: raise the limit on processes and threads"
-        raise SyncError(Reason.THREADS_EXHAUSTED, text) from problem
-    while thread.is_alive():
-        thread.join(LOOK_SECONDS)
-        check()
-    if error:
-        raise error[0]
-    return result[0]
 
 
 def _facts_of(trial: LoadReport) -> dict[str, str | int | float]:

@@ -6,8 +6,8 @@ from servesync import disk
 from servesync.agent import announce
 from servesync.agent.context import AgentContext
 from servesync.agent.jobs import Ended, Job, JobKind
+from servesync.agent.model_snapshot import ModelSnapshot, served_now
 from servesync.agent.refusing import refuse
-from servesync.agent.snapshot import ModelSnapshot, served_now
 from servesync.agent.state import TransferUnderWay
 from servesync.agent.transfer import FREE_RETRIES, Staged, TransferOrder
 from servesync.errors import CheckFailed, Reason, ReleaseRefused, Stopped, SyncError
@@ -82,16 +82,19 @@ def give_up(context: AgentContext, key: Key) -> bool:
     try:
         context.workspace.give_up_attempt(transfer.staged.tree)
     except OSError as problem:
-        context.state.may_have_strays = True
+        context.state.upkeep.may_have_strays = True
         context.failed(disk.describe(problem, f"giving back the staging of {key[0]} {key[1]}"), key[0])
-    context.state.trash_is_due = True
+    context.state.upkeep.trash_is_due = True
     return True
 
 
 def give_up_all(context: AgentContext) -> None:
-    """End every transfer."""
+    """End every transfer, because the settings say otherwise now."""
     for key in list(context.state.transfers):
-        give_up(context, key)
+        if give_up(context, key):
+            announce.fetch_cancelled(
+                key, "changed settings: it is to be brought from elsewhere, or otherwise"
+            )
 
 
 def take_in(context: AgentContext, message: Ended) -> None:
@@ -105,13 +108,13 @@ def take_in(context: AgentContext, message: Ended) -> None:
         return
     if isinstance(message.result, Staged):
         transfer.staged, transfer.ready_at = message.result, context.now()
-        context.state.weights.learn(transfer.release, message.result.weight)
+        context.state.memory.weights.learn(transfer.release, message.result.weight)
         if transfer.is_cancelled:
             transfer.is_cancelled = False
             give_up(context, key)
         return
     del context.state.transfers[key]
-    context.state.may_have_strays = True
+    context.state.upkeep.may_have_strays = True
     error = message.error
     if transfer.is_cancelled or error is None or isinstance(error, Stopped):
         return

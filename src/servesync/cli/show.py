@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from servesync.agent.model_snapshot import ModelSnapshot
 from servesync.agent.models_config import Draft
 from servesync.agent.seen import Seen
-from servesync.agent.snapshot import ModelSnapshot
 from servesync.errors import Reason, SyncError
 from servesync.plan.facts import Follow, ModelPlan, Role
 from servesync.plan.fleet_facts import Step

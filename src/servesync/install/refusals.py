@@ -24,11 +24,12 @@ OF_THE_SERVER: Final = frozenset({Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIME
 
 
 class Refusals:
-    """The refused releases of one model."""
+    """The refused releases of one model, as they were when first asked for; made anew for each look."""
 
     def __init__(self, folder: Path, judge: str) -> None:
         self._folder = folder
         self._judge = judge
+        self._found: Found[Refusal] | None = None
 
     def holds(self, offered: Mapping[Version, Release], foreign: AbstractSet[Version]) -> dict[Version, Hold]:
         """Return a hold for every offered release that was refused and has not changed since.
@@ -51,7 +52,9 @@ class Refusals:
         }
 
     def _read(self) -> Found[Refusal]:
-        return records.read_all(self._folder, Refusal)
+        if self._found is None:
+            self._found = records.read_all(self._folder, Refusal)
+        return self._found
 
     def unreadable(self) -> dict[Version, str]:
         """Return what to say of records that are there and cannot be read.
@@ -99,6 +102,7 @@ class Refusals:
         `identity`: its `offer`; for a refusal by the server the identity of the bytes.
         """
         refusal = Refusal(identity=identity, at=now, reason=reason, text=text, judge=self._judge)
+        self._found = None
         records.write(self._folder, version, refusal)
 
     def lift(self, version: Version) -> str:
@@ -117,6 +121,7 @@ class Refusals:
 
     def forget(self, version: Version) -> None:
         """Lift a refusal; fine if there is none."""
+        self._found = None
         records.drop(self._folder, version)
 
 

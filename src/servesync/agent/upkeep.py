@@ -1,0 +1,91 @@
+"""Keeps directories and records in order: what the server and the workspace need is there, and true."""
+
+from servesync import disk
+from servesync.agent import announce
+from servesync.agent.context import AgentContext
+from servesync.agent.discovery import discover
+from servesync.agent.jobs import JobKind
+from servesync.agent.model_snapshot import ModelSnapshot, refusals_of
+from servesync.errors import DiskError, Reason
+
+
+def prepare_folders(context: AgentContext) -> None:
+    """Make every directory, of the models that are known by now.
+
+    Raises:
+        DiskError: the models directory cannot be used, or no model's base path in it.
+    """
+    workspace = context.workspace
+    discover(context)
+    models = list(context.models)
+    try:
+        workspace.prepare(models)
+    except OSError as error:
+        _prepare_new(context)
+        if not context.state.upkeep.prepared:
+            raise disk.describe(error, f"preparing {workspace.models_dir}") from error
+    else:
+        context.state.upkeep.prepared = set(models)
+
+
+def clean(context: AgentContext) -> list[OSError]:
+    """Put what an earlier run left half-done into the trash; return what could not be moved."""
+    at_work = [item.staged.tree for item in context.state.transfers.values() if item.staged]
+    problems = [] if context.is_busy(JobKind.TRANSFER) else context.workspace.clean(at_work)
+    for model in context.models:
+        try:
+            context.reserve(model).clean()
+        except OSError as error:
+            problems.append(error)
+    context.state.upkeep.trash_is_due = True
+    return problems
+
+
+def settle(context: AgentContext, found: ModelSnapshot) -> None:
+    """Write down what a look has shown of records that were behind the truth."""
+    model = found.facts.model
+    shelf = context.shelf(model)
+    try:
+        shelf.settle(found.inventory)
+        for version, said in found.said.items():
+            shelf.note_said(version, said)
+        if found.unreadable:
+            refusals_of(context, model).settle(found.offered, context.utc())
+    except OSError as error:
+        announce.failed(context, disk.describe(error, f"writing records of {model}"))
+
+
+def _prepare_new(context: AgentContext) -> None:
+    """Make the directories of models that are new, or whose base path could not be used before."""
+    for model in context.models.keys() - context.state.upkeep.prepared:
+        try:
+            context.workspace.prepare([model])
+        except OSError as error:
+            context.failed(disk.describe(error, f"making the directories of {model}"))
+        else:
+            context.state.upkeep.prepared.add(model)
+
+
+def ensure_shelves(context: AgentContext) -> None:
+    """Put back what somebody removed of the workspace, and base paths of models that never had a version.
+
+    Without a base path the server stops updating every model. Where versions were served, the base path
+    comes back together with the next one.
+    """
+    _prepare_new(context)
+    try:
+        context.workspace.make_folders()
+    except OSError as error:
+        context.failed(disk.describe(error, f"making {context.workspace.root}"))
+    for model in context.models:
+        try:
+            there = context.workspace.make_shelf(model)
+        except OSError as error:
+            context.failed(disk.describe(error, f"making the base path of {model}"))
+            continue
+        if not there:
+            text = (
+                f"somebody removed {context.workspace.shelf(model)}: what the server has in memory stays "
+                "until the folder is there again, so it comes back with a version in it"
+            )
+            context.failed(DiskError(Reason.SHELF_REMOVED, text), model)
