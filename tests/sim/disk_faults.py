@@ -30,6 +30,9 @@ EFFECTS: Final = (
 )
 """Every function that changes something, or makes it durable."""
 
+OF_PARTS: Final = frozenset({"sync_tree", "remove_unfinished", "empty_dir"})
+"""Those that are made of others, and fail as those do."""
+
 WRITES: Final = ("make_dir", "make_new_dir", "write_file")
 """Those that need space."""
 
@@ -74,7 +77,7 @@ class DiskFaults:
 
     def fail(self, number: int, *names: str) -> None:
         """Let these functions fail from now on; all that write or change, if none is named."""
-        self.refused.update(dict.fromkeys(names or EFFECTS, number))
+        self.refused.update(dict.fromkeys(names or set(EFFECTS) - OF_PARTS, number))
 
     def fill(self) -> None:
         """Let nothing new fit; what is there can be renamed and removed."""

@@ -322,6 +322,8 @@ class Judge:
     def _flaw_of(self, model: str) -> str:
         world, shelf = self.world, self.now(model)
         expected = self.wanted(model)
+        if world.has_server and world.server.waits_for_a_model:
+            return ""  # the port stays closed whatever lies there, and nobody can tell why
         served = set(world.server.answering(model)) if world.has_server else set(shelf.items)
         if world.told is ServerPolicy.LATEST and world.has_server:
             expected &= {max(shelf.items, default=Version(0))}

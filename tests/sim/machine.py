@@ -92,11 +92,10 @@ class Machine(RuleBasedStateMachine):
         """Something else is asked for: also a rollback by a pin, and back."""
         self.is_steady = False
         self.world.models[name] = data.draw(self.wanted)
-        if self.world.agent is not None:
-            try:
-                self.world.reload()
-            except SyncError:  # the disk refuses: the loop would try again
-                self.world.restart()
+        try:
+            self.world.reload()
+        except SyncError:  # the disk refuses: the loop would try again
+            self.world.restart()
 
     @rule(name=NAMES, channel=CHANNELS, number=NUMBERS)
     def promote(self, name: str, channel: str, number: int) -> None:

@@ -84,7 +84,12 @@ class SimServer:
     def is_busy(self) -> bool:
         """Whether it loads something, or starts and has something to load."""
         loading = self._manager is not None and (self._manager.is_loading or bool(self._loading))
-        return loading or (not self.is_ready and any(map(self._has_versions, self.names)))
+        return loading or (not self.is_ready and all(map(self._has_versions, self.names)))
+
+    @property
+    def waits_for_a_model(self) -> bool:
+        """Whether it cannot come up, since one of its models has no version at all."""
+        return not self.is_ready and not all(map(self._has_versions, self.names))
 
     def _has_versions(self, model: str) -> bool:
         try:

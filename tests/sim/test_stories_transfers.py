@@ -427,7 +427,7 @@ def is_tidy(world: World, shelf: set[int], reserve: set[int]) -> bool:
 
 @pytest.mark.parametrize("how", [{}, {"with_manifest": True}])
 def test_an_agent_may_die_before_any_effect_of_an_update(serving_one: World, how: dict[str, Any]) -> None:
-    """Another one finishes it; the disk is as it should be all the time. Each update dies one effect later."""
+    """Another one finishes it; the disk is right all the time. Each update dies one effect later."""
     world, number, died = serving_one, 1, 0
     while number == 1 or world.deaths > died:
         number, died = number + 1, world.deaths

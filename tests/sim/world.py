@@ -39,8 +39,10 @@ from servesync.agent.outcome import Outcome
 FOLDER: Final = Path("/dev/shm")
 MOST_ROUNDS: Final = 200
 CALM_SECONDS: Final = 20
-LONGEST_SECONDS: Final = 3 * 3600
-LONG_STEP_SECONDS: Final = 5
+LONGEST_SECONDS: Final = 2 * 3600
+REST_STEPS: Final = ((900, 30), (300, 5), (0, 1))
+"""After so many seconds of a rest that does not come the agent turns once in so many seconds."""
+
 STUCK_SECONDS: Final = 150
 LOOK_ANYWAY: Final = 20
 SMALL: Final = 1 << 20
@@ -127,16 +129,25 @@ class World:
         return Settings.model_validate({**found, "models": models})
 
     def start(self, *, one_pass: bool = False) -> None:
-        """Start an agent, as a new process does: it knows what lies on the disk."""
+        """Start an agent, as a new process does: it knows what lies on the disk.
+
+        One that cannot use the disk ends at once.
+        """
         assert self.agent is None, "one is at work"
-        workspace = Workspace(self.models_dir)
-        self._alive(workspace.claim)
-        if not self.disk.is_gone:
-            self._lock = Lock(workspace.lock)
-            self._lock.__enter__()
-            self.agent = self._built(None, one_pass=one_pass)
-            self._alive(self.agent.prepare)
+        try:
+            self._alive(lambda: self._begin(one_pass=one_pass))
+        except (SyncError, OSError) as error:
+            self.trace.append(f"{self.clock.now:g}: the agent cannot start: {error}")
+            self.kill()
         self._look("start")
+
+    def _begin(self, *, one_pass: bool) -> None:
+        workspace = Workspace(self.models_dir)
+        workspace.claim()
+        self._lock = Lock(workspace.lock)
+        self._lock.__enter__()
+        self.agent = self._built(None, one_pass=one_pass)
+        self.agent.prepare()
 
     def _built(self, old: "Agent | None", *, one_pass: bool = False) -> "Agent":
         from servesync.agent.build import build_agent  # noqa: PLC0415 (the parts can be tested without it)
@@ -160,7 +171,8 @@ class World:
             SyncError: they cannot be put in force; the old agent works on.
         """
         old = self.agent
-        assert old is not None
+        if old is None:  # the next one reads them when it starts
+            return
         self.trace.append(f"{self.clock.now:g}: reload {self.models}")
         state, models = old.context.state, old.context.state.models
         fresh = self._built(old)
@@ -304,10 +316,11 @@ class World:
         quiet, begun = 0.0, self.clock.now
         why = ""
         while self.clock.now < begun + LONGEST_SECONDS:
-            step = LONG_STEP_SECONDS if quiet > calm_seconds else 1
+            elapsed = self.clock.now - begun
+            step = next(step for after, step in REST_STEPS if elapsed >= after)
             acted = self.cycle()
             quiet = 0.0 if acted or (self.has_server and self.server.is_busy) else quiet + step
-            self.wait(step)
+            self.wait(step, max(1, step // 5))
             if self.clock.now > begun + STUCK_SECONDS and self.judge.is_stuck:
                 return
             if quiet >= calm_seconds:
