@@ -322,8 +322,8 @@ class Judge:
     def _flaw_of(self, model: str) -> str:
         world, shelf = self.world, self.now(model)
         expected = self.wanted(model)
-        if world.has_server and world.server.waits_for_a_model:
-            return ""  # the port stays closed whatever lies there, and nobody can tell why
+        if self.is_stuck:
+            return ""
         served = set(world.server.answering(model)) if world.has_server else set(shelf.items)
         if world.told is ServerPolicy.LATEST and world.has_server:
             expected &= {max(shelf.items, default=Version(0))}
@@ -346,13 +346,16 @@ class Judge:
 
     @property
     def is_stuck(self) -> bool:
-        """The server ends of what lies on a shelf whenever it starts, and that is not ours, or is damaged.
+        """The server cannot come up, and no agent can help it: the plan says so in words.
 
-        Nobody may touch the one, and nobody can mend the other. The plan says so in words.
+        One of its models has nothing good at all; or it ends of what is not ours, which nobody may touch, or
+        of what is damaged, and nobody can mend.
         """
         world = self.world
-        if not world.has_server or world.server.is_ready or not world.server.ends:
+        if not world.has_server or world.server.is_ready:
             return False
+        if not all(map(self.wanted, world.server.names)):
+            return True
         items = [(name, v, item) for name in world.models for v, item in self.now(name).items.items()]
         return any(
             self.is_damaged(name, v, item)

@@ -33,7 +33,7 @@ CONTENTS = st.sampled_from(
 HOWS = st.sampled_from([{}, {"with_manifest": True}, {"ending": ".tar.gz"}, {"checksum": False}])
 WANTED = st.one_of(
     st.fixed_dictionaries({"latest": st.integers(1, 2)}),
-    st.fixed_dictionaries({"pin": st.lists(NUMBERS, min_size=1, max_size=2, unique=True)}),
+    st.fixed_dictionaries({"pin": st.lists(st.integers(1, 3), min_size=1, max_size=2, unique=True)}),
     st.just({"all": True}),
     st.sampled_from([{"channel": ["stable"]}, {"channel": ["stable", "canary"]}]),
 )
@@ -66,14 +66,19 @@ class Machine(RuleBasedStateMachine):
         self.published += 1
         return Contents(f"id{self.count}", **how)
 
-    @initialize(m=st.data(), first=st.booleans())
-    def configure(self, m: st.DataObject, *, first: bool) -> None:
-        """Settle what is asked for; both models have a version, or none yet."""
+    @initialize(data=st.data(), is_fresh=st.sampled_from([False, False, True]))
+    def configure(self, data: st.DataObject, *, is_fresh: bool) -> None:
+        """Settle what is asked for; the instance is fresh, or serves a version of each model."""
         for name in list(self.world.models):
-            self.world.models[name] = m.draw(self.wanted)
-            if first:
+            self.world.models[name] = data.draw(self.wanted)
+            if not is_fresh:
                 self.world.publish(1, self.contents({}), name)
+                self.world.store.promote(name, "stable", 1)
+                self.world.store.promote(name, "canary", 1)
         self.world.start()
+        if not is_fresh:
+            self.world.work(12)
+        self.published = 0
 
     # -- publishers and operators -------------------------------------------------------------------------
 
@@ -224,6 +229,17 @@ class Machine(RuleBasedStateMachine):
         alive = self.world.jobs.alive
         if alive:
             self.world.run(alive[data.draw(st.integers(0, len(alive) - 1))], points)
+
+    @rule(steps=st.lists(st.tuples(st.integers(0, 9), st.one_of(POINTS, st.none())), max_size=12))
+    def interleave(self, steps: list[tuple[int, int | None]]) -> None:
+        """Jobs in some order, each for a while, and turns in between."""
+        self.world.turn(poll=True)
+        for which, points in steps:
+            alive = self.world.jobs.alive
+            if alive:
+                self.world.run(alive[which % len(alive)], points)
+            if which % 2:
+                self.world.turn(look=which % 3 == 0)
 
     @rule(seconds=st.integers(1, 30))
     def work(self, seconds: int) -> None:
