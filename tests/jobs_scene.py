@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,11 @@ class JobsScene:
         for version in versions:
             self.put(model, version)
             self.promote(model, version)
-            self.box.until(
-                lambda version=version: self.on_shelf(model) == [str(version)], f"{model} {version} alone", 60
-            )
+            alone = [str(version)]
+            self.box.until(partial(self._has, model, alone), f"{model} {version} alone", 60)
+
+    def _has(self, model: str, names: list[str]) -> bool:
+        return self.on_shelf(model) == names
 
     @contextmanager
     def watched(self, model: str, *trees: tuple[int, dict[str, bytes]]) -> Iterator[None]:

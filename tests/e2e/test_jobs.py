@@ -322,9 +322,12 @@ def test_a_version_withdrawn_between_two_polls_never_goes_live(scene: JobsScene,
         with scene.watched("big", (1, old)):
             held = scene.hold("/big/2.tar.gz")
             scene.put("big", 2, asset_bytes=BIG)
-            scene.box.until(
-                lambda: not process.send_signal(signal.SIGUSR1) and held.begun.wait(2), "transfer"
-            )
+
+            def has_begun() -> bool:
+                process.send_signal(signal.SIGUSR1)
+                return held.begun.wait(2)
+
+            scene.box.until(has_begun, "transfer")
             scene.withdraw("big", 2)
             held.released.set()
             scene.until("fetch_cancelled", "big", 2)
@@ -384,8 +387,13 @@ def test_a_models_folder_that_somebody_removed_never_comes_back_empty(
         scene.until("version_available", "big", 1)
         with scene.watched("big", (1, tree)):
             shelf.rename(scene.box.folder / "gone")
-            seen: list[list[str]] = []
-            scene.box.until(lambda: seen.append(_names(shelf)) or seen[-1], "the folder")  # type: ignore[func-returns-value]
+            seen: list[list[str] | None] = []
+
+            def names_now() -> list[str] | None:
+                seen.append(_names(shelf))
+                return seen[-1]
+
+            scene.box.until(names_now, "the folder")
             scene.until("version_restored", "big", 1)
 
     assert {tuple(names) for names in seen if names is not None} <= {("1",)}
@@ -394,7 +402,7 @@ def test_a_models_folder_that_somebody_removed_never_comes_back_empty(
     no_bugs(scene)
 
 
-def _names(folder: Path) -> Any:
+def _names(folder: Path) -> list[str] | None:
     try:
         return sorted(os.listdir(folder))  # noqa: PTH208 (one system call)
     except FileNotFoundError:

@@ -195,15 +195,24 @@ def _store(context: AgentContext, model: Model, found: ModelSnapshot, seen: Seen
 
 
 def _held(context: AgentContext, seen: Seen) -> None:
-    """Warn once a change that the newest version of a model is held."""
+    """Warn once a change that the newest version of a model is held.
+
+    While it is tried again nothing holds it; that is no change before it has come, or is gone.
+    """
     known = context.state.announced.held_newest
-    now = {model: (held.version, held.reason) for model, held in seen.held.items()}
+    for model in [model for model, (version, _) in known.items() if _is_over(seen, model, version)]:
+        del known[model]
     for model, held in seen.held.items():
-        if known.get(model) != now[model]:
+        if known.get(model) != (held.version, held.reason):
+            known[model] = (held.version, held.reason)
             log = get_logger().bind(model=model, version=held.version)
             log.warning(Event.NEWEST_HELD, reason=held.reason, because=held.text)
-    known.clear()
-    known.update(now)
+
+
+def _is_over(seen: Seen, model: Model, version: Version) -> bool:
+    """Whether a version that was held has come to the shelf, or is not offered any more."""
+    found = seen.snapshot.models.get(model)
+    return found is not None and (version in found.inventory.versions or version not in found.offered)
 
 
 def _memory(context: AgentContext, seen: Seen) -> None:

@@ -17,7 +17,7 @@ from servesync.agent.repeats import Repeats
 from servesync.agent.server_watch import ServerWatch
 from servesync.agent.transfer import Staged, Transfers
 from servesync.agent.weights import Weights
-from servesync.errors import ServerError, StoreError, SyncError
+from servesync.errors import Reason, ServerError, StoreError, SyncError
 from servesync.install import Checked, Workspace
 from servesync.plan.facts import Served
 from servesync.plan.fleet_facts import Key, LoadGate
@@ -110,7 +110,7 @@ class Announced:
     server_asked_at: float | None = None
     once: set[object] = field(default_factory=set)
     channels: set[tuple[str, str, str]] = field(default_factory=set)
-    held_newest: dict[Model, object] = field(default_factory=dict)
+    held_newest: dict[Model, tuple[Version, Reason]] = field(default_factory=dict)
     budget: object = None
     short: dict[Key, object] = field(default_factory=dict)
     poll: PollSummary = field(default_factory=PollSummary)
