@@ -324,6 +324,8 @@ class Judge:
         expected = self.wanted(model)
         if self.is_stuck:
             return ""
+        if world.has_server and not world.server.is_ready and expected:
+            return "the server is not up"
         served = set(world.server.answering(model)) if world.has_server else set(shelf.items)
         if world.told is ServerPolicy.LATEST and world.has_server:
             expected &= {max(shelf.items, default=Version(0))}
