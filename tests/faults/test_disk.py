@@ -88,7 +88,7 @@ def test_no_inodes(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> Non
     many = tree | {f"assets/{n}": b"x" for n in range(100)}
     bucket.put("prod/m/1.tar.gz", small_archive(many, 1))
     with tmpfs(box.models_dir, "size=20m,nr_inodes=60"):
-        done = box.call("sync")
+        done = box.call("sync", "--timeout", "8")
 
         assert done.returncode == 3
         assert "disk_inodes" in done.stdout
@@ -115,7 +115,7 @@ def test_inodes_are_counted_before_the_first_byte(
         assert published.returncode == 0, published.stderr
     box.overrides = {"limits": {"disk_reserve_bytes": 0, "disk_reserve_inodes": 50}}
     with tmpfs(box.models_dir, "size=20m,nr_inodes=170"):
-        done = box.call("sync")
+        done = box.call("sync", "--timeout", "8")
         assert done.returncode == 3
         assert "disk_inodes" in done.stdout
         assert "limits.disk_reserve_inodes (50)" in done.stdout

@@ -210,9 +210,12 @@ def _held(context: AgentContext, seen: Seen) -> None:
 
 
 def _is_over(seen: Seen, model: Model, version: Version) -> bool:
-    """Whether a version that was held has come to the shelf, or is not offered any more."""
+    """Whether a version that was held has come to the shelf, or nothing in the store names it any more."""
     found = seen.snapshot.models.get(model)
-    return found is not None and (version in found.inventory.versions or version not in found.offered)
+    if found is None:
+        return False
+    named = found.offered.keys() | found.facts.held.keys()
+    return version in found.inventory.versions or version not in named
 
 
 def _memory(context: AgentContext, seen: Seen) -> None:
