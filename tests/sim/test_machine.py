@@ -9,8 +9,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from sim.machine import LONG, BesideLatest, Machine, WithoutServer
 
 EFFORT: Final = settings(
-    max_examples=400 if LONG else 8,
-    stateful_step_count=50 if LONG else 20,
+    max_examples=400 if LONG else 3,
+    stateful_step_count=50 if LONG else 12,
     derandomize=not LONG,
     deadline=None,
     report_multiple_bugs=False,
