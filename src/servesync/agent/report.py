@@ -211,8 +211,10 @@ def _held(context: AgentContext, seen: Seen) -> None:
 
 def _is_over(seen: Seen, model: Model, version: Version) -> bool:
     """Whether a version that was held has come to the shelf, or is not offered any more."""
-    found = seen.snapshot.models.get(model)
-    return found is not None and (version in found.inventory.versions or version not in found.offered)
+    found, held = seen.snapshot.models.get(model), seen.held.get(model)
+    if found is None or (held is not None and held.version == version):  # an ambiguous one is not offered
+        return False
+    return version in found.inventory.versions or version not in found.offered
 
 
 def _memory(context: AgentContext, seen: Seen) -> None:
