@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent_box import tar_gz_of
+from big_models import LONG
 from fixtures_store import Bucket
 from served_scene import Scene, scene_of
 from servesync.demo.server import FLAGS, ModelServer
@@ -13,6 +14,7 @@ from servesync.demo.standin.server import ABORTS
 from supervised import Supervised
 
 MOST_ENDS = 3
+long = pytest.mark.skipif(not LONG, reason="starts the model server many times: LONG_TESTS=1 runs it")
 
 
 @pytest.fixture
@@ -80,6 +82,7 @@ def test_a_fresh_instance_comes_up_with_the_version_before(scene: Scene, supervi
     assert supervised.ends <= MOST_ENDS + 1, cost  # a start may fall between two looks
 
 
+@long
 def test_a_withdrawn_version_leaves_a_server_that_never_comes_up(
     scene: Scene, supervised: Supervised
 ) -> None:
@@ -99,6 +102,7 @@ def test_a_withdrawn_version_leaves_a_server_that_never_comes_up(
     assert scene.box.numbers() == ["1"], cost
 
 
+@long
 def test_a_restart_on_purpose_only_delays_a_good_version(scene: Scene, supervised: Supervised) -> None:
     """Somebody kills the server while it has version 2 to load."""
     scene.publish(1)

@@ -11,6 +11,7 @@ from sim.machine import LONG, BesideLatest, Machine, WithoutServer
 EFFORT: Final = settings(
     max_examples=400 if LONG else 8,
     stateful_step_count=50 if LONG else 20,
+    derandomize=not LONG,
     deadline=None,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
