@@ -96,7 +96,8 @@ class Judge:
 
     def is_foreign(self, model: str, version: Version, item: Item) -> bool:
         """Whether somebody else has put it there, and nobody has taken it over."""
-        return self.foreign.get((Model(model), version)) == item.inode and item.record is None
+        is_theirs = self.foreign.get((Model(model), version)) == item.inode
+        return is_theirs and (item.record is None or item.record.content.digest != item.digest)
 
     # -- after every step ---------------------------------------------------------------------------------
 

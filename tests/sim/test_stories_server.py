@@ -214,9 +214,11 @@ def test_a_server_that_never_answers_holds_up_no_other_work(serving_one: World) 
     assert world.until(lambda: 2 in world.shelf(), 60) <= 10
 
 
-def test_a_server_that_answers_slowly_is_heard(serving_one: World) -> None:
-    """Each answer takes three seconds."""
-    world = serving_one
+def test_a_server_that_answers_slowly_is_heard(new_world: NewWorld) -> None:
+    """Each answer takes three seconds, and it is asked every ten."""
+    world = new_world(poll_seconds=10)
+    world.publish(1)
+    world.until(lambda: world.answering() == {1: "m1"}, 60)
     world.server.answer_seconds = 3
     world.publish(2)
 

@@ -76,6 +76,9 @@ class World:
     is_supervised: bool = True
     """An agent that has ended is started again a second later."""
 
+    poll_seconds: int = 1
+    """How often the store is listed, and disk and server are looked at without a cause."""
+
     meddled: set[str] = field(default_factory=set)
     """Models whose shelf somebody else has changed since it was last calm: that is not our doing."""
 
@@ -99,6 +102,7 @@ class World:
         self.jobs = SimJobs()
         self.judge = Judge(self)
         self._steps = self._seen = 0
+        self._poll_at = 0.0
         self.agent: Agent | None = None
         self._lock: Lock | None = None
         return self
@@ -257,7 +261,10 @@ class World:
 
     def cycle(self) -> bool:
         """Let everything happen that needs no time, beginning with a poll; return whether the agent acted."""
-        outcome = self.turn(poll=True)
+        is_due = self.clock.now >= self._poll_at
+        if is_due:
+            self._poll_at = self.clock.now + self.poll_seconds
+        outcome = self.turn(poll=is_due, look=is_due)
         acted = False
         for _ in range(MOST_ROUNDS):
             if outcome is None:
@@ -266,7 +273,7 @@ class World:
             moved = self.run_jobs()
             if not (moved or outcome.acted or self.jobs.has_news):
                 return acted
-            outcome = self.turn()
+            outcome = self.turn(look=False)
         raise Broken(f"{MOST_ROUNDS} rounds in one moment: {self.said()}")
 
     def wait(self, seconds: int, step: int = 1) -> None:
