@@ -195,7 +195,7 @@ def test_the_reserve_is_kept_free(box: AgentBox, bucket: Bucket, tree: dict[str,
     bucket.put("prod/m/1.tar.gz", small_archive(tree, 1))
     box.overrides = {"limits": {"disk_reserve_bytes": 1 << 42}}
 
-    done = box.call("sync")
+    done = box.call("sync", "--timeout", "8")
 
     assert done.returncode == 3
     assert "limits.disk_reserve_bytes" in done.stdout

@@ -36,6 +36,7 @@ LASTING: Final = frozenset(
         Reason.DISK_PERMISSION,
         Reason.DISK_NOT_A_DIRECTORY,
         Reason.DISK_OTHER_FILESYSTEM,
+        Reason.DISK_FAILED,
     }
 )
 """Only somebody else's work ends these, so the next good version is due at once."""
