@@ -245,7 +245,7 @@ def test_a_failed_sync_of_the_shelf_itself(box: AgentBox, bucket: Bucket, tree: 
 def test_a_limit_on_the_size_of_files(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
     """EFBIG: the version is not installed, and the process does not die of SIGXFSZ."""
     bucket.put("prod/m/1.tar.gz", small_archive(tree | {"assets/big.bin": os.urandom(2 * MIB)}, 1))
-    limited = ["sh", "-c", 'ulimit -f 1024; exec "$@"', "sh", *box.command("sync")]
+    limited = ["sh", "-c", 'ulimit -f 1024; exec "$@"', "sh", *box.command("sync", "--timeout", "8")]
 
     done = subprocess.run(limited, env=box.environment(), capture_output=True, text=True, check=False)
 
