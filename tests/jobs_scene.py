@@ -108,6 +108,7 @@ class JobsScene:
         shelf = str(self.box.models_dir / model)
         script = [sys.executable, str(watch_shelf.__file__), shelf, str(expected), str(out)]
         with subprocess.Popen(script) as watcher:
+            self.box.until(out.exists, "the watcher", 60)
             try:
                 yield
             finally:

@@ -1,6 +1,7 @@
 """Watches a shelf every millisecond, as a server would scan it, and checks all that it sees.
 
-Run as a script: `watch_shelf.py SHELF EXPECTED.json OUT.json`; it ends when EXPECTED.json disappears.
+Run as a script: `watch_shelf.py SHELF EXPECTED.json OUT.json`; it makes OUT.json when it
+begins to watch, and ends when EXPECTED.json disappears.
 EXPECTED.json maps version -> path -> [size, sha256] of what was published so far.
 """
 
@@ -86,6 +87,7 @@ def main() -> None:
     rounds = 0
     hashed: set[str] = set()
     violations: list[str] = []
+    out.touch()
     while (expected := read(expected_path)) is not None:
         for _ in range(50):
             rounds += 1

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from agent_box import tar_gz_of
@@ -44,9 +45,12 @@ def publish_aborting(scene: Scene, version: int) -> None:
 
 
 def is_serving(scene: Scene, version: int) -> bool:
-    """Whether the last poll found a version serving."""
-    polls = scene.box.events("poll_finished")
-    return bool(polls) and polls[-1]["models"].get("m", {}).get(str(version)) == "serving"
+    """Whether the server serves a version."""
+    try:
+        answer = httpx.get(f"{scene.server.url}/v1/models/m/versions/{version}")
+    except httpx.HTTPError:
+        return False
+    return answer.is_success and answer.json()["model_version_status"][0]["state"] == "AVAILABLE"
 
 
 def test_a_serving_instance_loses_seconds(scene: Scene, supervised: Supervised) -> None:
