@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+import forked
+
 Tree = Mapping[str, bytes]
 
 
@@ -55,6 +57,8 @@ class AgentBox:
     secret_key: str
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
     models: list[dict[str, Any]] = field(default_factory=lambda: [{"name": "m", "versions": {"latest": 1}}])
+    _events: list[dict[str, Any]] = field(default_factory=list)
+    _read_bytes: int = 0
 
     @property
     def models_dir(self) -> Path:
@@ -115,14 +119,7 @@ class AgentBox:
 
     def call(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        return subprocess.run(
-            self.command(*arguments),
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
+        return forked.call(self.command(*arguments), self.environment(), timeout)
 
     def plan(self) -> Any:
         """Return what `servesync plan --json` says."""
@@ -133,7 +130,7 @@ class AgentBox:
     def running(self) -> Iterator["subprocess.Popen[bytes]"]:
         """Run the daemon; it is killed at the end if it still lives."""
         with self.log.open("ab") as log:
-            process = subprocess.Popen(self.command("run"), env=self.environment(), stdout=log, stderr=log)
+            process = forked.start(self.command("run"), self.environment(), stdout=log, stderr=log)
         try:
             yield process
         finally:
@@ -150,9 +147,13 @@ class AgentBox:
         """Return the complete lines of the log, or those of one event."""
         if not self.log.exists():
             return []
-        lines = self.log.read_text().splitlines(keepends=True)
-        found = [json.loads(line) for line in lines if line.endswith("\n") and line.startswith("{")]
-        return [line for line in found if name is None or line["event"] == name]
+        with self.log.open("rb") as log:
+            log.seek(self._read_bytes)
+            new = log.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read_bytes += len(whole)
+        self._events += [json.loads(line) for line in whole.splitlines() if line.startswith(b"{")]
+        return [line for line in self._events if name is None or line["event"] == name]
 
     def until(self, happened: Callable[[], object], what: str = "", seconds: float = 120) -> None:
         """Wait for something, and fail with the log if it does not come."""

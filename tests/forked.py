@@ -1,0 +1,173 @@
+"""Starts processes of servesync by forking one that has imported everything: a second of CPU less for each.
+
+Each is a process of its own, with its own arguments, environment, working directory and streams, and runs the
+real `main`; only the imports were done before. Run as a script, this is the process that is forked:
+`forked.py CONTROL`, where CONTROL is its end of a socket pair. It takes a message for each process to start,
+with four handles: the standard streams, and a pipe that it writes the number of the process to, and later its
+status as `waitpid` gives it. It ends when the other end of CONTROL is closed.
+"""
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import select
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+NUMBER = struct.Struct("=i")
+MODULE = ["-m", "servesync"]
+COMMANDS = ("agent", "doctor", "moves", "probe", "publish", "schema", "status")
+FROM_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
+"""Variables that begin so mean something only to a program that starts anew."""
+
+
+class ForkedProcess(subprocess.Popen[Any]):
+    """A process of servesync that was forked; otherwise like any other that `subprocess` starts."""
+
+    def _execute_child(self, args: list[str], *more: Any) -> None:
+        """Have it forked; the arguments are those of CPython's method of this name."""
+        working_directory, environment, streams = more[4], more[5], more[9:15]
+        own = (streams[0], streams[3], streams[5])
+        handles = [given if given != -1 else number for number, given in enumerate(own)]
+        self._status, told = os.pipe()
+        message = {
+            "arguments": args[1 + len(MODULE) :],
+            "environment": dict(os.environ if environment is None else environment),
+            "directory": str(working_directory or os.getcwd()),  # noqa: PTH109 (as the system says it)
+        }
+        try:
+            socket.send_fds(_forker(), [json.dumps(message).encode()], [*handles, told])
+        finally:
+            os.close(told)
+            self._close_pipe_fds(*streams)  # type: ignore[attr-defined]
+        (self.pid,) = NUMBER.unpack(os.read(self._status, NUMBER.size))
+        self._child_created = True
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        """Return the number of the process and its status if it has ended, else zeros."""
+        if wait_flags & os.WNOHANG and not select.select([self._status], [], [], 0)[0]:
+            return 0, 0
+        (status,) = NUMBER.unpack(os.read(self._status, NUMBER.size))
+        os.close(self._status)
+        return self.pid, status
+
+    def _internal_poll(self, _deadstate: int | None = None, **_: Any) -> Any:
+        """Take note of its end, as CPython's method of this name does."""
+        return super()._internal_poll(  # type: ignore[misc]
+            _deadstate, _waitpid=lambda _, wait_flags: self._try_wait(wait_flags)
+        )
+
+
+def start(command: list[str], environment: Mapping[str, str], **more: Any) -> subprocess.Popen[Any]:
+    """Start a command line of servesync; it is forked if the environment allows that."""
+    if command[1:3] == MODULE and _from_the_start(environment) == _from_the_start(os.environ):
+        return ForkedProcess(command, env=environment, **more)
+    return subprocess.Popen(command, env=environment, **more)
+
+
+def call(
+    command: list[str], environment: Mapping[str, str], seconds: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a command line of servesync to its end."""
+    pipe = subprocess.PIPE
+    with start(command, environment, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def _from_the_start(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(FROM_THE_START)}
+
+
+@functools.cache
+def _forker() -> socket.socket:
+    """Start the process to fork, once; return what it takes messages from."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with its:
+        command = [sys.executable, __file__, str(its.fileno())]
+        forker = subprocess.Popen(command, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL)
+    atexit.register(_end, ours, forker)
+    return ours
+
+
+def _end(ours: socket.socket, forker: "subprocess.Popen[bytes]") -> None:
+    ours.close()
+    forker.wait()
+
+
+# -- the process that is forked ----------------------------------------------------------------------------
+
+
+def _serve(control: socket.socket) -> dict[str, Any] | None:
+    """Fork for each message; return the message in the fork, and None when nobody sends any more."""
+    waiting = selectors.DefaultSelector()
+    waiting.register(control, selectors.EVENT_READ)
+    while True:
+        for key, _ in waiting.select():
+            if key.fileobj is not control:
+                _bury(waiting, key)
+                continue
+            data, handles, _, _ = socket.recv_fds(control, 1 << 20, 4)
+            if not data:
+                return None
+            if (number := os.fork()) == 0:
+                _become(json.loads(data), handles)
+                return json.loads(data)  # type: ignore[no-any-return]
+            for handle in handles[:3]:
+                os.close(handle)
+            os.write(handles[3], NUMBER.pack(number))
+            waiting.register(os.pidfd_open(number), selectors.EVENT_READ, (number, handles[3]))
+
+
+def _bury(waiting: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
+    """Pass on the status of a process that has ended."""
+    number, told = key.data
+    waiting.unregister(key.fileobj)
+    os.close(key.fd)
+    _, status = os.waitpid(number, 0)
+    with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+        os.write(told, NUMBER.pack(status))
+    os.close(told)
+
+
+def _become(message: dict[str, Any], handles: list[int]) -> None:
+    """Take on streams, environment and directory; keep nothing else open."""
+    for number, handle in enumerate(handles[:3]):
+        os.dup2(handle, number)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.environ.clear()
+    os.environ.update(message["environment"])
+    os.chdir(message["directory"])
+
+
+def main() -> None:
+    """Import everything, and serve; in a fork, run servesync's own main."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    sys.path.remove(os.path.dirname(__file__))  # noqa: PTH120 (what a program of its own would not have)
+    entry = import_module("servesync.__main__")
+    for name in COMMANDS:
+        import_module(f"servesync.cli.{name}")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the tests end it
+    message = _serve(control)
+    if message is None:
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = [str(entry.__file__), *message["arguments"]]
+    entry.main()
+
+
+if __name__ == "__main__":
+    main()
