@@ -1,8 +1,8 @@
 """How long a fresh instance takes for many models, and its memory: `bench/many_fresh.py [MODELS] [MB]`.
 
 The store stands behind a link on which ONE connection gets `--rate` MB/s. For each number of transfers
-`servesync sync` fills an empty directory; printed are seconds, against those of the first, and the agent's
-peak memory, against that of one model alone.
+`servesync sync` fills an empty directory; printed are seconds and the agent's peak memory, each against those
+of the first number. The first row is one model alone.
 """
 
 import argparse
@@ -160,14 +160,14 @@ def main() -> None:
 
         alone_seconds, alone_mb = measure(1, "m000", 1)
         print(f"{asked.models} models of {asked.mb} MB, {asked.rate:.0f} MB/s a connection")
-        print("| transfers | seconds | times as fast | peak MB | more than one model alone |")
+        print("| transfers | seconds | times as fast | peak MB | more than the first |")
         print("|---|---|---|---|---|")
         print(f"| one model alone | {alone_seconds:.1f} | | {alone_mb:.0f} | |", flush=True)
-        base = None
+        first = None
         for transfers in asked.transfers:
             seconds, peak = measure(transfers, "*", asked.models)
-            base = base or seconds
-            more = f"{base / seconds:.2f} | {peak:.0f} | {peak - alone_mb:+.0f}"
+            first = first or (seconds, peak)
+            more = f"{first[0] / seconds:.2f} | {peak:.0f} | {peak - first[1]:+.0f}"
             print(f"| {transfers} | {seconds:.1f} | {more} |", flush=True)
 
 

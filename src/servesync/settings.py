@@ -61,8 +61,8 @@ class Fetch(Section):
 
     transfers: Annotated[int, Field(ge=1, le=16)] = 2
     connections: Annotated[int, Field(ge=1, le=64)] = 8
-    part_bytes: Annotated[int, Field(ge=64 * 1024, le=256 * MIB)] = 8 * MIB
-    memory_bytes: Annotated[int, Field(ge=MIB, le=4 * GIB)] = 64 * MIB
+    part_bytes: Annotated[int, Field(ge=64 * 1024, le=256 * MIB)] = 6 * MIB
+    memory_bytes: Annotated[int, Field(ge=MIB, le=4 * GIB)] = 48 * MIB
     max_bytes_per_second: Annotated[int, Field(ge=64 * 1024)] | None = None
 
 

@@ -73,7 +73,7 @@ def settings(section: str, **keys: object) -> Plant:
     [
         (settings("poll", interval_seconds=0), "settings.file", "fail", ["poll.interval_seconds", "schema"]),
         (settings("serving", rest_url="http://127.0.0.1:85010"), "settings.file", "fail", ["serving.rest_url", "is no port"]),
-        (settings("fetch", memory_bytes=1 << 24), "settings.fetch", "warn", ["67108864"]),
+        (settings("fetch", memory_bytes=1 << 24), "settings.fetch", "warn", ["50331648"]),
         (settings("fetch", part_bytes=1 << 27), "settings.fetch", "warn", ["raise fetch.memory_bytes"]),
         (settings("fetch", max_bytes_per_second=1 << 16), "settings.fetch", "warn", ["4.6 hours"]),
         (settings("limits", max_unpacked_bytes=1 << 20), "settings.limits", "warn", ["max_unpacked_bytes"]),
