@@ -30,6 +30,13 @@ FROM_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
 """Variables that begin so mean something only to a program that starts anew."""
 
 
+def _from_the_start(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(FROM_THE_START)}
+
+
+OURS = _from_the_start(os.environ)
+
+
 class ForkedProcess(subprocess.Popen[Any]):
     """A process of servesync that was forked; otherwise like any other that `subprocess` starts."""
 
@@ -67,29 +74,27 @@ class ForkedProcess(subprocess.Popen[Any]):
         )
 
 
-def start(command: list[str], environment: Mapping[str, str], **more: Any) -> subprocess.Popen[Any]:
-    """Start a command line of servesync; it is forked if the environment allows that."""
-    if command[1:3] == MODULE and _from_the_start(environment) == _from_the_start(os.environ):
+def start(
+    command: list[str], environment: Mapping[str, str], *, anew: bool = False, **more: Any
+) -> subprocess.Popen[Any]:
+    """Start a command line of servesync; it is forked unless it is to start anew."""
+    if command[1:3] == MODULE and not anew and _from_the_start(environment) == OURS:
         return ForkedProcess(command, env=environment, **more)
     return subprocess.Popen(command, env=environment, **more)
 
 
 def call(
-    command: list[str], environment: Mapping[str, str], seconds: float
+    command: list[str], environment: Mapping[str, str], seconds: float, *, anew: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """Run a command line of servesync to its end."""
     pipe = subprocess.PIPE
-    with start(command, environment, stdout=pipe, stderr=pipe, text=True) as process:
+    with start(command, environment, anew=anew, stdout=pipe, stderr=pipe, text=True) as process:
         try:
             out, err = process.communicate(timeout=seconds)
         except BaseException:
             process.kill()
             raise
     return subprocess.CompletedProcess(command, process.returncode, out, err)
-
-
-def _from_the_start(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(FROM_THE_START)}
 
 
 @functools.cache
