@@ -1,5 +1,6 @@
 """What must hold in the simulated world, decided from what is true there, not from what an agent knows."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -29,7 +30,9 @@ class Judge:
     foreign: dict[tuple[Model, Version], int] = field(default_factory=dict)
     """The inodes of folders that somebody else has put there."""
 
-    looks: int = 0
+    checks: Counter[str] = field(default_factory=Counter)
+    """How often each guarantee was looked at."""
+
     _last: dict[str, Shelf] = field(default_factory=dict)
     _answering: dict[str, set[Version]] = field(default_factory=dict)
 
@@ -107,7 +110,7 @@ class Judge:
         Raises:
             Broken: it must not be so.
         """
-        self.looks += 1
+        self.checks["looks"] += 1
         self._judge_places()
         for model in self.models:
             before, now = self._last.get(model, NOTHING), self.now(model)
@@ -130,6 +133,7 @@ class Judge:
 
     def _judge_places(self) -> None:
         """Nothing lies outside of the models directory, and little in staging."""
+        self.checks["places"] += 1
         found = {path.name for path in self.world.folder.iterdir()}
         if found - OUTSIDE:
             raise Broken(f"outside of the models directory: {sorted(found - OUTSIDE)}")
@@ -139,6 +143,7 @@ class Judge:
 
     def _judge_bytes(self, model: str, version: Version, item: Item) -> None:
         """What is ours is complete, and was published under its number."""
+        self.checks["bytes"] += 1
         if self.is_foreign(model, version, item) or self.is_damaged(model, version, item):
             return
         contents = self.contents(model, version, item)
@@ -147,6 +152,7 @@ class Judge:
 
     def _judge_arrival(self, model: str, version: Version, item: Item, now: Shelf) -> None:
         """What was refused comes under no other circumstances than as something else."""
+        self.checks["arrivals"] += 1
         refusal = now.refusals.get(version)
         if refusal is None or item.record is None or refusal.reason == Reason.VERSION_FOREIGN:
             return
@@ -155,6 +161,7 @@ class Judge:
 
     def _judge_swap(self, model: str, version: Version, item: Item) -> None:
         """Only what is damaged is replaced."""
+        self.checks["swaps"] += 1
         if not self.is_damaged(model, version, item):
             raise Broken(f"{model} {version} was replaced, and was not damaged: {self.world.said()}")
 
@@ -162,6 +169,7 @@ class Judge:
         self, model: str, version: Version, item: Item, shelves: tuple[Shelf, Shelf]
     ) -> None:
         """Only what is ours leaves, and nothing as refused that answers."""
+        self.checks["departures"] += 1
         before, now = shelves
         if self.is_foreign(model, version, item):
             raise Broken(f"{model} {version} left, which is not ours")
@@ -187,6 +195,7 @@ class Judge:
 
     def _judge_prune(self, model: str, version: Version, item: Item, shelves: tuple[Shelf, Shelf]) -> None:
         """Policy must say so, by what lies on the shelf alone: what a listing lacks is no reason."""
+        self.checks["prunes"] += 1
         before, now = shelves
         world, policy = self.world, self.policy(model)
         withdrawn = self.withdrawn(model, before) | self.withdrawn(model, now)
@@ -261,6 +270,7 @@ class Judge:
         """
         world = self.world
         for model, before in self._answering.items():
+            self.checks["answers"] += 1
             lost = before and not world.server.answering(model) and world.server.is_ready
             may_retire = world.overrides.get("memory", {}).get("when_short") == "retire_first"
             if lost and model in world.server.names and model not in world.meddled and not may_retire:
@@ -315,6 +325,7 @@ class Judge:
 
     def flaw_of_rest(self) -> str:
         """Return what is not as it should be in a calm world; nothing if all is well."""
+        self.checks["rests"] += 1
         if self.leftovers:
             return f"staging and trash hold {self.leftovers}"
         flaws = (self._flaw_of(model) for model in self.world.models)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections import Counter
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -15,6 +16,9 @@ from sim.store import down
 from sim.world import World
 
 LONG: Final = os.environ.get("LONG_TESTS") == "1"
+EXAMPLES: Final = int(os.environ.get("SIM_EXAMPLES", "400"))
+"""How many examples the long form tries with each machine; `--hypothesis-seed` gives others."""
+
 NUMBERS = st.integers(1, 5)
 NAMES = st.sampled_from(["m", "n"])
 CHANNELS = st.sampled_from(["stable", "canary"])
@@ -38,6 +42,17 @@ WANTED = st.one_of(
     st.sampled_from([{"channel": ["stable"]}, {"channel": ["stable", "canary"]}]),
 )
 POINTS = st.integers(1, 6)
+TALLY: Final[Counter[str]] = Counter()
+"""What all machines have done so far, and how often each guarantee was looked at."""
+
+SCHEDULES: Final[set[int]] = set()
+"""The orders in which jobs and turns came, as hashes: one for each example."""
+
+
+def summary() -> str:
+    """Return what was done and judged since the tally was cleared last."""
+    counts = (f"{count} {what}" for what, count in TALLY.items())
+    return ", ".join((*counts, f"{len(SCHEDULES)} different orders"))
 
 
 class Machine(RuleBasedStateMachine):
@@ -260,6 +275,11 @@ class Machine(RuleBasedStateMachine):
     # -- what holds at every moment -----------------------------------------------------------------------
 
     @invariant()
+    def counts(self) -> None:
+        """One more step was made."""
+        self.world.tally["steps"] += 1
+
+    @invariant()
     def memory_is_capped(self) -> None:
         """At most old and new, and two that nobody has judged while nobody answered."""
         world = self.world
@@ -268,6 +288,7 @@ class Machine(RuleBasedStateMachine):
         for name in world.models:
             policy = world.judge.policy(name)
             if isinstance(policy, Latest) and name not in world.meddled:
+                world.judge.checks["memory"] += 1
                 shelf = world.judge.now(name)
                 ours = [v for v, item in shelf.items.items() if not world.judge.is_foreign(name, v, item)]
                 assert len(ours) <= 2 * policy.count + 2, world.said()
@@ -278,7 +299,15 @@ class Machine(RuleBasedStateMachine):
             self.world.rest()
             self.at_rest()
         finally:
+            self._sum_up()
             self.world.__exit__()
+
+    def _sum_up(self) -> None:
+        world = self.world
+        TALLY.update({"examples": 1})
+        TALLY.update(world.tally)
+        TALLY.update({f"{name} judged": count for name, count in world.judge.checks.items()})
+        SCHEDULES.add(hash(tuple(world.schedule)))
 
     def at_rest(self) -> None:
         """What else is to be so in the end."""

@@ -224,3 +224,20 @@ def test_a_server_that_answers_slowly_is_heard(new_world: NewWorld) -> None:
 
     world.until(lambda: world.shelf() == {2}, 120)
     assert world.answering() == {2: "m2"}
+
+
+def test_what_a_server_said_before_it_fell_silent_lets_nothing_leave(new_world: NewWorld) -> None:
+    """It said of both that they serve; while it keeps the agent waiting, that may be so no more."""
+    world = new_world({"m": {"latest": 2}})
+    world.publish(1)
+    world.publish(2)
+    world.rest()
+    world.server.is_silent = True
+    world.models["m"] = {"latest": 1}
+    world.reload()
+
+    world.work(30)
+
+    assert world.shelf() == {1, 2}
+    world.rest()
+    assert world.shelf() == {2}

@@ -216,6 +216,27 @@ def test_a_version_withdrawn_during_its_transfer_never_goes_live(serving_one: Wo
     assert world.answering() == {1: "m1"}
 
 
+def test_a_version_withdrawn_between_two_polls_never_goes_live(new_world: NewWorld) -> None:
+    """Its transfer ends before the next poll is due: the rename waits for a listing, which takes its time."""
+    world = new_world(poll_seconds=60)
+    world.publish(1)
+    world.work(5)
+    world.publish(2)
+    key = world.store.key_of("m", 2)
+    world.store.hanging.add(key)
+    world.until(world.transfer, 90)
+    world.work(5)
+    world.store.withdraw("m", 2)
+    world.store.hanging.discard(key)
+    world.store.list_seconds = 3
+
+    for _ in range(10):
+        world.work(1)
+        assert world.shelf() == {1}
+
+    assert world.transfer() is None
+
+
 @pytest.mark.parametrize("points", range(14))
 def test_an_agent_that_dies_in_a_transfer_brings_the_version_later(serving_one: World, points: int) -> None:
     """And leaves nothing in staging."""

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -85,6 +86,12 @@ class World:
     trace: list[str] = field(default_factory=list)
     deaths: int = 0
     """How often the agent's process has ended in the middle of something."""
+
+    tally: Counter[str] = field(default_factory=Counter)
+    """How often the agent turned or ended, and jobs worked: in all, and out of turn."""
+
+    schedule: list[tuple[object, ...]] = field(default_factory=list)
+    """Who worked, in which order, and where each job stood afterwards."""
 
     def __enter__(self) -> Self:
         """Make the world; no agent works in it yet."""
@@ -202,6 +209,8 @@ class World:
     def kill(self) -> None:
         """End the agent's process where it stands, and every job of it."""
         self.trace.append(f"{self.clock.now:g}: the agent ends")
+        self.tally["agent ended"] += 1
+        self.schedule.append(("end",))
         self.disk.is_gone = True
         self.jobs.end_with_process()
         self.jobs = SimJobs()
@@ -240,6 +249,8 @@ class World:
         agent = self.agent
         if agent is None:  # it died at its start
             return None
+        self.tally["turns"] += 1
+        self.schedule.append(("turn", *sorted(how.items())))
         outcome: Outcome | None = self._alive(lambda: agent.turn(**how))
         self._look("turn")
         return outcome
@@ -247,7 +258,11 @@ class World:
     def run(self, task: Task, points: int | None = None) -> bool:
         """Let a job work; return whether it got any further."""
         before = task.at
+        self.tally["jobs worked"] += 1
+        self.tally["jobs out of turn"] += task is not self.jobs.alive[0]
         self._alive(lambda: self.jobs.resume(task, points))
+        self.tally["jobs left midway"] += points is not None and not task.has_ended
+        self.schedule.append((task.job.kind, task.job.model, task.job.version, task.at))
         self._look(f"{task.job.kind}")
         return task.has_ended or task.at != before
 
