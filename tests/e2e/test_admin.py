@@ -249,6 +249,10 @@ def _last_poll_is_past(status: dict[str, Any]) -> bool:
     return bool(status["store"]["last_good_poll_at"] < status["now"])
 
 
+CLIENTS = 100
+"""More than the agent has connections for at once, and more than wait for one."""
+
+
 @pytest.mark.parametrize("end", [b"X-Slow: ", b"\r\n"])
 def test_no_flood_shuts_out_the_probes(end: bytes, box: AgentBox, bucket: Bucket, admin: AdminClient) -> None:
     """Clients with half or whole requests come again whenever they can; the kubelet is answered each time."""
@@ -263,10 +267,10 @@ def test_no_flood_shuts_out_the_probes(end: bytes, box: AgentBox, bucket: Bucket
                 cut_off.append(connection)
 
     with box.running():
-        clients = [threading.Thread(target=requests, daemon=True) for _ in range(200)]
+        clients = [threading.Thread(target=requests, daemon=True) for _ in range(CLIENTS)]
         for client in clients:
             client.start()
-        box.until(lambda: len(cut_off) > 200, "the first clients to come again")
+        box.until(lambda: len(cut_off) > CLIENTS, "the first clients to come again")
         answers = [status_of(admin) for _ in range(25)]
         ended.set()
     for client in clients:
