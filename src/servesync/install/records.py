@@ -96,8 +96,8 @@ class Record(_Stored):
     the server has seen it gone; `tries` counts that. `retired_for`: it is in the reserve, and left the shelf
     for that version (`memory.when_short: retire_first`); `need_bytes` and `swing_bytes`: see
     `servesync.planning.fleet_facts.Reserved`. `signatures` are those of its graph. `said_before`:
-    see `servesync.planning.status_staleness`. `observed_bytes`: by how much the server grew when it loaded the version; 0
-    if that was not seen.
+    see `servesync.planning.status_staleness`. `observed_bytes`: by how much the server grew when it loaded
+    the version; 0 if that was not seen.
     """
 
     state: Literal["installing", "installed"]
