@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from servesync.pack import Extent, pack_tree
-from servesync.plan.versions import Version
+from servesync.domain.versions import Version
+from servesync.publishing.pack import Extent, pack_tree
 
 MIB = 1 << 20
 SHARD = "variables/variables.data-00000-of-00001"

@@ -25,7 +25,7 @@ OURS: Final = """
 import json, resource, sys, time
 from pathlib import Path
 from servesync import disk
-from servesync.plan.versions import Version
+from servesync.domain.versions import Version
 from servesync.settings import Limits
 from servesync.unpack import unpack_archive
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from servesync.agent.agent import Agent
-from servesync.agent.build import build_agent
-from servesync.agent.jobs import Ended, Job, Jobs, Message, Running, Told
 from servesync.agent.outcome import Outcome
 from servesync.agent.ports import FootprintPort, Ports
-from servesync.confirm import Limit
+from servesync.domain.versions import Model, Release, StoredObject, Version
 from servesync.errors import DiskError, ServerError, Stopped, SyncError
 from servesync.install import Lock
-from servesync.plan.facts import Served
-from servesync.plan.versions import Model, Release, StoredObject, Version
+from servesync.jobs import Ended, Job, Jobs, Message, Running, Told
+from servesync.planning.facts import Served
+from servesync.runtime.build import build_agent
+from servesync.serving import Limit
 from servesync.settings import Settings
 from servesync.store import Listing
 from servesync.store.port import ObjectFacts

@@ -16,9 +16,9 @@ from servesync.admin import (
     Trouble,
     VersionStatus,
 )
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
-from servesync.plan.facts import Role, ServerState
-from servesync.plan.versions import Model, Version
+from servesync.planning.facts import Role, ServerState
 
 M = Model("m")
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from servesync.admin import Board
 from servesync.agent.agent import Agent
-from servesync.agent.build import build_agent
-from servesync.agent.jobs import Ended, Job, JobKind, Message, Running
 from servesync.agent.ports import Ports
 from servesync.agent.state import AgentState
-from servesync.confirm import Limit
+from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError, Reason, Stopped, StoreError, SyncError
 from servesync.install import Lock, Workspace
-from servesync.plan.facts import Served, ServerState
-from servesync.plan.versions import Model, Version
+from servesync.jobs import Ended, Job, JobKind, Message, Running
+from servesync.planning.facts import Served, ServerState
+from servesync.runtime.build import build_agent
+from servesync.serving import Limit
 from servesync.settings import Settings
 from servesync.store import Listing
 

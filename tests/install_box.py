@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from servesync.domain.versions import Layout, Model, ProvenBy, Release, StoredObject, Version
 from servesync.install import Proven, Record, Shelf, Workspace, hash_tree, seal
-from servesync.plan.versions import Layout, Model, ProvenBy, Release, StoredObject, Version
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 M = Model("m")

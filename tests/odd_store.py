@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from fixtures_store import Bucket
+from servesync.domain.versions import Model, StoredObject
 from servesync.errors import SyncError
-from servesync.plan.versions import Model, StoredObject
 from servesync.settings import Store
 from servesync.store import Bounds, S3Store
 

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from servesync import disk
+from servesync.domain.versions import Layout, Model, ProvenBy, Release, StoredObject, Version
 from servesync.install import Proven, Shelf, Workspace, hash_tree, seal
-from servesync.plan.versions import Layout, Model, ProvenBy, Release, StoredObject, Version
-from servesync.prune import take_off
+from servesync.install.trash import take_off
 
 MODEL = Model("m")
 FILES = {

@@ -7,8 +7,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from mmap import mmap
 
+from servesync.domain.versions import Proof, StoredObject
 from servesync.fetch import Retries
-from servesync.plan.versions import Proof, StoredObject
 
 KIB = 1024
 AT_ONCE = Retries(attempts=4, first_pause_seconds=0.001, longest_pause_seconds=0.002)

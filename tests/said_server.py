@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from servesync.plan.versions import server_sees_version
+from servesync.domain.versions import server_sees_version
 
 Said = tuple[str, str, str]
 """State, error code, error message."""

@@ -11,19 +11,19 @@ from typing import Final
 
 import archives as a
 import bundle_writer as bw
-from servesync import manifest
 from servesync.admin import Board
-from servesync.agent.disk_guard import DiskGuard
-from servesync.agent.progress import for_stream
-from servesync.agent.transfer import Staged, TransferOrder, Transfers
+from servesync.domain import manifest
+from servesync.domain.versions import Layout, Model, Release, StoredObject, Version
 from servesync.errors import DiskError, ReleaseRefused, Stopped
 from servesync.fetch import FetchPool
 from servesync.install import Workspace
-from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
 from servesync.settings import Settings
 from servesync.store.checksums import ObjectChecksum
 from servesync.store.listing import Listing
 from servesync.store.port import ObjectFacts
+from servesync.transfer.disk_guard import DiskGuard
+from servesync.transfer.progress import for_stream
+from servesync.transfer.transfer import Staged, TransferOrder, Transfers
 from servesync.verify import Expectations
 
 M: Final = Model("m")

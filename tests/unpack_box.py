@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from archives import in_chunks
-from servesync.plan.versions import Content, FileFact, Version
+from servesync.domain.versions import Content, FileFact, Version
 from servesync.settings import Limits
 from servesync.unpack import Unpacked, unpack_archive
 

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from servesync.plan.versions import server_sees_version
+from servesync.domain.versions import server_sees_version
 
 Expected = dict[str, dict[str, tuple[int, str]]]
 

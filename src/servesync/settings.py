@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from servesync import buckets
-from servesync.plan.versions import MAX_VERSION, parse_model
+from servesync.domain.versions import MAX_VERSION, parse_model
 
 MIB = 1 << 20
 GIB = 1 << 30

@@ -9,13 +9,13 @@ from typing import Final
 import pytest
 
 from fixtures_models import KINDS
-from servesync import manifest
+from servesync.domain import manifest
+from servesync.domain.manifest import Archive, Manifest
+from servesync.domain.versions import Model, StoredObject, Version
 from servesync.errors import Reason, ReleaseRefused
 from servesync.fetch import Retries, stream
-from servesync.manifest import Archive, Manifest
-from servesync.pack import Format, pack_tree
-from servesync.plan.versions import Model, StoredObject, Version
 from servesync.publishing import extents_of, make_manifest
+from servesync.publishing.pack import Format, pack_tree
 from servesync.settings import Fetch
 from servesync.verify import verify_structure
 from unpack_box import UnpackBox

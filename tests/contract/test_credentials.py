@@ -12,8 +12,8 @@ import pytest
 
 from faulty_proxy import Exchange, FaultyProxy, s3_error, says
 from fixtures_store import Bucket
+from servesync.domain.versions import StoredObject
 from servesync.errors import Reason, StoreError, bug
-from servesync.plan.versions import StoredObject
 from servesync.settings import Fetch, Limits, Store
 from servesync.store import About, Bounds, S3Store, S3Writer
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from fixtures_models import KINDS
-from servesync.agent.prove import prove
 from servesync.errors import CheckFailed, Reason, ReleaseRefused, SettingsError, Stopped
+from servesync.runtime.verify_command import prove
 from servesync.settings import GIB, MIB, LoadLimits, Signature, TensorSpec
 from servesync.verify import Expectations, LoadReport, load_model, read_signatures
 from servesync.verify.golden import GOLDEN

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from fixtures_models import written_by
-from servesync.pack import pack_tree
-from servesync.plan.versions import Version
+from servesync.domain.versions import Version
 from servesync.publishing import extents_of
+from servesync.publishing.pack import pack_tree
 
 
 def digests_of_frames(model: Path, number: int) -> list[str]:

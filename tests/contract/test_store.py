@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 
 from fixtures_store import Bucket
+from servesync.domain.versions import Layout, Model, StoredObject
 from servesync.errors import Reason, StoreError, TransferError
-from servesync.plan.versions import Layout, Model, StoredObject
 from servesync.settings import Fetch, Store
 from servesync.store import S3Store
 

@@ -8,7 +8,7 @@ import pytest
 
 from faulty_proxy import Answer, Exchange, FaultyProxy
 from fixtures_store import Bucket
-from servesync.plan.versions import Model, StoredObject
+from servesync.domain.versions import Model, StoredObject
 from servesync.settings import Fetch, Limits, Store
 from servesync.store import About, Bounds, Probe, S3Store, S3Writer
 

@@ -11,8 +11,8 @@ import pytest
 from certificates import certificate
 from faulty_proxy import FaultyProxy
 from fixtures_store import Bucket
+from servesync.domain.versions import Model
 from servesync.errors import Reason, StoreError
-from servesync.plan.versions import Model
 from servesync.settings import Fetch, Limits, Store
 from servesync.store import Bounds, S3Store
 

@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 import archives as a
-from servesync.agent.transfer import TransferOrder
 from servesync.errors import Stopped, SyncError
+from servesync.transfer.transfer import TransferOrder
 from servesync.verify import Expectations
 from transfer_box import Context, TransferBox
 

@@ -12,10 +12,10 @@ from big_models import files_of, first_of, small_archive
 from faulty_proxy import FaultyProxy, s3_error
 from fixtures_store import Bucket
 from said_server import LOADING, UP, SaidServer, said_server
-from servesync import channel
-from servesync.channel import Entry
+from servesync.domain import channel
+from servesync.domain.channel import Entry
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, StoreError
-from servesync.plan.versions import Model, Version
 from servesync.publishing import promote, store_at
 
 M = Model("m")

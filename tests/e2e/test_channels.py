@@ -14,10 +14,10 @@ from fixtures_store import Bucket
 from graph_bytes import data as field
 from graph_bytes import entry, graph, node, number, saved_model
 from said_server import LOADING, UP, SaidServer, said_server
-from servesync import channel
-from servesync.channel import Entry
+from servesync.domain import channel
+from servesync.domain.channel import Entry
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, StoreError
-from servesync.plan.versions import Model, Version
 from servesync.publishing import promote, store_at
 from servesync.settings import Store
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from agent_box import AgentBox, digests, digests_on_disk
 from big_models import LONG, files_of, small_archive
 from fixtures_store import Bucket
-from servesync.plan.versions import server_sees_version
+from servesync.domain.versions import server_sees_version
 
 KILLS = 30 if LONG else 5
 ASSET_BYTES = 12 << 20

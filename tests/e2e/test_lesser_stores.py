@@ -14,9 +14,9 @@ from big_models import LONG, LONG_ONLY, files_of, first_of, small_archive
 from faulty_proxy import Exchange, Fault, FaultyProxy, lose_the_answer, s3_error
 from fixtures_publish import body, heavy, keys, uploads
 from fixtures_store import Bucket
-from servesync import channel
+from servesync.domain import channel
+from servesync.domain.versions import Model
 from servesync.errors import Reason, ReleaseRefused
-from servesync.plan.versions import Model
 from servesync.publishing import promote, store_at, withdraw
 
 ARCHIVE, MANIFEST = "prod/m/1.tar.zst", "prod/m/1.manifest.json"

@@ -11,9 +11,9 @@ from big_models import files_of, small_archive
 from faulty_proxy import Exchange, FaultyProxy, an_error_inside, lose_the_answer, s3_error
 from fixtures_publish import body, heavy, keys, uploads
 from fixtures_store import Bucket
-from servesync import channel, manifest
+from servesync.domain import channel, manifest
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, StoreError, SyncError
-from servesync.plan.versions import Model, Version
 from servesync.publishing import MoveDone, Request, manifest_of_object, promote, rollback, store_at, withdraw
 from servesync.settings import Store
 

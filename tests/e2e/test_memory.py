@@ -17,7 +17,7 @@ from fixtures_store import Bucket
 from served_scene import unloadable_by_server
 from servesync.demo.client import Client
 from servesync.demo.server import FLAGS, ModelServer
-from servesync.plan.memory import estimate, weight_of
+from servesync.planning.memory import estimate, weight_of
 
 NAMES = ("a", "b", "c")
 INPUTS = [1.0]

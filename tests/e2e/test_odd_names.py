@@ -15,8 +15,8 @@ from archives import tar_tree
 from big_models import files_of
 from fixtures_publish import body, keys
 from fixtures_store import Bucket
-from servesync import manifest
-from servesync.manifest import Part
+from servesync.domain import manifest
+from servesync.domain.manifest import Part
 
 
 @pytest.fixture

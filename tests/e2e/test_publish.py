@@ -19,7 +19,7 @@ from big_models import LONG, LONG_ONLY, files_of, small_archive
 from faulty_proxy import Exchange, FaultyProxy, s3_error
 from fixtures_publish import body, heavy, keys, uploads
 from fixtures_store import Bucket
-from servesync import manifest, sealed
+from servesync.domain import canonical_json, manifest
 from servesync.errors import Reason, ReleaseRefused, SettingsError, SyncError
 
 SHARD = "variables/variables.data-00000-of-00001"
@@ -347,7 +347,7 @@ def _edited(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
     found = json.loads(data)
     change(found)
     found.pop("digest")
-    return sealed.seal(found)
+    return canonical_json.seal(found)
 
 
 def _move_digest(found: dict[str, Any]) -> None:

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from odd_store import ONCE, failure, only
+from servesync.domain.versions import StoredObject
 from servesync.errors import SyncError
-from servesync.plan.versions import StoredObject
 from servesync.settings import Fetch, Limits, Store
 from servesync.store import Bounds, S3Store
 

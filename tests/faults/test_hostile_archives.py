@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 import pytest
 
 import archives as a
+from servesync.domain.versions import Version
 from servesync.errors import Reason, ReleaseRefused
-from servesync.plan.versions import Version
 from servesync.settings import Limits
 from servesync.unpack import unpack_archive
 from unpack_box import LIMITS, UnpackBox, open_descriptors

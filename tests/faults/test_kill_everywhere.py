@@ -14,8 +14,8 @@ import straced
 from agent_box import AgentBox, digests, digests_on_disk
 from big_models import LONG, files_of, small_archive
 from fixtures_store import Bucket
-from servesync.plan.memory import estimate, weight_of
-from servesync.plan.versions import server_sees_version
+from servesync.domain.versions import server_sees_version
+from servesync.planning.memory import estimate, weight_of
 from straced import Call
 
 pytestmark = pytest.mark.skipif(not straced.WORKS, reason="no strace here, or no right to use it")

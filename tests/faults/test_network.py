@@ -13,9 +13,9 @@ from agent_box import AgentBox, digests, digests_on_disk
 from big_models import LONG, files_of, small_archive
 from faulty_proxy import Exchange, Fault, FaultyProxy, reads
 from fixtures_store import Bucket
+from servesync.domain.versions import Model, StoredObject
 from servesync.errors import Reason, StoreError, SyncError, TransferError
 from servesync.fetch import Retries, stream
-from servesync.plan.versions import Model, StoredObject
 from servesync.settings import Fetch, Limits, Store
 from servesync.store import Bounds, S3Store
 

@@ -12,9 +12,9 @@ import faulty_proxy as faults
 from faulty_proxy import Fault, FaultyProxy, listings, reads
 from fixtures_store import Bucket, new_bucket
 from servesync.demo.seaweed import Seaweed
+from servesync.domain.versions import Model, StoredObject
 from servesync.errors import Reason, Stopped, StoreError, SyncError, TransferError
 from servesync.fetch import Retries, stream
-from servesync.plan.versions import Model, StoredObject
 from servesync.settings import Fetch, Limits, Store
 from servesync.store import Bounds, S3Store
 

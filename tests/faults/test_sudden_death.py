@@ -9,9 +9,9 @@ import pytest
 import publish_and_die
 from publish_and_die import MODEL, content_of
 from servesync import disk
+from servesync.domain.versions import server_sees_version
 from servesync.install import Shelf, Workspace
-from servesync.plan.facts import Condition
-from servesync.plan.versions import server_sees_version
+from servesync.planning.facts import Condition
 
 SCRIPT = Path(publish_and_die.__file__)
 POINTS = [

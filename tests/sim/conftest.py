@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from servesync.plan.facts import ServerPolicy
+from servesync.planning.facts import ServerPolicy
 from sim.world import World
 
 

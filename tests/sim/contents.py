@@ -15,8 +15,8 @@ from typing import Final
 import archives
 import bundle_writer as bundles
 import graph_bytes as gb
-from servesync import manifest
-from servesync.plan.versions import Content, FileFact, Model, Version
+from servesync.domain import manifest
+from servesync.domain.versions import Content, FileFact, Model, Version
 
 MARKER: Final = "assets.extra/simulated.json"
 """Says to the simulated server what comes of loading the tree, and which bytes belong to it."""

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from servesync.agent.jobs import Ended, Job, JobKind, Message, RoomWanted, Running, Told
+from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError, Reason, Stopped, SyncError
-from servesync.plan.versions import Model, Version
+from servesync.jobs import Ended, Job, JobKind, Message, RoomWanted, Running, Told
 
 LOOK_SECONDS: Final = 0.05
 REAL_SECONDS: Final = 60.0

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
-from servesync.plan.facts import Everything, Follow, Latest, Pin, Policy, ServerPolicy
-from servesync.plan.versions import Model, Version
+from servesync.planning.facts import Everything, Follow, Latest, Pin, Policy, ServerPolicy
 from sim.contents import Contents, Loads
 from sim.shelves import Broken, Eye, Item, Shelf
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from servesync.domain.versions import Version
 from servesync.errors import SyncError
-from servesync.plan.facts import Latest, ServerPolicy
-from servesync.plan.versions import Version
+from servesync.planning.facts import Latest, ServerPolicy
 from sim.contents import Contents, Flaw, Loads
 from sim.store import down
 from sim.world import World

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from servesync.confirm import Limit
 from servesync.demo.standin.codes import Code, LoadFailed
 from servesync.demo.standin.config import ModelConfig, Policy
 from servesync.demo.standin.manager import Job, Load, Manager, Options, Reserve, Unload
 from servesync.demo.standin.monitor import State
 from servesync.demo.standin.scan import BasePathMissing, poll
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerDown, ServerError, Stopped
-from servesync.plan.facts import Served, ServerPolicy, ServerState
-from servesync.plan.versions import Model, Version
+from servesync.planning.facts import Served, ServerPolicy, ServerState
+from servesync.serving import Limit
 from sim.clock import SimClock
 from sim.contents import Loads, OnDisk, found_in
 from sim.store import Gate, no_gate

@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from servesync.domain.versions import Content, FileFact, Model, Version, parse_canonical, server_sees_version
 from servesync.install.records import Record, Refusal
-from servesync.plan.versions import Content, FileFact, Model, Version, parse_canonical, server_sees_version
 
 T = TypeVar("T", Record, Refusal)
 Stamps = tuple[tuple[str, int, int, int, int], ...]

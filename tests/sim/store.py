@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import archives
-from servesync import channel
+from servesync.domain import channel
+from servesync.domain.versions import Model, Release, StoredObject, Version
 from servesync.errors import Reason, Stopped, StoreError, SyncError, TransferError
-from servesync.plan.versions import Model, Release, StoredObject, Version
 from servesync.store import KeyPattern, Listing, manifest_key
 from servesync.store.checksums import ObjectChecksum
 from servesync.store.keys import ARCHIVE_ENDINGS

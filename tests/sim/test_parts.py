@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from servesync import channel, disk, manifest
-from servesync.agent.jobs import Ended, Job, JobContext, JobKind, RoomWanted, Told
+from servesync import disk
+from servesync.domain import channel, manifest
+from servesync.domain.versions import Model, Release, StoredObject, Version
 from servesync.errors import (
     DiskError,
     Reason,
@@ -20,8 +21,8 @@ from servesync.errors import (
     TransferError,
 )
 from servesync.fetch import read_whole
-from servesync.plan.facts import ServerPolicy, ServerState
-from servesync.plan.versions import Model, Release, StoredObject, Version
+from servesync.jobs import Ended, Job, JobContext, JobKind, RoomWanted, Told
+from servesync.planning.facts import ServerPolicy, ServerState
 from servesync.settings import Fetch, Limits
 from servesync.unpack import unpack_archive
 from servesync.verify import verify_structure, verify_tensors

@@ -1,6 +1,6 @@
 """Stories of one model: those that once went wrong, told with the real agent."""
 
-from servesync.plan.facts import ServerPolicy
+from servesync.planning.facts import ServerPolicy
 from sim.conftest import NewWorld
 from sim.contents import Contents, Flaw, Loads
 from sim.store import down

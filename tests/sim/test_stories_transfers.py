@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from servesync.agent.jobs import JobKind
 from servesync.errors import SyncError
+from servesync.jobs import JobKind
 from sim.conftest import NewWorld
 from sim.contents import Contents, Flaw
 from sim.world import World

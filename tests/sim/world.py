@@ -18,11 +18,11 @@ from unittest import mock
 
 import structlog.testing
 
-from servesync.agent.jobs import JobKind
+from servesync.domain.versions import Model, Version
 from servesync.errors import SyncError
 from servesync.install import Lock, Workspace
-from servesync.plan.facts import ServerPolicy
-from servesync.plan.versions import Model, Version
+from servesync.jobs import JobKind
+from servesync.planning.facts import ServerPolicy
 from servesync.settings import Settings
 from sim.clock import SimClock
 from sim.contents import GRAPH, Contents, write_tree
@@ -161,8 +161,8 @@ class World:
         self.agent.prepare()
 
     def _built(self, old: "Agent | None", *, one_pass: bool = False) -> "Agent":
-        from servesync.agent.build import build_agent  # noqa: PLC0415 (the parts can be tested without it)
         from servesync.agent.ports import Ports  # noqa: PLC0415 (the same)
+        from servesync.runtime.build import build_agent  # noqa: PLC0415 (the parts can be tested without it)
 
         assert self._lock is not None
         ports = Ports(

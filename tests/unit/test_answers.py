@@ -7,11 +7,11 @@ import pytest
 from agent_parts import HandClock, Parts, PromptJobs, ServerStub, settings_of
 from servesync.agent.agent import Agent
 from servesync.agent.asking import PATIENCE_SECONDS
-from servesync.agent.jobs import Job, JobKind, Running
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerError
 from servesync.install import Workspace
-from servesync.plan.facts import Served, ServerState
-from servesync.plan.versions import Model, Version
+from servesync.jobs import Job, JobKind, Running
+from servesync.planning.facts import Served, ServerState
 
 M, N = Model("m"), Model("n")
 UP = Served(ServerState.AVAILABLE)

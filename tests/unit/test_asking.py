@@ -9,10 +9,10 @@ from structlog.testing import capture_logs
 from decider_box import StartedJob, World, agent_at_work, ports_of, settings_of
 from servesync.admin import Board
 from servesync.agent.agent import Agent
-from servesync.agent.build import build_agent
-from servesync.agent.jobs import Ended, JobKind
 from servesync.agent.state import AgentState
 from servesync.errors import Reason, ServerDown
+from servesync.jobs import Ended, JobKind
+from servesync.runtime.build import build_agent
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from servesync.agent.attempts import Attempts, lift
-from servesync.agent.retry import retry
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError, TransferError
 from servesync.install import Workspace
-from servesync.plan.versions import Model, Version
+from servesync.runtime.clear_refusal import retry
 from servesync.settings import Settings
+from servesync.transfer.attempts import Attempts, lift
 
 M, V = Model("m"), Version(1)
 ERROR = TransferError(Reason.TRANSFER_BROKEN, "connection reset")

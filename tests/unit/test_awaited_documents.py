@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from decider_box import World, agent_at_work, settings_of
-from servesync import channel
 from servesync.agent.agent import Agent
-from servesync.agent.jobs import JobKind
 from servesync.agent.state import AgentState
-from servesync.channel import Entry
-from servesync.plan.versions import Model, StoredObject, Version
+from servesync.domain import channel
+from servesync.domain.channel import Entry
+from servesync.domain.versions import Model, StoredObject, Version
+from servesync.jobs import JobKind
 from servesync.store import Listing
 
 M = Model("m")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from servesync.confirm import ServerFootprint
-from servesync.confirm.cgroup import anonymous_bytes, cgroup_of, memory_limit
+from servesync.serving import ServerFootprint
+from servesync.serving.cgroup import anonymous_bytes, cgroup_of, memory_limit
 
 MIB = 1 << 20
 HUGE = "9223372036854771712"
@@ -203,7 +203,7 @@ def test_a_server_of_another_user_is_unknown_and_no_error() -> None:
         assert server.stdout
         port = int(server.stdout.readline())
         look = (
-            "import os; from servesync.confirm import ServerFootprint; "
+            "import os; from servesync.serving import ServerFootprint; "
             "os.setgroups([]); os.setgid(65534); os.setuid(65534); "
             f"seen = ServerFootprint('http://127.0.0.1:{port}'); "
             "print(seen.limit().bytes, seen.used_bytes())"

@@ -12,12 +12,12 @@ from structlog.testing import capture_logs
 
 from servesync import disk
 from servesync.agent.models_config import ConfigKeeper, ConfigWriter, labels_of, told
-from servesync.agent.repeats import Repeats
-from servesync.confirm import models_config
 from servesync.demo.standin.config import ModelConfig, parse_config
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerDown, ServerError
 from servesync.install import Workspace
-from servesync.plan.facts import (
+from servesync.log_throttle import Repeats
+from servesync.planning.facts import (
     Condition,
     Facts,
     Latest,
@@ -28,8 +28,8 @@ from servesync.plan.facts import (
     ServerState,
     Shelved,
 )
-from servesync.plan.planner import plan
-from servesync.plan.versions import Model, Version
+from servesync.planning.planner import plan
+from servesync.serving import models_config
 from servesync.settings import ModelSettings, Serving
 
 M, N = Model("m"), Model("n")

@@ -6,9 +6,9 @@ import pytest
 
 from agent_parts import Parts, StoreStub, listing_of, settings_of, turn_until_idle
 from servesync.agent.discovery import MOST_MODELS
+from servesync.domain.versions import Layout, Model, Release, StoredObject, Version
 from servesync.errors import Reason
 from servesync.install import Lock, Workspace
-from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
 
 
 def _release(name: str) -> Release:

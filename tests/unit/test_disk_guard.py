@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from servesync import disk
-from servesync.agent.disk_guard import DiskGuard, SpaceNeeded, needed_by
+from servesync.domain.versions import Layout, Model, Release, StoredObject, Version
 from servesync.errors import DiskError, Reason, Stopped
 from servesync.install import Workspace
-from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
 from servesync.settings import Limits
+from servesync.transfer.disk_guard import DiskGuard, SpaceNeeded, needed_by
 
 LIMITS = Limits(disk_reserve_bytes=100, disk_reserve_inodes=10)
 

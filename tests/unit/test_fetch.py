@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remote_objects import AT_ONCE, KIB, Remote, never, proofs_of
+from servesync.domain.versions import StoredObject
 from servesync.errors import Reason, ReleaseRefused, Stopped, StoreError, SyncError, TransferError
 from servesync.fetch import Read, Retries, stream
-from servesync.plan.versions import StoredObject
 from servesync.settings import Fetch
 
 SMALL = Fetch(connections=4, part_bytes=64 * KIB, memory_bytes=1024 * KIB)

@@ -11,10 +11,10 @@ import pytest
 from pydantic import ValidationError
 
 from remote_objects import AT_ONCE, KIB, Remote, never, proofs_of
+from servesync.domain.versions import Proof, StoredObject
 from servesync.errors import Reason, Stopped, SyncError, TransferError
 from servesync.fetch import FetchPool, Read
 from servesync.fetch.parts import RateLimit, part_bytes
-from servesync.plan.versions import Proof, StoredObject
 from servesync.settings import Fetch
 
 PART = 64 * KIB

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from servesync import disk
-from servesync.agent.prove import prove
-from servesync.confirm import models_config
 from servesync.doctor.lock import examine_lock
+from servesync.domain.versions import Model
 from servesync.errors import SettingsError
 from servesync.files import NotRegular, open_regular, read_regular
 from servesync.install import Lock, Positions, Workspace, lock_holder
-from servesync.plan.versions import Model
 from servesync.publishing import Request, manifest_of_file
+from servesync.runtime.verify_command import prove
+from servesync.serving import models_config
 from servesync.settings_file import load_settings
 
 

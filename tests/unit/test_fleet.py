@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
-from servesync.plan.facts import (
+from servesync.planning.facts import (
     Cancel,
     Condition,
     Drop,
@@ -36,8 +37,8 @@ from servesync.plan.facts import (
     SetAside,
     Shelved,
 )
-from servesync.plan.fleet import plan_fleet
-from servesync.plan.fleet_facts import (
+from servesync.planning.fleet import plan_fleet
+from servesync.planning.fleet_facts import (
     FleetFacts,
     FleetPlan,
     LoadGate,
@@ -47,10 +48,9 @@ from servesync.plan.fleet_facts import (
     Transfer,
     TransferState,
 )
-from servesync.plan.load_gate import after_step
-from servesync.plan.memory import Budget, Loaded, Way, WhenShort
-from servesync.plan.reserve import next_to_drop
-from servesync.plan.versions import Model, Version
+from servesync.planning.load_gate import after_step
+from servesync.planning.memory import Budget, Loaded, Way, WhenShort
+from servesync.planning.reserve import next_to_drop
 
 A, B = Model("a"), Model("b")
 V1, V2, V3 = Version(1), Version(2), Version(3)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from servesync.plan.facts import Served, ServerState
-from servesync.plan.hearsay import NOTHING, heard, said
+from servesync.planning.facts import Served, ServerState
+from servesync.planning.status_staleness import NOTHING, heard, said
 
 UP = Served(ServerState.AVAILABLE)
 START = Served(ServerState.START)

@@ -5,19 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from servesync.agent.jobs import (
-    Ended,
-    Job,
-    JobContext,
-    JobKind,
-    Message,
-    RoomWanted,
-    Running,
-    ThreadJobs,
-    Told,
-)
+from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError, Reason, Stopped, SyncError
-from servesync.plan.versions import Model, Version
+from servesync.jobs import Ended, Job, JobContext, JobKind, Message, RoomWanted, Running, ThreadJobs, Told
 
 M, ONE = Model("m"), Version(1)
 LONG = 60.0

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from servesync.domain.versions import Model, parse_canonical, parse_model
 from servesync.errors import Reason
-from servesync.plan.versions import Model, parse_canonical, parse_model
 from servesync.store.keys import KeyKind, KeyPattern, ParsedKey
 from servesync.store.listing import Grouping, Listing, Settling
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servesync.plan.facts import Served, ServerState
-from servesync.plan.labels import (
+from servesync.domain.versions import Model, Version
+from servesync.planning.facts import Served, ServerState
+from servesync.planning.labels import (
     Channel,
     EntryFacts,
     LabelFacts,
@@ -18,7 +19,6 @@ from servesync.plan.labels import (
     wanted_labels,
     would_be_taken,
 )
-from servesync.plan.versions import Model, Version
 
 UP = Served(ServerState.AVAILABLE)
 START = Served(ServerState.START)

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from servesync.domain.versions import Model
 from servesync.errors import Reason, ReleaseRefused
-from servesync.plan.versions import Model
 from servesync.settings import Store
 from servesync.store.explain import Misfit, explain
 from servesync.store.keys import KeyPattern

@@ -9,6 +9,7 @@ import pytest
 from big_models import LONG
 from install_box import NOW, M, proven, publish, release_of
 from servesync import disk
+from servesync.domain.versions import Model, Release, Version
 from servesync.errors import Reason
 from servesync.install import (
     Position,
@@ -22,8 +23,7 @@ from servesync.install import (
     seal,
 )
 from servesync.install.content import stamps
-from servesync.plan.versions import Model, Release, Version
-from servesync.prune import take_off
+from servesync.install.trash import take_off
 
 ONE, TWO, THREE = Version(1), Version(2), Version(3)
 

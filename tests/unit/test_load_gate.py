@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
-from servesync.plan.facts import (
+from servesync.planning.facts import (
     Action,
     Condition,
     Facts,
@@ -22,12 +23,11 @@ from servesync.plan.facts import (
     Shelved,
     Wait,
 )
-from servesync.plan.fleet import plan_fleet
-from servesync.plan.fleet_facts import FleetFacts, LoadGate, Step
-from servesync.plan.load_gate import UNSEEN_SECONDS, LoadOrder, after_step, loading, renewed
-from servesync.plan.memory import Budget, Shortage, Way
-from servesync.plan.planner import plan
-from servesync.plan.versions import Model, Version
+from servesync.planning.fleet import plan_fleet
+from servesync.planning.fleet_facts import FleetFacts, LoadGate, Step
+from servesync.planning.load_gate import UNSEEN_SECONDS, LoadOrder, after_step, loading, renewed
+from servesync.planning.memory import Budget, Shortage, Way
+from servesync.planning.planner import plan
 
 UP = Served(ServerState.AVAILABLE)
 LOADING = Served(ServerState.LOADING)

@@ -8,8 +8,8 @@ from agent_parts import Parts, settings_of
 from install_box import NOW, M, publish, release_of
 from servesync import disk
 from servesync.agent.model_snapshot import served_now
+from servesync.domain.versions import Version
 from servesync.install import Reserve, Shelf, Workspace
-from servesync.plan.versions import Version
 
 
 @pytest.fixture

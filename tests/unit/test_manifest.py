@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servesync import manifest, sealed
+from servesync.domain import canonical_json, manifest
+from servesync.domain.manifest import Archive, File, Manifest, Part, Piece, Totals
+from servesync.domain.versions import Content, FileFact, Model, Version
 from servesync.errors import Reason, ReleaseRefused
-from servesync.manifest import Archive, File, Manifest, Part, Piece, Totals
-from servesync.plan.versions import Content, FileFact, Model, Version
 
 DIGEST = hashlib.sha256(b"x").hexdigest()
 SCHEMA_FILE = Path(__file__).parents[2] / "docs/manifest.schema.json"
@@ -52,7 +52,7 @@ def changed(*path: str | int, to: object) -> bytes:
     else:
         place[path[-1]] = to
     found.pop("digest")
-    return sealed.seal(found)
+    return canonical_json.seal(found)
 
 
 def twins(*paths: str) -> list[dict[str, object]]:

@@ -12,10 +12,10 @@ import pytest
 
 from install_box import NOW, M, attempt, proven, publish, release_of, sealed
 from servesync import disk
+from servesync.domain.versions import Version
 from servesync.errors import DiskError, Reason
 from servesync.install import Reserve, Shelf, Workspace, seal
 from servesync.install.content import stamps
-from servesync.plan.versions import Version
 
 ONE = Version(1)
 RELEASE = release_of(1)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servesync.plan.memory import (
+from servesync.domain.versions import Model, Version
+from servesync.planning.memory import (
     GRAPH_COPIES,
     Budget,
     Share,
@@ -18,7 +19,6 @@ from servesync.plan.memory import (
     judge,
     weight_of,
 )
-from servesync.plan.versions import Model, Version
 
 KEEP, RETIRE = WhenShort.REFUSE, WhenShort.RETIRE_FIRST
 REFUSED, RETIRING, UNLOADING = Way.REFUSED, Way.RETIRE, Way.UNLOADING

@@ -16,9 +16,9 @@ from board_box import M, full_board, snapshot, version, with_held_newest
 from servesync.admin import Board, Stage, Trouble
 from servesync.admin.gauges import MOST_MODELS, Gauges, register
 from servesync.admin.snapshot import as_json
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
-from servesync.plan.facts import Role
-from servesync.plan.versions import Model, Version
+from servesync.planning.facts import Role
 
 DOCS = Path(__file__).parents[2] / "docs"
 Row = tuple[str, str, frozenset[str]]

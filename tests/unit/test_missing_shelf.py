@@ -8,10 +8,10 @@ import pytest
 
 from install_box import NOW, M, attempt, publish, release_of, sealed
 from servesync import disk
+from servesync.domain.versions import Version
 from servesync.errors import DiskError, Reason
 from servesync.install import Reserve, Shelf, Workspace
-from servesync.plan.facts import Condition
-from servesync.plan.versions import Version
+from servesync.planning.facts import Condition
 
 ONE = Version(1)
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servesync.confirm import models_config
-from servesync.confirm.models_config import Entry, Found, ModelsConfig
-from servesync.confirm.textformat import parse, quoted
 from servesync.demo.standin.config import ModelConfig, Policy, parse_config
+from servesync.domain.versions import Model, Version
 from servesync.errors import ConfigFileError, Reason
 from servesync.install import Workspace
-from servesync.plan.versions import Model, Version
+from servesync.serving import models_config
+from servesync.serving.models_config import Entry, Found, ModelsConfig
+from servesync.serving.textformat import parse, quoted
 
 M, N = Model("m"), Model("n")
 IF_ELSEWHERE = "(if the server finds the shelf there, set serving.server_models_dir to /old)"

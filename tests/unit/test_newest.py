@@ -6,8 +6,9 @@ import pytest
 
 from servesync.admin import HeldVersion
 from servesync.agent.held_watch import INCOMPLETE_SECONDS, HeldWatch
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
-from servesync.plan.facts import (
+from servesync.planning.facts import (
     Condition,
     Everything,
     Facts,
@@ -21,10 +22,9 @@ from servesync.plan.facts import (
     ServerState,
     Shelved,
 )
-from servesync.plan.memory import Budget, Shortage, Way
-from servesync.plan.newest import held_newest
-from servesync.plan.planner import plan
-from servesync.plan.versions import Model, Version
+from servesync.planning.memory import Budget, Shortage, Way
+from servesync.planning.newest import held_newest
+from servesync.planning.planner import plan
 
 M = Model("m")
 UP = Server(versions={Version(7): Served(ServerState.AVAILABLE)})

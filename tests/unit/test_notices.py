@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from agent_parts import run_job
-from servesync import channel, disk
+from servesync import disk
 from servesync.agent.channels import Moved, Notices, Withdrawn
 from servesync.agent.documents import Documents
-from servesync.channel import Entry, Withdrawal
+from servesync.domain import channel
+from servesync.domain.channel import Entry, Withdrawal
+from servesync.domain.versions import Layout, Model, Release, StoredObject, Version
 from servesync.errors import Reason
 from servesync.install import Position, Positions, Refusals, Workspace
-from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
 
 M = Model("m")
 

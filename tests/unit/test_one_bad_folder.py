@@ -7,10 +7,10 @@ import pytest
 
 from agent_parts import Parts, PromptJobs, settings_of, turn_until_idle
 from install_box import publish, release_of
-from servesync.agent.jobs import Job, JobKind, RoomWanted
+from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError, Reason
 from servesync.install import Lock, Reserve, Shelf, Workspace
-from servesync.plan.versions import Model, Version
+from servesync.jobs import Job, JobKind, RoomWanted
 from servesync.settings import Settings
 
 LONG_AGO = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)

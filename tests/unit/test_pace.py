@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from decider_box import World, agent_at_work, settings_of
-from servesync.agent.jobs import JobKind
 from servesync.agent.outcome import Outcome
-from servesync.agent.pace import FIRST_WAIT_SECONDS, Pace
 from servesync.agent.seen import Seen
 from servesync.agent.state import AgentState
+from servesync.jobs import JobKind
+from servesync.runtime.pace import FIRST_WAIT_SECONDS, Pace
 from servesync.settings import Poll
 
 

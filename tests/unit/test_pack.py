@@ -15,12 +15,12 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from servesync.domain.manifest import Part
+from servesync.domain.versions import FileFact, Version
 from servesync.errors import Reason, ReleaseRefused
-from servesync.manifest import Part
-from servesync.pack import Extent, Format, Packed, check_unchanged, describe, pack_tree, survey
-from servesync.pack.cuts import MOST_BYTES, cuts
-from servesync.pack.tree import members
-from servesync.plan.versions import FileFact, Version
+from servesync.publishing.pack import Extent, Format, Packed, check_unchanged, describe, pack_tree, survey
+from servesync.publishing.pack.cuts import MOST_BYTES, cuts
+from servesync.publishing.pack.tree import members
 from unpack_box import UnpackBox
 
 KIB, MIB = 1 << 10, 1 << 20

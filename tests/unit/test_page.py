@@ -9,9 +9,9 @@ from board_box import AMBIGUOUS, OUTAGE, full_board, snapshot, version, with_hel
 from servesync.admin import Board, OnDisk, Snapshot, Stage, Trouble
 from servesync.admin.page import Page, dollars, percent, verdict_of
 from servesync.admin.report import report, running
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
-from servesync.plan.facts import Role
-from servesync.plan.versions import Model, Version
+from servesync.planning.facts import Role
 from servesync.settings import Admin
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
-from servesync.plan.facts import (
+from servesync.planning.facts import (
     Condition,
     Confirm,
     Everything,
@@ -31,8 +32,7 @@ from servesync.plan.facts import (
     Shelved,
     Wait,
 )
-from servesync.plan.planner import plan
-from servesync.plan.versions import Model, Version
+from servesync.planning.planner import plan
 
 UP = Served(ServerState.AVAILABLE)
 LOADING = Served(ServerState.LOADING)

@@ -3,8 +3,8 @@
 import json
 
 from servesync.agent.poll_summary import GONE, MOST_MODELS, MOST_VERSIONS, PollSummary
-from servesync.plan.facts import Role
-from servesync.plan.versions import Model, Version
+from servesync.domain.versions import Model, Version
+from servesync.planning.facts import Role
 
 M, OTHER = Model("m"), Model("other")
 LONGEST_LINE = 4096

@@ -2,7 +2,7 @@
 
 import pytest
 
-from servesync.agent.triggers import jitter_of, longest_wait
+from servesync.runtime.triggers import jitter_of, longest_wait
 from servesync.settings import Poll
 
 

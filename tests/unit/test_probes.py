@@ -8,8 +8,8 @@ import pytest
 from board_box import OUTAGE, snapshot, version
 from servesync.admin import Board, OnDisk, Stage
 from servesync.admin.probes import livez, readyz, startupz
-from servesync.plan.facts import Role, Served, ServerState
-from servesync.plan.versions import Model, Version
+from servesync.domain.versions import Model, Version
+from servesync.planning.facts import Role, Served, ServerState
 
 AVAILABLE = Served(ServerState.AVAILABLE)
 LOADING = Served(ServerState.LOADING)

@@ -3,8 +3,8 @@
 import io
 from contextlib import ExitStack
 
-from servesync.agent.progress import for_stream
-from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
+from servesync.domain.versions import Layout, Model, Release, StoredObject, Version
+from servesync.transfer.progress import for_stream
 
 
 class Terminal(io.StringIO):

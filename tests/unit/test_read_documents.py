@@ -4,8 +4,8 @@ import pytest
 
 from agent_parts import Context, run_job
 from servesync.agent.documents import MOST_AT_ONCE, Documents, NotReadYet
+from servesync.domain.versions import Model, StoredObject
 from servesync.errors import Reason, Stopped, StoreError
-from servesync.plan.versions import Model, StoredObject
 
 M = Model("m")
 

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from servesync import manifest
 from servesync.cli import run_command_line
 from servesync.deadline import Deadline
+from servesync.domain import manifest
 from servesync.errors import Reason, ReleaseRefused, bug
 from servesync.redaction import (
     HIDDEN,

@@ -1,6 +1,6 @@
 """Messages that say the same again and again are thinned out."""
 
-from servesync.agent.repeats import Repeats
+from servesync.log_throttle import Repeats
 
 
 def test_identical_messages_thin_out() -> None:

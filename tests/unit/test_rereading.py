@@ -6,10 +6,10 @@ from pathlib import Path
 
 from decider_box import World, agent_at_work, settings_of
 from install_box import publish, release_of
-from servesync.agent.jobs import JobKind
 from servesync.agent.state import AgentState
 from servesync.agent.tidying import REREAD_AGAIN_SECONDS
 from servesync.install import Workspace
+from servesync.jobs import JobKind
 
 
 def test_a_version_that_cannot_be_read_is_tried_again_later_and_holds_up_no_other(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from install_box import NOW, M, attempt, publish, release_of, sealed
+from servesync.domain.versions import Release, Version
 from servesync.errors import DiskError, Reason
 from servesync.install import Leaving, Reserve, Shelf, Workspace
-from servesync.plan.facts import Condition
-from servesync.plan.versions import Release, Version
+from servesync.planning.facts import Condition
 
 
 @pytest.fixture

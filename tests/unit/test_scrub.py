@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from servesync.agent.scrub import due
+from servesync.domain.versions import Model, Version
 from servesync.install import Record
-from servesync.plan.versions import Model, Version
 from servesync.settings import Scrub
 
 M = Model("m")

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from servesync.agent.server_watch import ServerWatch
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerDown
-from servesync.plan.facts import (
+from servesync.planning.facts import (
     Action,
     Condition,
     Confirm,
@@ -30,8 +31,7 @@ from servesync.plan.facts import (
     ServerState,
     Shelved,
 )
-from servesync.plan.planner import plan
-from servesync.plan.versions import Model, Version
+from servesync.planning.planner import plan
 
 M = Model("m")
 STEP = 0.25

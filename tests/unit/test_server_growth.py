@@ -12,13 +12,13 @@ from structlog.testing import capture_logs
 from agent_parts import FootprintStub, Parts, ServerStub, StoreStub, listing_of, settings_of, turn_until_idle
 from install_box import M, attempt, release_of, sealed
 from servesync.agent.agent import Agent
+from servesync.agent.memory_estimates import Weights
 from servesync.agent.ports import FootprintPort
-from servesync.agent.weights import Weights
-from servesync.confirm import ServerFootprint
+from servesync.domain.versions import Layout, Release, StoredObject, Version
 from servesync.errors import Reason, ServerError
 from servesync.install import Lock, Proven, Reserve, Shelf, Workspace
-from servesync.plan.facts import Served, ServerState
-from servesync.plan.versions import Layout, Release, StoredObject, Version
+from servesync.planning.facts import Served, ServerState
+from servesync.serving import ServerFootprint
 
 MIB = 1 << 20
 ONE, TWO = Version(1), Version(2)

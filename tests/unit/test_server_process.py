@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from servesync.confirm import ServerFootprint
 from servesync.demo.server import ModelServer
+from servesync.serving import ServerFootprint
 
 SLEEPER = "import sys; print('here', flush=True); sys.stdin.read()"
 LISTENER = (

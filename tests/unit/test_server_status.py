@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from servesync.confirm import MAX_ANSWER_BYTES, ModelServer
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerError
-from servesync.plan.facts import Served, ServerState
-from servesync.plan.versions import Model, Version
+from servesync.planning.facts import Served, ServerState
+from servesync.serving import MAX_ANSWER_BYTES, ModelServer
 
 M = Model("m")
 

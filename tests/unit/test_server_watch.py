@@ -1,9 +1,9 @@
 """What the agent knows of the server's past, in made-up time."""
 
 from servesync.agent.server_watch import ServerWatch
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerDown, ServerError
-from servesync.plan.facts import Condition, Ends, Served, Server, ServerState, Shelved
-from servesync.plan.versions import Model, Version
+from servesync.planning.facts import Condition, Ends, Served, Server, ServerState, Shelved
 
 M, OTHER, V, W = Model("m"), Model("other"), Version(1), Version(2)
 UP = Served(ServerState.AVAILABLE)

@@ -12,11 +12,11 @@ import pytest
 
 from install_box import NOW, M, attempt, proven, publish, release_of, sealed
 from servesync import disk
+from servesync.domain.versions import Content, FileFact, ProvenBy, Release, Version
 from servesync.errors import DiskError, Reason, ReleaseRefused
 from servesync.install import Proven, Refusals, Reserve, Shelf, Workspace, seal
 from servesync.install.content import stamps
-from servesync.plan.facts import Condition
-from servesync.plan.versions import Content, FileFact, ProvenBy, Release, Version
+from servesync.planning.facts import Condition
 
 
 @pytest.fixture

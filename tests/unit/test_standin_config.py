@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from servesync.confirm.textformat import parse
 from servesync.demo.standin.config import (
     BadConfig,
     ModelConfig,
@@ -15,6 +14,7 @@ from servesync.demo.standin.config import (
     read_config,
 )
 from servesync.demo.standin.flags import BadFlag, Flags, parse_flags
+from servesync.serving.textformat import parse
 
 HEAD = 'name: "a" base_path: "/a" model_platform: "tensorflow" '
 WHOLE = """

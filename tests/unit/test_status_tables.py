@@ -9,7 +9,7 @@ from board_box import M, full_board
 from servesync.admin import Board, Stage
 from servesync.admin.report import report
 from servesync.cli.status import show_status
-from servesync.plan.versions import Version
+from servesync.domain.versions import Version
 from servesync.settings import Admin
 
 

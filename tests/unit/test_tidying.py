@@ -6,10 +6,10 @@ from pathlib import Path
 
 from decider_box import World, agent_at_work, settings_of
 from install_box import release_of
-from servesync.agent.jobs import JobKind
 from servesync.agent.state import AgentState
+from servesync.domain.versions import Model
 from servesync.install import Workspace
-from servesync.plan.versions import Model
+from servesync.jobs import JobKind
 from servesync.store import Listing
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 import archives as a
-from servesync import channel
-from servesync.agent.transfer import TransferOrder
+from servesync.domain import channel
+from servesync.domain.versions import ProvenBy, Release
 from servesync.errors import CheckFailed, DiskError, Reason, Stopped, SyncError, TransferError
 from servesync.install import Shelf
-from servesync.plan.memory import weight_of
-from servesync.plan.versions import ProvenBy, Release
+from servesync.planning.memory import weight_of
 from servesync.settings import Signature, TensorSpec
+from servesync.transfer.transfer import TransferOrder
 from servesync.verify import Expectations
 from transfer_box import SHARD, Context, M, TransferBox, crc32_of, flipped, manifest_of
 

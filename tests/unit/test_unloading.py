@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from servesync.plan.facts import Condition, Facts, Latest, Served, Server, ServerState, Shelved
-from servesync.plan.unloading import Unloading
-from servesync.plan.versions import Model, Version
+from servesync.domain.versions import Model, Version
+from servesync.planning.facts import Condition, Facts, Latest, Served, Server, ServerState, Shelved
+from servesync.planning.unloading import Unloading
 
 V1, V2 = Version(1), Version(2)
 UP = Served(ServerState.AVAILABLE)

@@ -13,8 +13,8 @@ from typing import Final
 import pytest
 
 import archives as a
+from servesync.domain.versions import Version
 from servesync.errors import Reason, ReleaseRefused, Stopped, TransferError
-from servesync.plan.versions import Version
 from servesync.settings import Limits
 from servesync.unpack import unpack_archive
 from unpack_box import LIMITS, UnpackBox, content_of, on_disk, open_descriptors

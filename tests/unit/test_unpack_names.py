@@ -7,10 +7,10 @@ from typing import Final
 import pytest
 
 import archives as a
+from servesync.domain.manifest import File
+from servesync.domain.versions import StoredObject, Version
 from servesync.errors import Reason, ReleaseRefused
-from servesync.manifest import File
-from servesync.pack import pack_tree
-from servesync.plan.versions import StoredObject, Version
+from servesync.publishing.pack import pack_tree
 from servesync.unpack import unpack_objects
 from unpack_box import LIMITS, UnpackBox, content_of, on_disk
 

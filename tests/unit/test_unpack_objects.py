@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import archives as a
+from servesync.domain.versions import StoredObject
 from servesync.errors import Reason, ReleaseRefused, TransferError
 from servesync.install.content import stamps
-from servesync.plan.versions import StoredObject
 from servesync.settings import Limits
 from servesync.unpack import Unpacked, unpack_objects
 from unpack_box import LIMITS, UnpackBox, content_of, on_disk, open_descriptors

@@ -11,10 +11,10 @@ import pytest
 
 from install_box import NOW, M, proven, publish, release_of
 from servesync import disk
+from servesync.domain.versions import Version
 from servesync.errors import DiskError, Reason
 from servesync.install import Positions, Record, Refusals, Reserve, Shelf, Unreadable, Workspace
-from servesync.plan.facts import Condition
-from servesync.plan.versions import Version
+from servesync.planning.facts import Condition
 
 ONE = Version(1)
 DAMAGED = {"empty": "it is damaged", "truncated": "it is damaged", "other": "it is damaged"}

@@ -7,9 +7,9 @@ import pytest
 
 from install_box import M, publish, release_of
 from servesync import disk
+from servesync.domain.versions import Model, Version
 from servesync.install import Shelf, Workspace
-from servesync.plan.facts import Condition
-from servesync.plan.versions import Model, Version
+from servesync.planning.facts import Condition
 
 N = Model("n")
 

@@ -17,8 +17,8 @@ from typing import Final, Protocol
 
 from servesync.admin.metrics import Metrics, Stage
 from servesync.admin.snapshot import Snapshot
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
-from servesync.plan.versions import Model, Version
 
 MOST_EVENTS: Final = 100
 MOST_CHARACTERS: Final = 600

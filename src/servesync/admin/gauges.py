@@ -9,8 +9,8 @@ from prometheus_client.registry import Collector
 
 from servesync.admin.board import Board
 from servesync.admin.snapshot import ModelStatus, Snapshot
-from servesync.plan.facts import Role, ServerState
-from servesync.plan.versions import Version
+from servesync.domain.versions import Version
+from servesync.planning.facts import Role, ServerState
 
 MOST_MODELS: Final = 1000
 

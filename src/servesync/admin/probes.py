@@ -6,8 +6,8 @@ from typing import Protocol
 
 from servesync.admin.board import Board
 from servesync.admin.snapshot import Snapshot
-from servesync.plan.facts import Served, ServerState
-from servesync.plan.versions import Model, Version
+from servesync.domain.versions import Model, Version
+from servesync.planning.facts import Served, ServerState
 
 NOT_LOOKED_YET = "the agent has not looked at its models directory yet"
 

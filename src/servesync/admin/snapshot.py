@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
-from servesync.plan.facts import Role, ServerState
-from servesync.plan.versions import Model, Version
+from servesync.planning.facts import Role, ServerState
 
 SCHEMA_VERSION: Final = 1
 
@@ -70,7 +70,7 @@ class ModelStatus:
     """One model. `more_versions`: how many of the store's versions that nobody wants are not shown.
 
     `held_newest`: the newest version, above all that are wanted, where something keeps it away
-    (`servesync.plan.newest`).
+    (`servesync.planning.newest`).
     """
 
     required: bool

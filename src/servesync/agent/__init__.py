@@ -1,1 +1,1 @@
-"""The agent at work: look, plan, act, report, wait."""
+"""The agent at work: take in results, look, plan, act, and say so."""

@@ -8,7 +8,6 @@ from servesync.admin import HeldVersion
 from servesync.agent import announce, asking, polling, tidying
 from servesync.agent.context import AgentContext
 from servesync.agent.effects import Effects
-from servesync.agent.jobs import Ended, JobKind, Message, RoomWanted
 from servesync.agent.model_snapshot import ModelSnapshot
 from servesync.agent.models_config import ConfigWriter, Draft
 from servesync.agent.outcome import Outcome, outcome_of
@@ -19,13 +18,14 @@ from servesync.agent.snapshot import Snapshot, take_snapshot
 from servesync.agent.status import status_of
 from servesync.agent.transfer_jobs import give_up_all, take_in
 from servesync.agent.upkeep import clean, ensure_shelves, prepare_folders, settle
+from servesync.domain.versions import Model
 from servesync.install import Lock
-from servesync.plan.fleet import plan_fleet
-from servesync.plan.fleet_facts import FleetPlan
-from servesync.plan.load_gate import after_step
-from servesync.plan.memory import Shortage
-from servesync.plan.newest import held_newest
-from servesync.plan.versions import Model
+from servesync.jobs import Ended, JobKind, Message, RoomWanted
+from servesync.planning.fleet import plan_fleet
+from servesync.planning.fleet_facts import FleetPlan
+from servesync.planning.load_gate import after_step
+from servesync.planning.memory import Shortage
+from servesync.planning.newest import held_newest
 
 _TAKE_IN: Final = {
     JobKind.LIST: polling.take_in_listing,

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 from servesync.agent.context import AgentContext
+from servesync.domain.versions import Model, Release, Version
 from servesync.errors import Reason, SyncError
 from servesync.install import Record
 from servesync.logs import Event, get_logger
-from servesync.plan.facts import Kind
-from servesync.plan.memory import Shortage
-from servesync.plan.versions import Model, Release, Version
+from servesync.planning.facts import Kind
+from servesync.planning.memory import Shortage
 
 Key = tuple[Model, Version]
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from servesync.agent.context import AgentContext
-from servesync.agent.jobs import Ended, Job, JobContext, JobKind
 from servesync.agent.state import Answers
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerError, Stopped
-from servesync.plan.facts import Served
-from servesync.plan.versions import Model, Version
+from servesync.jobs import Ended, Job, JobContext, JobKind
+from servesync.planning.facts import Served
 
 PATIENCE_SECONDS: Final = 1.0
 """How long decisions wait for an answer; after that the server counts as silent until the answer comes."""

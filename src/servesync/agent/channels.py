@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from servesync import channel, manifest
 from servesync.agent.documents import Documents, NotReadYet
+from servesync.domain import channel, manifest
+from servesync.domain.versions import Model, Release, StoredObject, Version
 from servesync.errors import Reason, ReleaseRefused, SyncError
 from servesync.install import Position, Positions, Refusals, Unreadable, Workspace
-from servesync.plan.versions import Model, Release, StoredObject, Version
 
 NOT_FOLLOWED: Final = (
     "is not followed, since nobody can tell whether the store's position is older than the one seen last: "

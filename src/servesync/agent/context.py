@@ -6,16 +6,16 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from servesync.admin import Board
-from servesync.agent.jobs import Job, JobKind, Running
 from servesync.agent.models_config import ConfigKeeper
 from servesync.agent.ports import Ports
 from servesync.agent.state import AgentState
-from servesync.agent.transfer import Transfers
+from servesync.domain.versions import Model
 from servesync.errors import Stopped, SyncError, bug
 from servesync.install import Reserve, Shelf, Workspace
-from servesync.plan.fleet_facts import MemoryFacts
-from servesync.plan.versions import Model
+from servesync.jobs import Job, JobKind, Running
+from servesync.planning.fleet_facts import MemoryFacts
 from servesync.settings import EVERY_MODEL, ModelSettings, Settings
+from servesync.transfer.transfer import Transfers
 
 T = TypeVar("T")
 

@@ -4,8 +4,8 @@ from typing import Final
 
 from servesync import disk
 from servesync.agent.context import AgentContext
+from servesync.domain.versions import Model
 from servesync.install import awaited_back
-from servesync.plan.versions import Model
 from servesync.settings import EVERY_MODEL
 
 MOST_MODELS: Final = 1000

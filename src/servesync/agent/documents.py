@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from servesync.agent.jobs import Job, JobContext, JobKind
+from servesync.domain.versions import Model, StoredObject
 from servesync.errors import SyncError
-from servesync.plan.versions import Model, StoredObject
+from servesync.jobs import Job, JobContext, JobKind
 
 MOST_AT_ONCE: Final = 4
 

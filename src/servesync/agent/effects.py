@@ -15,11 +15,11 @@ from servesync.agent.context import AgentContext
 from servesync.agent.model_snapshot import ModelSnapshot, refusals_of
 from servesync.agent.refusing import refuse
 from servesync.agent.state import TransferUnderWay
-from servesync.agent.transfer import Staged
 from servesync.agent.transfer_jobs import begin_transfer, give_up
+from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError, LockHeld, ReleaseRefused, Stopped, SyncError, bug
 from servesync.install import Record
-from servesync.plan.facts import (
+from servesync.planning.facts import (
     Cancel,
     Confirm,
     Drop,
@@ -35,9 +35,9 @@ from servesync.plan.facts import (
     Retry,
     SetAside,
 )
-from servesync.plan.fleet_facts import FleetPlan, Key, Step
-from servesync.plan.hearsay import NOTHING, READING, said
-from servesync.plan.versions import Model, Version
+from servesync.planning.fleet_facts import FleetPlan, Key, Step
+from servesync.planning.status_staleness import NOTHING, READING, said
+from servesync.transfer.transfer import Staged
 
 SLOW_SCAN_SECONDS: Final = 3.0
 LONGEST_REST_SECONDS: Final = 3600.0

@@ -3,9 +3,9 @@
 from typing import Final
 
 from servesync.admin import HeldVersion
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
-from servesync.plan.facts import Hold
-from servesync.plan.versions import Model, Version
+from servesync.planning.facts import Hold
 
 INCOMPLETE_SECONDS: Final = 900.0
 """For so long an incomplete release may be one whose upload goes on."""

@@ -10,21 +10,11 @@ from typing import Final
 from servesync import __version__
 from servesync.agent.context import AgentContext
 from servesync.agent.models_config import labels_of, told
+from servesync.domain.versions import Model, Release, Version, parse_version
 from servesync.errors import Reason, ServerError
 from servesync.install import Inventory, Record, Refusals
-from servesync.plan.facts import (
-    Everything,
-    Facts,
-    Follow,
-    Hold,
-    Latest,
-    Pin,
-    Policy,
-    Served,
-    Server,
-)
-from servesync.plan.hearsay import heard
-from servesync.plan.versions import Model, Release, Version, parse_version
+from servesync.planning.facts import Everything, Facts, Follow, Hold, Latest, Pin, Policy, Served, Server
+from servesync.planning.status_staleness import heard
 from servesync.settings import ModelSettings
 
 TAKES_THE_NUMBER: Final = (

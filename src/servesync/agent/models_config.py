@@ -11,14 +11,13 @@ from typing import Final
 
 from servesync import disk
 from servesync.agent.ports import Clock
-from servesync.agent.repeats import Repeats
-from servesync.confirm import models_config
-from servesync.confirm.models_config import Entry, Found, ModelsConfig
+from servesync.domain.versions import Model, Version, server_sees_version
 from servesync.errors import ConfigFileError, Reason, ServerDown, ServerError
 from servesync.install import Workspace
+from servesync.log_throttle import Repeats
 from servesync.logs import Event, get_logger
-from servesync.plan.facts import Condition, Facts, ServerPolicy
-from servesync.plan.labels import (
+from servesync.planning.facts import Condition, Facts, ServerPolicy
+from servesync.planning.labels import (
     Channel,
     EntryFacts,
     LabelFacts,
@@ -29,7 +28,8 @@ from servesync.plan.labels import (
     wanted_labels,
     would_be_taken,
 )
-from servesync.plan.versions import Model, Version, server_sees_version
+from servesync.serving import models_config
+from servesync.serving.models_config import Entry, Found, ModelsConfig
 from servesync.settings import ModelSettings, Serving
 
 MARGIN_SECONDS: Final = 5.0

@@ -6,10 +6,10 @@ from typing import Final
 
 from servesync.agent import tidying
 from servesync.agent.context import AgentContext
-from servesync.agent.jobs import JobKind
 from servesync.agent.seen import Seen
-from servesync.plan.facts import ModelPlan, Wait
-from servesync.plan.versions import Model
+from servesync.domain.versions import Model
+from servesync.jobs import JobKind
+from servesync.planning.facts import ModelPlan, Wait
 from servesync.settings import EVERY_MODEL
 
 _WORK: Final = (JobKind.LIST, JobKind.DOCUMENT, JobKind.TRANSFER, JobKind.REREAD, JobKind.EMPTY_TRASH)

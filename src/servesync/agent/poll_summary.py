@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Final
 
-from servesync.plan.facts import Role
-from servesync.plan.versions import Model, Version
+from servesync.domain.versions import Model, Version
+from servesync.planning.facts import Role
 
 MOST_MODELS: Final = 20
 MOST_VERSIONS: Final = 12

@@ -10,15 +10,15 @@ from servesync.admin import Stage
 from servesync.agent.context import AgentContext
 from servesync.agent.discovery import discover
 from servesync.agent.documents import NotReadYet
-from servesync.agent.jobs import Ended, Job, JobContext, JobKind, ask_beside
-from servesync.agent.manifests import check_size, manifest_of
 from servesync.agent.model_snapshot import refusals_of
 from servesync.agent.snapshot import FRESH_LISTING_SECONDS
+from servesync.domain.versions import Model, Release
 from servesync.errors import Stopped, StoreError, SyncError
-from servesync.plan.memory import weight_of
-from servesync.plan.versions import Model, Release
+from servesync.jobs import Ended, Job, JobContext, JobKind, ask_beside
+from servesync.planning.memory import weight_of
 from servesync.settings import EVERY_MODEL
 from servesync.store import Listing
+from servesync.transfer.manifests import check_size, manifest_of
 
 DOCUMENTS_SECONDS: Final = 1.0
 """How long decisions wait for the documents that a listing shows to be new."""

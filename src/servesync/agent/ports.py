@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from servesync.agent.jobs import Jobs
-from servesync.confirm import Limit
-from servesync.plan.facts import Served
-from servesync.plan.versions import Model, Version
+from servesync.domain.versions import Model, Version
+from servesync.jobs import Jobs
+from servesync.planning.facts import Served
+from servesync.serving import Limit
 from servesync.store import StorePort
 
 

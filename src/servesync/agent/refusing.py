@@ -4,10 +4,10 @@ from servesync import disk
 from servesync.agent import announce
 from servesync.agent.context import AgentContext
 from servesync.agent.model_snapshot import refusals_of
+from servesync.domain.versions import Release
 from servesync.errors import SyncError
-from servesync.plan.facts import Kind
-from servesync.plan.fleet_facts import Key
-from servesync.plan.versions import Release
+from servesync.planning.facts import Kind
+from servesync.planning.fleet_facts import Key
 
 
 def refuse(context: AgentContext, key: Key, release: Release, error: SyncError, kind: Kind) -> bool:

@@ -9,11 +9,11 @@ from servesync.agent.context import AgentContext
 from servesync.agent.discovery import MOST_MODELS
 from servesync.agent.model_snapshot import ModelSnapshot
 from servesync.agent.seen import Seen
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerError, StoreError, TransferError
 from servesync.logs import Event, get_logger
-from servesync.plan.facts import Condition, Role, Wait
-from servesync.plan.memory import Shortage, Way
-from servesync.plan.versions import Model, Version
+from servesync.planning.facts import Condition, Role, Wait
+from servesync.planning.memory import Shortage, Way
 
 MOST_NAMED: Final = 20
 

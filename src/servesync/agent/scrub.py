@@ -13,11 +13,11 @@ from typing import Final
 
 from servesync import disk
 from servesync.agent.context import AgentContext
-from servesync.agent.jobs import Ended, Job, JobContext, JobKind
+from servesync.domain.versions import Model, Version
 from servesync.errors import Stopped
 from servesync.install import Record, Shelf
+from servesync.jobs import Ended, Job, JobContext, JobKind
 from servesync.logs import Event, get_logger
-from servesync.plan.versions import Model, Version
 from servesync.settings import Scrub
 
 LOOK_EVERY_SECONDS: Final = 60.0

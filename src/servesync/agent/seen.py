@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from servesync.admin import HeldVersion
 from servesync.agent.models_config import Draft
 from servesync.agent.snapshot import Snapshot
+from servesync.domain.versions import Model
 from servesync.errors import ServerError, StoreError
-from servesync.plan.fleet_facts import FleetPlan
-from servesync.plan.versions import Model
+from servesync.planning.fleet_facts import FleetPlan
 from servesync.store import Listing
 
 

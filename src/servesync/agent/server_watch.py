@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from servesync.domain.versions import Model, Version
 from servesync.errors import ServerDown, ServerError
-from servesync.plan.facts import Condition, Ends, Served, Server, ServerState, Shelved
-from servesync.plan.load_gate import UNSEEN_SECONDS
-from servesync.plan.versions import Model, Version
-from servesync.plan.view import SETTLED_SECONDS
+from servesync.planning.facts import Condition, Ends, Served, Server, ServerState, Shelved
+from servesync.planning.facts_index import SETTLED_SECONDS
+from servesync.planning.load_gate import UNSEEN_SECONDS
 
 LONGEST_STEP_SECONDS: Final = 10.0
 MOST_TRACES: Final = 100

@@ -10,27 +10,17 @@ from typing import Final
 
 from servesync import disk
 from servesync.agent.context import AgentContext, isolate
+from servesync.agent.memory_estimates import OfferedWeights
 from servesync.agent.model_snapshot import ModelReader, ModelSnapshot
 from servesync.agent.state import TransferUnderWay
-from servesync.agent.weights import OfferedWeights
-from servesync.confirm import find_budget
+from servesync.domain.versions import Model, Version
 from servesync.errors import SyncError
 from servesync.install import Record
-from servesync.plan.facts import (
-    Condition,
-    Kind,
-)
-from servesync.plan.fleet_facts import (
-    FleetFacts,
-    Key,
-    MemoryFacts,
-    Reserved,
-    Transfer,
-    TransferState,
-)
-from servesync.plan.memory import Loaded, WhenShort, estimate
-from servesync.plan.versions import Model, Version
-from servesync.plan.view import View, chosen
+from servesync.planning.facts import Condition, Kind
+from servesync.planning.facts_index import View, chosen
+from servesync.planning.fleet_facts import FleetFacts, Key, MemoryFacts, Reserved, Transfer, TransferState
+from servesync.planning.memory import Loaded, WhenShort, estimate
+from servesync.serving import find_budget
 
 LISTING_SECONDS: Final = 5.0
 """How long a proven version waits for the listing that shows whether it is still offered."""

@@ -6,25 +6,25 @@ All else is read from the disk again. What lies here may be lost at a restart: i
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from servesync.agent.attempts import Attempts
 from servesync.agent.channels import Notices
 from servesync.agent.documents import Documents
 from servesync.agent.held_watch import HeldWatch
-from servesync.agent.jobs import JobKind, RoomWanted, Running
+from servesync.agent.memory_estimates import Weights
 from servesync.agent.models_config import ConfigKeeper
 from servesync.agent.poll_summary import PollSummary
-from servesync.agent.repeats import Repeats
 from servesync.agent.server_watch import ServerWatch
-from servesync.agent.transfer import Staged, Transfers
-from servesync.agent.weights import Weights
+from servesync.domain.versions import Model, Release, Stamp, Version
 from servesync.errors import Reason, ServerError, StoreError, SyncError
 from servesync.install import Checked, Workspace
-from servesync.plan.facts import Served
-from servesync.plan.fleet_facts import Key, LoadGate
-from servesync.plan.unloading import Unloading
-from servesync.plan.versions import Model, Release, Stamp, Version
+from servesync.jobs import JobKind, RoomWanted, Running
+from servesync.log_throttle import Repeats
+from servesync.planning.facts import Served
+from servesync.planning.fleet_facts import Key, LoadGate
+from servesync.planning.unloading import Unloading
 from servesync.settings import EVERY_MODEL, ModelSettings, Settings
 from servesync.store import Listing, Settling
+from servesync.transfer.attempts import Attempts
+from servesync.transfer.transfer import Staged, Transfers
 
 
 @dataclass

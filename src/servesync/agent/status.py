@@ -18,11 +18,11 @@ from servesync.agent import asking
 from servesync.agent.context import AgentContext
 from servesync.agent.model_snapshot import ModelSnapshot
 from servesync.agent.seen import Seen
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, SyncError
 from servesync.install import Record
-from servesync.plan.facts import Condition, ModelPlan, Role
-from servesync.plan.versions import Model, Version
-from servesync.plan.view import View
+from servesync.planning.facts import Condition, ModelPlan, Role
+from servesync.planning.facts_index import View
 from servesync.settings import ModelSettings
 
 MOST_NOT_WANTED: Final = 20

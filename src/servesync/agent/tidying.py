@@ -7,13 +7,13 @@ from typing import Final
 from servesync import disk
 from servesync.agent import announce
 from servesync.agent.context import AgentContext
-from servesync.agent.jobs import Ended, Job, JobContext, JobKind, RoomWanted
 from servesync.agent.seen import Seen
+from servesync.domain.versions import Version
 from servesync.errors import Stopped, SyncError
 from servesync.install import Record, Shelf
-from servesync.plan.fleet_facts import Key
-from servesync.plan.reserve import next_to_drop
-from servesync.plan.versions import Version
+from servesync.jobs import Ended, Job, JobContext, JobKind, RoomWanted
+from servesync.planning.fleet_facts import Key
+from servesync.planning.reserve import next_to_drop
 
 REREAD_AGAIN_SECONDS: Final = 30.0
 """After how long a version is read again that could not be read, for a cause that says nothing about it."""

@@ -5,15 +5,15 @@ from functools import partial
 from servesync import disk
 from servesync.agent import announce
 from servesync.agent.context import AgentContext
-from servesync.agent.jobs import Ended, Job, JobKind
 from servesync.agent.model_snapshot import ModelSnapshot, served_now
 from servesync.agent.refusing import refuse
 from servesync.agent.state import TransferUnderWay
-from servesync.agent.transfer import FREE_RETRIES, Staged, TransferOrder
+from servesync.domain.versions import Release, Version
 from servesync.errors import CheckFailed, Reason, ReleaseRefused, Stopped, SyncError
-from servesync.plan.facts import Condition, Fetch, Kind
-from servesync.plan.fleet_facts import Key
-from servesync.plan.versions import Release, Version
+from servesync.jobs import Ended, Job, JobKind
+from servesync.planning.facts import Condition, Fetch, Kind
+from servesync.planning.fleet_facts import Key
+from servesync.transfer.transfer import FREE_RETRIES, Staged, TransferOrder
 from servesync.verify import Expectations, read_signatures
 
 

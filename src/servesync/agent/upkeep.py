@@ -4,9 +4,9 @@ from servesync import disk
 from servesync.agent import announce
 from servesync.agent.context import AgentContext
 from servesync.agent.discovery import discover
-from servesync.agent.jobs import JobKind
 from servesync.agent.model_snapshot import ModelSnapshot, refusals_of
 from servesync.errors import DiskError, Reason
+from servesync.jobs import JobKind
 
 
 def prepare_folders(context: AgentContext) -> None:

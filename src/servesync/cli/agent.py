@@ -6,13 +6,13 @@ from typing import Annotated, Final
 
 import typer
 
-from servesync.agent.once import NOT_IN_PLACE, complain, look_once, sync_once
-from servesync.agent.process import run_daemon
-from servesync.agent.prove import prove
-from servesync.agent.retry import retry as lift_refusal
 from servesync.cli import show
 from servesync.cli.terminal import console
 from servesync.logs import Event, configure, get_logger
+from servesync.runtime.clear_refusal import retry as lift_refusal
+from servesync.runtime.one_pass import NOT_IN_PLACE, complain, look_once, sync_once
+from servesync.runtime.process import run_daemon
+from servesync.runtime.verify_command import prove
 from servesync.settings import Level, Settings
 from servesync.settings_file import environment_overrides, load_settings, service_variables
 

@@ -8,9 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from servesync import publishing
-from servesync.channel import Channel, Move
 from servesync.cli.store_options import StoreOptions, with_store_options
 from servesync.cli.terminal import console
+from servesync.domain.channel import Channel, Move
 from servesync.errors import Reason, SettingsError, readable
 
 ModelName = Annotated[str, typer.Argument(help="The model.", metavar="MODEL")]

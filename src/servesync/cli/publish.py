@@ -22,8 +22,8 @@ from rich.progress import (
 
 from servesync import disk
 from servesync.cli.store_options import StoreOptions, with_store_options
+from servesync.domain.manifest import dump
 from servesync.errors import Reason, SettingsError
-from servesync.manifest import dump
 from servesync.publishing import (
     Published,
     Request,

@@ -10,10 +10,10 @@ from rich.table import Table
 from servesync.agent.model_snapshot import ModelSnapshot
 from servesync.agent.models_config import Draft
 from servesync.agent.seen import Seen
+from servesync.domain.versions import Model
 from servesync.errors import Reason, SyncError
-from servesync.plan.facts import Follow, ModelPlan, Role
-from servesync.plan.fleet_facts import Step
-from servesync.plan.versions import Model
+from servesync.planning.facts import Follow, ModelPlan, Role
+from servesync.planning.fleet_facts import Step
 
 _STYLES: Final = {
     Role.SERVING: "green",

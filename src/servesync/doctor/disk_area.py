@@ -10,10 +10,10 @@ from servesync import disk
 from servesync.doctor.findings import Check, Finding, fail, ok, warn
 from servesync.doctor.mounts import examine_kind
 from servesync.doctor.probes import try_renames, try_sync
+from servesync.domain.versions import Model
 from servesync.errors import DiskError
 from servesync.install import Inventory, Shelf, Workspace
-from servesync.plan.facts import Condition
-from servesync.plan.versions import Model
+from servesync.planning.facts import Condition
 from servesync.settings import Limits
 
 SMALL_FILES: Final = 10_000

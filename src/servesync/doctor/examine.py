@@ -15,9 +15,9 @@ from servesync.doctor.server import ServerArea
 from servesync.doctor.server_flags import examine_flags
 from servesync.doctor.server_memory import examine_memory
 from servesync.doctor.store import StoreArea
+from servesync.domain.versions import Model
 from servesync.errors import SettingsError
 from servesync.install import Workspace
-from servesync.plan.versions import Model
 from servesync.settings import Settings
 from servesync.settings_file import load_settings, override_names
 

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Collection, Container, Iterator
 from typing import Final
 
-from servesync.channel import parse_key
 from servesync.doctor.findings import Check, Finding, Level, fail, ok, warn
-from servesync.plan.versions import Layout, Model, Release, Version
+from servesync.domain.channel import parse_key
+from servesync.domain.versions import Layout, Model, Release, Version
 from servesync.settings import ModelSettings, Settings
 from servesync.store import KeyPattern, Listing, Misfit, Probe, S3Store, explain
 

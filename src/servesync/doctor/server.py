@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from servesync.confirm import ModelServer
 from servesync.doctor.findings import Check, Finding, fail, ok, warn
 from servesync.doctor.wire import speaks_tls
+from servesync.domain.versions import Model, Version, parse_canonical
 from servesync.errors import Reason, ServerError
 from servesync.install import Workspace
-from servesync.plan.facts import Served, ServerState
-from servesync.plan.versions import Model, Version, parse_canonical
+from servesync.planning.facts import Served, ServerState
+from servesync.serving import ModelServer
 from servesync.settings import Serving
 
 RECENT_SECONDS: Final = 5.0

@@ -6,8 +6,8 @@ from typing import Final
 
 from servesync.doctor.findings import Check, Finding, fail, ok, warn
 from servesync.doctor.processes import Process
+from servesync.domain.versions import Model
 from servesync.install import Workspace
-from servesync.plan.versions import Model
 from servesync.settings import Serving
 
 SLOW_SCAN_SECONDS: Final = 10.0

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from servesync.confirm import ServerFootprint, find_budget
 from servesync.doctor.findings import Check, Finding, fail, ok, warn
+from servesync.serving import ServerFootprint, find_budget
 from servesync.settings import Memory
 
 _SET_IT: Final = (

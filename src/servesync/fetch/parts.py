@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from servesync.plan.versions import Proof, StoredObject
+from servesync.domain.versions import Proof, StoredObject
 from servesync.settings import Fetch
 
 SMALLEST_PART_BYTES: Final = 64 * 1024

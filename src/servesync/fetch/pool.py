@@ -10,13 +10,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+from servesync.domain.versions import Proof, StoredObject
 from servesync.errors import Reason, Stopped, SyncError, TransferError, bug
 from servesync.fetch.buffers import Buffers
 from servesync.fetch.flow import Flow, Lease, Piece
 from servesync.fetch.parts import RateLimit, cut, cut_by_proofs, part_bytes
 from servesync.fetch.reading import AGAIN, Read, Retries, prove
 from servesync.fetch.shares import FORGET_SECONDS, GRACE_SECONDS, Shares
-from servesync.plan.versions import Proof, StoredObject
 from servesync.settings import MIB, Fetch
 
 LOOK_SECONDS: Final = 0.2

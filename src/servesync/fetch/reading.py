@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from servesync.domain.versions import StoredObject
 from servesync.errors import Reason, ReleaseRefused, TransferError
 from servesync.fetch.parts import Part
-from servesync.plan.versions import StoredObject
 
 AGAIN: Final = frozenset(
     {

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from servesync.domain.versions import Proof, StoredObject
 from servesync.fetch.pool import FetchPool
 from servesync.fetch.reading import Read, Retries
-from servesync.plan.versions import Proof, StoredObject
 from servesync.settings import Fetch
 
 

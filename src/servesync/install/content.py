@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from servesync.domain.versions import Content, FileFact, Stamp
 from servesync.errors import DiskError, Reason
 from servesync.folders import opened_dir, stamp_of
-from servesync.plan.versions import Content, FileFact, Stamp
 
 BLOCK_BYTES: Final = 1 << 20
 MOST_NAMED: Final = 5

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from servesync import disk
+from servesync.domain.versions import MAX_VERSION, Model
 from servesync.install import records
 from servesync.install.records import Unreadable
 from servesync.install.workspace import Workspace
-from servesync.plan.versions import MAX_VERSION, Model
 
 MAX_RECORD_BYTES = 64 << 10
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from servesync import disk
+from servesync.domain.versions import Content, ProvenBy, Release, Stamp
 from servesync.errors import Reason, ReleaseRefused
 from servesync.folders import opened_dir
 from servesync.install import records
 from servesync.install.content import hash_tree, prove_staged, stamps
 from servesync.install.records import Record
-from servesync.plan.versions import Content, ProvenBy, Release, Stamp
 from servesync.settings import Signature
 
 UNREADABLE: Final = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG})

@@ -14,9 +14,9 @@ from typing import Annotated, Final, Generic, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from servesync import disk, sealed
-from servesync.files import NotRegular
-from servesync.plan.versions import (
+from servesync import disk
+from servesync.domain import canonical_json
+from servesync.domain.versions import (
     MAX_VERSION,
     Content,
     FileFact,
@@ -25,6 +25,7 @@ from servesync.plan.versions import (
     Version,
     parse_canonical,
 )
+from servesync.files import NotRegular
 from servesync.settings import Signature
 
 MAX_RECORD_BYTES = 64 << 20
@@ -94,9 +95,9 @@ class Record(_Stored):
     `reserved_at` that of its leaving the shelf for the reserve. `returning`: it is in the reserve only until
     the server has seen it gone; `tries` counts that. `retired_for`: it is in the reserve, and left the shelf
     for that version (`memory.when_short: retire_first`); `need_bytes` and `swing_bytes`: see
-    `servesync.plan.fleet_facts.Reserved`. `signatures` are those of its graph. `said_before`:
-    see `servesync.plan.hearsay`. `observed_bytes`: by how much the server grew when it loaded the version; 0
-    if that was not seen.
+    `servesync.planning.fleet_facts.Reserved`. `signatures` are those of its graph. `said_before`:
+    see `servesync.planning.status_staleness`. `observed_bytes`: by how much the server grew when it loaded
+    the version; 0 if that was not seen.
     """
 
     state: Literal["installing", "installed"]
@@ -171,7 +172,7 @@ def read(path: Path, kind: type[T], most_bytes: int) -> T | Unreadable | None:
         return kind.model_validate_json(data)
     except ValidationError as error:
         newer = _newer(data)
-        why = newer or f"it is damaged: {sealed.place(error)}"
+        why = newer or f"it is damaged: {canonical_json.place(error)}"
         return Unreadable(path, why, is_lost=True, is_newer=bool(newer))
 
 

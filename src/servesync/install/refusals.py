@@ -13,11 +13,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from servesync.domain.versions import Release, Version
 from servesync.errors import Reason
 from servesync.install import records
 from servesync.install.records import Found, Refusal
-from servesync.plan.facts import Hold
-from servesync.plan.versions import Release, Version
+from servesync.planning.facts import Hold
 
 WAY_OUT: Final = "`servesync retry` lets it be fetched again"
 OF_THE_SERVER: Final = frozenset({Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIMEOUT})

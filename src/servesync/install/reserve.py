@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from servesync import disk
+from servesync.domain.versions import Model, Release, Stamp, Version, parse_canonical, parse_model
 from servesync.errors import DiskError, Reason
 from servesync.folders import opened_dir
 from servesync.install import records
@@ -16,7 +17,6 @@ from servesync.install.content import check_stamps, stamps
 from servesync.install.proof import UNREADABLE, Proven, read_again, record_of
 from servesync.install.records import Record, Unreadable
 from servesync.install.workspace import SHELL, Workspace
-from servesync.plan.versions import Model, Release, Stamp, Version, parse_canonical, parse_model
 
 STAYS: Final = (
     "stays in the reserve if it is there, but can neither come back from there nor give way to others"

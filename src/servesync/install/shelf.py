@@ -14,15 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from servesync import disk
-from servesync.errors import DiskError, Reason
-from servesync.folders import opened_dir
-from servesync.install import proof, records
-from servesync.install.content import check_stamps, stamps
-from servesync.install.proof import UNREADABLE, Proven, record_of
-from servesync.install.records import Record, Unreadable
-from servesync.install.workspace import SHELL, Workspace
-from servesync.plan.facts import Condition, Shelved
-from servesync.plan.versions import (
+from servesync.domain.versions import (
     Content,
     Model,
     Release,
@@ -31,6 +23,14 @@ from servesync.plan.versions import (
     parse_canonical,
     server_sees_version,
 )
+from servesync.errors import DiskError, Reason
+from servesync.folders import opened_dir
+from servesync.install import proof, records
+from servesync.install.content import check_stamps, stamps
+from servesync.install.proof import UNREADABLE, Proven, record_of
+from servesync.install.records import Record, Unreadable
+from servesync.install.workspace import SHELL, Workspace
+from servesync.planning.facts import Condition, Shelved
 
 LOST: Final = "if it is wanted, the same bytes in the store bring a new record; else move it away by hand"
 LEFT: Final = (

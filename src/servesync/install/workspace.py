@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from servesync import disk
+from servesync.domain.versions import Model, Version, parse_model
 from servesync.folders import follow_no_links, opened_dir
-from servesync.plan.versions import Model, Version, parse_model
 
 PROBE: Final = ".servesync-probe-"
 TREE: Final = "tree"

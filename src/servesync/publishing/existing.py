@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from servesync import manifest
+from servesync.domain import manifest
+from servesync.domain.manifest import Archive, File, Manifest
+from servesync.domain.versions import Model, Release, Version
 from servesync.errors import Reason, ReleaseRefused, SettingsError
 from servesync.fetch import stream
 from servesync.files import NotRegular, open_regular
-from servesync.manifest import Archive, File, Manifest
-from servesync.pack import Ranges
-from servesync.plan.versions import Model, Release, Version
+from servesync.publishing.pack import Ranges
 from servesync.publishing.request import (
     MANIFEST_TYPE,
     Published,

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from servesync import channel
-from servesync.channel import Channel
+from servesync.domain import channel
+from servesync.domain.channel import Channel
+from servesync.domain.versions import Model, Version, parse_model, parse_version
 from servesync.errors import Reason, ReleaseRefused, SettingsError
-from servesync.plan.versions import Model, Version, parse_model, parse_version
-from servesync.publishing.desk import Desk, Entered, MoveDone, WithdrawDone
+from servesync.publishing.model_releases import Desk, Entered, MoveDone, WithdrawDone
 from servesync.settings import Fetch, Limits, Store
 from servesync.store import S3Store, S3Writer
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from servesync import channel, manifest
+from servesync.domain import channel, manifest
+from servesync.domain.manifest import Archive, Manifest
+from servesync.domain.versions import Model, Release, StoredObject, Version
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError
 from servesync.fetch import read_whole, stream
-from servesync.manifest import Archive, Manifest
-from servesync.pack import Extent, Packed, Stamp, check_unchanged, describe, pack_tree, survey
-from servesync.plan.versions import Model, Release, StoredObject, Version
+from servesync.publishing.agent_limits import shortcomings
+from servesync.publishing.pack import Extent, Packed, Stamp, check_unchanged, describe, pack_tree, survey
 from servesync.publishing.request import (
     MANIFEST_TYPE,
     UNCONDITIONAL,
@@ -30,7 +31,6 @@ from servesync.publishing.request import (
     stem_of,
     to_complete,
 )
-from servesync.publishing.taken import shortcomings
 from servesync.redaction import redact
 from servesync.settings import Fetch, Limits, Store
 from servesync.store import MANIFEST_TO_COME, About, AlreadyThere, S3Store, S3Writer, manifest_key

@@ -9,10 +9,10 @@ from typing import Final, Literal, Protocol
 
 from pydantic import ValidationError
 
+from servesync.domain.manifest import Archive, File, Manifest, Totals, check_labels
+from servesync.domain.versions import MAX_VERSION, Model, Version, parse_model
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError
-from servesync.manifest import Archive, File, Manifest, Totals, check_labels
-from servesync.pack import Format
-from servesync.plan.versions import MAX_VERSION, Model, Version, parse_model
+from servesync.publishing.pack import Format
 from servesync.settings import Level, Limits, LoadLimits, Store
 from servesync.store import MANIFEST_ENDING, KeyPattern
 from servesync.verify import Expectations, ModelFacts, load_model, verify_structure, verify_tensors

@@ -8,8 +8,8 @@ import re
 from collections.abc import Container, Sequence
 from typing import Final
 
-from servesync.plan.paths import FOLDERS, MODEL_FILES
-from servesync.plan.versions import MAX_VERSION, Model, Version, parse_version
+from servesync.domain.paths import FOLDERS, MODEL_FILES
+from servesync.domain.versions import MAX_VERSION, Model, Version, parse_version
 from servesync.store.keys import ARCHIVE_ENDINGS, KeyPattern
 
 _NUMBERED: Final = re.compile(r"(?P<prefix>[A-Za-z][A-Za-z_.-]*|[_-])?(?P<digits>[0-9]{1,19})", re.ASCII)

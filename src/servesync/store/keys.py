@@ -6,7 +6,7 @@ from enum import Enum
 from functools import cached_property, lru_cache
 from typing import Final
 
-from servesync.plan.versions import Layout, Model, Release, Version, parse_model, parse_version
+from servesync.domain.versions import Layout, Model, Release, Version, parse_model, parse_version
 
 ARCHIVE_ENDINGS: Final = (".tar.gz", ".tgz", ".tar.zst", ".tar")
 FOLDER_ENDING: Final = "_$folder$"

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from servesync import channel
+from servesync.domain import channel
+from servesync.domain.paths import MODEL_FILES
+from servesync.domain.versions import Layout, Model, Release, StoredObject, Version
 from servesync.errors import Reason, ReleaseRefused, SyncError
-from servesync.plan.paths import MODEL_FILES
-from servesync.plan.versions import Layout, Model, Release, StoredObject, Version
 from servesync.store.guesses import find_deeper
 from servesync.store.keys import MANIFEST_ENDING, KeyKind, KeyPattern, ParsedKey, manifest_key
 from servesync.store.placeholders import without_placeholders

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from servesync.plan.paths import FOLDERS, MAX_DEPTH
-from servesync.plan.versions import StoredObject
+from servesync.domain.paths import FOLDERS, MAX_DEPTH
+from servesync.domain.versions import StoredObject
 
 
 def without_placeholders(members: Sequence[StoredObject]) -> Iterator[StoredObject]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from servesync.plan.versions import Model, StoredObject
+from servesync.domain.versions import Model, StoredObject
 from servesync.store.checksums import ObjectChecksum
 from servesync.store.listing import Listing
 

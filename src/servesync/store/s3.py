@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import urllib3.exceptions
 
+from servesync.domain.versions import Model, StoredObject
 from servesync.errors import Reason, Stopped, StoreError, TransferError
-from servesync.plan.versions import Model, StoredObject
 from servesync.settings import Fetch, Limits, Store
 from servesync.store.bounds import Bounds, SpeedFloor
 from servesync.store.checksums import checksum_of

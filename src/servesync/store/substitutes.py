@@ -3,9 +3,9 @@
 import hashlib
 from typing import Final
 
+from servesync.domain.lookalikes import is_page
+from servesync.domain.versions import StoredObject
 from servesync.errors import Reason, TransferError
-from servesync.lookalikes import is_page
-from servesync.plan.versions import StoredObject
 from servesync.store.keys import ARCHIVE_ENDINGS
 
 _GRAPH: Final = "saved_model.pb"

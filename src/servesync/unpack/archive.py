@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from servesync.domain.versions import Content, FileFact, Stamp, Version
 from servesync.errors import Reason, ReleaseRefused
-from servesync.plan.versions import Content, FileFact, Stamp, Version
 from servesync.settings import Limits
 from servesync.unpack.formats import Format, open_tar
 from servesync.unpack.layout import TopLevel

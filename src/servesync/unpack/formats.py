@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Final
 
+from servesync.domain.lookalikes import lookalike
 from servesync.errors import Reason, ReleaseRefused
-from servesync.lookalikes import lookalike
 from servesync.settings import Limits
 from servesync.unpack import gzip_stream, tar_header, zstd_stream
 from servesync.unpack.refusal import shown

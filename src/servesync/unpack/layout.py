@@ -7,9 +7,9 @@ exactly one top-level directory, named by the version's number (`0000001` is ver
 import shlex
 from typing import Final
 
+from servesync.domain.paths import MODEL_FILES
+from servesync.domain.versions import Version, parse_version
 from servesync.errors import Reason, ReleaseRefused
-from servesync.plan.paths import MODEL_FILES
-from servesync.plan.versions import Version, parse_version
 from servesync.unpack.paths import Parts
 from servesync.unpack.refusal import shown
 

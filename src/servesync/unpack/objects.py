@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from servesync.domain.versions import Content, StoredObject
 from servesync.errors import Reason, ReleaseRefused
-from servesync.plan.versions import Content, StoredObject
 from servesync.settings import Limits
 from servesync.unpack.archive import Unpacked
 from servesync.unpack.paths import Names, parse_path

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import TypeAlias
 
+from servesync.domain.paths import RENAMING, flaw_of_path, folded
 from servesync.errors import Reason, ReleaseRefused
-from servesync.plan.paths import RENAMING, flaw_of_path, folded
 from servesync.settings import Limits
 from servesync.unpack.refusal import shown, too_many_members
 

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from servesync import disk
+from servesync.domain.versions import FileFact, Stamp
 from servesync.folders import READ_DIR, opened_dir, stamp_of
-from servesync.plan.versions import FileFact, Stamp
 from servesync.unpack.paths import Parts
 from servesync.unpack.source import Chunk
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from servesync.domain.lookalikes import HEAD_BYTES, LFS_POINTER, POINTER, lookalike
 from servesync.errors import Reason, ReleaseRefused
-from servesync.lookalikes import HEAD_BYTES, LFS_POINTER, POINTER, lookalike
 
 MAX_POINTER_BYTES: Final = 1024
 """By Git LFS's own specification a pointer is smaller."""

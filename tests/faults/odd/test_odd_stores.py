@@ -9,8 +9,8 @@ import pytest
 from faulty_proxy import Answer, Exchange, Fault, FaultyProxy, edit_body, listings, s3_error
 from fixtures_store import Bucket
 from odd_store import BODY, ONCE, failure, first_object, only, settings_of
+from servesync.domain.versions import StoredObject
 from servesync.errors import Reason, TransferError
-from servesync.plan.versions import StoredObject
 from servesync.settings import Fetch, Limits
 from servesync.store import About, S3Store, S3Writer
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from servesync.agent.transfer import Staged
+from servesync.domain.versions import Stamp, Version
 from servesync.errors import DiskError, Reason, ReleaseRefused
 from servesync.install import Record, Reserve, Shelf
-from servesync.plan.facts import Condition
-from servesync.plan.versions import Stamp, Version
+from servesync.planning.facts import Condition
+from servesync.transfer.transfer import Staged
 
 
 def install(shelf: Shelf, staged: Staged, said_before: str) -> Record:

@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
+from servesync.domain.versions import Version
 from servesync.errors import DiskError, Reason
 from servesync.install import Leaving, Refusals, Reserve, Shelf
-from servesync.plan.facts import Prune, Quarantine
-from servesync.plan.versions import Version
-from servesync.prune import take_off
+from servesync.install.trash import take_off
+from servesync.planning.facts import Prune, Quarantine
 
 
 def prune(shelf: Shelf, reserve: Reserve, action: Prune, now: datetime) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from servesync.confirm.textformat import BadText, Message, Value, Word, parse
+from servesync.serving.textformat import BadText, Message, Value, Word, parse
 
 _POLICIES: Final = {"latest": {"num_versions"}, "all": set[str](), "specific": {"versions"}}
 _MODEL_FIELDS: Final = {

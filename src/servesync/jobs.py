@@ -1,0 +1,258 @@
+"""Slow work beside the deciding thread: each piece is a job, and its result is data in the inbox.
+
+A job changes nothing outside its own staging directory. Whether its result still counts is decided when it
+arrives. The deciding thread starts and cancels jobs, and takes messages; it never waits for a job.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Protocol, TypeVar
+
+from servesync.domain.versions import Model, Version
+from servesync.errors import DiskError, Reason, Stopped, SyncError, bug
+
+ROOM_LOOK_SECONDS: Final = 0.2
+LOOK_SECONDS: Final = 0.2
+
+T = TypeVar("T")
+
+
+class JobKind(StrEnum):
+    """What a job does."""
+
+    LIST = "list"
+    DOCUMENT = "document"
+    ASK_SERVER = "ask_server"
+    TRANSFER = "transfer"
+    REREAD = "reread"
+    SCRUB = "scrub"
+    EMPTY_TRASH = "empty_trash"
+
+
+class JobContext(Protocol):
+    """What a job may ask for while it works; used by the job's own threads only."""
+
+    def should_stop(self) -> bool:
+        """Whether the job is cancelled; it then ends within a second."""
+
+    def check(self) -> None:
+        """Raise `Stopped` if the job is cancelled."""
+
+    def tell(self, news: object) -> None:
+        """Put something into the inbox before the job ends."""
+
+    def make_room(self, short: DiskError) -> bool:
+        """Ask the deciding thread for space on the disk, and wait; return whether there may be more now.
+
+        Raises:
+            Stopped: the job is cancelled.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One piece of work. `key` names it: no two jobs with the same key are at work at the same time."""
+
+    kind: JobKind
+    work: Callable[[JobContext], object] = field(compare=False)
+    model: Model | None = None
+    version: Version | None = None
+    name: str = ""
+
+    @property
+    def key(self) -> tuple[JobKind, Model | None, Version | None, str]:
+        """What the job is about."""
+        return self.kind, self.model, self.version, self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job has ended: with a result, or with an error. A cancelled one ends with `Stopped`."""
+
+    job: Job
+    result: object = None
+    error: SyncError | OSError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A job says something and goes on."""
+
+    job: Job
+    news: object
+
+
+@dataclass(frozen=True, slots=True)
+class RoomWanted:
+    """A job waits for space on the disk until `answer` is called."""
+
+    job: Job
+    short: DiskError
+    answer: Callable[[bool], None]
+
+
+Message = Ended | Told | RoomWanted
+
+
+class Running(Protocol):
+    """A job at work."""
+
+    @property
+    def job(self) -> Job:
+        """What was started."""
+
+    def cancel(self) -> None:
+        """Make it end within a second; its `Ended` still arrives."""
+
+
+class Jobs(Protocol):
+    """Starts jobs and collects what they say. Used by the deciding thread only."""
+
+    def start(self, job: Job) -> Running:
+        """Start a job. One that cannot be started ends at once, with an error in the inbox."""
+
+    def take(self) -> Iterator[Message]:
+        """Yield the messages that have arrived; never waits."""
+
+    def close(self, seconds: float) -> bool:
+        """Cancel all jobs and wait for their end at most so long; return whether all have ended."""
+
+
+class ThreadJobs:
+    """Runs each job in a thread of its own; `wake` is called whenever there is a message."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._running: dict[int, _Thread] = {}
+        self._lock = threading.Lock()
+
+    def start(self, job: Job) -> Running:
+        """Start a thread; where the machine allows none, the job has failed, and may be started again."""
+        thread = _Thread(job, self._put, self._ended)
+        with self._lock:
+            self._running[id(thread)] = thread
+        try:
+            thread.start()
+        except RuntimeError:
+            text = f"cannot start a thread ({job.kind}): raise the limit on processes and threads"
+            self._ended(thread)
+            self._put(Ended(job, error=SyncError(Reason.THREADS_EXHAUSTED, text)))
+        return thread
+
+    def take(self) -> Iterator[Message]:
+        """Yield the messages that have arrived; never waits."""
+        while True:
+            try:
+                yield self._inbox.get_nowait()
+            except queue.Empty:
+                return
+
+    def close(self, seconds: float) -> bool:
+        """Cancel all jobs and wait for their end at most so long; return whether all have ended."""
+        with self._lock:
+            threads = list(self._running.values())
+        for thread in threads:
+            thread.cancel()
+        until = time.monotonic() + seconds
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    def _put(self, message: Message) -> None:
+        self._inbox.put(message)
+        self._wake()
+
+    def _ended(self, thread: "_Thread") -> None:
+        with self._lock:
+            self._running.pop(id(thread), None)
+
+
+class _Thread(threading.Thread):
+    """One job at work, and its context."""
+
+    def __init__(self, job: Job, put: Callable[[Message], None], ended: Callable[["_Thread"], None]) -> None:
+        super().__init__(name=f"servesync-{job.kind.value}", daemon=True)
+        self._job = job
+        self._put = put
+        self._note_end = ended
+        self._cancelled = threading.Event()
+
+    @property
+    def job(self) -> Job:
+        return self._job
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def run(self) -> None:
+        result: object = None
+        error: SyncError | OSError | None = None
+        try:
+            result = self._job.work(self)
+        except (SyncError, OSError) as problem:
+            error = problem
+        except BaseException as problem:  # noqa: BLE001 (a job must not die in silence)
+            error = bug(problem, f"at work on {self.name}")
+        self._note_end(self)
+        self._put(Ended(self._job, result, error))
+
+    # -- the context --------------------------------------------------------------------------------
+
+    def should_stop(self) -> bool:
+        return self._cancelled.is_set()
+
+    def check(self) -> None:
+        if self._cancelled.is_set():
+            raise Stopped
+
+    def tell(self, news: object) -> None:
+        self._put(Told(self._job, news))
+
+    def make_room(self, short: DiskError) -> bool:
+        answered, granted = threading.Event(), False
+
+        def answer(grant: bool) -> None:  # noqa: FBT001 (a callback with one question)
+            nonlocal granted
+            granted = grant
+            answered.set()
+
+        self._put(RoomWanted(self._job, short, answer))
+        while not answered.wait(ROOM_LOOK_SECONDS):
+            self.check()
+        return granted
+
+
+def ask_beside(work: Callable[[], T], check: Callable[[], None]) -> T:
+    """Return what `work` asks the store for, which does not look at `check` itself.
+
+    Once `check` raises, nobody waits for it any longer: it ends by its own bounds, and counts for nothing.
+
+    Raises:
+        SyncError: `THREADS_EXHAUSTED`: it could not be started; or what `work` or `check` raises.
+    """
+    result: list[T] = []
+    error: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            result.append(work())
+        except BaseException as problem:  # noqa: BLE001 (raised again where it is waited for)
+            error.append(problem)
+
+    thread = threading.Thread(target=call, name="servesync-asks", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as problem:
+        text = "cannot start a thread to ask the store with: raise the limit on processes and threads"
+        raise SyncError(Reason.THREADS_EXHAUSTED, text) from problem
+    while thread.is_alive():
+        thread.join(LOOK_SECONDS)
+        check()
+    if error:
+        raise error[0]
+    return result[0]

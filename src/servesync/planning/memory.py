@@ -1,0 +1,266 @@
+"""What the server would hold in memory, and whether one version more fits: estimates in, answers out.
+
+All figures are bytes, and all are estimates; `docs/memory.md` has the formula and where it comes from.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Final
+
+from servesync.domain.versions import Model, Version
+
+SHOWN: Final = 8
+MOST_TIMES_THE_FACTOR: Final = 3.0
+"""An observation raises an estimate to so many times the configured factor, and no further."""
+
+GRAPH_COPIES: Final = 6
+"""The graph is parsed, kept, instantiated and optimized: 50 MiB of constants in it grew TensorFlow by 300."""
+
+_GRAPH: Final = "saved_model."
+_SHARDS: Final = "variables/variables.data-"
+_NOT_KEPT: Final = ("assets.extra/", "variables/variables.index")
+
+
+class WhenShort(StrEnum):
+    """What happens when a version does not fit beside what is loaded."""
+
+    REFUSE = "refuse"
+    RETIRE_FIRST = "retire_first"
+
+
+class Way(StrEnum):
+    """What follows from a shortage."""
+
+    REFUSED = "refused"
+    RETIRE = "retire"
+    UNLOADING = "unloading"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much all loaded versions together may hold, and in words where that figure comes from."""
+
+    bytes: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A version that is in the server's memory, or will be once the server looks."""
+
+    model: Model
+    version: Version
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One model's part of the server's memory, now and soon.
+
+    `loaded`: versions on the shelf, and those that have left it and are still in memory (`leaving`).
+    `retirable`: those on the shelf that policy does not want once `coming` is there. `coming`: what is to be
+    brought next, if its size is known; `proven`: it lies in the reserve or in staging, so a rename brings it.
+    `gap`: nothing of the model serves, because a version has made room for another one. `comes_back`: what
+    comes is that version, which fitted before. `swing`: by how much the need had grown when room was made for
+    what comes, in vain: nobody makes room for it again unless there is so much more.
+    """
+
+    model: Model
+    loaded: Mapping[Version, int]
+    leaving: frozenset[Version] = frozenset()
+    retirable: frozenset[Version] = frozenset()
+    coming: Version | None = None
+    coming_bytes: int = 0
+    proven: bool = False
+    gap: bool = False
+    comes_back: bool = False
+    swing: int = 0
+
+    @property
+    def loaded_bytes(self) -> int:
+        """Everything of this model that is in memory or about to be."""
+        return sum(self.loaded.values())
+
+    @property
+    def leaving_bytes(self) -> int:
+        """What becomes free without anybody doing anything."""
+        return sum(self.loaded[version] for version in self.leaving)
+
+    @property
+    def is_loading_more(self) -> bool:
+        """Whether bringing what comes next makes the server load something."""
+        return self.coming is not None and self.coming not in self.loaded.keys() - self.leaving
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """Why a version does not fit now, and what follows. `retire`: who makes room by leaving, lowest first."""
+
+    version: Version
+    way: Way
+    version_bytes: int
+    loaded_bytes: int
+    budget: Budget
+    loaded: tuple[Loaded, ...]
+    """The largest first."""
+    retire: tuple[Version, ...] = ()
+    claimed_bytes: int = 0
+    """Kept for versions of other models that are proven and about to be loaded."""
+    needed_later_bytes: int = 0
+    """What would be held once everything has left that leaves, and everybody in `retire`."""
+    note: str = ""
+    """What else people should know of it."""
+
+    @property
+    def needed_bytes(self) -> int:
+        """What would be held with the new version beside everything else."""
+        return self.loaded_bytes + self.claimed_bytes + self.version_bytes
+
+    @property
+    def missing_bytes(self) -> int:
+        """How much larger the budget would have to be."""
+        return self.needed_bytes - self.budget.bytes
+
+    @property
+    def text(self) -> str:
+        """The figures, for people."""
+        claimed = f", {self.claimed_bytes} are kept for others that come first" if self.claimed_bytes else ""
+        return (
+            f"it needs {self.version_bytes} bytes of the server's memory, {self.loaded_bytes} are taken"
+            f"{self._by_whom()}{claimed}, and the budget is {self.budget.bytes} ({self.budget.source}): "
+            f"{self.missing_bytes} bytes are missing{self.note}"
+        )
+
+    def _by_whom(self) -> str:
+        if not self.loaded:
+            return ""
+        named = ", ".join(f"{item.model} {item.version}: {item.bytes}" for item in self.loaded[:SHOWN])
+        more = f", and {len(self.loaded) - SHOWN} more" if len(self.loaded) > SHOWN else ""
+        return f" ({named}{more})"
+
+
+def weight_of(files: Iterable[tuple[str, int]], tensor_bytes: int | None = None) -> int:
+    """Return the bytes that a version weighs in memory: tensors, assets, and the graph with its copies.
+
+    `files`: paths relative to the version, and sizes. `tensor_bytes`: by the index; without it, all bytes of
+    the data shards count. The index itself and what only belongs to the directory (`assets.extra/`) do not.
+    """
+    total = tensor_bytes or 0
+    for path, size in files:
+        if path.startswith(_NOT_KEPT) or (tensor_bytes is not None and path.startswith(_SHARDS)):
+            continue
+        total += size * (GRAPH_COPIES if path.startswith(_GRAPH) else 1)
+    return total
+
+
+def estimate(weight: int, factor: float, observed: float = 0.0) -> int:
+    """Return what the server holds for a version of `weight` bytes.
+
+    `observed`: the largest growth for each byte of weight that was seen for a version of the same model. It
+    raises the factor within bounds, and never lowers it: memory of an unloaded version that the server uses
+    again makes a growth look smaller than it is.
+    """
+    return math.ceil(weight * min(max(factor, observed), MOST_TIMES_THE_FACTOR * factor))
+
+
+def judge(shares: Iterable[Share], budget: Budget, when_short: WhenShort) -> dict[Model, Shortage]:
+    """Return a shortage for every model whose next version does not fit beside all that is loaded.
+
+    A model of which a version has made room for another one comes first, then every proven version: what they
+    need is kept free from the versions of other models until it is loaded. A version that left to make room,
+    and of whose model nothing serves, comes back whatever the estimates say now.
+    """
+    shares = list(shares)
+    taken = _Taken(shares)
+    found: dict[Model, Shortage] = {}
+    claimed = _Claims()
+    for share in sorted(shares, key=lambda share: (not share.gap, not share.proven, share.model)):
+        if not share.is_loading_more:
+            continue
+        shortage = _shortage(share, taken, budget, when_short, claimed)
+        if shortage is not None and share.comes_back and shortage.way is Way.REFUSED:
+            shortage = None
+        if shortage is not None:
+            found[share.model] = shortage
+        if share.proven and (shortage is None or shortage.way is not Way.REFUSED):
+            claimed = claimed.plus(share, shortage.retire if shortage else ())
+    return found
+
+
+class _Taken:
+    """What all models together hold, added up once."""
+
+    def __init__(self, shares: list[Share]) -> None:
+        self._shares = shares
+        self.bytes = sum(share.loaded_bytes for share in shares)
+        self.leaving = sum(share.leaving_bytes for share in shares)
+
+    @cached_property
+    def loaded(self) -> tuple[Loaded, ...]:
+        """Every version in memory, the largest first."""
+        found = [Loaded(share.model, v, size) for share in self._shares for v, size in share.loaded.items()]
+        return tuple(sorted(found, key=lambda item: (-item.bytes, item.model, item.version)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Claims:
+    """What proven versions add: to what is loaded now, and to what is left when all that leaves has left."""
+
+    now: int = 0
+    later: int = 0
+
+    def plus(self, share: Share, retire: tuple[Version, ...]) -> "_Claims":
+        grown = share.coming_bytes - sum(share.loaded[version] for version in retire)
+        return _Claims(self.now + max(0, grown - share.leaving_bytes), self.later + max(0, grown))
+
+
+def _shortage(
+    share: Share, taken: _Taken, budget: Budget, when_short: WhenShort, claimed: _Claims
+) -> Shortage | None:
+    """Return why what comes next to one model does not fit; None if it does."""
+    if share.coming is None:
+        return None
+    twice = share.loaded[share.coming] if share.coming in share.leaving else 0
+    if taken.bytes - twice + claimed.now + share.coming_bytes <= budget.bytes:
+        return None
+    later = taken.bytes - taken.leaving + claimed.later + share.coming_bytes
+    way, retire, note = _way(share, later - budget.bytes, when_short)
+    return Shortage(
+        version=share.coming,
+        way=way,
+        version_bytes=share.coming_bytes,
+        loaded_bytes=taken.bytes - twice,
+        budget=budget,
+        loaded=taken.loaded,
+        retire=retire,
+        claimed_bytes=claimed.now,
+        needed_later_bytes=later - sum(share.loaded[version] for version in retire),
+        note=note,
+    )
+
+
+def _way(share: Share, over: int, when_short: WhenShort) -> tuple[Way, tuple[Version, ...], str]:
+    """Return what follows when `over` bytes are missing even after the server has unloaded what left."""
+    if over <= 0:
+        return Way.UNLOADING, (), ""
+    if when_short is WhenShort.REFUSE:
+        return Way.REFUSED, (), ""
+    retire: list[Version] = []
+    for version in sorted(share.retirable):
+        retire.append(version)
+        over -= share.loaded[version]
+        if over + share.swing <= 0:
+            return Way.RETIRE, tuple(retire), ""
+    if retire and over <= 0:
+        return Way.REFUSED, (), _in_vain(share.swing)
+    return Way.REFUSED, (), ""
+
+
+def _in_vain(swing: int) -> str:
+    return (
+        "; room was made for it before, and then it did not fit, because estimates had grown by "
+        f"{swing} bytes: no version leaves for it again unless there are so many bytes more than it needs"
+    )

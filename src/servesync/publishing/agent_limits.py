@@ -1,0 +1,49 @@
+"""Whether agents will take what is published: by their own limits, if known, or by the default ones."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from servesync.errors import Reason, ReleaseRefused
+from servesync.publishing.pack import Packed
+from servesync.settings import Limits
+from servesync.unpack import RATIO_FLOOR_BYTES
+
+FOLDER: Final = 1
+"""The version's own directory is a member of the archive, too."""
+AROUND_BYTES: Final = 1 << 10
+"""What a tar has around a member, and at its end: a header and zeros."""
+
+
+def shortcomings(packed: Packed, directories: int, limits: Limits | None) -> tuple[str, ...]:
+    """Return what agents with the default limits would refuse, with the limits that they need.
+
+    `directories`: how many the version has. `limits`: those of the agents, if they are known.
+
+    Raises:
+        ReleaseRefused: `RELEASE_TOO_BIG`: agents with `limits` would refuse it.
+    """
+    found = tuple(_beyond(packed, directories, limits or Limits()))
+    if found and limits is not None:
+        text = f"agents with these settings would refuse it: {'; '.join(found)}; raise the limits there first"
+        raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text)
+    return tuple(f"agents with the default limits refuse this version: {text}" for text in found)
+
+
+def _beyond(packed: Packed, directories: int, limits: Limits) -> Iterator[str]:
+    members = len(packed.files) + directories + FOLDER
+    needed = {
+        "max_archive_bytes": packed.size,
+        "max_unpacked_bytes": sum(file.size for file in packed.files),
+        "max_members": members,
+        "max_ratio": _ratio(packed, members),
+    }
+    for name, value in needed.items():
+        limit = getattr(limits, name)
+        if value > limit:
+            yield f"it needs limits.{name} of {value}, and {limit} is set"
+
+
+def _ratio(packed: Packed, members: int) -> int:
+    """Return how many bytes come out of each stored one, over the whole archive, as agents count them."""
+    unpacked = sum(file.size for file in packed.files) + (members + 1) * AROUND_BYTES
+    return -(-unpacked // packed.size) if unpacked > RATIO_FLOOR_BYTES else 0

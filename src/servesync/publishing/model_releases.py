@@ -1,0 +1,279 @@
+"""One model of a store, as those see it who move its channels and withdraw its versions."""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Literal, NamedTuple
+
+from pydantic import ValidationError
+
+from servesync.domain import canonical_json, channel, manifest
+from servesync.domain.channel import Channel, Entry, Withdrawal
+from servesync.domain.versions import Layout, Model, Release, StoredObject, Version
+from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError, SyncError, TransferError
+from servesync.fetch import read_whole
+from servesync.publishing.installable import check_not_withdrawn, check_takeable, sound_withdrawal
+from servesync.publishing.request import stem_of, to_complete
+from servesync.settings import Fetch, Store
+from servesync.store import (
+    MANIFEST_ENDING,
+    About,
+    AlreadyThere,
+    Changed,
+    Listing,
+    S3Store,
+    S3Writer,
+    manifest_key_at,
+)
+
+JSON: Final = "application/json"
+SHOWN: Final = 10
+LOOKS: Final = 5
+
+
+class Entered(NamedTuple):
+    """A move as it was asked for: where to, in which way, by whom, and why."""
+
+    version: Version
+    kind: Literal["promote", "rollback"]
+    who: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveDone:
+    """Where a channel stood before (None: it is new, or was unreadable), and where it stands now.
+
+    `changed`: whether anything was written. `note`: what whoever moved it should know.
+    """
+
+    was: Version | None
+    now: Channel
+    changed: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawDone:
+    """The withdrawal that stands in the store now; `fresh`: it was written just now."""
+
+    key: str
+    withdrawal: Withdrawal
+    fresh: bool
+
+
+class Desk:
+    """One model of one store, as it was listed last."""
+
+    def __init__(self, store: Store, model: Model, reader: S3Store, writer: S3Writer) -> None:
+        self._store = store
+        self._model = model
+        self._reader = reader
+        self._writer = writer
+        self._look_again()
+
+    def _look_again(self) -> None:
+        self._listing: Listing = self._reader.list(lambda name: name == self._model)
+
+    def _read(self, item: StoredObject, most: int) -> bytes:
+        if item.size > most:
+            text = f"{item.key!a} has {item.size} bytes, over {most}: it is not what its name says"
+            raise ReleaseRefused(Reason.CHANNEL_INVALID, text)
+        try:
+            return read_whole(item, self._reader.read, Fetch(), lambda: False)
+        except TransferError as error:
+            if error.reason in {Reason.OBJECT_CHANGED, Reason.OBJECT_GONE}:
+                raise self._lost(item.key) from error
+            raise
+
+    def _release(self, version: Version) -> Release | None:
+        releases = self._listing.releases.get(self._model, ())
+        return next((release for release in releases if release.version == version), None)
+
+    def _remains(self, version: Version) -> Release | None:
+        """Return what stands in the place of a manifest whose archive is gone."""
+        remains = self._listing.remains.get(self._model, ())
+        return next((release for release in remains if release.version == version), None)
+
+    def check_offered(self, version: Version) -> str:
+        """Make sure that instances can get a version; return what cannot be told yet, or nothing.
+
+        That is as far as its manifest and the store can tell.
+
+        Raises:
+            ReleaseRefused: they cannot, and why.
+        """
+        release = self._release(version)
+        if release is not None:
+            check_takeable(release, self._store, self._reader, self._read)
+            return "" if release.manifest is not None else self._unproven(release)
+        remains = self._remains(version)
+        if remains is not None and remains.manifest is not None:
+            check_not_withdrawn(remains, self._read(remains.manifest, manifest.MAX_MANIFEST_BYTES))
+        problem = self._listing.problems.get((self._model, version))
+        offered = sorted(found.version for found in self._listing.releases.get(self._model, ()))
+        there = f"it has {', '.join(map(str, offered[-SHOWN:]))}" if offered else "it has none"
+        why = str(problem) if problem else there
+        text = f"{self._store.url} does not offer {self._model} {version}: {why}"
+        raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
+
+    def _unproven(self, release: Release) -> str:
+        text = (
+            f"{release.version} has no manifest: whether it is sound is known once an instance has brought it"
+        )
+        if release.layout is Layout.DIRECTORY:
+            return text
+        return f"{text}; {to_complete(self._store, release.objects[0].key)} proves it"
+
+    def channel(self, name: str) -> Channel | None:
+        """Return a channel; None if there is none."""
+        item = self._listing.channels.get(self._model, {}).get(name)
+        if item is None:
+            return None
+        return channel.parse_channel(self._read(item, channel.MAX_BYTES), self._model, name)
+
+    def channels(self) -> dict[str, Channel | ReleaseRefused]:
+        """Return all channels, or what is wrong with them."""
+        found: dict[str, Channel | ReleaseRefused] = {}
+        for name, item in sorted(self._listing.channels.get(self._model, {}).items()):
+            try:
+                data = self._read(item, channel.MAX_BYTES)
+                found[name] = channel.parse_channel(data, self._model, name)
+            except ReleaseRefused as error:
+                found[name] = error
+        return found
+
+    def move(self, name: str, entered: Entered, after: int | None = None) -> MoveDone:
+        """Bring a channel to a version that is offered, by the next sequence, or a later one than `after`.
+
+        With `after`, a channel that cannot be read is replaced, and one that is there already is written anew
+        unless it is later than that.
+        """
+        old = self._channel_to_move(name, replace=after is not None)
+        was = None if old is None else Version(old.now.version)
+        if old is not None and was == entered.version and old.now.sequence > (after or 0):
+            return MoveDone(was, old, changed=False)
+        try:
+            entry = Entry(entered.version, entered.kind, _now(), entered.who, entered.why)
+            now = channel.moved(old, self._model, name, entry, after or 0)
+        except ValidationError as error:
+            raise SettingsError(Reason.SETTINGS_INVALID, canonical_json.place(error)) from error
+        key = self._store.prefix + channel.key_of(self._model, name)
+        item = self._listing.channels.get(self._model, {}).get(name)
+        self._write(key, channel.dump(now), item, lambda: self._went_through(name, now))
+        return MoveDone(was, now, changed=True)
+
+    def _channel_to_move(self, name: str, *, replace: bool) -> Channel | None:
+        try:
+            return self.channel(name)
+        except ReleaseRefused:
+            if not replace:
+                raise
+            return None
+
+    def _went_through(self, name: str, now: Channel) -> bool:
+        """Whether a channel is, or has been, where it was moved to; others may be moving it on meanwhile."""
+        for attempt in range(LOOKS):
+            self._look_again()
+            try:
+                found = self.channel(name)
+            except StoreError:
+                if attempt == LOOKS - 1:
+                    raise
+                continue
+            return found is not None and now.now in (found.now, *found.past)
+        return False
+
+    def withdraw(self, version: Version, who: str, reason: str, *, removed: bool) -> WithdrawDone:
+        """Put a withdrawal in the place of a manifest; one that is not sound counts as no withdrawal."""
+        release = self._release(version) or self._remains(version)
+        if release is None:
+            self._check_removed(version, removed=removed)
+        item = release.manifest if release else None
+        old = self._read(item, manifest.MAX_MANIFEST_BYTES) if item else None
+        if item is not None and old is not None:
+            found = sound_withdrawal(old, self._model, version)
+            if found is not None:
+                return WithdrawDone(item.key, found, fresh=False)
+        try:
+            fresh = Withdrawal(
+                model=self._model,
+                version=version,
+                time=_now(),
+                who=who,
+                reason=reason,
+                manifest_sha256=hashlib.sha256(old).hexdigest() if old is not None else None,
+            )
+        except ValidationError as error:
+            raise SettingsError(Reason.SETTINGS_INVALID, canonical_json.place(error)) from error
+        key = item.key if item else self._key_for(release, version)
+        self._write(key, channel.dump(fresh), item, lambda: self._is_withdrawn(version))
+        return WithdrawDone(key, fresh, fresh=True)
+
+    def _check_removed(self, version: Version, *, removed: bool) -> None:
+        """Make sure that the store has nothing of a version, and that this is known to who withdraws it."""
+        problem = self._listing.problems.get((self._model, version))
+        if removed and problem is None:
+            return
+        why = f": {problem}" if problem else ""
+        advice = "" if problem else "; if instances have it still, say so with --removed"
+        text = (
+            f"{self._store.url} has no release {self._model} {version}, so nothing was withdrawn{why}{advice}"
+        )
+        raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
+
+    def _key_for(self, release: Release | None, version: Version) -> str:
+        if release is not None:
+            return manifest_key_at(release)
+        return stem_of(self._store, self._model, version) + MANIFEST_ENDING
+
+    def _is_withdrawn(self, version: Version) -> bool:
+        self._look_again()
+        again = self._release(version) or self._remains(version)
+        if again is None or again.manifest is None or again.manifest.size > channel.MAX_BYTES:
+            return False
+        data = self._read(again.manifest, channel.MAX_BYTES)
+        return sound_withdrawal(data, self._model, version) is not None
+
+    def _write(self, key: str, data: bytes, old: StoredObject | None, stands: Callable[[], bool]) -> None:
+        """Write in the place of `old` (None: of nothing); what counts is whether it `stands` afterwards.
+
+        An answer can be lost though the store has written: then the same request, repeated, is told that
+        somebody else was faster, and that was itself.
+        """
+        try:
+            self._put(key, data, old)
+        except (AlreadyThere, Changed) as error:
+            if not stands():
+                raise self._lost(key) from error
+        except SyncError as error:
+            if not _after(error, stands):
+                raise
+        else:
+            if not stands():
+                raise self._lost(key)
+
+    def _put(self, key: str, data: bytes, old: StoredObject | None) -> None:
+        if old is None:
+            self._writer.put_new(key, data, About(JSON))
+        else:
+            self._writer.replace(key, data, old.etag, About(JSON))
+
+    def _lost(self, key: str) -> StoreError:
+        text = f"somebody else wrote {key!a} meanwhile: look at it (`servesync channels`), and run this again"
+        return StoreError(Reason.CHANNEL_MOVED_MEANWHILE, text)
+
+
+def _after(error: SyncError, stands: Callable[[], bool]) -> bool:
+    """Tell whether what was written stands, though the store did not say so."""
+    if error.reason not in {Reason.STORE_UNREACHABLE, Reason.STORE_FAILED, Reason.TRANSFER_BROKEN}:
+        return False
+    with suppress(SyncError):
+        return stands()
+    return False
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

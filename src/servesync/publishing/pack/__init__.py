@@ -1,0 +1,17 @@
+"""From a version's directory to the archive that is published: one pass, and always the same bytes."""
+
+from servesync.publishing.pack.cuts import Extent
+from servesync.publishing.pack.packing import Format, Packed, Ranges, describe, pack_tree
+from servesync.publishing.pack.tree import Stamp, check_unchanged, survey
+
+__all__ = [
+    "Extent",
+    "Format",
+    "Packed",
+    "Ranges",
+    "Stamp",
+    "check_unchanged",
+    "describe",
+    "pack_tree",
+    "survey",
+]

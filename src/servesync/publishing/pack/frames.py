@@ -1,0 +1,69 @@
+"""Compresses frames in two threads, and gives them back in order; noise costs hardly any time."""
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, TypeAlias
+
+import zstandard
+
+from servesync.domain.manifest import Piece
+
+Frame: TypeAlias = tuple[bytes, str, tuple[Piece, ...]]
+
+THREADS: Final = 2
+MOST_WAITING: Final = 4
+LEVEL: Final = 3
+LEVEL_FOR_NOISE: Final = -7
+SAMPLE_BYTES: Final = 16 << 10
+SAMPLES: Final = 3
+WORTHWHILE: Final = 0.97
+"""A sample that keeps more than this share of its size is noise."""
+
+
+class Compressors:
+    """Turns data into frames: `add` hands out those that are ready, `rest` the others."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="pack")
+        self._waiting: deque[Future[Frame]] = deque()
+        self._own = threading.local()
+
+    def close(self) -> None:
+        """End the threads; what they have not done is forgotten."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, data: bytes | bytearray, pieces: tuple[Piece, ...]) -> Iterator[Frame]:
+        """Take one frame's data, and yield earlier frames if too many wait."""
+        self._waiting.append(self._pool.submit(self._compress, data, pieces))
+        while len(self._waiting) > MOST_WAITING:
+            yield self._waiting.popleft().result()
+
+    def rest(self) -> Iterator[Frame]:
+        """Yield every frame that has not been handed out."""
+        while self._waiting:
+            yield self._waiting.popleft().result()
+
+    def _compress(self, data: bytes | bytearray, pieces: tuple[Piece, ...]) -> Frame:
+        level = LEVEL if _shrinks(self._compressor(1), data) else LEVEL_FOR_NOISE
+        frame = self._compressor(level).compress(data)
+        return frame, hashlib.sha256(frame).hexdigest(), pieces
+
+    def _compressor(self, level: int) -> zstandard.ZstdCompressor:
+        """Return this thread's own: they must not be shared."""
+        found: dict[int, zstandard.ZstdCompressor] = self._own.__dict__.setdefault("by_level", {})
+        if level not in found:
+            found[level] = zstandard.ZstdCompressor(level, write_checksum=True, write_content_size=True)
+        return found[level]
+
+
+def _shrinks(compressor: zstandard.ZstdCompressor, data: bytes | bytearray) -> bool:
+    """Tell from samples at the beginning, in the middle and at the end whether compression is worthwhile."""
+    if len(data) <= SAMPLES * SAMPLE_BYTES:
+        return True
+    last = len(data) - SAMPLE_BYTES
+    starts = (0, last // 2, last)
+    sample = b"".join(bytes(memoryview(data)[start : start + SAMPLE_BYTES]) for start in starts)
+    return len(compressor.compress(sample)) < WORTHWHILE * len(sample)

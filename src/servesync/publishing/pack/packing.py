@@ -1,0 +1,237 @@
+"""Packs a directory in one pass, hashing on the way; the same tree always gives the same bytes.
+
+`tar.zst` (RFC 8878): independent frames, each with its content size and checksum, that together are one
+ordinary tar. `tar.gz` (RFC 1952): one member without name and time.
+"""
+
+import hashlib
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Protocol, TypeAlias
+
+from isal import isal_zlib
+
+from servesync.domain.manifest import File, Part, Piece
+from servesync.domain.versions import Version
+from servesync.publishing.pack.cuts import ENOUGH_BYTES, Extent, cuts
+from servesync.publishing.pack.frames import Compressors
+from servesync.publishing.pack.tree import STILL_WRITTEN, Member, header, members, refused
+
+Format: TypeAlias = Literal["tar.zst", "tar.gz"]
+Out: TypeAlias = Callable[[bytes], None]
+
+READ_BYTES: Final = 1 << 20
+RANGE_BYTES: Final = 8 << 20
+SMALL_FILE_BYTES: Final = 256 << 10
+GZIP_LEVEL: Final = 2
+GZIP_WINDOW: Final = 31
+"""zlib's way to say: a window of 32 KiB, in gzip's format."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What was written: bytes and SHA-256 of the archive, its parts, and the files in it."""
+
+    size: int
+    sha256: str
+    parts: tuple[Part, ...]
+    files: tuple[File, ...]
+
+
+def pack_tree(
+    root: Path,
+    version: Version,
+    out: Out,
+    extents: Mapping[str, Sequence[Extent]],
+    *,
+    archive_format: Format = "tar.zst",
+    check: Callable[[], None] = lambda: None,
+) -> Packed:
+    """Write the archive of the version in `root` to `out`, piece by piece, and return what it holds.
+
+    `extents`: for files by path, where their tensors lie. `check` is called for every MiB and may raise. A
+    few frames of at most 8 MiB are held in memory.
+
+    Raises:
+        ReleaseRefused: `PACK_REFUSED`: the directory holds what a version must not, or changed meanwhile.
+        OSError: a file cannot be read.
+    """
+    writer: _Writer = _Frames(out) if archive_format == "tar.zst" else _Gzip(out)
+    files = []
+    top = str(version)
+    with closing(writer):
+        writer.structure(header(top, "", None))
+        for member in members(root):
+            size = member.stamp.size if member.stamp else None
+            writer.structure(header(top, member.path, size))
+            if size is not None:
+                sizes = cuts(size, extents.get(member.path, ()))
+                files.append(_copy(member, size, sizes, writer, check))
+                writer.structure(bytes(-size % tarfile.BLOCKSIZE))
+        writer.structure(bytes(2 * tarfile.BLOCKSIZE))
+        archive_size, digest, parts = writer.finish()
+    return Packed(archive_size, digest, parts, tuple(sorted(files, key=lambda file: file.path)))
+
+
+def _copy(
+    member: Member, size: int, sizes: Iterator[int], writer: "_Writer", check: Callable[[], None]
+) -> File:
+    """Pass a file's bytes on in pieces as they were cut."""
+    digest = hashlib.sha256()
+    offset = 0
+    with member.opened() as file:
+        for length in sizes:
+            buffer = bytearray(length)
+            view = memoryview(buffer)
+            done = 0
+            while done < length:
+                check()
+                count = file.readinto(view[done : done + READ_BYTES])
+                if not count:
+                    raise refused(member.source, f"it became shorter {STILL_WRITTEN}")
+                done += count
+            digest.update(buffer)
+            piece = Piece(path=member.path, offset=offset, size=length)
+            writer.data(piece, buffer, is_whole=length == size)
+            offset += length
+        if file.read(1):
+            raise refused(member.source, f"it became longer {STILL_WRITTEN}")
+    return File(path=member.path, size=size, sha256=digest.hexdigest())
+
+
+class _Writer(Protocol):
+    """Takes a tar in order, as structure (headers, padding) and data of files."""
+
+    def structure(self, data: bytes) -> None: ...
+
+    def data(self, piece: Piece, data: bytearray, *, is_whole: bool) -> None: ...
+
+    def finish(self) -> tuple[int, str, tuple[Part, ...]]: ...
+
+    def close(self) -> None: ...
+
+
+class _Frames:
+    """Frames: one for each piece of a large file; small files, headers and padding go together."""
+
+    def __init__(self, out: Out) -> None:
+        self._out = out
+        self._compressors = Compressors()
+        self._together = bytearray()
+        self._pieces: list[Piece] = []
+        self._parts: list[Part] = []
+        self._size = 0
+        self._digest = hashlib.sha256()
+
+    def close(self) -> None:
+        self._compressors.close()
+
+    def structure(self, data: bytes) -> None:
+        self._together += data
+        if len(self._together) >= ENOUGH_BYTES:  # a great many empty files or directories
+            self._end_group()
+
+    def data(self, piece: Piece, data: bytearray, *, is_whole: bool) -> None:
+        if is_whole and piece.size <= SMALL_FILE_BYTES:
+            self._together += data
+            self._pieces.append(piece)
+            if len(self._together) >= ENOUGH_BYTES:
+                self._end_group()
+            return
+        self._end_group()
+        self._frame(data, (piece,))
+
+    def finish(self) -> tuple[int, str, tuple[Part, ...]]:
+        self._end_group()
+        for frame in self._compressors.rest():
+            self._write(frame)
+        return self._size, self._digest.hexdigest(), tuple(self._parts)
+
+    def _end_group(self) -> None:
+        if self._together:
+            self._frame(self._together, tuple(self._pieces))
+            self._together, self._pieces = bytearray(), []
+
+    def _frame(self, data: bytearray, pieces: tuple[Piece, ...]) -> None:
+        for frame in self._compressors.add(data, pieces):
+            self._write(frame)
+
+    def _write(self, frame: tuple[bytes, str, tuple[Piece, ...]]) -> None:
+        data, sha256, pieces = frame
+        self._parts.append(Part(offset=self._size, size=len(data), sha256=sha256, content=pieces))
+        self._size += len(data)
+        self._digest.update(data)
+        self._out(data)
+
+
+class _Gzip:
+    """One gzip member, whose parts are plain ranges of bytes."""
+
+    def __init__(self, out: Out) -> None:
+        self._out = out
+        self._stream = isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, GZIP_WINDOW)
+        self._ranges = Ranges()
+
+    def close(self) -> None:
+        pass
+
+    def structure(self, data: bytes) -> None:
+        self._write(self._stream.compress(data))
+
+    def data(self, piece: Piece, data: bytearray, *, is_whole: bool) -> None:
+        del piece, is_whole
+        self._write(self._stream.compress(data))
+
+    def finish(self) -> tuple[int, str, tuple[Part, ...]]:
+        self._write(self._stream.flush())
+        return self._ranges.finish()
+
+    def _write(self, data: bytes) -> None:
+        if data:
+            self._ranges.add(data)
+            self._out(data)
+
+
+class Ranges:
+    """Cuts a stream of bytes into ranges of 8 MiB, and hashes them and the whole."""
+
+    def __init__(self) -> None:
+        self._parts: list[Part] = []
+        self._size = 0
+        self._begin = 0
+        self._all = hashlib.sha256()
+        self._range = hashlib.sha256()
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Take in the next bytes."""
+        self._all.update(data)
+        view = memoryview(data)
+        while view:
+            piece = view[: self._begin + RANGE_BYTES - self._size]
+            self._range.update(piece)
+            self._size += len(piece)
+            view = view[len(piece) :]
+            if self._size - self._begin == RANGE_BYTES:
+                self._end()
+
+    def finish(self) -> tuple[int, str, tuple[Part, ...]]:
+        """Return size, SHA-256 and parts of all that was taken in."""
+        self._end()
+        return self._size, self._all.hexdigest(), tuple(self._parts)
+
+    def _end(self) -> None:
+        if self._size > self._begin:
+            size = self._size - self._begin
+            self._parts.append(Part(offset=self._begin, size=size, sha256=self._range.hexdigest()))
+            self._begin, self._range = self._size, hashlib.sha256()
+
+
+def describe(chunks: Iterable[bytes | memoryview]) -> tuple[int, str, tuple[Part, ...]]:
+    """Return size, SHA-256 and parts (plain ranges of 8 MiB) of an archive that exists already."""
+    ranges = Ranges()
+    for chunk in chunks:
+        ranges.add(chunk)
+    return ranges.finish()

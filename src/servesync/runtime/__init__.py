@@ -1,0 +1,1 @@
+"""The process around the agent: its loop and signals, what wakes it, its settings and their reload."""

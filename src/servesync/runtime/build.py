@@ -1,0 +1,133 @@
+"""Makes the parts of an agent out of settings."""
+
+import sys
+from functools import partial
+
+from servesync.admin import Board
+from servesync.agent.agent import Agent
+from servesync.agent.context import AgentContext
+from servesync.agent.discovery import discover
+from servesync.agent.models_config import ConfigKeeper
+from servesync.agent.ports import FootprintPort, Ports, ServerPort, SystemClock
+from servesync.agent.state import AgentState
+from servesync.domain.versions import StoredObject
+from servesync.fetch import FetchPool
+from servesync.install import Lock
+from servesync.jobs import JobContext, Jobs
+from servesync.serving import ModelServer, ServerFootprint
+from servesync.settings import Serving, Settings
+from servesync.store import S3Store, StorePort
+from servesync.transfer.disk_guard import DiskGuard
+from servesync.transfer.progress import for_stream
+from servesync.transfer.transfer import Transfers
+from servesync.verify import require_tensorflow
+
+
+def make_ports(
+    settings: Settings, jobs: Jobs, board: Board, before: tuple[Settings, Ports] | None = None
+) -> Ports:
+    """Return the real surroundings that the settings name.
+
+    `before`: those of earlier settings, of which everything stays that is the same.
+    """
+    url = settings.serving.rest_url
+    store: StorePort | None = None
+    server: ServerPort | None = None
+    footprint: FootprintPort | None = None
+    if before is not None:
+        old, ports = before
+        store = None if needs_other_store(old, settings) else ports.store
+        if old.serving.rest_url == url:
+            server = ports.server
+            footprint = ports.footprint if old.memory.cgroup == settings.memory.cgroup else None
+    if store is None:
+        store = S3Store(settings.store, settings.fetch, settings.limits, on_request=board.count_request)
+    if server is None and url:
+        server = ModelServer(url)
+    footprint = footprint or ServerFootprint(url, settings.memory.cgroup)
+    return Ports(store, server, SystemClock(), jobs, footprint)
+
+
+def needs_other_store(old: Settings, new: Settings) -> bool:
+    """Whether settings differ in how the store is reached and read."""
+    return (old.store, old.fetch, old.limits) != (new.store, new.fetch, new.limits)
+
+
+def close_replaced(old: Ports, new: Ports) -> None:
+    """Close the connections of what other settings have replaced."""
+    if old.store is not new.store:
+        old.store.close()
+    if old.server is not None and old.server is not new.server:
+        old.server.close()
+
+
+def build_agent(
+    settings: Settings,
+    lock: Lock | None,
+    ports: Ports,
+    *,
+    state: AgentState | None = None,
+    board: Board | None = None,
+    one_pass: bool = False,
+) -> Agent:
+    """Return an agent that works under `settings` for as long as the caller holds `lock`.
+
+    Args:
+        settings: What is asked for.
+        lock: The lock of the models directory; None for an agent that only looks.
+        ports: The surroundings.
+        state: What an agent before this one has learnt; None for one that knows nothing.
+        board: Where the agent leaves what it knows, for the admin interface.
+        one_pass: There is no later moment at which a server that starts now would have answered.
+
+    Raises:
+        SettingsError: the settings ask for TensorFlow, or for a library of it, which is not installed.
+    """
+    if settings.verify.level == "load" and lock is not None:
+        require_tensorflow(settings.verify.load.libraries)
+    board = board or Board()
+    state = state or AgentState.fresh(settings, durable=lock is not None)
+    tools = _transfer_tools(settings, ports, state, board)
+    context = AgentContext(
+        settings=settings,
+        ports=ports,
+        state=state,
+        board=board,
+        transfers=tools,
+        config=_config_keeper(settings.serving, ports, state, one_pass=one_pass),
+        one_pass=one_pass,
+    )
+    state.documents.read = partial(_read, ports.store, tools.pool)
+    discover(context)
+    return Agent(context, lock)
+
+
+def _config_keeper(
+    serving: Serving, ports: Ports, state: AgentState, *, one_pass: bool
+) -> ConfigKeeper | None:
+    path = serving.config_file
+    if path is None:
+        return None
+    if state.config is not None:
+        return state.config.under(serving, path)
+    return ConfigKeeper(path, serving, state.workspace, ports.clock, one_pass)
+
+
+def _transfer_tools(settings: Settings, ports: Ports, state: AgentState, board: Board) -> Transfers:
+    """Return what transfers share; those at work under other settings share it, too."""
+    old = state.transfer_tools
+    if old is not None:
+        return old.renewed(settings, ports.store, old.pool)
+    return Transfers(
+        settings,
+        ports.store,
+        FetchPool(settings.fetch),
+        state.workspace,
+        DiskGuard(state.workspace),
+        board,
+        for_stream(sys.stderr),
+    )
+
+
+def _read(store: StorePort, pool: FetchPool, item: StoredObject, job: JobContext) -> bytes:
+    return pool.read_whole(item, store.read, job.should_stop)

@@ -1,0 +1,75 @@
+"""When the next turn is due: the pauses of a running agent, by the monotonic clock."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from servesync.agent.outcome import Outcome
+from servesync.runtime.triggers import longest_wait
+from servesync.settings import Poll
+
+FIRST_WAIT_SECONDS: Final = 0.25
+LONGEST_WAIT_SECONDS: Final = 2.0
+AFTER_A_BUG_SECONDS: Final = 10.0
+SERVER_AGAIN_SECONDS: Final = 5.0
+SETTLED_AGAIN_SECONDS: Final = 1.0
+SHORTEST_PAUSE_SECONDS: Final = 0.05
+
+
+@dataclass
+class Pace:
+    """Decides whether a turn lists the store and looks at everything, and how long to sleep after it.
+
+    The poll never depends on the wall clock alone, by which the timer goes.
+    """
+
+    _poll_at: float = 0.0
+    _look_at: float = 0.0
+    _waits: int = 0
+
+    def is_poll_due(self, now: float) -> bool:
+        """Whether the store is to be listed though no timer has said so."""
+        return now >= self._poll_at
+
+    def polled(self, poll: Poll, now: float) -> None:
+        """Note that the store is being listed."""
+        self._poll_at = now + longest_wait(poll)
+
+    def is_look_due(self, now: float) -> bool:
+        """Whether something is to be looked at again though nothing has changed that is known."""
+        return now >= self._look_at
+
+    def looked(self) -> None:
+        """Note that a look has begun; the next one is due a while after it has ended."""
+        self._look_at = math.inf
+
+    def pause(self, outcome: Outcome | None, now: float) -> float:
+        """Return how many seconds to sleep unless something happens. `outcome` None: the turn met a bug."""
+        if outcome is None:
+            self._look_at = now + AFTER_A_BUG_SECONDS
+            return AFTER_A_BUG_SECONDS
+        if outcome.acted:
+            self._waits = 0
+        if outcome.is_due:
+            self._look_at = now
+            return 0.0
+        pause = min(max(SHORTEST_PAUSE_SECONDS, seconds) for seconds in self._due(outcome, now))
+        if outcome.seen is not None:
+            self._look_at = min(self._look_at, now + pause)  # what else wakes puts off no look
+            pause = max(0.0, self._look_at - now)
+        return pause
+
+    def _due(self, outcome: Outcome, now: float) -> list[float]:
+        """Return after how many seconds each thing is due that is to be done without anybody's wish."""
+        if outcome.settling_seconds is not None and not outcome.store_failed:
+            settled_at = now + max(SETTLED_AGAIN_SECONDS, outcome.settling_seconds)
+            self._poll_at = min(self._poll_at, settled_at)
+        due = [self._poll_at - now]
+        if outcome.retry_seconds is not None:
+            due.append(outcome.retry_seconds)
+        if not outcome.server_answers:
+            due.append(SERVER_AGAIN_SECONDS)
+        if outcome.waiting:
+            due.append(min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(self._waits, 8)))
+            self._waits += 1
+        return due

@@ -1,0 +1,110 @@
+"""The process of `run`: the main thread takes the signals that are pending, one other thread decides."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from servesync import __version__, disk, signals
+from servesync.admin import Board
+from servesync.install import Lock, Workspace
+from servesync.logs import Event, drain, get_logger, set_listener
+from servesync.runtime.loop import Loop
+from servesync.runtime.triggers import Wake
+from servesync.settings import Settings
+
+GRACE_SECONDS: Final = 7.0
+LOOK_SECONDS: Final = 0.2
+
+
+@contextmanager
+def claimed(settings: Settings) -> Iterator[Lock]:
+    """Hold the lock of the models directory, which is made if it is missing.
+
+    Raises:
+        LockHeld: another agent has it.
+        DiskError: the models directory cannot be made or used.
+    """
+    workspace = Workspace(settings.serving.models_dir)
+    with ExitStack() as stack:
+        try:
+            workspace.claim()
+            lock = stack.enter_context(Lock(workspace.lock))
+        except OSError as error:
+            raise disk.describe(error, f"taking the lock in {workspace.root}") from error
+        yield lock
+
+
+def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -> None:
+    """Work until SIGTERM or SIGINT.
+
+    Raises:
+        LockHeld: another agent has the models directory.
+        SyncError: the agent could not start, or lost its lock.
+    """
+    from servesync.runtime.listener import Listener  # noqa: PLC0415 (the web server is for this command only)
+
+    signals.block()
+    started = time.monotonic()
+    with claimed(settings) as lock:
+        board = Board(settings.admin.stuck_after_seconds)
+        set_listener(board.note)
+        get_logger().info(
+            Event.AGENT_STARTED,
+            servesync=__version__,
+            pid=os.getpid(),
+            store=settings.store.url,
+            models_dir=str(settings.serving.models_dir),
+            models=[model.name for model in settings.models],
+        )
+        wake = Wake()
+        listener = Listener(board, settings, wake.poll)
+        listener.start()
+        loop = Loop(path, settings, environment, lock, wake, listener)
+        thread = threading.Thread(target=loop.run, name="servesync-decides", daemon=True)
+        thread.start()
+        name = _serve_signals(thread, wake)
+        wake.end()
+        _await_end(thread)
+        listener.stop()
+        get_logger().info(
+            Event.AGENT_STOPPED,
+            because=name,
+            in_time=loop.jobs_ended,
+            pid=os.getpid(),
+            ran_seconds=round(time.monotonic() - started, 3),
+        )
+        if thread.is_alive():  # a system call that does not return: what it was doing does not count
+            drain(0.5)
+            os._exit(0)
+        if loop.failure is not None:
+            raise loop.failure
+
+
+def _serve_signals(thread: threading.Thread, wake: Wake) -> str:
+    """Pass signals on until one says stop, or the deciding thread has ended; return which."""
+    while thread.is_alive():
+        thread.join(LOOK_SECONDS)
+        taken = signals.take(
+            signals.STOPPING
+        )  # before the others, of which there may be new ones at every look
+        if taken is not None:
+            return taken.name
+        if signals.take({signal.SIGHUP}) is not None:
+            wake.reload(asked=True)
+        if signals.take({signal.SIGUSR1}) is not None:
+            wake.hurry()
+    return "the deciding thread ended"
+
+
+def _await_end(thread: threading.Thread) -> None:
+    """Wait until the deciding thread has ended, for as long as a stop may take, or until a second signal."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    while thread.is_alive() and time.monotonic() < deadline:
+        thread.join(0.05)
+        if signals.take(signals.STOPPING) is not None:
+            return

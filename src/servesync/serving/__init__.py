@@ -1,0 +1,121 @@
+"""What TensorFlow Serving says of the versions it has seen (`GET /v1/models/NAME`)."""
+
+import json
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, Self
+
+import httpx
+
+from servesync.deadline import Deadline, TookTooLong
+from servesync.domain.versions import Model, Version, parse_canonical
+from servesync.errors import Reason, ServerDown, ServerError
+from servesync.planning.facts import Served, ServerState
+from servesync.serving.budget import find_budget
+from servesync.serving.footprint import Limit, ServerFootprint
+
+__all__ = ["Limit", "ModelServer", "ServerFootprint", "find_budget"]
+
+MAX_ANSWER_BYTES: Final = 4 << 20
+TIMEOUT: Final = httpx.Timeout(5.0, connect=2.0)
+WALL_SECONDS: Final = 10.0
+
+
+class ModelServer:
+    """The REST interface of the server beside this agent; no answer may take longer than `wall_seconds`."""
+
+    def __init__(self, rest_url: str, wall_seconds: float = WALL_SECONDS) -> None:
+        self._url = rest_url
+        self._deadline = Deadline(wall_seconds, "servesync-asks-server")
+        self._client = _client()
+
+    def __enter__(self) -> Self:
+        """Return the server, whose connections are closed on leaving."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close all connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    def status(self, model: Model, should_stop: Callable[[], bool] | None = None) -> Mapping[Version, Served]:
+        """Return what the server says of every version of `model` it has seen; nothing if it saw none.
+
+        `should_stop`: asked now and then; once it says so, the answer is not waited for.
+
+        Raises:
+            ServerDown: there was no connection.
+            ServerError: no answer, or one that is not a status. This says nothing about any version.
+        """
+        url = f"{self._url}/v1/models/{model}"
+        client = self._client
+        try:
+            status, body = self._deadline.call(lambda: _get(client, url), should_stop=should_stop)
+        except (httpx.HTTPError, TookTooLong) as error:
+            if isinstance(error, TookTooLong):  # closing breaks the connection that the request hangs in
+                client.close()
+                self._client = _client()
+            cause = str(error) or type(error).__name__
+            text = f"the model server at {self._url} does not answer ({cause}); is it running?"
+            kind = ServerDown if isinstance(error, httpx.ConnectError) else ServerError
+            raise kind(Reason.SERVER_UNREACHABLE, text, url=url) from error
+        if status == httpx.codes.NOT_FOUND and _is_not_found(body):
+            return {}
+        if status != httpx.codes.OK:
+            raise _bad_answer(url, f"HTTP {status}")
+        return _parse(url, body)
+
+
+def _client() -> httpx.Client:
+    return httpx.Client(
+        timeout=TIMEOUT, trust_env=False, headers={"Accept-Encoding": "identity"}, follow_redirects=False
+    )
+
+
+def _get(client: httpx.Client, url: str) -> tuple[int, bytes]:
+    with client.stream("GET", url) as answer:
+        return answer.status_code, _bounded(answer)
+
+
+def _bounded(answer: httpx.Response) -> bytes:
+    body = bytearray()
+    for piece in answer.iter_raw():
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            raise _bad_answer(str(answer.url), f"more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(body)
+
+
+def _bad_answer(url: str, what: str) -> ServerError:
+    text = f"{url} answered with {what}, which is no model status: does serving.rest_url name a model server?"
+    return ServerError(Reason.SERVER_BAD_ANSWER, text, url=url)
+
+
+def _is_not_found(body: bytes) -> bool:
+    """Tell the server's own 404, which is JSON with an error, from that of something else on the port."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and isinstance(found.get("error"), str)
+
+
+def _parse(url: str, body: bytes) -> Mapping[Version, Served]:
+    try:
+        listed = json.loads(body)["model_version_status"]
+        found = [(parse_canonical(item["version"]), _served(item)) for item in listed]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _bad_answer(url, "something else") from error
+    return MappingProxyType({version: served for version, served in found if version is not None})
+
+
+def _served(item: Mapping[str, object]) -> Served:
+    status = item.get("status", {})
+    if not isinstance(status, Mapping):
+        raise TypeError(status)
+    name = str(item["state"])
+    state = ServerState(name) if name in ServerState.__members__ else ServerState.UNKNOWN
+    return Served(state, str(status.get("error_code", "OK")), str(status.get("error_message", ""))[:2000])

@@ -1,0 +1,1 @@
+"""Brings one version into staging: fetched, unpacked, proven and synced; it decides nothing."""
