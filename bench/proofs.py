@@ -41,7 +41,7 @@ print(json.dumps({"seconds": seconds, "bytes": proof.bytes, "more_mib": peak() -
 
 def make(root: Path, mebibytes: int, texts: int) -> Path:
     """Write a model without TensorFlow."""
-    tests = str(Path(__file__).parents[1] / "tests")
+    tests = str(Path(__file__).parents[1] / "tests/support")
     paths = os.pathsep.join(filter(None, (tests, os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-c", MAKE, str(root), str(mebibytes), str(texts)]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": paths})

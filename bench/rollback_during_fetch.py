@@ -34,8 +34,8 @@ from servesync.demo.seaweed import Seaweed
 from servesync.demo.server import ModelServer
 from servesync.publishing import promote, store_at
 
-TESTS = Path(__file__).parents[1] / "tests"
-sys.path.append(str(TESTS))
+SUPPORT = Path(__file__).parents[1] / "tests/support"
+sys.path.append(str(SUPPORT))
 from faulty_proxy import FaultyProxy, HeldBack, drip, listings, reads_of  # noqa: E402 (lies among the tests)
 
 PATIENCE_SECONDS = 180.0
@@ -248,7 +248,7 @@ def main() -> None:
         os.mkfifo(pipe)
         for command in (
             ["-m", "servesync.demo.models", str(exported)],
-            [str(TESTS / "make_hanging.py"), str(hanging), str(pipe)],
+            [str(SUPPORT / "make_hanging.py"), str(hanging), str(pipe)],
         ):
             subprocess.run([sys.executable, *command], check=True, capture_output=True)
         releases = Releases(

@@ -24,7 +24,7 @@ from servesync.demo.seaweed import Seaweed
 
 def make_archive(folder: Path, megabytes: int) -> Path:
     """Write a real SavedModel with a big asset of weights, and pack it as people do."""
-    script = Path(__file__).parents[1] / "tests" / "make_models.py"
+    script = Path(__file__).parents[1] / "tests/support/make_models.py"
     subprocess.run([sys.executable, str(script), str(folder / "made")], check=True, capture_output=True)
     root = folder / "0000001"
     shutil.copytree(folder / "made" / "plain_module", root)

@@ -20,7 +20,7 @@ from servesync.verify import Expectations, LoadReport, load_model, require_tenso
 from servesync.verify.golden import GOLDEN
 
 ECHO = "operation_module"
-TESTS = Path(__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"
 THREADS = """
 import threading
 for _ in range(300):
@@ -148,7 +148,7 @@ def test_a_module_of_the_settings_brings_its_operation(
     options = ["--level", "load", "-c", str(tmp_path / "servesync.yaml"), *more]
     done = subprocess.run(
         [sys.executable, "-m", "servesync", command, str(archive), *options],
-        env=os.environ | {"PYTHONPATH": str(TESTS)},
+        env=os.environ | {"PYTHONPATH": str(SUPPORT)},
         capture_output=True,
         text=True,
         check=False,

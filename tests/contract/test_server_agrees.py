@@ -221,7 +221,7 @@ def scene(
     cases |= {name: Case(_foreign(real_models, kind, folder / name)) for name, kind in foreign.items()}
     asked = [[str(case.root), case.feed, case.given, case.output] for case in cases.values()]
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).parents[1] / "server_view.py")],
+        [sys.executable, str(Path(__file__).parents[1] / "support/server_view.py")],
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
         input=json.dumps(asked),
         capture_output=True,

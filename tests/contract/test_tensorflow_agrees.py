@@ -117,7 +117,7 @@ def views(real_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Views:
     }
     roots = [real_models / kind for kind in WITH_VARIABLES]
     roots += [damage.root for damage in damages] + list(cut.values())
-    script = Path(__file__).parents[1] / "tensorflow_view.py"
+    script = Path(__file__).parents[1] / "support/tensorflow_view.py"
     done = subprocess.run(
         [sys.executable, str(script), *(str(root / "variables/variables") for root in roots)],
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},

@@ -22,7 +22,7 @@ def test_a_cancel_ends_a_trial_that_hangs(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     out, pipe = tmp_path / "hanging", tmp_path / "pipe"
     os.mkfifo(pipe)
-    script = Path(__file__).parent.parent / "make_hanging.py"
+    script = Path(__file__).parents[1] / "support/make_hanging.py"
     subprocess.run([sys.executable, str(script), str(out), str(pipe)], check=True, capture_output=True)
     files = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
     box = TransferBox(tmp_path, verify={"level": "load"})

@@ -191,7 +191,7 @@ def hanging(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes],
     folder = tmp_path_factory.mktemp("hanging")
     pipe = folder / "pipe"
     os.mkfifo(pipe)
-    script = Path(__file__).parent.parent / "make_hanging.py"
+    script = Path(__file__).parents[1] / "support/make_hanging.py"
     command = [sys.executable, str(script), str(folder / "out"), str(pipe)]
     subprocess.run(command, check=True, capture_output=True)
     return files_of(folder / "out"), pipe

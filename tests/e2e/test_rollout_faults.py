@@ -41,7 +41,12 @@ def test_a_version_that_hangs_in_loading(scene: Scene, tmp_path: Path) -> None:
     """After its time it is off the shelf; the old one answers throughout, and a later one still comes."""
     pipe, out = tmp_path / "pipe", tmp_path / "hanging"
     os.mkfifo(pipe)
-    command = [sys.executable, str(Path(__file__).parent.parent / "make_hanging.py"), str(out), str(pipe)]
+    command = [
+        sys.executable,
+        str(Path(__file__).parents[1] / "support/make_hanging.py"),
+        str(out),
+        str(pipe),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     scene.box.overrides["serving"]["load_timeout_seconds"] = 3
     scene.publish(1)

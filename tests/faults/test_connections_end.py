@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from odd_store import ONCE, failure, only
+from servesync.cli.probe import MOST_BYTES, ask
 from servesync.domain.versions import StoredObject
 from servesync.errors import SyncError
 from servesync.settings import Fetch, Limits, Store
@@ -95,6 +96,7 @@ def describe(store: S3Store) -> object:
 REFUSED: dict[str, tuple[Callable[[S3Store], object], bytes]] = {
     "a length that is none": (read, GOOD + b"Content-Length: all\r\n" + END),
     "a negative length": (read, GOOD + b"Content-Length: -1\r\n" + END),
+    "a length of too many digits": (read, GOOD + b"Content-Length: " + b"9" * 5000 + b"\r\n" + END),
     "several lengths": (read, GOOD + b"Content-Length: 100, 99\r\n" + END),
     "two headers with a length": (read, GOOD + b"Content-Length: 100\r\nContent-Length: 99\r\n" + END),
     "another range": (read, GOOD.replace(b"0-99", b"1-100") + b"Content-Length: 100\r\n" + END),
@@ -107,19 +109,35 @@ REFUSED: dict[str, tuple[Callable[[S3Store], object], bytes]] = {
 }
 
 
-@pytest.mark.parametrize(("ask", "answer"), REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize(("look", "answer"), REFUSED.values(), ids=REFUSED.keys())
 @pytest.mark.usefixtures("untidy")
-def test_what_is_refused_ends_its_connection(ask: Callable[[S3Store], object], answer: bytes) -> None:
+def test_what_is_refused_ends_its_connection(look: Callable[[S3Store], object], answer: bytes) -> None:
     """While the error, and with it every frame that it came through, is still at hand."""
     server = Patient(answer)
     store = store_at(server.url, replace(ONCE, answer_seconds=0.5, read_seconds=0.5))
 
-    error = failure(lambda: ask(store))
+    error = failure(lambda: look(store))
 
     if "page" in str(error) or "100 bytes" in str(error):
         store.close()  # it was read to its end, so the connection is kept for the next time
     assert server.saw_the_end()
     assert isinstance(error, SyncError)
+    server.close()
+
+
+@pytest.mark.parametrize("length", [b"all", b"-1", b"999999"])
+@pytest.mark.usefixtures("untidy")
+def test_a_probe_ends_its_connection(length: bytes) -> None:
+    """Though it reads only the beginning of what some other server says."""
+    body = bytes(2 * MOST_BYTES)
+    server = Patient(
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: " + length + b"\r\n\r\n" + body
+    )
+
+    error = failure(lambda: ask(server.url, "livez"))
+
+    assert server.saw_the_end()
+    assert "is no agent's probe" in str(error)
     server.close()
 
 

@@ -66,8 +66,8 @@ def ask(url: str, name: Name) -> list[str]:
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=SECONDS)
     try:
         connection.request("GET", f"/{name}", headers={"Connection": "close"})
-        answer = connection.getresponse()
-        code, body = answer.status, answer.read(MOST_BYTES)
+        with connection.getresponse() as answer:  # which has taken over the socket
+            code, body = answer.status, answer.read(MOST_BYTES)
     except (OSError, HTTPException) as error:
         text = f"no agent answers at {url}/{name} ({str(error) or type(error).__name__})"
         raise ServerError(Reason.ADMIN_UNAVAILABLE, text) from error

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from urllib3.response import HTTPResponse
 
 BLOCK_BYTES: Final = 256 * 1024
+MOST_DIGITS: Final = 19
+"""Of the length of an object: Python makes no number of thousands."""
 NO_DELAY: Final = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 NEEDED_HEADERS: Final = frozenset(
     {
@@ -210,7 +212,7 @@ def _with_needed_headers(answer: AWSResponse) -> AWSResponse:
     """
     headers: Any = {name: value for name, value in answer.headers.items() if name.lower() in NEEDED_HEADERS}
     length = answer.headers.get("content-length", "0")
-    if not (length.isascii() and length.isdecimal()):
+    if not (length.isascii() and length.isdecimal() and len(length) <= MOST_DIGITS):
         answer.raw.close()
         raise ResponseParserError(f"a Content-Length of {length!a:.40}")
     return AWSResponse(answer.url, answer.status_code, headers, answer.raw)

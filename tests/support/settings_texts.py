@@ -10,7 +10,7 @@ import yaml
 from servesync.settings import Settings
 from servesync.settings_file import load_settings
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 LEAST: Final[dict[str, Any]] = {
     "store": {"url": "s3://acme-models/prod"},
     "serving": {"models_dir": "/models"},
