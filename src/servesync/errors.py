@@ -192,7 +192,7 @@ def readable(text: str) -> str:
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
-def bug(error: BaseException, doing: str = "") -> SyncError:
+def internal_error(error: BaseException, doing: str = "") -> SyncError:
     """Return what nobody expected as an error that can be logged, with the way to where it happened.
 
     What a library says is left out of both: it may quote a secret.

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final, Protocol, TypeVar
 
 from servesync.domain.versions import Model, Version
-from servesync.errors import DiskError, Reason, Stopped, SyncError, bug
+from servesync.errors import DiskError, Reason, Stopped, SyncError, internal_error
 
 ROOM_LOOK_SECONDS: Final = 0.2
 LOOK_SECONDS: Final = 0.2
@@ -197,7 +197,7 @@ class _Thread(threading.Thread):
         except (SyncError, OSError) as problem:
             error = problem
         except BaseException as problem:  # noqa: BLE001 (a job must not die in silence)
-            error = bug(problem, f"at work on {self.name}")
+            error = internal_error(problem, f"at work on {self.name}")
         self._note_end(self)
         self._put(Ended(self._job, result, error))
 

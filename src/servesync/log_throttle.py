@@ -5,7 +5,7 @@ from typing import Final
 MOST_REMEMBERED: Final = 1000
 
 
-class Repeats:
+class LogThrottle:
     """Thins out identical messages: the 1st, 2nd, 4th, 8th ... is written, with the count."""
 
     def __init__(self) -> None:

@@ -3,7 +3,7 @@
 import sys
 from functools import partial
 
-from servesync.admin import Board
+from servesync.admin import AgentStatus
 from servesync.agent.agent import Agent
 from servesync.agent.context import AgentContext
 from servesync.agent.discovery import discover
@@ -24,7 +24,7 @@ from servesync.verify import require_tensorflow
 
 
 def make_ports(
-    settings: Settings, jobs: Jobs, board: Board, before: tuple[Settings, Ports] | None = None
+    settings: Settings, jobs: Jobs, agent_status: AgentStatus, before: tuple[Settings, Ports] | None = None
 ) -> Ports:
     """Return the real surroundings that the settings name.
 
@@ -41,7 +41,9 @@ def make_ports(
             server = ports.server
             footprint = ports.footprint if old.memory.cgroup == settings.memory.cgroup else None
     if store is None:
-        store = S3Store(settings.store, settings.fetch, settings.limits, on_request=board.count_request)
+        store = S3Store(
+            settings.store, settings.fetch, settings.limits, on_request=agent_status.count_request
+        )
     if server is None and url:
         server = ModelServer(url)
     footprint = footprint or ServerFootprint(url, settings.memory.cgroup)
@@ -67,7 +69,7 @@ def build_agent(
     ports: Ports,
     *,
     state: AgentState | None = None,
-    board: Board | None = None,
+    agent_status: AgentStatus | None = None,
     one_pass: bool = False,
 ) -> Agent:
     """Return an agent that works under `settings` for as long as the caller holds `lock`.
@@ -77,7 +79,7 @@ def build_agent(
         lock: The lock of the models directory; None for an agent that only looks.
         ports: The surroundings.
         state: What an agent before this one has learnt; None for one that knows nothing.
-        board: Where the agent leaves what it knows, for the admin interface.
+        agent_status: Where the agent leaves what it knows, for the admin interface.
         one_pass: There is no later moment at which a server that starts now would have answered.
 
     Raises:
@@ -85,14 +87,14 @@ def build_agent(
     """
     if settings.verify.level == "load" and lock is not None:
         require_tensorflow(settings.verify.load.libraries)
-    board = board or Board()
+    agent_status = agent_status or AgentStatus()
     state = state or AgentState.fresh(settings, durable=lock is not None)
-    tools = _transfer_tools(settings, ports, state, board)
+    tools = _transfer_tools(settings, ports, state, agent_status)
     context = AgentContext(
         settings=settings,
         ports=ports,
         state=state,
-        board=board,
+        agent_status=agent_status,
         transfers=tools,
         config=_config_keeper(settings.serving, ports, state, one_pass=one_pass),
         one_pass=one_pass,
@@ -113,7 +115,9 @@ def _config_keeper(
     return ConfigKeeper(path, serving, state.workspace, ports.clock, one_pass)
 
 
-def _transfer_tools(settings: Settings, ports: Ports, state: AgentState, board: Board) -> Transfers:
+def _transfer_tools(
+    settings: Settings, ports: Ports, state: AgentState, agent_status: AgentStatus
+) -> Transfers:
     """Return what transfers share; those at work under other settings share it, too."""
     old = state.transfer_tools
     if old is not None:
@@ -124,7 +128,7 @@ def _transfer_tools(settings: Settings, ports: Ports, state: AgentState, board: 
         FetchPool(settings.fetch),
         state.workspace,
         DiskGuard(state.workspace),
-        board,
+        agent_status,
         for_stream(sys.stderr),
     )
 

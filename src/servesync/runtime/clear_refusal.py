@@ -21,7 +21,7 @@ UNDER_LATEST: Final = (
 )
 
 
-def retry(settings: Settings, name: str, number: str) -> str:
+def clear_refusal(settings: Settings, name: str, number: str) -> str:
     """Lift the refusal of a version on this instance, or its pause; return what was done, in words.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from servesync.agent.agent import Agent
 from servesync.agent.outcome import Outcome
-from servesync.errors import LockHeld, Reason, Stopped, SyncError, bug
+from servesync.errors import LockHeld, Reason, Stopped, SyncError, internal_error
 from servesync.install import Lock
 from servesync.jobs import ThreadJobs
 from servesync.logs import Event, get_logger
@@ -42,7 +42,7 @@ class Loop:
     ) -> None:
         self._settings = settings
         self._wake = wake
-        self._board = listener.board
+        self._agent_status = listener.agent_status
         self._triggers = Triggers(wake, path)
         self._jobs = ThreadJobs(wake.result)
         self._reloader = Reloader(path, environment, lock, self._jobs, listener)
@@ -64,7 +64,7 @@ class Loop:
             self.failure = error
         except Exception as error:  # noqa: BLE001 (the thread must say why it ends)
             get_logger().exception(Event.INTERNAL_ERROR, reason=Reason.INTERNAL_ERROR)
-            self.failure = bug(error)
+            self.failure = internal_error(error)
         finally:
             self._triggers.stop()
             self.jobs_ended = self._jobs.close(JOBS_END_SECONDS)
@@ -91,7 +91,7 @@ class Loop:
         return agent
 
     def _measure(self, seconds: float) -> None:
-        self._board.cycled(seconds)
+        self._agent_status.cycled(seconds)
         if seconds > SLOW_TURN_SECONDS:
             get_logger().warning(Event.SLOW_TURN, seconds=round(seconds, 3))
 
@@ -100,9 +100,9 @@ class Loop:
         seconds = self._pace.pause(outcome, now)
         reload = self._reloader.seconds_left(now)
         seconds = seconds if reload is None else min(seconds, reload)
-        self._board.rest(seconds)
+        self._agent_status.sleeping(seconds)
         self._wake.wait(seconds)
-        self._board.woke()
+        self._agent_status.awake()
 
     def _watch(self, agent: Agent) -> None:
         """Set timer and watchers anew when other folders are to be watched: of other models, or made anew."""
@@ -120,7 +120,7 @@ class Loop:
         except (Stopped, LockHeld):
             raise
         except Exception:  # noqa: BLE001 (one bad turn or reload must not end the agent)
-            self._board.failed(Reason.INTERNAL_ERROR)
+            self._agent_status.failed(Reason.INTERNAL_ERROR)
             get_logger().exception(Event.INTERNAL_ERROR, reason=Reason.INTERNAL_ERROR)
             return None
 

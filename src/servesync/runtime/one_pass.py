@@ -1,4 +1,4 @@
-"""`sync`: turns until nothing is left to do, for init containers and cron; and `plan`: one look."""
+"""`sync` repeats cycles until nothing is left to do, for init containers and cron; `plan` looks once."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
-from servesync.admin import Board
+from servesync.admin import AgentStatus
 from servesync.agent.agent import Agent
 from servesync.agent.outcome import Outcome
 from servesync.agent.seen import Seen
@@ -100,7 +100,7 @@ def _ended_in_time(limit: _Limit, models: tuple[Model, ...]) -> Iterator[None]:
         done.set()
 
 
-def sync_once(settings: Settings, timeout_seconds: float) -> Result:
+def one_pass(settings: Settings, timeout_seconds: float) -> Result:
     """Bring the shelf to what is wanted, wait until an answering server has judged it, and prune.
 
     A server that does not answer is not waited for: in an init container it has not been started yet. What
@@ -118,10 +118,10 @@ def sync_once(settings: Settings, timeout_seconds: float) -> Result:
     outcome: Outcome | None = None
     try:
         with _ended_in_time(limit, models), claimed(settings) as lock:
-            woken, board = threading.Event(), Board()
+            woken, agent_status = threading.Event(), AgentStatus()
             jobs = ThreadJobs(woken.set)
-            ports = make_ports(settings, jobs, board)
-            agent = build_agent(settings, lock, ports, board=board, one_pass=True)
+            ports = make_ports(settings, jobs, agent_status)
+            agent = build_agent(settings, lock, ports, agent_status=agent_status, one_pass=True)
             agent.prepare()
             try:
                 outcome = _work(agent, limit, woken)
@@ -215,15 +215,17 @@ def _awaits(plan: ModelPlan, facts: Facts) -> bool:
     )
 
 
-def look_once(settings: Settings) -> Seen:
+def take_snapshot(settings: Settings) -> Seen:
     """Return what there is and what is to be done; changes nothing.
 
     Raises:
         TimeoutError: the store answered nothing for two minutes.
     """
-    woken, board = threading.Event(), Board()
+    woken, agent_status = threading.Event(), AgentStatus()
     jobs = ThreadJobs(woken.set)
-    agent = build_agent(settings, None, make_ports(settings, jobs, board), board=board, one_pass=True)
+    agent = build_agent(
+        settings, None, make_ports(settings, jobs, agent_status), agent_status=agent_status, one_pass=True
+    )
     until, poll = time.monotonic() + LONGEST_PLAN_SECONDS, True
     try:
         while True:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from servesync import __version__, disk, signals
-from servesync.admin import Board
+from servesync.admin import AgentStatus
 from servesync.install import Lock, Workspace
 from servesync.logs import Event, drain, get_logger, set_listener
 from servesync.runtime.loop import Loop
@@ -51,8 +51,8 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
     signals.block()
     started = time.monotonic()
     with claimed(settings) as lock:
-        board = Board(settings.admin.stuck_after_seconds)
-        set_listener(board.note)
+        agent_status = AgentStatus(settings.admin.stuck_after_seconds)
+        set_listener(agent_status.note)
         get_logger().info(
             Event.AGENT_STARTED,
             servesync=__version__,
@@ -62,7 +62,7 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
             models=[model.name for model in settings.models],
         )
         wake = Wake()
-        listener = Listener(board, settings, wake.poll)
+        listener = Listener(agent_status, settings, wake.poll)
         listener.start()
         loop = Loop(path, settings, environment, lock, wake, listener)
         thread = threading.Thread(target=loop.run, name="servesync-decides", daemon=True)

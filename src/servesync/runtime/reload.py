@@ -45,12 +45,12 @@ class Reloader:
         Raises:
             SyncError: the settings cannot be put in force; `before` is as it was.
         """
-        board = self._listener.board
+        agent_status = self._listener.agent_status
         old = (before.context.settings, before.context.ports) if before else None
         state = before.context.state if before else None
-        ports = make_ports(settings, self._jobs, board, old)
+        ports = make_ports(settings, self._jobs, agent_status, old)
         try:
-            agent = build_agent(settings, self._lock, ports, state=state, board=board)
+            agent = build_agent(settings, self._lock, ports, state=state, agent_status=agent_status)
             agent.prepare()
         except SyncError:
             if old is not None:
@@ -112,13 +112,13 @@ class Reloader:
         self._listener.apply(settings)
         self._rejected = ""
         fresh.context.state.settings_error = None
-        self._listener.board.reloaded("applied")
+        self._listener.agent_status.reloaded("applied")
         get_logger().info(Event.SETTINGS_RELOADED, changed=changed)
 
     def _unchanged(self, agent: Agent, *, asked: bool) -> Agent:
         self._rejected = ""
         agent.context.state.settings_error = None
-        self._listener.board.reloaded("unchanged")
+        self._listener.agent_status.reloaded("unchanged")
         if asked:
             get_logger().info(Event.SETTINGS_RELOADED, changed=[])
         return agent
@@ -129,7 +129,7 @@ class Reloader:
             get_logger().error(Event.SETTINGS_REJECTED, reason=error.reason, because=str(error))
         self._rejected = str(error)
         agent.context.state.settings_error = error
-        self._listener.board.reloaded("rejected")
+        self._listener.agent_status.reloaded("rejected")
         return agent
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from servesync.verify.bounded import Reader
+from servesync.verify.parse_budget import Reader
 from servesync.verify.wire import varint
 
 STRING_TENSOR: Final = 7

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Final
 
 from servesync.verify.attributes import Attribute, read_entry, references, text_of
-from servesync.verify.bounded import Reader, TooMuch
+from servesync.verify.parse_budget import Reader, TooMuch
 from servesync.verify.wire import Malformed
 
 MAX_DEPTH: Final = 16

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from servesync.verify.assets import full_name
-from servesync.verify.bounded import Reader
+from servesync.verify.parse_budget import Reader
 from servesync.verify.saved_model import ASSETS_COLLECTION
 from servesync.verify.wire import Field
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from servesync.verify.attributes import references, text_of
-from servesync.verify.bounded import Reader
 from servesync.verify.graph_def import Node, Scope, body_nodes, read_header, read_node
+from servesync.verify.parse_budget import Reader
 
 CALLS: Final = frozenset({b"PartitionedCall", b"StatefulPartitionedCall", b"StatelessWhile", b"While"})
 """Operations that give all their inputs to functions, which run."""

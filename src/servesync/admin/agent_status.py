@@ -1,7 +1,7 @@
-"""Where the agent leaves what it knows, and the readers find it; nobody waits for anybody.
+"""What the agent knows, for those who show it; neither writers nor readers wait.
 
-Everything that is shown is replaced by one assignment of a frozen value. Two locks are held for as long as it
-takes to copy a few references: that of what is going on, and that of the last events.
+Writers replace a frozen value by one assignment. Two locks, of the activities and of the last events, are
+held only while a few references are copied.
 """
 
 import itertools
@@ -24,7 +24,7 @@ MOST_EVENTS: Final = 100
 MOST_CHARACTERS: Final = 600
 MOST_AWAITED: Final = 1000
 QUIET: Final = frozenset({"poll_finished", "fetch_progress"})
-"""Events that the board tells in a better way."""
+"""Events that `AgentStatus` shows in another way."""
 TRANSFERRING: Final = frozenset({Stage.FETCH, Stage.VERIFY, Stage.INSTALL})
 """The stages of a version on its way to the shelf."""
 _SHOWN: Final = ("timestamp", "level", "event", "model", "version", "reason", "because", "repeats", "seconds")
@@ -56,11 +56,11 @@ def transfers_among(activities: Iterable[Activity]) -> tuple[Activity, ...]:
     return tuple(item for item in activities if item.stage in TRANSFERRING)
 
 
-class Board:
+class AgentStatus:
     """Written by the deciding thread; `stage`, `note` and all that counts may be called by any thread.
 
-    Only the deciding thread calls `beat`, `rest`, `woke` and `publish`: however busy jobs are, they do not
-    tell whether it turns.
+    Only the deciding thread calls `heartbeat`, `sleeping`, `awake` and `publish`: busy jobs do not prove that
+    it works.
     """
 
     def __init__(self, stuck_after_seconds: float = 600.0) -> None:
@@ -82,17 +82,17 @@ class Board:
 
     # -- is it alive? ---------------------------------------------------------------------------------
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Say that the deciding thread gets on with its work: it has begun or ended a step of a cycle."""
         self._due = max(self._due, time.monotonic())
         self._turned_at = time.time()
 
-    def rest(self, seconds: float) -> None:
+    def sleeping(self, seconds: float) -> None:
         """Say that the deciding thread sleeps for `seconds` at most."""
-        self.beat()
+        self.heartbeat()
         self._due = time.monotonic() + seconds
 
-    def woke(self) -> None:
+    def awake(self) -> None:
         """Say that the sleep is over, however long it was to be."""
         self._due = time.monotonic()
         self._turned_at = time.time()
@@ -117,7 +117,7 @@ class Board:
     def publish(self, snapshot: Snapshot) -> None:
         """Put a new look at everything in the place of the last."""
         self.snapshot = snapshot
-        self.beat()
+        self.heartbeat()
 
     @contextmanager
     def stage(
