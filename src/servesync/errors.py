@@ -127,16 +127,19 @@ class Reason(StrEnum):
 
 
 class SyncError(Exception):
-    """What happened (`str(error)`), why (`reason`), and the facts, ready for a log line.
+    """What happened (`what`), what to do about it (`advice`, if any), why (`reason`), and facts for the log.
 
-    `in_transit`: the way from the store may have damaged what was read, so it is worth to read it again.
+    `str(error)` is both texts on one line. `in_transit`: what was read may have been damaged on its way from
+    the store, so reading it again may help.
     """
 
     in_transit: bool = False
 
-    def __init__(self, reason: Reason, what: str, **facts: Fact) -> None:
-        super().__init__(what)
+    def __init__(self, reason: Reason, what: str, advice: str = "", /, **facts: Fact) -> None:
+        super().__init__(f"{what}: {advice}" if advice else what)
         self.reason = reason
+        self.what = what
+        self.advice = advice
         self.facts = facts
 
 

@@ -263,9 +263,8 @@ def test_retry_lets_it_be_read_at_once(workspace: Workspace) -> None:
     attempts = Attempts(workspace)
     damaged(attempts, 3)
 
-    assert "no longer put off (archive_corrupt: the gzip stream is damaged)" in clear_refusal(
-        settings, "m", "1"
-    )
+    cleared = clear_refusal(settings, "m", "1")
+    assert "no longer put off (archive_corrupt: the gzip stream is damaged)" in cleared
 
     assert attempts.holds(M, {V: "id"}, 71.0, NOON + 71.0) == {}
     assert attempts.in_transit((M, V), "id", DAMAGED, 71.0, NOON + 71.0) == PAUSES[0]

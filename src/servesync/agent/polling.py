@@ -84,8 +84,10 @@ def take_in_listing(context: AgentContext, message: Ended) -> None:
         _tidy_attempts(context, message.result[1])
     elif isinstance(error, StoreError):
         view.error = error
+    elif isinstance(error, SyncError):
+        view.error = StoreError(error.reason, error.what, error.advice)
     elif error is not None:
-        view.error = StoreError(error.reason, str(error)) if isinstance(error, SyncError) else None
+        view.error = None
     context.agent_status.polled(view.error.reason if view.error else None)
 
 

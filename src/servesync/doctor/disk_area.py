@@ -117,9 +117,8 @@ def _inventory(shelf: Shelf) -> Inventory:
 
 
 def failed(check: Check, error: DiskError, subject: str = "") -> Finding:
-    """Return the finding for an error of the disk, whose text ends with the advice."""
-    what, _, advice = str(error).rpartition(": ")
-    return fail(check, what, advice, subject)
+    """Return the finding for an error of the disk."""
+    return fail(check, error.what, error.advice, subject)
 
 
 def examine_models_dir(root: Path) -> Finding:

@@ -146,8 +146,7 @@ def _tensorflow(settings: Settings) -> Iterator[Finding]:
     try:
         require_tensorflow(settings.verify.load.libraries)
     except SettingsError as error:
-        what, install, how = str(error).partition(": install")
-        yield fail(Check.SETTINGS_TENSORFLOW, what, f"{install.removeprefix(': ')}{how}")
+        yield fail(Check.SETTINGS_TENSORFLOW, error.what, error.advice)
     else:
         named = ", ".join(["TensorFlow", *settings.verify.load.libraries])
         yield ok(Check.SETTINGS_TENSORFLOW, f"installed for verify.level: load: {named}")

@@ -64,12 +64,12 @@ def require_tensorflow(libraries: Sequence[str] = ()) -> None:
         SettingsError: `LOAD_UNAVAILABLE`: TensorFlow or one of the libraries is not installed.
     """
     if importlib.util.find_spec("tensorflow") is None:
-        text = f"verify.level: load needs TensorFlow: install servesync[tensorflow], {OTHERWISE}"
-        raise SettingsError(Reason.LOAD_UNAVAILABLE, text)
+        advice = f"install servesync[tensorflow], {OTHERWISE}"
+        raise SettingsError(Reason.LOAD_UNAVAILABLE, "verify.level: load needs TensorFlow", advice)
     absent = [name for name in libraries if importlib.util.find_spec(name.partition(".")[0]) is None]
     if absent:
-        text = f"verify.load.libraries: not installed: {', '.join(absent)}: {LIBRARY_ADVICE}"
-        raise SettingsError(Reason.LOAD_UNAVAILABLE, text)
+        what = f"verify.load.libraries: not installed: {', '.join(absent)}"
+        raise SettingsError(Reason.LOAD_UNAVAILABLE, what, LIBRARY_ADVICE)
 
 
 def load_model(
@@ -191,22 +191,20 @@ def _not_started(ended: Ended, limit: str | None) -> SyncError:
         advice = LIBRARY_ADVICE
         if limit is not None:
             why, advice = f"it reached {limit}", "raise the limit, or take it off the list"
-        text = (
+        what = (
             f"verify.load.libraries: {_escaped(library)} cannot be imported beside TensorFlow: {why}; the "
-            f"version is not to blame: {advice}"
+            f"version is not to blame"
         )
-        return CheckFailed(Reason.LOAD_UNAVAILABLE, text, status=ended.status, library=library)
+        return CheckFailed(Reason.LOAD_UNAVAILABLE, what, advice, status=ended.status, library=library)
     if answer is not None:
         why = f"TensorFlow cannot be imported: {_escaped(answer.message)}"
     elif limit is not None:
         why = f"it reached {limit} before TensorFlow was there"
     else:
         why = _how_it_ended(ended)
-    text = (
-        f"the process that loads versions on trial did not come up: {why}; the version is not to blame: "
-        f"mend the installation, raise verify.load.*, {OTHERWISE}"
-    )
-    return CheckFailed(Reason.LOAD_UNAVAILABLE, text, status=ended.status)
+    what = f"the process that loads versions on trial did not come up: {why}; the version is not to blame"
+    advice = f"mend the installation, raise verify.load.*, {OTHERWISE}"
+    return CheckFailed(Reason.LOAD_UNAVAILABLE, what, advice, status=ended.status)
 
 
 def _how_it_ended(ended: Ended) -> str:
