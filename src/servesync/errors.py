@@ -1,7 +1,7 @@
 """Every error of servesync: sorted by who must act, each with a stable reason and its facts.
 
-A reason is a promise: its text never changes, `docs/reasons.md` has one heading for it, and alerts may
-be built on it. A step raises one of the classes below; only the executor decides what follows.
+A reason never changes its text, and `docs/reasons.md` has a heading for each, so alerts may rely on it. Steps
+raise the classes below; the agent decides what follows.
 """
 
 from enum import StrEnum
@@ -160,7 +160,7 @@ class ReleaseRefused(SyncError):
 
 
 class CheckFailed(SyncError):
-    """This machine could not make a proof; says nothing about the release."""
+    """This machine could not check the release, which may be good."""
 
 
 class DiskError(SyncError):
@@ -180,11 +180,11 @@ class ServerDown(ServerError):
 
 
 class ConfigFileError(SyncError):
-    """`serving.config_file` was not written; what stood there stands there still."""
+    """`serving.config_file` was not written; its old content is unchanged."""
 
 
 class Stopped(SyncError):
-    """The agent was asked to stop; what was under way left nothing behind that counts."""
+    """Somebody asked for a stop; unfinished work left nothing behind that the agent would use."""
 
     def __init__(self) -> None:
         super().__init__(Reason.STOPPED, "stopped on request")
@@ -196,9 +196,9 @@ def readable(text: str) -> str:
 
 
 def internal_error(error: BaseException, doing: str = "") -> SyncError:
-    """Return what nobody expected as an error that can be logged, with the way to where it happened.
+    """Return an unexpected error as one for the log, with the last lines of its traceback.
 
-    What a library says is left out of both: it may quote a secret.
+    Both leave out what libraries say, which may quote a secret.
     """
     text = f"a bug in servesync{doing and f' while {doing}'}, please report it: {told(error)}"
     return SyncError(Reason.INTERNAL_ERROR, text, traceback=traceback_of(error)[-MOST_LINES_OF_TRACEBACK:])

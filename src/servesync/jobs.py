@@ -110,7 +110,7 @@ class Running(Protocol):
 
 
 class Jobs(Protocol):
-    """Starts jobs and collects what they say. Used by the deciding thread only."""
+    """Starts jobs and collects their messages. Only the deciding thread uses it."""
 
     def start(self, job: Job) -> Running:
         """Start a job. One that cannot be started ends at once, with an error in the inbox."""
@@ -228,9 +228,9 @@ class _Thread(threading.Thread):
 
 
 def ask_beside(work: Callable[[], T], check: Callable[[], None]) -> T:
-    """Return what `work` asks the store for, which does not look at `check` itself.
+    """Return the result of `work`, a question to the store that cannot be cancelled by itself.
 
-    Once `check` raises, nobody waits for it any longer: it ends by its own bounds, and counts for nothing.
+    Once `check` raises, this waits no longer: `work` ends by its own timeouts, and its result is lost.
 
     Raises:
         SyncError: `THREADS_EXHAUSTED`: it could not be started; or what `work` or `check` raises.

@@ -83,17 +83,17 @@ class AgentStatus:
     # -- is it alive? ---------------------------------------------------------------------------------
 
     def heartbeat(self) -> None:
-        """Say that the deciding thread gets on with its work: it has begun or ended a step of a cycle."""
+        """Note that the deciding thread has begun or ended a step of a cycle."""
         self._due = max(self._due, time.monotonic())
         self._turned_at = time.time()
 
     def sleeping(self, seconds: float) -> None:
-        """Say that the deciding thread sleeps for `seconds` at most."""
+        """Note that the deciding thread sleeps for `seconds` at most."""
         self.heartbeat()
         self._due = time.monotonic() + seconds
 
     def awake(self) -> None:
-        """Say that the sleep is over, however long it was to be."""
+        """Note that the sleep is over, even if it was shorter than announced."""
         self._due = time.monotonic()
         self._turned_at = time.time()
 
@@ -109,13 +109,13 @@ class AgentStatus:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the deciding thread turns."""
+        """Whether the deciding thread gave a sign within `stuck_after_seconds`."""
         return self.silent_seconds < self.stuck_after_seconds
 
     # -- what is going on -----------------------------------------------------------------------------
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Put a new look at everything in the place of the last."""
+        """Replace the snapshot."""
         self.snapshot = snapshot
         self.heartbeat()
 
@@ -172,8 +172,8 @@ class AgentStatus:
     def available(self, model: Model, version: Version, published_at: float | None) -> None:
         """Note that a version has arrived: the server says AVAILABLE, or there is none to ask.
 
-        How long it took since its publication counts only if this agent ran by then: one that is new brings
-        what was published long ago.
+        The time since its publication counts only if this agent ran then: a new agent installs versions that
+        were published long ago.
         """
         installed = self._installed.pop((model, version), None)
         if installed is not None:

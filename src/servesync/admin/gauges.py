@@ -19,7 +19,7 @@ Number = float | None
 
 
 class Gauges(Collector):
-    """What the last snapshot says, as metrics. Reading it never keeps the deciding thread waiting."""
+    """The last snapshot as metrics. Reading them never makes the deciding thread wait."""
 
     def __init__(self, agent_status: AgentStatus, lines_dropped: Callable[[], int]) -> None:
         self._agent_status = agent_status
@@ -52,7 +52,7 @@ class Gauges(Collector):
             yield from _of_models(seen)
 
     def describe(self) -> Iterator[Family]:
-        """Name nothing beforehand: what is there depends on what is known."""
+        """Yield nothing in advance: which families exist depends on the snapshot."""
         return iter(())
 
 

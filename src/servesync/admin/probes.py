@@ -32,9 +32,9 @@ class AskServer(Protocol):
 
 
 def livez(agent_status: AgentStatus) -> Verdict:
-    """Whether the deciding thread turns; at work or asleep, but never silent for too long.
+    """Whether the deciding thread is at work or asleep, and not silent for too long.
 
-    What jobs do beside it counts for nothing here.
+    Jobs do not count here.
     """
     silent, limit = agent_status.silent_seconds, agent_status.stuck_after_seconds
     if silent < limit:
@@ -57,7 +57,7 @@ def startupz(seen: Snapshot | None) -> Verdict:
 
 
 def readyz(seen: Snapshot | None, ask: AskServer) -> Verdict:
-    """Whether, besides, the server now serves a proven version of every required model; asks it.
+    """Like `startupz`; asks the server as well whether it serves a proven version of every required model.
 
     Where there is no server to ask, a version on the shelf is enough.
     """

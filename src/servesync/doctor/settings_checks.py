@@ -19,7 +19,7 @@ SWEPT: Final = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108 
 
 
 def examine_settings(settings: Settings) -> Iterator[Finding]:
-    """Yield what in the settings cannot be meant so, or does less than it seems to."""
+    """Yield settings that must be a mistake, or that do less than they seem to."""
     yield from _fetch(settings.fetch)
     yield from _limits(settings.limits, settings.fetch)
     yield from _poll(settings)

@@ -1,4 +1,4 @@
-"""Makes the parts of an agent out of settings."""
+"""Builds an agent and what it talks to from the settings."""
 
 import sys
 from functools import partial
@@ -26,9 +26,9 @@ from servesync.verify import require_tensorflow
 def make_ports(
     settings: Settings, jobs: Jobs, agent_status: AgentStatus, before: tuple[Settings, Ports] | None = None
 ) -> Ports:
-    """Return the real surroundings that the settings name.
+    """Return the store, the server, the clock and the jobs that the settings ask for.
 
-    `before`: those of earlier settings, of which everything stays that is the same.
+    `before`: the earlier settings and their ports; a port whose settings did not change is used again.
     """
     url = settings.serving.rest_url
     store: StorePort | None = None
@@ -51,12 +51,12 @@ def make_ports(
 
 
 def needs_other_store(old: Settings, new: Settings) -> bool:
-    """Whether settings differ in how the store is reached and read."""
+    """Whether the new settings reach or read the store in another way."""
     return (old.store, old.fetch, old.limits) != (new.store, new.fetch, new.limits)
 
 
 def close_replaced(old: Ports, new: Ports) -> None:
-    """Close the connections of what other settings have replaced."""
+    """Close the connections of the old ports that the new ones replace."""
     if old.store is not new.store:
         old.store.close()
     if old.server is not None and old.server is not new.server:
@@ -78,9 +78,9 @@ def build_agent(
         settings: What is asked for.
         lock: The lock of the models directory; None for an agent that only looks.
         ports: The surroundings.
-        state: What an agent before this one has learnt; None for one that knows nothing.
-        agent_status: Where the agent leaves what it knows, for the admin interface.
-        one_pass: There is no later moment at which a server that starts now would have answered.
+        state: What an earlier agent has learnt; None for a fresh start.
+        agent_status: Where the agent shows its state to the admin interface.
+        one_pass: The agent ends after this pass, so it cannot wait for a server that is starting.
 
     Raises:
         SettingsError: the settings ask for TensorFlow, or for a library of it, which is not installed.
@@ -118,7 +118,7 @@ def _config_keeper(
 def _transfer_tools(
     settings: Settings, ports: Ports, state: AgentState, agent_status: AgentStatus
 ) -> Transfers:
-    """Return what transfers share; those at work under other settings share it, too."""
+    """Return what all transfers share, also those that began under earlier settings."""
     old = state.transfer_tools
     if old is not None:
         return old.renewed(settings, ports.store, old.pool)

@@ -1,4 +1,4 @@
-"""The thread that answers probes and people; whatever happens to it, the agent works on."""
+"""The thread that answers probes and people; the agent works on even if this thread fails."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ FRESH_SECONDS: Final = 1.0
 
 
 class AskedNow:
-    """What the model server says at this moment, for `/readyz`: the deciding thread may be busy for long.
+    """Asks the model server for `/readyz`, since the last answer of the deciding thread may be old.
 
     One thread asks at a time; an answer counts for a second, so that probes cost the server nothing.
     """
@@ -61,7 +61,7 @@ class AskedNow:
 
 
 class Listener:
-    """Answers on `admin.port` for as long as the agent runs; a port that is taken is tried again."""
+    """Answers on `admin.port` while the agent runs; if the port is taken, it tries again."""
 
     def __init__(self, agent_status: AgentStatus, settings: Settings, sync: Callable[[], None]) -> None:
         self.agent_status = agent_status
@@ -87,7 +87,7 @@ class Listener:
         self._thread.start()
 
     def apply(self, settings: Settings) -> None:
-        """Take over changed settings; another address or port is bound before long."""
+        """Use changed settings; a changed address or port is bound within seconds."""
         old, self._settings = self._settings, settings
         self.agent_status.stuck_after_seconds = settings.admin.stuck_after_seconds
         if settings.serving.rest_url != old.serving.rest_url:

@@ -1,4 +1,4 @@
-"""The deciding thread of `run`: wait until something is new, take a turn; nothing ends it silently."""
+"""The deciding thread of `run` waits for news and takes a turn; no error ends it silently."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ SLOW_TURN_SECONDS: Final = 1.0
 class Loop:
     """Takes turns until it is told to stop. Exactly one thread calls `run`.
 
-    `failure` holds the error that ended the loop, if one did. `jobs_ended`: no job is at work any more.
+    `failure` is the error that ended the loop, if any. `jobs_ended`: all jobs have ended.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Loop:
             self.jobs_ended = self._jobs.close(JOBS_END_SECONDS)
 
     def _turn(self, agent: Agent) -> Agent:
-        """Take one turn, after reading the settings anew if that is asked for, and sleep."""
+        """Reload the settings if somebody asked for it, take one turn, and sleep."""
         woken = self._wake.clear()
         now = time.monotonic()
         poll = woken.poll or self._pace.is_poll_due(now)
@@ -105,7 +105,7 @@ class Loop:
         self._agent_status.awake()
 
     def _watch(self, agent: Agent) -> None:
-        """Set timer and watchers anew when other folders are to be watched: of other models, or made anew."""
+        """Restart timer and watchers if the folders changed: other models, or a folder that was made anew."""
         context = agent.context
         shelves = [context.workspace.shelf(model) for model in context.models]
         found = {shelf: identity for shelf in shelves if (identity := _identity_of(shelf)) is not None}
@@ -114,7 +114,7 @@ class Loop:
             self._triggers.start(context.settings.poll, found)
 
     def _isolate(self, work: Callable[[], Result]) -> Result | None:
-        """Do one thing; a bug in it is logged, and the loop goes on: the one catch-all of the program."""
+        """Run `work`, log an unexpected error, and go on: this is the only catch-all of the loop."""
         try:
             return work()
         except (Stopped, LockHeld):
@@ -126,7 +126,7 @@ class Loop:
 
 
 def _identity_of(folder: Path) -> tuple[int, int] | None:
-    """Return what tells a folder from one that was made anew in its place; None if it is not there."""
+    """Return the identity of a folder, which changes if it is made anew; None if there is none."""
     try:
         found = folder.stat()
     except OSError:

@@ -30,7 +30,7 @@ STORE_AGAIN_SECONDS: Final = 5.0
 JOBS_END_SECONDS: Final = 1.0
 LONGEST_PLAN_SECONDS: Final = 120.0
 MAY_PASS: Final = frozenset({Reason.STORE_UNREACHABLE, Reason.STORE_THROTTLED, Reason.STORE_FAILED})
-"""Failures of the store that are waited for if something required is missing."""
+"""Failures of the store for which `sync` waits if a required model is missing."""
 
 NOT_IN_PLACE: Final = 3
 """The exit code if a required model is not in place."""
@@ -40,10 +40,10 @@ NOT_IN_PLACE: Final = 3
 class Result:
     """How a pass ended.
 
-    `missing`: required models without every wanted version complete on the shelf, and those of which one had
-    failed for a cause that may pass when the time was over.
+    `missing`: the required models that lack a wanted version on the shelf; after a timeout also the models of
+    which a version failed for a cause that may pass.
 
-    `passed_over`: the newest version of a model that is held, so that an older one is in place, and why.
+    `passed_over`: the newest version of each model that is held while an older one is in place, and why.
     """
 
     missing: tuple[Model, ...]
@@ -79,7 +79,7 @@ def complain(missing: Iterable[Model], because: str) -> None:
 
 @contextmanager
 def _ended_in_time(limit: _Limit, models: tuple[Model, ...]) -> Iterator[None]:
-    """End the process if what is done inside goes on long after the limit: a disk may hang for ever."""
+    """End the process if the body runs on long after the limit, since a disk may hang for ever."""
     done = threading.Event()
 
     def watch() -> None:
@@ -101,11 +101,11 @@ def _ended_in_time(limit: _Limit, models: tuple[Model, ...]) -> Iterator[None]:
 
 
 def one_pass(settings: Settings, timeout_seconds: float) -> Result:
-    """Bring the shelf to what is wanted, wait until an answering server has judged it, and prune.
+    """Install what is wanted, wait until a server that answers has confirmed or refused it, and prune.
 
-    A server that does not answer is not waited for: in an init container it has not been started yet. What
-    fails for a cause that may pass is tried again until the timeout. A step that goes on for long after the
-    limit or a signal ends with the process, with exit code 3.
+    The pass does not wait for a server that does not answer: in an init container it has not started yet. The
+    pass repeats what fails for a cause that may pass until the timeout. If a step runs long past the limit or
+    a signal, the process ends with exit code 3.
 
     Raises:
         LockHeld: another agent has the models directory.
@@ -139,7 +139,7 @@ def one_pass(settings: Settings, timeout_seconds: float) -> Result:
 
 
 def _passed_over(outcome: Outcome | None) -> dict[Model, tuple[Version, str]]:
-    """Return the newest versions that are held though older ones are in place."""
+    """Return the newest version of each model that is held while an older one is in place."""
     if outcome is None or outcome.seen is None:
         return {}
     return {
@@ -193,8 +193,8 @@ def _is_done(outcome: Outcome) -> bool:
 def _pending(outcome: Outcome) -> tuple[Model, ...]:
     """Return the models of which a version has failed for a cause that may pass by itself.
 
-    It counts if it is wanted, if it is the newest (an older one may be wanted meanwhile), or if the model has
-    nothing in place yet. One that is good on the shelf waits for nothing, whatever holds up the others.
+    A failed version counts if it is wanted, if it is the newest, or if the model has nothing in place yet. A
+    version that is good on the shelf does not count.
     """
     seen = outcome.seen
     if seen is None:

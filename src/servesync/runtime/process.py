@@ -1,4 +1,4 @@
-"""The process of `run`: the main thread takes the signals that are pending, one other thread decides."""
+"""The process of `run`: the main thread takes pending signals, another thread decides."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ LOOK_SECONDS: Final = 0.2
 
 @contextmanager
 def claimed(settings: Settings) -> Iterator[Lock]:
-    """Hold the lock of the models directory, which is made if it is missing.
+    """Hold the lock of the models directory; a missing directory is made.
 
     Raises:
         LockHeld: another agent has it.
@@ -86,7 +86,7 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
 
 
 def _serve_signals(thread: threading.Thread, wake: Wake) -> str:
-    """Pass signals on until one says stop, or the deciding thread has ended; return which."""
+    """Pass signals on until a stop signal comes or the deciding thread ends; return that signal, if any."""
     while thread.is_alive():
         thread.join(LOOK_SECONDS)
         taken = signals.take(
@@ -102,7 +102,7 @@ def _serve_signals(thread: threading.Thread, wake: Wake) -> str:
 
 
 def _await_end(thread: threading.Thread) -> None:
-    """Wait until the deciding thread has ended, for as long as a stop may take, or until a second signal."""
+    """Wait for the end of the deciding thread, at most as long as a stop may take, or for a second signal."""
     deadline = time.monotonic() + GRACE_SECONDS
     while thread.is_alive() and time.monotonic() < deadline:
         thread.join(0.05)

@@ -1,4 +1,4 @@
-"""`servesync verify`: the proof that the agent makes before it installs, for a path on disk."""
+"""`servesync verify`: makes the proof for a path on disk that the agent makes before it installs."""
 
 import os
 import tempfile

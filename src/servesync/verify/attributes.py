@@ -139,7 +139,7 @@ def _packed_strings(reader: Reader, tensor: memoryview) -> Iterator[memoryview]:
 
 
 def _elements(reader: Reader, shape: memoryview) -> int:
-    """Return how many elements a TensorShapeProto has; no more than can be told from too many."""
+    """Return how many elements a TensorShapeProto has, at most `TOO_MANY`."""
     elements = 1
     for item in reader.fields(shape):
         if item.number == TensorShapeProto.DIM:

@@ -72,7 +72,7 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What one entry says, before it is known whether it can be so."""
+    """What one entry says, not yet checked."""
 
     key: bytes
     dtype: int

@@ -1,7 +1,7 @@
 """The level `load`: a version is loaded by TensorFlow on trial, in a process of its own, and asked.
 
-This side never imports TensorFlow and believes nothing that the process says without looking at its form.
-What goes wrong before the process has touched the version is this machine's trouble, not the version's.
+This side never imports TensorFlow, and checks the form of all that the process says. An error before the
+process touches the version is blamed on this machine, not on the version.
 """
 
 import importlib.util
@@ -100,7 +100,7 @@ def load_model(
     requests = read_golden(root, graph)
     ended = run_trial(root, [request.model_dump() for request in requests], limits, check)
     try:
-        started, answer = _judge(ended, limits)
+        started, answer = _answer_of(ended, limits)
     except ReleaseRefused as error:
         if patient and (ended.excess == "wall_seconds" or ended.status == -signal.SIGKILL):
             text = f"{error}; it is tried again, since a busy machine may be to blame"
@@ -121,8 +121,8 @@ def load_model(
     )
 
 
-def _judge(ended: Ended, limits: LoadLimits) -> tuple[Started, Answer]:
-    """Return what the process told if it loaded the version.
+def _answer_of(ended: Ended, limits: LoadLimits) -> tuple[Started, Answer]:
+    """Return the messages of a process that loaded the version.
 
     Raises:
         ReleaseRefused: it did not, and the version is to blame.

@@ -87,13 +87,13 @@ def _report(data: memoryview) -> OperationsReport | None:
     if entrances is None:
         return None
     seen = Seen(reader)
-    _walk(seen, entrances)
+    _traverse(seen, entrances)
     kept = tuple(nsmallest(MAX_FINDINGS, seen.findings))
     return OperationsReport(seen.reachable, kept, len(seen.findings))
 
 
-def _walk(seen: Seen, entrances: Entrances) -> None:
-    """Traversal once for each kind of entrance: what is harmless differs between them."""
+def _traverse(seen: Seen, entrances: Entrances) -> None:
+    """Follow the graph once for each kind of entrance, since other operations are harmless for each."""
     scope = read_scope(seen.reader, entrances.graphs)
     assets = asset_tensors(seen.reader, scope, entrances.assets)
     Traversal(seen, scope, assets, is_saver=False).run("init op", entrances.init)

@@ -1,8 +1,7 @@
 """Follows a graph from where the server enters it to all that it may run: nodes, functions, nested graphs.
 
-A walk keeps its own stack of what is still to be seen, so that neither depth nor loops matter. Of a function
-that is reached, the whole body counts: TensorFlow runs an operation with side effects even if no output needs
-it.
+A traversal keeps its own stack, so neither depth nor loops matter. All of a reached function counts, since
+TensorFlow runs an operation with side effects even if no output needs it.
 """
 
 from collections.abc import Iterable
