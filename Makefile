@@ -43,7 +43,7 @@ bench: setup ## measured against what a user would take instead
 	$(BIN)/python bench/run.py
 
 docs: setup ## makes docs/settings.md anew from the code and config.example.yaml
-	$(BIN)/servesync schema --markdown > docs/settings.md
+	$(BIN)/python docs/settings_markdown.py > docs/settings.md
 
 pins: ## makes constraints.txt, and then the images' lists, anew from pyproject.toml (needs uv on PATH)
 	uv pip compile --quiet --generate-hashes --python-version 3.11 --universal --all-extras \

@@ -68,8 +68,8 @@ def describe(error: OSError, doing: str, advice: str | None = None) -> DiskError
     name = f" {os.fsdecode(error.filename)!a}" if error.filename else ""
     where = f"{name}{who}{_lacking(place)}" if reason is Reason.DISK_UNSUPPORTED else f"{name}{who}"
     fallback = _MOVE_AWAY if isinstance(error, NotRegular) else _ADVICE_FOR.get(number, _ADVICE[reason])
-    text = f"{doing}: {error.strerror or error}{where}: {advice or fallback}"
-    return DiskError(reason, text, errno=errno.errorcode.get(number, str(error.errno)))
+    what, code = f"{doing}: {error.strerror or error}{where}", errno.errorcode.get(number, str(error.errno))
+    return DiskError(reason, what, advice or fallback, errno=code)
 
 
 def _lacking(place: Path | None) -> str:

@@ -1,7 +1,7 @@
 """Every error of servesync: sorted by who must act, each with a stable reason and its facts.
 
-A reason is a promise: its text never changes, `docs/reasons.md` has one heading for it, and alerts may
-be built on it. A step raises one of the classes below; only the executor decides what follows.
+A reason never changes its text, and `docs/reasons.md` has a heading for each, so alerts may rely on it. Steps
+raise the classes below; the agent decides what follows.
 """
 
 from enum import StrEnum
@@ -127,16 +127,19 @@ class Reason(StrEnum):
 
 
 class SyncError(Exception):
-    """What happened (`str(error)`), why (`reason`), and the facts, ready for a log line.
+    """What happened (`what`), what to do about it (`advice`, if any), why (`reason`), and facts for the log.
 
-    `in_transit`: the way from the store may have damaged what was read, so it is worth to read it again.
+    `str(error)` is both texts on one line. `in_transit`: what was read may have been damaged on its way from
+    the store, so reading it again may help.
     """
 
     in_transit: bool = False
 
-    def __init__(self, reason: Reason, what: str, **facts: Fact) -> None:
-        super().__init__(what)
+    def __init__(self, reason: Reason, what: str, advice: str = "", /, **facts: Fact) -> None:
+        super().__init__(f"{what}: {advice}" if advice else what)
         self.reason = reason
+        self.what = what
+        self.advice = advice
         self.facts = facts
 
 
@@ -157,7 +160,7 @@ class ReleaseRefused(SyncError):
 
 
 class CheckFailed(SyncError):
-    """This machine could not make a proof; says nothing about the release."""
+    """This machine could not check the release, which may be good."""
 
 
 class DiskError(SyncError):
@@ -177,11 +180,11 @@ class ServerDown(ServerError):
 
 
 class ConfigFileError(SyncError):
-    """`serving.config_file` was not written; what stood there stands there still."""
+    """`serving.config_file` was not written; its old content is unchanged."""
 
 
 class Stopped(SyncError):
-    """The agent was asked to stop; what was under way left nothing behind that counts."""
+    """Somebody asked for a stop; unfinished work left nothing behind that the agent would use."""
 
     def __init__(self) -> None:
         super().__init__(Reason.STOPPED, "stopped on request")
@@ -192,10 +195,10 @@ def readable(text: str) -> str:
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
-def bug(error: BaseException, doing: str = "") -> SyncError:
-    """Return what nobody expected as an error that can be logged, with the way to where it happened.
+def internal_error(error: BaseException, doing: str = "") -> SyncError:
+    """Return an unexpected error as one for the log, with the last lines of its traceback.
 
-    What a library says is left out of both: it may quote a secret.
+    Both leave out what libraries say, which may quote a secret.
     """
     text = f"a bug in servesync{doing and f' while {doing}'}, please report it: {told(error)}"
     return SyncError(Reason.INTERNAL_ERROR, text, traceback=traceback_of(error)[-MOST_LINES_OF_TRACEBACK:])

@@ -1,6 +1,6 @@
-"""Opens files that somebody else names or may replace: regular ones only, and never by waiting for one.
+"""Opens files that somebody else names or may replace, and only regular ones.
 
-A named pipe in place of a file would be waited for until somebody writes to it, a device may have no end.
+Opening a named pipe would wait until somebody writes to it, and a device may have no end.
 """
 
 import errno
@@ -25,7 +25,7 @@ class NotRegular(OSError):
 
 
 def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
-    """Open a regular file for reading; what else has the name is not waited for.
+    """Open a regular file for reading; never wait for anything else that has the name.
 
     `follow`: through a symbolic link, as the files of a ConfigMap are reached; else a link is refused.
 
@@ -44,7 +44,7 @@ def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
 
 
 def read_regular(path: Path, most_bytes: int, *, follow: bool = True) -> bytes:
-    """Return what a regular file holds; of a larger one `most_bytes` + 1, by which that is known.
+    """Return the content of a regular file; of one larger than `most_bytes`, the first `most_bytes` + 1.
 
     Raises:
         NotRegular, OSError: as `open_regular`.

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final, Protocol, TypeVar
 
 from servesync.domain.versions import Model, Version
-from servesync.errors import DiskError, Reason, Stopped, SyncError, bug
+from servesync.errors import DiskError, Reason, Stopped, SyncError, internal_error
 
 ROOM_LOOK_SECONDS: Final = 0.2
 LOOK_SECONDS: Final = 0.2
@@ -110,7 +110,7 @@ class Running(Protocol):
 
 
 class Jobs(Protocol):
-    """Starts jobs and collects what they say. Used by the deciding thread only."""
+    """Starts jobs and collects their messages. Only the deciding thread uses it."""
 
     def start(self, job: Job) -> Running:
         """Start a job. One that cannot be started ends at once, with an error in the inbox."""
@@ -197,7 +197,7 @@ class _Thread(threading.Thread):
         except (SyncError, OSError) as problem:
             error = problem
         except BaseException as problem:  # noqa: BLE001 (a job must not die in silence)
-            error = bug(problem, f"at work on {self.name}")
+            error = internal_error(problem, f"at work on {self.name}")
         self._note_end(self)
         self._put(Ended(self._job, result, error))
 
@@ -228,9 +228,9 @@ class _Thread(threading.Thread):
 
 
 def ask_beside(work: Callable[[], T], check: Callable[[], None]) -> T:
-    """Return what `work` asks the store for, which does not look at `check` itself.
+    """Return the result of `work`, a question to the store that cannot be cancelled by itself.
 
-    Once `check` raises, nobody waits for it any longer: it ends by its own bounds, and counts for nothing.
+    Once `check` raises, this waits no longer: `work` ends by its own timeouts, and its result is lost.
 
     Raises:
         SyncError: `THREADS_EXHAUSTED`: it could not be started; or what `work` or `check` raises.

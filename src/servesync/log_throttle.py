@@ -5,16 +5,16 @@ from typing import Final
 MOST_REMEMBERED: Final = 1000
 
 
-class Repeats:
+class LogThrottle:
     """Thins out identical messages: the 1st, 2nd, 4th, 8th ... is written, with the count."""
 
     def __init__(self) -> None:
         self._counts: dict[object, int] = {}
 
     def count(self, what: object) -> int | None:
-        """Return how often `what` has happened if it is to be written now, else None."""
+        """Count `what`; return the count if it should be written now, else None."""
         number = self._counts.pop(what, 0) + 1
-        self._counts[what] = number  # at the end: what has not happened for longest is forgotten first
+        self._counts[what] = number  # moved to the end: the oldest is forgotten first
         if len(self._counts) > MOST_REMEMBERED:
             del self._counts[next(iter(self._counts))]
         return number if number & (number - 1) == 0 else None

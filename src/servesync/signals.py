@@ -12,7 +12,7 @@ _TAKEN: Final = STOPPING | {signal.SIGHUP, signal.SIGUSR1}
 
 
 def block() -> None:
-    """Keep them pending in this thread and its later ones; until then they would end the process.
+    """Block the signals in this thread and in those that it starts; else they would end the process.
 
     The first process of a container would not even be ended: SIGTERM would be lost.
     """

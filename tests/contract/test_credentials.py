@@ -13,7 +13,7 @@ import pytest
 from faulty_proxy import Exchange, FaultyProxy, s3_error, says
 from fixtures_store import Bucket
 from servesync.domain.versions import StoredObject
-from servesync.errors import Reason, StoreError, bug
+from servesync.errors import Reason, StoreError, internal_error
 from servesync.settings import Fetch, Limits, Store
 from servesync.store import About, Bounds, S3Store, S3Writer
 
@@ -52,7 +52,7 @@ def refused(ask: Callable[[], object], *words: str) -> StoreError:
     assert error.reason is Reason.STORE_CREDENTIALS, error
     assert [word for word in words if word not in str(error)] == [], error
     assert "CANARY" not in shown
-    assert "CANARY" not in json.dumps([str(bug(error)), bug(error).facts])
+    assert "CANARY" not in json.dumps([str(internal_error(error)), internal_error(error).facts])
     return error
 
 
@@ -452,7 +452,7 @@ def test_a_header_that_cannot_be_sent(
 
     assert proxy.requests == 0
     assert "CANARY" not in str(caught.value)
-    assert "CANARY" not in "".join(bug(caught.value).facts["traceback"])  # type: ignore[arg-type]
+    assert "CANARY" not in "".join(internal_error(caught.value).facts["traceback"])  # type: ignore[arg-type]
 
 
 def test_an_sts_whose_answer_is_cut_off(

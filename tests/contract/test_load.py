@@ -17,7 +17,7 @@ import pytest
 
 from fixtures_models import KINDS
 from servesync.errors import CheckFailed, Reason, ReleaseRefused, SettingsError, Stopped
-from servesync.runtime.verify_command import prove
+from servesync.runtime.verify_command import verify_command
 from servesync.settings import GIB, MIB, LoadLimits, Signature, TensorSpec
 from servesync.verify import Expectations, LoadReport, load_model, read_signatures
 from servesync.verify.golden import GOLDEN
@@ -321,7 +321,7 @@ def test_a_model_cannot_write(real_models: Path, tmp_path: Path) -> None:
     root = version(real_models, "on_request", tmp_path, request("write", {"path": target}, {"y": target}))
 
     with pytest.raises(ReleaseRefused) as caught:
-        prove(root, "load")
+        verify_command(root, "load")
 
     assert caught.value.reason is Reason.GOLDEN_FAILED
     assert not Path(target).exists() or Path(target).stat().st_size == 0

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from fixtures_models import KINDS
 from servesync.errors import ReleaseRefused
 from servesync.verify import check_operations, find_operations
-from servesync.verify.dangers import (
+from servesync.verify.dangerous_ops import (
     ASSET_OPERATIONS,
-    DANGERS,
+    DANGEROUS_OPS,
     HARMLESS_IF,
     OF_OTHER_RELEASES,
     SAVER_OPERATIONS,
@@ -77,8 +77,8 @@ def test_every_name_is_one_of_tensorflow() -> None:
     registry = set(done.stdout.split())
 
     assert len(registry) > 1000
-    assert DANGERS.keys() - registry == OF_OTHER_RELEASES
-    assert DANGERS.keys() >= SAVER_OPERATIONS | ASSET_OPERATIONS | HARMLESS_IF.keys()
+    assert DANGEROUS_OPS.keys() - registry == OF_OTHER_RELEASES
+    assert DANGEROUS_OPS.keys() >= SAVER_OPERATIONS | ASSET_OPERATIONS | HARMLESS_IF.keys()
 
 
 @given(data=st.data())

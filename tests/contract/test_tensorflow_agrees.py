@@ -17,7 +17,7 @@ import pytest
 import bundle_writer as w
 from fixtures_models import KINDS
 from servesync.errors import Reason, ReleaseRefused
-from servesync.verify import verify_structure, verify_tensors
+from servesync.verify import proto, verify_structure, verify_tensors
 from servesync.verify.bundle import Tensor, shard_name
 from servesync.verify.slices import read_slice, slice_key
 from servesync.verify.structure import read_index
@@ -179,3 +179,32 @@ def _without_the_slice_of(lost: bytes, whole: bytes, entry: bytes) -> bytes:
             kept += w.number_field(field.number, field.value)
     assert len(kept) < len(entry)
     return kept
+
+
+MESSAGES = """
+import json, sys
+from google.protobuf import any_pb2, descriptor_pool
+from tensorflow.core.protobuf import saved_model_pb2, tensor_bundle_pb2
+
+pool = descriptor_pool.Default()
+found = {name: pool.FindMessageTypeByName(name).fields for name in sys.argv[1:]}
+theirs = {name: {item.name.upper(): item.number for item in fields} for name, fields in found.items()}
+print(json.dumps(theirs))
+"""
+
+
+def test_field_numbers_are_those_of_tensorflow() -> None:
+    """Each message has its name in the docstring; the entries of maps are Protocol Buffers' own."""
+    ours = {
+        str(kind.__doc__).removesuffix("."): {
+            key: number for key, number in vars(kind).items() if key.isupper()
+        }
+        for kind in vars(proto).values()
+        if isinstance(kind, type) and kind is not proto.MapEntry
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", MESSAGES, *ours], capture_output=True, text=True, check=True, timeout=120
+    )
+    theirs = json.loads(done.stdout.splitlines()[-1])
+
+    assert {name: {key: theirs[name].get(key) for key in keys} for name, keys in ours.items()} == ours

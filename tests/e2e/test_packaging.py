@@ -243,7 +243,6 @@ def test_it_is_the_installed_one(installed: Path) -> None:
         (["doctor", "--help"], 0, "--show-keys"),
         (["schema"], 0, "json-schema.org"),
         (["schema", "--example"], 0, "store:"),
-        (["schema", "--markdown"], 0, "# Settings"),
         (["plan", "-c", "/nowhere.yaml"], 2, "settings_invalid"),
         (["plan"], 2, "Missing option"),
     ],

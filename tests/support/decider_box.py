@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from servesync.admin import Board
+from servesync.admin import AgentStatus
 from servesync.agent.agent import Agent
 from servesync.agent.ports import Ports
 from servesync.agent.state import AgentState
@@ -167,6 +167,6 @@ def agent_at_work(
     workspace = Workspace(settings.serving.models_dir)
     workspace.claim()
     with Lock(workspace.lock) as lock:
-        agent = build_agent(settings, lock, ports_of(world), state=state, board=Board())
+        agent = build_agent(settings, lock, ports_of(world), state=state, agent_status=AgentStatus())
         agent.prepare()
         yield agent

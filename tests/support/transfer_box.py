@@ -11,7 +11,7 @@ from typing import Final
 
 import archives as a
 import bundle_writer as bw
-from servesync.admin import Board
+from servesync.admin import AgentStatus
 from servesync.domain import manifest
 from servesync.domain.versions import Layout, Model, Release, StoredObject, Version
 from servesync.errors import DiskError, ReleaseRefused, Stopped
@@ -181,7 +181,7 @@ class TransferBox:
             FetchPool(self.settings.fetch),
             self.workspace,
             self.guard,
-            Board(),
+            AgentStatus(),
             for_stream(io.StringIO()),
         )
 

@@ -11,9 +11,9 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from board_box import full_board
 from servesync.admin.gauges import register
 from servesync.errors import Reason
+from status_box import full_status
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/alerts.yml"
@@ -203,7 +203,7 @@ def test_each_names_what_helps() -> None:
 
 def exposed() -> set[str]:
     """Return the names of all metrics and samples that an agent shows."""
-    families = register(full_board(), lambda: 0).collect()
+    families = register(full_status(), lambda: 0).collect()
     return {
         name for family in families for name in (family.name, *(sample.name for sample in family.samples))
     }

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from decider_box import StartedJob, World, agent_at_work, ports_of, settings_of
-from servesync.admin import Board
+from servesync.admin import AgentStatus
 from servesync.agent.agent import Agent
 from servesync.agent.state import AgentState
 from servesync.errors import Reason, ServerDown
@@ -36,7 +36,7 @@ def agent(tmp_path: Path, world: World, state: AgentState) -> Iterator[Agent]:
 
 def shown(agent: Agent) -> bool | None:
     """Return what people are told about the server."""
-    snapshot = agent.context.board.snapshot
+    snapshot = agent.context.agent_status.snapshot
     assert snapshot is not None
     return snapshot.server.answers
 
@@ -92,7 +92,7 @@ def test_what_another_server_said_does_not_count(
     agent.turn()
     (old,) = [item for item in world.waiting if item.job.kind is JobKind.ASK_SERVER]
     other = settings_of(tmp_path, "http://127.0.0.1:8502")
-    fresh = build_agent(other, None, ports_of(world), state=state, board=Board())
+    fresh = build_agent(other, None, ports_of(world), state=state, agent_status=AgentStatus())
     state.follow(agent.context.settings, other)
     assert old.should_stop()
     world.waiting.remove(old)

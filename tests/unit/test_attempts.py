@@ -8,7 +8,7 @@ import pytest
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError, TransferError
 from servesync.install import Workspace
-from servesync.runtime.clear_refusal import retry
+from servesync.runtime.clear_refusal import clear_refusal
 from servesync.settings import Settings
 from servesync.transfer.attempts import Attempts, lift
 
@@ -263,13 +263,14 @@ def test_retry_lets_it_be_read_at_once(workspace: Workspace) -> None:
     attempts = Attempts(workspace)
     damaged(attempts, 3)
 
-    assert "no longer put off (archive_corrupt: the gzip stream is damaged)" in retry(settings, "m", "1")
+    cleared = clear_refusal(settings, "m", "1")
+    assert "no longer put off (archive_corrupt: the gzip stream is damaged)" in cleared
 
     assert attempts.holds(M, {V: "id"}, 71.0, NOON + 71.0) == {}
     assert attempts.in_transit((M, V), "id", DAMAGED, 71.0, NOON + 71.0) == PAUSES[0]
     assert lift(workspace, M, Version(2)) == ""
     with pytest.raises(SettingsError, match="nor put off"):
-        retry(settings, "m", "2")
+        clear_refusal(settings, "m", "2")
 
 
 def test_what_a_kill_left_goes_with_the_next_start(workspace: Workspace) -> None:

@@ -16,7 +16,7 @@ from servesync.demo.standin.config import ModelConfig, parse_config
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerDown, ServerError
 from servesync.install import Workspace
-from servesync.log_throttle import Repeats
+from servesync.log_throttle import LogThrottle
 from servesync.planning.facts import (
     Condition,
     Facts,
@@ -81,7 +81,7 @@ class Scene:
     def start(self) -> None:
         """Start an agent, or reload its settings."""
         self.keeper = ConfigKeeper(self.path, self.serving, self.workspace, self, self.one_pass)
-        self.writer = ConfigWriter(self.keeper, Repeats())
+        self.writer = ConfigWriter(self.keeper, LogThrottle())
 
     def monotonic(self) -> float:
         """Return the time of the agent."""

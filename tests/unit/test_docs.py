@@ -4,13 +4,13 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from board_box import full_board
-from servesync.admin.board import Activity
+from servesync.admin.agent_status import Activity
 from servesync.admin.report import report
 from servesync.doctor import Check
 from servesync.errors import Reason
 from servesync.logs import Event
 from servesync.settings import Admin
+from status_box import full_status
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -38,7 +38,7 @@ def test_every_check_of_the_doctor_is_documented() -> None:
 
 def test_every_field_of_the_status_is_documented() -> None:
     """`docs/admin.md` names each field of `/status`, down to those of a version."""
-    found = report(full_board(), Admin())
+    found = report(full_status(), Admin())
     (model,) = found["models"].values()
     (version, *_) = model["versions"].values()
     activity = [item.name for item in fields(Activity)]

@@ -14,7 +14,7 @@ from servesync.errors import SettingsError
 from servesync.files import NotRegular, open_regular, read_regular
 from servesync.install import Lock, Positions, Workspace, lock_holder
 from servesync.publishing import Request, manifest_of_file
-from servesync.runtime.verify_command import prove
+from servesync.runtime.verify_command import verify_command
 from servesync.serving import models_config
 from servesync.settings_file import load_settings
 
@@ -75,7 +75,7 @@ def test_no_pipe_is_waited_for(tmp_path: Path) -> None:
     assert lock_holder(workspace.lock) is None
     assert "it is a pipe" in str(Positions(workspace, Model("m")).read()["stable"])
     with pytest.raises(SettingsError, match="it is a pipe"):
-        prove(pipe, "structure")
+        verify_command(pipe, "structure")
     with pytest.raises(SettingsError, match="it is a pipe"):
         manifest_of_file(pipe, Request("m", 1))
     with pytest.raises(NotRegular, match="it is a pipe"), Lock(workspace.lock):

@@ -10,7 +10,7 @@ import graph_bytes as gb
 from fixtures_models import Examine
 from servesync.errors import Reason, ReleaseRefused
 from servesync.verify import find_operations, verify_structure
-from servesync.verify.bounded import Reader, TooMuch
+from servesync.verify.parse_budget import Reader, TooMuch
 
 
 @pytest.mark.parametrize("kind", ["chain", "control", "functions"])

@@ -5,24 +5,24 @@ from typing import Any
 
 import pytest
 
-from board_box import AMBIGUOUS, OUTAGE, full_board, snapshot, version, with_held_newest
-from servesync.admin import Board, OnDisk, Snapshot, Stage, Trouble
+from servesync.admin import AgentStatus, OnDisk, Snapshot, Stage, Trouble
 from servesync.admin.page import Page, dollars, percent, verdict_of
 from servesync.admin.report import report, running
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
 from servesync.planning.facts import Role
 from servesync.settings import Admin
+from status_box import AMBIGUOUS, OUTAGE, full_status, snapshot, version, with_held_newest
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
 
 def status_of(seen: Snapshot | None) -> dict[str, Any]:
     """Return what `/status` shows of one look."""
-    board = Board()
+    agent_status = AgentStatus()
     if seen is not None:
-        board.publish(seen)
-    return report(board, Admin())
+        agent_status.publish(seen)
+    return report(agent_status, Admin())
 
 
 def test_one_sentence_says_how_things_are() -> None:
@@ -53,7 +53,7 @@ def test_one_sentence_says_how_things_are() -> None:
 
 def test_every_text_is_text() -> None:
     """Whatever a publisher, a server or a store says: it becomes no element and no attribute."""
-    board = full_board()
+    agent_status = full_status()
     seen = snapshot({1: version(why=HOSTILE, identity=HOSTILE, proven_by=HOSTILE)})
     (model,) = seen.models.values()
     trouble = replace(OUTAGE, text=HOSTILE)
@@ -72,8 +72,8 @@ def test_every_text_is_text() -> None:
         store=replace(seen.store, url=HOSTILE, trouble=trouble, ignored_keys=1, ignored_examples=(HOSTILE,)),
         server=replace(seen.server, url=HOSTILE, trouble=trouble),
     )
-    board.publish(hostile)
-    board.note(
+    agent_status.publish(hostile)
+    agent_status.note(
         {
             "timestamp": "2026-01-01T00:00:00Z",
             "level": "error",
@@ -85,27 +85,27 @@ def test_every_text_is_text() -> None:
             "repeats": 4,
         }
     )
-    text, policy = Page().whole(report(board, Admin()))
+    text, policy = Page().whole(report(agent_status, Admin()))
     assert text.count("<script") == 1
     assert "<img" not in text
     assert "alert(1)" in text
     nonce = policy.partition("nonce-")[2].partition("'")[0]
     assert f'<script nonce="{nonce}">' in text
-    assert Page().whole(report(board, Admin()))[1] != policy, "a nonce is used once"
+    assert Page().whole(report(agent_status, Admin()))[1] != policy, "a nonce is used once"
 
 
 def test_all_that_goes_on_is_shown() -> None:
     """Each transfer has a bar of its own, once its bytes are counted; a listing is told, too."""
-    board = full_board()
+    agent_status = full_status()
     with (
-        board.stage(Stage.LIST),
-        board.stage(Stage.FETCH, Model("a"), Version(7), 200) as seven,
-        board.stage(Stage.FETCH, Model("b"), Version(8), 400) as eight,
-        board.stage(Stage.VERIFY, Model("c"), Version(9)),
+        agent_status.stage(Stage.LIST),
+        agent_status.stage(Stage.FETCH, Model("a"), Version(7), 200) as seven,
+        agent_status.stage(Stage.FETCH, Model("b"), Version(8), 400) as eight,
+        agent_status.stage(Stage.VERIFY, Model("c"), Version(9)),
     ):
         seven(100)
         eight(40)
-        status = report(board, Admin())
+        status = report(agent_status, Admin())
         text = Page().live(status)
     assert status["activity"]["stage"] == "list"
     assert [(item["stage"], item["model"], item["version"]) for item in status["transfers"]] == [
@@ -119,7 +119,7 @@ def test_all_that_goes_on_is_shown() -> None:
     assert "<strong>verify</strong> c 9" in text
     assert "<strong>list</strong> the store" in text
     assert "Waiting" not in text
-    assert "Waiting" in Page().live(report(board, Admin()))
+    assert "Waiting" in Page().live(report(agent_status, Admin()))
 
 
 def test_what_goes_on_in_an_older_agent_is_understood() -> None:
@@ -155,11 +155,11 @@ def test_of_many_models_those_in_trouble_come_first() -> None:
     """And no page has more than one can read."""
     good, bad = snapshot({1: version()}), snapshot()
     (fine,), (missing,) = good.models.values(), bad.models.values()
-    board = Board()
-    board.publish(
+    agent_status = AgentStatus()
+    agent_status.publish(
         replace(good, models={**{Model(f"a{number}"): fine for number in range(100)}, Model("z"): missing})
     )
-    text, _ = Page().whole(report(board, Admin()))
+    text, _ = Page().whole(report(agent_status, Admin()))
     assert text.count("<article") == 50
     assert text.index('aria-label="model z"') < text.index('aria-label="model a0"')
     assert "and 51 more" in text

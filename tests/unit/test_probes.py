@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from board_box import OUTAGE, snapshot, version
-from servesync.admin import Board, OnDisk, Stage
+from servesync.admin import AgentStatus, OnDisk, Stage
 from servesync.admin.probes import livez, readyz, startupz
 from servesync.domain.versions import Model, Version
 from servesync.planning.facts import Role, Served, ServerState
+from status_box import OUTAGE, snapshot, version
 
 AVAILABLE = Served(ServerState.AVAILABLE)
 LOADING = Served(ServerState.LOADING)
@@ -51,49 +51,49 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_alive_at_work_asleep_and_not_when_silent(clock: Clock) -> None:
     """A day's sleep is no silence, a thread that does not wake from it is; so is a step without an end."""
-    board = Board(stuck_after_seconds=600)
-    assert livez(board).good
-    board.rest(86_400)
+    agent_status = AgentStatus(stuck_after_seconds=600)
+    assert livez(agent_status).good
+    agent_status.sleeping(86_400)
     clock.now += 86_400
-    assert livez(board).good
+    assert livez(agent_status).good
     clock.now += 599
-    assert livez(board).good
+    assert livez(agent_status).good
     clock.now += 2
-    assert not livez(board).good
-    board.woke()
-    assert livez(board).good
+    assert not livez(agent_status).good
+    agent_status.awake()
+    assert livez(agent_status).good
     for _ in range(5):
         clock.now += 599
-        board.beat()
-        assert livez(board).good
+        agent_status.heartbeat()
+        assert livez(agent_status).good
     clock.now += 601
-    assert "no sign for 601 s (stuck after 600)" in livez(board).missing[0]
-    board.beat()
-    assert livez(board).good
+    assert "no sign for 601 s (stuck after 600)" in livez(agent_status).missing[0]
+    agent_status.heartbeat()
+    assert livez(agent_status).good
 
 
 def test_busy_jobs_hide_no_thread_that_hangs(clock: Clock) -> None:
     """Whatever transfers and requests do beside it: of the deciding thread they say nothing."""
-    board = Board(stuck_after_seconds=600)
-    turned_at = board.turned_at
+    agent_status = AgentStatus(stuck_after_seconds=600)
+    turned_at = agent_status.turned_at
     for number in range(10):
         clock.now += 60.1
-        with board.stage(Stage.FETCH, Model("m"), Version(number), 1000) as count:
+        with agent_status.stage(Stage.FETCH, Model("m"), Version(number), 1000) as count:
             count(1000)
-            board.count_request("get", "ok")
-        board.note({"level": "info", "event": "fetch_progress"})
-    assert not livez(board).good
-    assert board.turned_at == turned_at
+            agent_status.count_request("get", "ok")
+        agent_status.note({"level": "info", "event": "fetch_progress"})
+    assert not livez(agent_status).good
+    assert agent_status.turned_at == turned_at
 
 
 def test_a_sleep_that_ends_early_is_not_waited_for(clock: Clock) -> None:
     """Woken from a day's sleep after a second, and stuck then: found out after ten minutes, not a day."""
-    board = Board(stuck_after_seconds=600)
-    board.rest(86_400)
+    agent_status = AgentStatus(stuck_after_seconds=600)
+    agent_status.sleeping(86_400)
     clock.now += 1
-    board.woke()
+    agent_status.awake()
     clock.now += 601
-    assert not livez(board).good
+    assert not livez(agent_status).good
 
 
 def test_started_once_every_required_model_is_proven() -> None:
@@ -132,21 +132,21 @@ def test_a_server_is_asked_only_if_that_can_help() -> None:
 
 def test_events_are_kept_whatever_happens_at_once() -> None:
     """Many threads note, one reads; the last hundred stay, the newest first."""
-    board = Board()
+    agent_status = AgentStatus()
 
     def write(name: str) -> None:
         for number in range(500):
-            board.note({"level": "info", "event": name, "because": "x" * 5000, "repeats": number})
+            agent_status.note({"level": "info", "event": name, "because": "x" * 5000, "repeats": number})
 
     threads = [threading.Thread(target=write, args=(f"e{index}",)) for index in range(4)]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        assert len(board.events()) <= 100
-    board.note({"level": "debug", "event": "no"})
-    board.note({"level": "info", "event": "poll_finished"})
-    board.note({"level": "info", "event": "last", "secret": "s3cret"})
-    found = board.events()
+        assert len(agent_status.events()) <= 100
+    agent_status.note({"level": "debug", "event": "no"})
+    agent_status.note({"level": "info", "event": "poll_finished"})
+    agent_status.note({"level": "info", "event": "last", "secret": "s3cret"})
+    found = agent_status.events()
     assert len(found) == 100
     assert found[0] == {"level": "info", "event": "last"}
     assert len(str(found[1]["because"])) == 600

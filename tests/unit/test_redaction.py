@@ -10,7 +10,7 @@ import pytest
 from servesync.cli import run_command_line
 from servesync.deadline import Deadline
 from servesync.domain import manifest
-from servesync.errors import Reason, ReleaseRefused, bug
+from servesync.errors import Reason, ReleaseRefused, internal_error
 from servesync.redaction import (
     HIDDEN,
     MOST_CHARACTERS,
@@ -120,7 +120,7 @@ def test_a_bug_quotes_our_own_words_only() -> None:
             Deadline(1.0, "test").call(lambda: int("Canary"))
         except ValueError as second:
             second.__cause__ = error
-            found = bug(second, "testing")
+            found = internal_error(second, "testing")
 
     assert found.reason is Reason.INTERNAL_ERROR
     assert str(found) == "a bug in servesync while testing, please report it: ValueError"

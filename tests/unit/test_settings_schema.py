@@ -9,7 +9,8 @@ import yaml
 
 from servesync.cli import run_command_line
 from servesync.settings import Settings
-from servesync.settings_schema import comments, example, json_schema, markdown
+from servesync.settings_schema import comments, example, json_schema
+from settings_markdown import markdown
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,11 +118,8 @@ def test_signatures_in_an_editor(wish: object) -> None:
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """The schema, the page, or the example; not two at once."""
+    """The schema, or the example file."""
     assert run_command_line(["schema"]) == 0
     assert json.loads(capsys.readouterr().out) == json_schema()
-    assert run_command_line(["schema", "--markdown"]) == 0
-    assert capsys.readouterr().out == markdown()
     assert run_command_line(["schema", "--example"]) == 0
     assert capsys.readouterr().out == (ROOT / "config.example.yaml").read_text()
-    assert run_command_line(["schema", "--example", "--markdown"]) == 2

@@ -1,9 +1,9 @@
 """What the running agent shows: probes, metrics, its status for programs, and a page for people.
 
-The deciding thread and its jobs write to the `Board` and go on; everything else here only reads from it.
+The deciding thread and its jobs write to `AgentStatus`; everything else in this package only reads it.
 """
 
-from servesync.admin.board import Board, Counting
+from servesync.admin.agent_status import AgentStatus, Counting
 from servesync.admin.metrics import Stage
 from servesync.admin.snapshot import (
     DiskSpace,
@@ -19,7 +19,7 @@ from servesync.admin.snapshot import (
 )
 
 __all__ = [
-    "Board",
+    "AgentStatus",
     "Counting",
     "DiskSpace",
     "HeldVersion",

@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from servesync.admin.board import Board
+from servesync.admin.agent_status import AgentStatus
 from servesync.admin.gauges import register
 from servesync.admin.guard import Guard, refuse_sync
 from servesync.admin.page import Page
@@ -28,7 +28,7 @@ PROBE_SECONDS: Final = 8.0
 class Parts:
     """What the application shows and may do. `settings` returns those in force at the moment."""
 
-    board: Board
+    agent_status: AgentStatus
     settings: Callable[[], Admin]
     ask_server: AskServer
     sync: Callable[[], None]
@@ -40,21 +40,21 @@ class _Endpoints:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._board = parts.board
-        self._registry = register(parts.board, parts.lines_dropped)
+        self._agent_status = parts.agent_status
+        self._registry = register(parts.agent_status, parts.lines_dropped)
         self._page = Page()
         self._renderer = ThreadPoolExecutor(1, "servesync-renders")  # one: the agent shares the processor
 
     async def live(self, _: Request) -> Response:
-        return _answer(livez(self._board))
+        return _answer(livez(self._agent_status))
 
     async def started(self, _: Request) -> Response:
-        return _answer(startupz(self._board.snapshot))
+        return _answer(startupz(self._agent_status.snapshot))
 
     async def ready(self, _: Request) -> Response:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                asked = asyncio.to_thread(readyz, self._board.snapshot, self._parts.ask_server)
+                asked = asyncio.to_thread(readyz, self._agent_status.snapshot, self._parts.ask_server)
                 return _answer(await asked)
         except TimeoutError:
             return _answer(Verdict((f"the model server has not answered within {PROBE_SECONDS:g} s",)))
@@ -77,7 +77,7 @@ class _Endpoints:
         return await self._rendered(lambda: Response(encode(self._registry), headers={"content-type": kind}))
 
     def _report(self) -> dict[str, Any]:
-        return report(self._board, self._parts.settings())
+        return report(self._agent_status, self._parts.settings())
 
     async def _rendered(self, work: Callable[[], Response]) -> Response:
         """Do what takes long for a thousand models beside the loop: probes are answered meanwhile."""

@@ -5,7 +5,7 @@ from typing import Final
 
 from prometheus_client import Counter
 
-from servesync.admin.board import Board
+from servesync.admin.agent_status import AgentStatus
 from servesync.settings import Prices
 
 MONTH_SECONDS: Final = 30 * 86_400
@@ -26,16 +26,19 @@ class Cost:
     transfer_usd_per_gb: float
 
 
-def cost_of(board: Board, prices: Prices) -> Cost:
+def cost_of(agent_status: AgentStatus, prices: Prices) -> Cost:
     """Return the estimate."""
-    lists, reads = _requests(board, "list"), _requests(board, "get") + _requests(board, "head")
-    fetched = _total(board.metrics.fetched_bytes)
+    lists, reads = (
+        _requests(agent_status, "list"),
+        _requests(agent_status, "get") + _requests(agent_status, "head"),
+    )
+    fetched = _total(agent_status.metrics.fetched_bytes)
     since_start = (
         lists / 1000 * prices.list_usd_per_1000
         + reads / 1000 * prices.read_usd_per_1000
         + fetched / GB * prices.transfer_usd_per_gb
     )
-    seen = board.snapshot
+    seen = agent_status.snapshot
     month = None
     if seen is not None and seen.store.requests is not None:
         polls = MONTH_SECONDS / seen.poll_interval_seconds
@@ -50,8 +53,8 @@ def cost_of(board: Board, prices: Prices) -> Cost:
     )
 
 
-def _requests(board: Board, operation: str) -> int:
-    return _total(board.metrics.s3_requests, operation=operation)
+def _requests(agent_status: AgentStatus, operation: str) -> int:
+    return _total(agent_status.metrics.s3_requests, operation=operation)
 
 
 def _total(counter: Counter, **labels: str) -> int:

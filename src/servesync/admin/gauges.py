@@ -1,4 +1,4 @@
-"""The gauges: read off the board when somebody asks, so that no series outlives what it tells of."""
+"""The gauges: read from `AgentStatus` at each scrape, so that a series ends with its subject."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from servesync.admin.board import Board
+from servesync.admin.agent_status import AgentStatus
 from servesync.admin.snapshot import ModelStatus, Snapshot
 from servesync.domain.versions import Version
 from servesync.planning.facts import Role, ServerState
@@ -19,45 +19,47 @@ Number = float | None
 
 
 class Gauges(Collector):
-    """What the last snapshot says, as metrics. Reading it never keeps the deciding thread waiting."""
+    """The last snapshot as metrics. Reading them never makes the deciding thread wait."""
 
-    def __init__(self, board: Board, lines_dropped: Callable[[], int]) -> None:
-        self._board = board
+    def __init__(self, agent_status: AgentStatus, lines_dropped: Callable[[], int]) -> None:
+        self._agent_status = agent_status
         self._lines_dropped = lines_dropped
 
     def collect(self) -> Iterator[Family]:
         """Yield every family; what is not known has no sample."""
-        board = self._board
+        agent_status = self._agent_status
         yield CounterMetricFamily(
             "servesync_log_lines_dropped",
             "Lines of the log that were given up because nobody read it.",
             self._lines_dropped(),
         )
-        yield _gauge("servesync_loop_alive", "1 while the deciding thread turns, as /livez.", board.is_alive)
+        yield _gauge(
+            "servesync_loop_alive", "1 while the deciding thread turns, as /livez.", agent_status.is_alive
+        )
         yield _gauge(
             "servesync_loop_turned_timestamp_seconds",
             "When the deciding thread last gave a sign; it may sleep until the next poll.",
-            board.turned_at,
+            agent_status.turned_at,
         )
         yield _gauge(
             "servesync_transfers_running",
             "Versions that are on their way to the shelf now.",
-            len(board.transfers),
+            len(agent_status.transfers),
         )
-        seen = board.snapshot
+        seen = agent_status.snapshot
         if seen is not None:
             yield from _of_agent(seen)
             yield from _of_models(seen)
 
     def describe(self) -> Iterator[Family]:
-        """Name nothing beforehand: what is there depends on what is known."""
+        """Yield nothing in advance: which families exist depends on the snapshot."""
         return iter(())
 
 
-def register(board: Board, lines_dropped: Callable[[], int]) -> CollectorRegistry:
-    """Return the registry of a board, gauges included."""
-    registry = board.metrics.registry
-    registry.register(Gauges(board, lines_dropped))
+def register(agent_status: AgentStatus, lines_dropped: Callable[[], int]) -> CollectorRegistry:
+    """Return the registry of one agent, gauges included."""
+    registry = agent_status.metrics.registry
+    registry.register(Gauges(agent_status, lines_dropped))
     return registry
 
 

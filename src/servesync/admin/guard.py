@@ -33,7 +33,7 @@ PROXY_HEADERS: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 
 class Guard:
-    """Answers what must not go further, and gives every answer the headers of `HEADERS`."""
+    """Refuses requests that must not reach the application, and adds `HEADERS` to every answer."""
 
     def __init__(self, app: ASGIApp, allowed_hosts: Callable[[], Sequence[str]]) -> None:
         self._app = app
@@ -92,7 +92,7 @@ def refuse_sync(request: Request, token_file: Path | None) -> tuple[int, str] | 
         return 415, "send no body, or application/json"
     if _comes_from_another_site(request):
         return 403, "a page of another site may not do this"
-    wrong = _judge_token(request, token_file)
+    wrong = _token_refusal(request, token_file)
     if wrong is None:
         return None
     if "authorization" in request.headers:
@@ -126,7 +126,7 @@ def _is_loopback(request: Request) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def _judge_token(request: Request, token_file: Path | None) -> str | None:
+def _token_refusal(request: Request, token_file: Path | None) -> str | None:
     """Return why the token of a request does not count; None if it does.
 
     The file is read each time, so that it may be rotated.

@@ -1,6 +1,6 @@
 """The instruments that are counted up as things happen; `docs/metrics.md` describes each.
 
-A registry of our own: two boards in one process do not meet. No label takes a word from outside: stages,
+A registry of our own: two agents in one process do not share it. No label takes a word from outside: stages,
 operations, outcomes and reasons come from lists in the code, models from the settings.
 """
 

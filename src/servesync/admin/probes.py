@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from servesync.admin.board import Board
+from servesync.admin.agent_status import AgentStatus
 from servesync.admin.snapshot import Snapshot
 from servesync.domain.versions import Model, Version
 from servesync.planning.facts import Served, ServerState
@@ -31,12 +31,12 @@ class AskServer(Protocol):
         """Return what it says of each version of `model`, or why it says nothing."""
 
 
-def livez(board: Board) -> Verdict:
-    """Whether the deciding thread turns; at work or asleep, but never silent for too long.
+def livez(agent_status: AgentStatus) -> Verdict:
+    """Whether the deciding thread is at work or asleep, and not silent for too long.
 
-    What jobs do beside it counts for nothing here.
+    Jobs do not count here.
     """
-    silent, limit = board.silent_seconds, board.stuck_after_seconds
+    silent, limit = agent_status.silent_seconds, agent_status.stuck_after_seconds
     if silent < limit:
         return Verdict()
     return Verdict((f"the deciding thread has given no sign for {silent:.0f} s (stuck after {limit:.0f})",))
@@ -57,7 +57,7 @@ def startupz(seen: Snapshot | None) -> Verdict:
 
 
 def readyz(seen: Snapshot | None, ask: AskServer) -> Verdict:
-    """Whether, besides, the server now serves a proven version of every required model; asks it.
+    """Like `startupz`; asks the server as well whether it serves a proven version of every required model.
 
     Where there is no server to ask, a version on the shelf is enough.
     """

@@ -1,11 +1,11 @@
-"""`/status`: all that the board knows, as one JSON object with stable names. `docs/admin.md` describes it."""
+"""`/status`: all that `AgentStatus` holds, as one JSON object with stable names; see `docs/admin.md`."""
 
 import time
 from collections.abc import Mapping
 from typing import Any, Final
 
 from servesync import __version__
-from servesync.admin.board import Board, transfers_among
+from servesync.admin.agent_status import AgentStatus, transfers_among
 from servesync.admin.cost import cost_of
 from servesync.admin.snapshot import SCHEMA_VERSION, HeldVersion, Snapshot, Trouble, as_json, iso
 from servesync.settings import Admin
@@ -13,19 +13,19 @@ from servesync.settings import Admin
 MOST_SHOWN: Final = 1000
 
 
-def report(board: Board, settings: Admin) -> dict[str, Any]:
+def report(agent_status: AgentStatus, settings: Admin) -> dict[str, Any]:
     """Return what `/status` shows, with numbers, strings, lists and objects only."""
-    seen, activities = board.snapshot, board.activities
+    seen, activities = agent_status.snapshot, agent_status.activities
     now = time.time()
     return {
         "schema_version": SCHEMA_VERSION,
         "servesync": __version__,
-        "pid": board.pid,
+        "pid": agent_status.pid,
         "now": iso(now),
-        "started_at": iso(board.started_at),
+        "started_at": iso(agent_status.started_at),
         "looked_at": iso(seen.at) if seen else None,
         "next_poll_at": _next_poll(seen),
-        "alive": board.is_alive,
+        "alive": agent_status.is_alive,
         "activity": as_json(next(iter(activities), None)),
         "transfers": as_json(transfers_among(activities)),
         "models": as_json(seen.models) if seen else {},
@@ -33,9 +33,9 @@ def report(board: Board, settings: Admin) -> dict[str, Any]:
         "server": as_json(seen.server) if seen else None,
         "disk": as_json(seen.disk) if seen else None,
         "memory": as_json(seen.memory) if seen else None,
-        "cost": as_json(cost_of(board, settings.prices)),
+        "cost": as_json(cost_of(agent_status, settings.prices)),
         "troubles": troubles(seen),
-        "events": list(board.events()),
+        "events": list(agent_status.events()),
     }
 
 

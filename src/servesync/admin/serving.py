@@ -30,7 +30,7 @@ class BoundedProtocol(H11Protocol):
     _timers: tuple[asyncio.TimerHandle, ...] = ()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection for a while; if there are too many, end another one for it."""
+        """Take a connection for some seconds; if there are too many, end another one."""
         super().connection_made(transport)
         self._since = self.loop.time()
         self._timers = (

@@ -44,7 +44,7 @@ class Agent:
     def __init__(self, context: AgentContext, lock: Lock | None) -> None:
         self.context = context
         self._lock = lock
-        self._config = ConfigWriter(context.config, context.state.repeats) if context.config else None
+        self._config = ConfigWriter(context.config, context.state.throttle) if context.config else None
         self._seen: Seen | None = None
         self._outcome = Outcome(busy=True)
 
@@ -148,7 +148,7 @@ class Agent:
         seen = self._look(server_is_late=server_is_late)
         acted = False
         if self._lock is not None:
-            context.board.publish(status_of(context, seen))
+            context.agent_status.publish(status_of(context, seen))
             store = context.state.store
             polled, store.is_new = store.is_new, False
             report(context, seen, polled=polled)

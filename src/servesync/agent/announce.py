@@ -18,12 +18,12 @@ def arrived(context: AgentContext, key: Key, release: Release | None) -> None:
     if context.ports.server is None:
         available(context, key, release)
     else:
-        context.board.installed(*key)
+        context.agent_status.installed(*key)
 
 
 def available(context: AgentContext, key: Key, release: Release | None) -> None:
     """Note that the server serves a version."""
-    context.board.available(*key, release.published_at if release else None)
+    context.agent_status.available(*key, release.published_at if release else None)
 
 
 def installed(key: Key, record: Record, because: str, seconds: float, *, again: bool) -> None:
@@ -86,7 +86,7 @@ def gave_way(key: Key, reason: Reason) -> None:
 
 def refused(context: AgentContext, release: Release, error: SyncError, facts: Mapping[str, object]) -> None:
     """Say that a release is bad, and is not fetched again until it changes."""
-    context.board.refused(error.reason)
+    context.agent_status.refused(error.reason)
     get_logger().error(
         Event.VERSION_REFUSED,
         model=release.model,
@@ -102,9 +102,9 @@ def action_failed(
     context: AgentContext, key: Key, kind: Kind, error: SyncError, pause_seconds: float | None
 ) -> None:
     """Say that an action failed; the same failure again and again is thinned out."""
-    context.board.acted(kind.value, "failed")
-    context.board.failed(error.reason)
-    repeats = context.state.repeats.count((*key, error.reason))
+    context.agent_status.acted(kind.value, "failed")
+    context.agent_status.failed(error.reason)
+    repeats = context.state.throttle.count((*key, error.reason))
     if repeats is not None:
         get_logger().warning(
             Event.ACTION_FAILED,
@@ -121,8 +121,8 @@ def action_failed(
 
 def failed(context: AgentContext, error: SyncError, model: Model | None = None) -> None:
     """Say what failed beside the actions of the plan; the same again and again is thinned out."""
-    context.board.failed(error.reason)
-    repeats = context.state.repeats.count((error.reason, str(error)))
+    context.agent_status.failed(error.reason)
+    repeats = context.state.throttle.count((error.reason, str(error)))
     if repeats is not None:
         facts = error.facts if model is None else error.facts | {"model": model}
         get_logger().warning(
@@ -132,7 +132,7 @@ def failed(context: AgentContext, error: SyncError, model: Model | None = None) 
 
 def trash_resists(context: AgentContext, error: SyncError) -> None:
     """Say what cannot be removed; the same again and again is thinned out."""
-    repeats = context.state.repeats.count(("trash", error.reason))
+    repeats = context.state.throttle.count(("trash", error.reason))
     if repeats is not None:
         get_logger().warning(
             Event.ACTION_FAILED,

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from servesync.admin import Board
+from servesync.admin import AgentStatus
 from servesync.agent.models_config import ConfigKeeper
 from servesync.agent.ports import Ports
 from servesync.agent.state import AgentState
 from servesync.domain.versions import Model
-from servesync.errors import Stopped, SyncError, bug
+from servesync.errors import Stopped, SyncError, internal_error
 from servesync.install import Reserve, Shelf, Workspace
 from servesync.jobs import Job, JobKind, Running
 from servesync.planning.fleet_facts import MemoryFacts
@@ -30,7 +30,7 @@ class AgentContext:
     settings: Settings
     ports: Ports
     state: AgentState
-    board: Board
+    agent_status: AgentStatus
     transfers: Transfers
     config: ConfigKeeper | None = None
     one_pass: bool = False
@@ -97,4 +97,4 @@ def isolate(work: Callable[[], T]) -> T | SyncError:
     except SyncError as error:
         return error
     except Exception as error:  # noqa: BLE001
-        return bug(error)
+        return internal_error(error)

@@ -17,7 +17,7 @@ from servesync.agent.refusing import refuse
 from servesync.agent.state import TransferUnderWay
 from servesync.agent.transfer_jobs import begin_transfer, give_up
 from servesync.domain.versions import Model, Version
-from servesync.errors import DiskError, LockHeld, ReleaseRefused, Stopped, SyncError, bug
+from servesync.errors import DiskError, LockHeld, ReleaseRefused, Stopped, SyncError, internal_error
 from servesync.install import Record
 from servesync.planning.facts import (
     Cancel,
@@ -86,10 +86,10 @@ class Effects:
             except SyncError as error:
                 self._failed(step, error)
             except Exception as error:  # noqa: BLE001 (a bug with one version must not hold up the others)
-                self._failed(step, bug(error))
+                self._failed(step, internal_error(error))
             else:
                 if done and action.kind in _COUNTED:
-                    self._context.board.acted(action.kind.value, "done")
+                    self._context.agent_status.acted(action.kind.value, "done")
                 return done
         return False
 
@@ -152,7 +152,7 @@ class Effects:
         present = found.inventory.versions.get(action.version)
         self._note_memory(key)
         before = self._said_now(found, action.version, replaces=isinstance(action, Repair))
-        with context.board.stage(Stage.INSTALL, *key):
+        with context.agent_status.stage(Stage.INSTALL, *key):
             if isinstance(action, Repair):
                 record = actions.repair(shelf, staged, before)
             elif present is None or present.is_ours:
@@ -164,13 +164,13 @@ class Effects:
         seconds = context.now() - transfer.started_at
         self._arrived(step, record, seconds, again=again)
         context.state.attempts.succeeded(key)
-        context.state.repeats.over_with(*key)
+        context.state.throttle.over_with(*key)
         refusals_of(context, step.model).forget(action.version)
 
     def _staged(self, key: Key) -> tuple[TransferUnderWay, Staged]:
         transfer = self._context.state.transfers[key]
         if transfer.staged is None:
-            raise bug(RuntimeError("planned for a transfer that is not ready"))
+            raise internal_error(RuntimeError("planned for a transfer that is not ready"))
         return transfer, transfer.staged
 
     def _arrived(self, step: Step, record: Record, seconds: float, *, again: bool) -> None:
@@ -256,7 +256,7 @@ class Effects:
             context.utc(),
         )
         self._left(key)
-        context.board.refused(action.reason)
+        context.agent_status.refused(action.reason)
         announce.quarantined(key, action.reason, action.because)
         if problem is not None:
             text = f"recording the refusal of {step.model} {action.version}"

@@ -14,7 +14,7 @@ from servesync.agent.ports import Clock
 from servesync.domain.versions import Model, Version, server_sees_version
 from servesync.errors import ConfigFileError, Reason, ServerDown, ServerError
 from servesync.install import Workspace
-from servesync.log_throttle import Repeats
+from servesync.log_throttle import LogThrottle
 from servesync.logs import Event, get_logger
 from servesync.planning.facts import Condition, Facts, ServerPolicy
 from servesync.planning.labels import (
@@ -304,9 +304,9 @@ class ConfigKeeper:
 class ConfigWriter:
     """Brings the file to what it is to say, and logs what that changes."""
 
-    def __init__(self, keeper: ConfigKeeper, repeats: Repeats) -> None:
+    def __init__(self, keeper: ConfigKeeper, throttle: LogThrottle) -> None:
         self._keeper = keeper
-        self._repeats = repeats
+        self._throttle = throttle
         self._problem = ""
         self._waiting: Mapping[tuple[Model, str], str] = {}
 
@@ -342,9 +342,9 @@ class ConfigWriter:
 
     def _report(self, error: ConfigFileError) -> None:
         if str(error) != self._problem:
-            self._repeats.over((Event.MODELS_CONFIG_FAILED, self._problem))
+            self._throttle.over((Event.MODELS_CONFIG_FAILED, self._problem))
             self._problem = str(error)
-        repeats = self._repeats.count((Event.MODELS_CONFIG_FAILED, self._problem))
+        repeats = self._throttle.count((Event.MODELS_CONFIG_FAILED, self._problem))
         if repeats is not None:
             get_logger().error(
                 Event.MODELS_CONFIG_FAILED,

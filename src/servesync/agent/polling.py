@@ -34,7 +34,7 @@ class Weighed:
 
 def begin_poll(context: AgentContext) -> None:
     """Start to list the store, unless that is being done."""
-    store, board, view = context.ports.store, context.board, context.state.store
+    store, agent_status, view = context.ports.store, context.agent_status, context.state.store
     if context.is_busy(JobKind.LIST):
         view.is_wanted |= view.running is None
         return
@@ -47,7 +47,7 @@ def begin_poll(context: AgentContext) -> None:
         return EVERY_MODEL in names or model in names
 
     def work(job: JobContext) -> tuple[frozenset[str], Listing]:
-        with board.stage(Stage.LIST):  # a page may drip for longer than a cancel takes
+        with agent_status.stage(Stage.LIST):  # a page may drip for longer than a cancel takes
             return names, ask_beside(lambda: store.list(wants, should_stop=job.should_stop), job.check)
 
     view.running = context.start(Job(JobKind.LIST, work))
@@ -84,9 +84,11 @@ def take_in_listing(context: AgentContext, message: Ended) -> None:
         _tidy_attempts(context, message.result[1])
     elif isinstance(error, StoreError):
         view.error = error
+    elif isinstance(error, SyncError):
+        view.error = StoreError(error.reason, error.what, error.advice)
     elif error is not None:
-        view.error = StoreError(error.reason, str(error)) if isinstance(error, SyncError) else None
-    context.board.polled(view.error.reason if view.error else None)
+        view.error = None
+    context.agent_status.polled(view.error.reason if view.error else None)
 
 
 def read_notices(context: AgentContext, models: Iterable[Model]) -> None:

@@ -24,6 +24,6 @@ def refuse(context: AgentContext, key: Key, release: Release, error: SyncError, 
         facts["refusal_not_recorded"] = str(disk.describe(problem, "recording a refusal"))
         recorded = False
         context.state.attempts.failed(key, release.offer, error, context.now())
-    context.board.acted(kind.value, "refused")
+    context.agent_status.acted(kind.value, "refused")
     announce.refused(context, release, error, facts)
     return recorded

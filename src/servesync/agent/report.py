@@ -73,16 +73,16 @@ def _trouble(
     event: Event,
     over: Event | None,
 ) -> None:
-    last, repeats = context.state.announced.trouble, context.state.repeats
+    last, throttle = context.state.announced.trouble, context.state.throttle
     before = last.pop(who, None)
     if error is None or error.reason is not before:
-        repeats.over((who, before))
+        throttle.over((who, before))
     if error is None:
         if before is not None and over:
             get_logger().info(over)
         return
     last[who] = error.reason
-    count = repeats.count((who, error.reason))
+    count = throttle.count((who, error.reason))
     if count is not None:
         get_logger().warning(event, reason=error.reason, because=str(error), repeats=count, facts=error.facts)
 

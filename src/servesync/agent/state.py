@@ -17,7 +17,7 @@ from servesync.domain.versions import Model, Release, Stamp, Version
 from servesync.errors import Reason, ServerError, StoreError, SyncError
 from servesync.install import Checked, Workspace
 from servesync.jobs import JobKind, RoomWanted, Running
-from servesync.log_throttle import Repeats
+from servesync.log_throttle import LogThrottle
 from servesync.planning.facts import Served
 from servesync.planning.fleet_facts import Key, LoadGate
 from servesync.planning.unloading import Unloading
@@ -163,7 +163,7 @@ class AgentState:
     memory: MemoryState
     watch: ServerWatch = field(default_factory=ServerWatch)
     documents: Documents = field(default_factory=Documents)
-    repeats: Repeats = field(default_factory=Repeats)
+    throttle: LogThrottle = field(default_factory=LogThrottle)
     store: StoreView = field(default_factory=StoreView)
     server: ServerView = field(default_factory=ServerView)
     gate: LoadGate = field(default_factory=LoadGate)

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from servesync import __version__
-from servesync.errors import LockHeld, SettingsError, SyncError, bug
+from servesync.errors import LockHeld, SettingsError, SyncError, internal_error
 from servesync.library_messages import hear_libraries_on_stderr
 from servesync.redaction import traceback_of
 
@@ -100,7 +100,7 @@ def _run(arguments: list[str]) -> int:
         _complain(error)
         return UNEXPECTED
     except Exception as error:  # noqa: BLE001 (Python's own traceback would quote what libraries say)
-        _complain(bug(error))
+        _complain(internal_error(error))
         sys.stderr.write("\n".join(traceback_of(error)) + "\n")
         return UNEXPECTED
     return DONE

@@ -9,10 +9,10 @@ import typer
 from servesync.cli import show
 from servesync.cli.terminal import console
 from servesync.logs import Event, configure, get_logger
-from servesync.runtime.clear_refusal import retry as lift_refusal
-from servesync.runtime.one_pass import NOT_IN_PLACE, complain, look_once, sync_once
+from servesync.runtime.clear_refusal import clear_refusal
+from servesync.runtime.one_pass import NOT_IN_PLACE, complain, one_pass, take_snapshot
 from servesync.runtime.process import run_daemon
-from servesync.runtime.verify_command import prove
+from servesync.runtime.verify_command import verify_command
 from servesync.settings import Level, Settings
 from servesync.settings_file import environment_overrides, load_settings, service_variables
 
@@ -37,7 +37,7 @@ def sync(
     ] = False,
 ) -> None:
     """Do one pass, then exit: for init containers and cron."""
-    result = sync_once(_load(config), timeout)
+    result = one_pass(_load(config), timeout)
     for model, (version, why) in result.passed_over.items():
         typer.echo(f"servesync: {model} {version} is passed over: {why}", err=True)
     if result.missing:
@@ -52,7 +52,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
     """Show what sync would do, and why for every version; changes nothing."""
-    seen = look_once(load_settings(config, environment_overrides()))
+    seen = take_snapshot(load_settings(config, environment_overrides()))
     if as_json:
         typer.echo(json.dumps(show.as_json(seen), indent=2))
     else:
@@ -73,10 +73,10 @@ def verify(
 ) -> None:
     """Prove a directory or an archive on disk as the agent would before installing it."""
     if config is None:
-        proof = prove(path, level)
+        proof = verify_command(path, level)
     else:
         settings = load_settings(config, environment_overrides())
-        proof = prove(path, level, settings.limits, settings.verify.load)
+        proof = verify_command(path, level, settings.limits, settings.verify.load)
     typer.echo(f"{path}: good ({proof})")
 
 
@@ -86,7 +86,7 @@ def retry(
     config: ConfigFile,
 ) -> None:
     """Let this instance try a refused version again, once its cause is mended."""
-    typer.echo(lift_refusal(load_settings(config, environment_overrides()), model, version))
+    typer.echo(clear_refusal(load_settings(config, environment_overrides()), model, version))
 
 
 def _load(config: Path) -> Settings:

@@ -1,4 +1,4 @@
-"""Can the agent work in the models directory? Tried with probes that are removed, beside a running agent."""
+"""Can the agent work in the models directory? Probes try it, beside a running agent, and are removed."""
 
 import os
 import stat
@@ -45,7 +45,7 @@ class DiskArea:
             yield from self._shelf(model)
 
     def _owner(self) -> Iterator[Finding]:
-        """Warn if this is not the agent's user: then what works here may not work there."""
+        """Warn if the doctor runs as another user than the agent, who may have other rights."""
         try:
             owner = self._workspace.root.lstat().st_uid
         except OSError:
@@ -105,7 +105,7 @@ class DiskArea:
 
 
 def _inventory(shelf: Shelf) -> Inventory:
-    """Read whole what must be; look once more if something goes away meanwhile: an agent may be at work.
+    """Read the shelf; read it once more if a running agent removes something meanwhile.
 
     Raises:
         OSError: the shelf cannot be read.
@@ -117,13 +117,12 @@ def _inventory(shelf: Shelf) -> Inventory:
 
 
 def failed(check: Check, error: DiskError, subject: str = "") -> Finding:
-    """Return the finding for an error of the disk, whose text ends with the advice."""
-    what, _, advice = str(error).rpartition(": ")
-    return fail(check, what, advice, subject)
+    """Return the finding for an error of the disk."""
+    return fail(check, error.what, error.advice, subject)
 
 
 def examine_models_dir(root: Path) -> Finding:
-    """Return what is to be said of the path `serving.models_dir`."""
+    """Return the finding on the path `serving.models_dir`."""
     if root.is_symlink():
         advice = f"name the directory itself: serving.models_dir: {root.resolve()}"
         return fail(Check.DISK_MODELS_DIR, f"{root} is a symbolic link", advice)

@@ -38,7 +38,7 @@ _PROFILES: Final = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 
 
 def examine_environment(store: Store, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Yield what the environment says, and what of it cannot be meant so."""
+    """Yield what the environment sets, and which of it must be a mistake."""
     yield _aws(environment)
     yield from _files(environment)
     yield from _half_a_key(environment)
@@ -69,7 +69,7 @@ def _files(environment: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _unreadable(path: Path) -> str | None:
-    """Return why a file cannot be read; None if it can. It is not waited for, as a pipe would be."""
+    """Return why a file cannot be read; None if it can. A pipe is not waited for."""
     try:
         open_regular(path).close()
     except OSError as error:

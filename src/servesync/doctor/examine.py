@@ -5,15 +5,15 @@ from pathlib import Path
 
 from servesync.doctor.disk_area import DiskArea
 from servesync.doctor.environment import examine_environment
-from servesync.doctor.findings import Check, Finding, fail, guarded, ok
+from servesync.doctor.findings import Check, Finding, fail, isolate, ok
 from servesync.doctor.layout import LayoutArea
 from servesync.doctor.lock import examine_lock
 from servesync.doctor.processes import find_server
 from servesync.doctor.readers import examine_readable
-from servesync.doctor.sanity import examine_settings
 from servesync.doctor.server import ServerArea
 from servesync.doctor.server_flags import examine_flags
 from servesync.doctor.server_memory import examine_memory
+from servesync.doctor.settings_checks import examine_settings
 from servesync.doctor.store import StoreArea
 from servesync.domain.versions import Model
 from servesync.errors import SettingsError
@@ -32,12 +32,12 @@ def examine(config: Path, environment: Mapping[str, str], show_keys: int) -> Ite
     names = override_names(environment)
     more = f"; overridden by {', '.join(names)}" if names else ""
     yield ok(Check.SETTINGS_FILE, f"{config} can be used; models: {len(settings.models)}{more}")
-    yield from guarded("settings", lambda: examine_settings(settings))
-    yield from guarded("environment", lambda: examine_environment(settings.store, environment))
+    yield from isolate("settings", lambda: examine_settings(settings))
+    yield from isolate("environment", lambda: examine_environment(settings.store, environment))
     store, layout = StoreArea(settings.store), LayoutArea(settings, show_keys)
-    yield from guarded("store", store.examine)
+    yield from isolate("store", store.examine)
     if store.can_list:
-        yield from guarded("layout", layout.examine)
+        yield from isolate("layout", layout.examine)
     yield from _this_machine(settings, config, layout.largest_bytes)
 
 
@@ -54,10 +54,10 @@ def _this_machine(settings: Settings, config: Path, largest_bytes: int) -> Itera
     area = DiskArea(workspace, models, settings.limits)
     server = find_server(serving.rest_url) if serving.rest_url else None
     shelves = [workspace.shelf(model) for model in models]
-    yield from guarded("disk", lambda: area.examine(largest_bytes))
-    yield from guarded("disk", lambda: examine_readable(serving.models_dir, shelves, server))
-    yield from guarded("lock", lambda: examine_lock(workspace, config))
-    yield from guarded("server", ServerArea(serving, workspace, models).examine)
-    yield from guarded("server", lambda: examine_memory(settings.memory, serving.rest_url))
+    yield from isolate("disk", lambda: area.examine(largest_bytes))
+    yield from isolate("disk", lambda: examine_readable(serving.models_dir, shelves, server))
+    yield from isolate("lock", lambda: examine_lock(workspace, config))
+    yield from isolate("server", ServerArea(serving, workspace, models).examine)
+    yield from isolate("server", lambda: examine_memory(settings.memory, serving.rest_url))
     if server is not None:
-        yield from guarded("server", lambda: examine_flags(server, serving, workspace, models))
+        yield from isolate("server", lambda: examine_flags(server, serving, workspace, models))

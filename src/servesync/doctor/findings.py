@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from servesync.errors import SyncError, bug
+from servesync.errors import SyncError, internal_error
 
 
 class Level(StrEnum):
@@ -105,12 +105,12 @@ def fail(check: Check, text: str, advice: str, subject: str = "") -> Finding:
     return Finding(check, Level.FAIL, text, advice, subject)
 
 
-def guarded(area: str, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """Yield what `look` finds; what it raises becomes a finding, so that the other areas are still seen."""
+def isolate(area: str, examine: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """Yield the findings of `examine`; an error becomes a finding, so that the other areas still run."""
     try:
-        yield from look()
+        yield from examine()
     except SyncError as error:
         yield fail(Check.DOCTOR_ITSELF, f"{error.reason.value}: {error}", f"see {area} above", area)
     except Exception as error:  # noqa: BLE001 (a bug in one area must not hide the others)
-        text = f"{bug(error)}"
+        text = f"{internal_error(error)}"
         yield fail(Check.DOCTOR_ITSELF, text, "the other areas were examined all the same", area)

@@ -19,7 +19,7 @@ MOST_NAMES: Final = 1000
 
 
 class _Keys:
-    """Takes in every key of a listing, and keeps little of it."""
+    """Counts every key of a listing, and keeps a few examples of each kind."""
 
     def __init__(self, pattern: str, wanted: Container[str]) -> None:
         self._pattern = pattern
@@ -57,7 +57,7 @@ class _Keys:
 
 
 class LayoutArea:
-    """Examines the whole listing; `largest_bytes` is afterwards the size of the largest wanted release."""
+    """Examines the whole listing, and then has the size of the largest wanted release (`largest_bytes`)."""
 
     def __init__(self, settings: Settings, show_keys: int) -> None:
         self._settings = settings
@@ -65,7 +65,7 @@ class LayoutArea:
         self.largest_bytes = 0
 
     def examine(self) -> Iterator[Finding]:
-        """Yield what there is for each model, then what fits nowhere."""
+        """Yield the findings for each model, then those on keys that belong to none."""
         store = self._settings.store
         models = {Model(model.name): model for model in self._settings.models}
         keys = _Keys(store.key_pattern, models)

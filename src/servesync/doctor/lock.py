@@ -1,4 +1,4 @@
-"""Who holds the models directory? Only looked at: to take the lock for an instant could stop an agent."""
+"""Who holds the models directory? The lock is not taken, since that could stop an agent that starts."""
 
 import json
 import os

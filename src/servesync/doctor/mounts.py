@@ -1,4 +1,4 @@
-"""What is to be said of the filesystem that the models directory is on."""
+"""Is the filesystem of the models directory one on which the agent can work?"""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ OBJECTS_AS_FILES: Final = re.compile(
 
 
 def examine_kind(path: Path) -> Finding | None:
-    """Return what is to be said of the filesystem below `path`, which exists."""
+    """Return the finding on the filesystem of `path`, which must exist."""
     mount = mount_of(path.resolve())
     if mount is None:
         return None

@@ -1,4 +1,4 @@
-"""Can the server's user read what the agent installs? By the mode bits; access lists are not looked at."""
+"""Can the server's user read what the agent installs? Only mode bits count here, not access lists."""
 
 import contextlib
 import itertools
@@ -19,7 +19,7 @@ ENTER: Final = 1
 
 
 def examine_readable(models_dir: Path, shelves: Sequence[Path], server: Process | None) -> Iterator[Finding]:
-    """Yield whether the server can come to the shelves and read them."""
+    """Yield whether the server can reach the shelves and read them."""
     if not models_dir.is_dir():
         return
     if server is not None and server.is_privileged:

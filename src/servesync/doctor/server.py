@@ -74,7 +74,7 @@ class ServerArea:
     def _model(self, server: ModelServer, model: Model) -> Iterator[Finding]:
         try:
             look = self._look(server, model)
-            if look.trouble(self._serving) is not None:  # it may only be in the middle of a change
+            if look.trouble(self._serving) is not None:  # the server may be in the middle of a change
                 time.sleep(LOOK_AGAIN_SECONDS)
                 look = self._look(server, model)
         except ServerError as error:

@@ -1,4 +1,4 @@
-"""Is a new version held against what the server's memory has room for?"""
+"""Does the agent compare a new version with the room in the server's memory?"""
 
 from collections.abc import Iterator
 from typing import Final
@@ -14,7 +14,7 @@ _SET_IT: Final = (
 
 
 def examine_memory(memory: Memory, rest_url: str | None) -> Iterator[Finding]:
-    """Yield whether anything is compared, and whether the figure can be meant so."""
+    """Yield whether the agent compares anything, and whether the figure is plausible."""
     footprint = ServerFootprint(rest_url, memory.cgroup)
     budget, source = find_budget(memory, footprint.limit)
     if budget is None:

@@ -9,7 +9,7 @@ from servesync.doctor.store_advice import advice_for
 from servesync.doctor.wire import speaks_tls
 from servesync.errors import Reason, StoreError, TransferError
 from servesync.settings import Store
-from servesync.store import Answer, Operation, Probe, caller, is_aws, odd_advice, signs_with, without_advice
+from servesync.store import Answer, Operation, Probe, caller, is_aws, odd_advice, signs_with
 
 SKEW_DOUBTFUL_SECONDS: Final = 60
 SKEW_REFUSED_SECONDS: Final = 15 * 60
@@ -43,7 +43,7 @@ class StoreArea:
             signing = signs_with(self._store)
         except StoreError as error:
             advice = advice_for(error, "", Operation.LIST, self._store)
-            yield fail(Check.STORE_CREDENTIALS, without_advice(error, Operation.LIST), advice)
+            yield fail(Check.STORE_CREDENTIALS, error.what, advice)
             return
         if signing is None:
             yield fail(
@@ -65,7 +65,7 @@ class StoreArea:
         try:
             found = caller(self._store)
         except StoreError as error:
-            said = without_advice(error, Operation.LIST)
+            said = error.what
             if error.reason is Reason.STORE_CREDENTIALS:
                 return fail(Check.STORE_IDENTITY, said, advice_for(error, "", Operation.LIST, self._store))
             advice = "only needed to say who the agent is; let sts.REGION.amazonaws.com through to see it"
@@ -138,7 +138,7 @@ class StoreArea:
         read = probe.read_one(key)
         if read.error is None or read.error.reason in _READABLE:
             return ok(Check.STORE_READ, f"reading works, tried with {key!a:.100}")
-        text = f"{without_advice(read.error, Operation.READ)} (tried {key!a:.100})"
+        text = f"{read.error.what} (tried {key!a:.100})"
         if read.error.reason is Reason.OBJECT_ARCHIVED:
             advice = "restore it, and keep models out of the lifecycle rules that archive objects"
             return warn(Check.STORE_READ, text, advice)
@@ -170,7 +170,7 @@ def _trouble(
         advice = f"set store.region: {region}"
     if error.reason in _MAYBE_THE_WRONG_SCHEME and _wants_https(store.endpoint_url):
         check, advice = Check.STORE_TLS, "the endpoint speaks TLS: write https:// in store.endpoint_url"
-    return fail(check, without_advice(error, operation), advice)
+    return fail(check, error.what, advice)
 
 
 def _wants_https(url: str | None) -> bool:

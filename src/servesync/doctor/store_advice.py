@@ -5,7 +5,7 @@ from typing import Final
 
 from servesync.errors import Reason, StoreError, TransferError
 from servesync.settings import Store
-from servesync.store import Operation, misplaced_bucket, odd_advice, without_advice
+from servesync.store import Operation, misplaced_bucket, odd_advice
 
 _BY_CODE: Final = {
     "ExpiredToken": "the session has expired: log in again (aws sso login), or give the agent a role, which "
@@ -67,7 +67,7 @@ def advice_for(error: StoreError | TransferError, code: str, operation: Operatio
 
 
 def _usual(error: StoreError | TransferError, code: str, operation: Operation, store: Store) -> str:
-    said = without_advice(error, operation)
+    said = error.what
     where = store.endpoint_url or "Amazon S3"
     match error.reason:
         case Reason.STORE_TLS:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from servesync.domain.versions import Proof, StoredObject
-from servesync.errors import Reason, Stopped, SyncError, TransferError, bug
+from servesync.errors import Reason, Stopped, SyncError, TransferError, internal_error
 from servesync.fetch.buffers import Buffers
 from servesync.fetch.flow import Flow, Lease, Piece
 from servesync.fetch.parts import RateLimit, cut, cut_by_proofs, part_bytes
@@ -410,5 +410,5 @@ def _read(lease: Lease) -> SyncError | None:
     except SyncError as error:
         return error
     except BaseException as error:  # noqa: BLE001 (a worker must not die in silence)
-        return bug(error, f"reading {part.item.key!a}")
+        return internal_error(error, f"reading {part.item.key!a}")
     return None

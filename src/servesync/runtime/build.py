@@ -1,9 +1,9 @@
-"""Makes the parts of an agent out of settings."""
+"""Builds an agent and what it talks to from the settings."""
 
 import sys
 from functools import partial
 
-from servesync.admin import Board
+from servesync.admin import AgentStatus
 from servesync.agent.agent import Agent
 from servesync.agent.context import AgentContext
 from servesync.agent.discovery import discover
@@ -24,11 +24,11 @@ from servesync.verify import require_tensorflow
 
 
 def make_ports(
-    settings: Settings, jobs: Jobs, board: Board, before: tuple[Settings, Ports] | None = None
+    settings: Settings, jobs: Jobs, agent_status: AgentStatus, before: tuple[Settings, Ports] | None = None
 ) -> Ports:
-    """Return the real surroundings that the settings name.
+    """Return the store, the server, the clock and the jobs that the settings ask for.
 
-    `before`: those of earlier settings, of which everything stays that is the same.
+    `before`: the earlier settings and their ports; a port whose settings did not change is used again.
     """
     url = settings.serving.rest_url
     store: StorePort | None = None
@@ -41,7 +41,9 @@ def make_ports(
             server = ports.server
             footprint = ports.footprint if old.memory.cgroup == settings.memory.cgroup else None
     if store is None:
-        store = S3Store(settings.store, settings.fetch, settings.limits, on_request=board.count_request)
+        store = S3Store(
+            settings.store, settings.fetch, settings.limits, on_request=agent_status.count_request
+        )
     if server is None and url:
         server = ModelServer(url)
     footprint = footprint or ServerFootprint(url, settings.memory.cgroup)
@@ -49,12 +51,12 @@ def make_ports(
 
 
 def needs_other_store(old: Settings, new: Settings) -> bool:
-    """Whether settings differ in how the store is reached and read."""
+    """Whether the new settings reach or read the store in another way."""
     return (old.store, old.fetch, old.limits) != (new.store, new.fetch, new.limits)
 
 
 def close_replaced(old: Ports, new: Ports) -> None:
-    """Close the connections of what other settings have replaced."""
+    """Close the connections of the old ports that the new ones replace."""
     if old.store is not new.store:
         old.store.close()
     if old.server is not None and old.server is not new.server:
@@ -67,7 +69,7 @@ def build_agent(
     ports: Ports,
     *,
     state: AgentState | None = None,
-    board: Board | None = None,
+    agent_status: AgentStatus | None = None,
     one_pass: bool = False,
 ) -> Agent:
     """Return an agent that works under `settings` for as long as the caller holds `lock`.
@@ -76,23 +78,23 @@ def build_agent(
         settings: What is asked for.
         lock: The lock of the models directory; None for an agent that only looks.
         ports: The surroundings.
-        state: What an agent before this one has learnt; None for one that knows nothing.
-        board: Where the agent leaves what it knows, for the admin interface.
-        one_pass: There is no later moment at which a server that starts now would have answered.
+        state: What an earlier agent has learnt; None for a fresh start.
+        agent_status: Where the agent shows its state to the admin interface.
+        one_pass: The agent ends after this pass, so it cannot wait for a server that is starting.
 
     Raises:
         SettingsError: the settings ask for TensorFlow, or for a library of it, which is not installed.
     """
     if settings.verify.level == "load" and lock is not None:
         require_tensorflow(settings.verify.load.libraries)
-    board = board or Board()
+    agent_status = agent_status or AgentStatus()
     state = state or AgentState.fresh(settings, durable=lock is not None)
-    tools = _transfer_tools(settings, ports, state, board)
+    tools = _transfer_tools(settings, ports, state, agent_status)
     context = AgentContext(
         settings=settings,
         ports=ports,
         state=state,
-        board=board,
+        agent_status=agent_status,
         transfers=tools,
         config=_config_keeper(settings.serving, ports, state, one_pass=one_pass),
         one_pass=one_pass,
@@ -113,8 +115,10 @@ def _config_keeper(
     return ConfigKeeper(path, serving, state.workspace, ports.clock, one_pass)
 
 
-def _transfer_tools(settings: Settings, ports: Ports, state: AgentState, board: Board) -> Transfers:
-    """Return what transfers share; those at work under other settings share it, too."""
+def _transfer_tools(
+    settings: Settings, ports: Ports, state: AgentState, agent_status: AgentStatus
+) -> Transfers:
+    """Return what all transfers share, also those that began under earlier settings."""
     old = state.transfer_tools
     if old is not None:
         return old.renewed(settings, ports.store, old.pool)
@@ -124,7 +128,7 @@ def _transfer_tools(settings: Settings, ports: Ports, state: AgentState, board: 
         FetchPool(settings.fetch),
         state.workspace,
         DiskGuard(state.workspace),
-        board,
+        agent_status,
         for_stream(sys.stderr),
     )
 

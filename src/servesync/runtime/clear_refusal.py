@@ -1,6 +1,6 @@
-"""`retry`: lets one version be tried at once that is refused, or waits because it came damaged.
+"""`retry`: lets the agent try a version at once that it has refused, or that waits because it came damaged.
 
-The agent at work beside is told to look at once.
+A running agent gets a signal to do so now.
 """
 
 import os
@@ -21,8 +21,8 @@ UNDER_LATEST: Final = (
 )
 
 
-def retry(settings: Settings, name: str, number: str) -> str:
-    """Lift the refusal of a version on this instance, or its pause; return what was done, in words.
+def clear_refusal(settings: Settings, name: str, number: str) -> str:
+    """Remove the refusal of a version on this instance, or its pause; return in words what was done.
 
     Raises:
         SettingsError: there is no such model or version, or neither holds it here. Nothing was changed.
@@ -51,7 +51,7 @@ def retry(settings: Settings, name: str, number: str) -> str:
 
 
 def _tell(workspace: Workspace) -> str:
-    """Send SIGUSR1 to the agent at work, if it is certain which process that is."""
+    """Send SIGUSR1 to the running agent if its process is known for certain."""
     holder = lock_holder(workspace.lock)
     if holder is None:
         return "no agent is at work here, the next one tries it"
@@ -63,7 +63,7 @@ def _tell(workspace: Workspace) -> str:
 
 
 def _is_agent(pid: int) -> bool:
-    """Whether a process is a servesync: SIGUSR1 would end most others."""
+    """Whether a process is a servesync: SIGUSR1 would end most other programs."""
     try:
         return b"servesync" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

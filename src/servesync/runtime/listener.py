@@ -1,4 +1,4 @@
-"""The thread that answers probes and people; whatever happens to it, the agent works on."""
+"""The thread that answers probes and people; the agent works on even if this thread fails."""
 
 import threading
 import time
@@ -7,12 +7,12 @@ from typing import Final
 
 from starlette.types import ASGIApp
 
-from servesync.admin import Board
+from servesync.admin import AgentStatus
 from servesync.admin.app import Parts, build_app
 from servesync.admin.serving import Running, bind
 from servesync.domain.versions import Model, Version
-from servesync.errors import Reason, ServerError, bug
-from servesync.log_throttle import Repeats
+from servesync.errors import Reason, ServerError, internal_error
+from servesync.log_throttle import LogThrottle
 from servesync.logs import Event, get_logger, lines_dropped
 from servesync.planning.facts import Served
 from servesync.serving import ModelServer
@@ -25,7 +25,7 @@ FRESH_SECONDS: Final = 1.0
 
 
 class AskedNow:
-    """What the model server says at this moment, for `/readyz`: the deciding thread may be busy for long.
+    """Asks the model server for `/readyz`, since the last answer of the deciding thread may be old.
 
     One thread asks at a time; an answer counts for a second, so that probes cost the server nothing.
     """
@@ -61,19 +61,19 @@ class AskedNow:
 
 
 class Listener:
-    """Answers on `admin.port` for as long as the agent runs; a port that is taken is tried again."""
+    """Answers on `admin.port` while the agent runs; if the port is taken, it tries again."""
 
-    def __init__(self, board: Board, settings: Settings, sync: Callable[[], None]) -> None:
-        self.board = board
+    def __init__(self, agent_status: AgentStatus, settings: Settings, sync: Callable[[], None]) -> None:
+        self.agent_status = agent_status
         self._settings = settings
         self._asked = AskedNow(settings.serving.rest_url)
-        self._repeats = Repeats()
+        self._throttle = LogThrottle()
         self._ending = False
         self._changed = threading.Event()
         self._running: Running | None = None
         self._lock = threading.Lock()
         parts = Parts(
-            board=board,
+            agent_status=agent_status,
             settings=lambda: self._settings.admin,
             ask_server=lambda model: self._asked(model),  # noqa: PLW0108 (another one after a reload)
             sync=sync,
@@ -87,9 +87,9 @@ class Listener:
         self._thread.start()
 
     def apply(self, settings: Settings) -> None:
-        """Take over changed settings; another address or port is bound before long."""
+        """Use changed settings; a changed address or port is bound within seconds."""
         old, self._settings = self._settings, settings
-        self.board.stuck_after_seconds = settings.admin.stuck_after_seconds
+        self.agent_status.stuck_after_seconds = settings.admin.stuck_after_seconds
         if settings.serving.rest_url != old.serving.rest_url:
             asked, self._asked = self._asked, AskedNow(settings.serving.rest_url)
             threading.Thread(target=asked.close, daemon=True).start()  # it may wait for an answer
@@ -123,13 +123,13 @@ class Listener:
                 self._running = running
                 if self._changed.is_set():
                     running.stop()
-            self._repeats = Repeats()
+            self._throttle = LogThrottle()
             get_logger().info(Event.ADMIN_LISTENING, url=running.url)
             running.run()
         except OSError as error:
             self._say_unavailable(f"{admin.host} port {port}: {error.strerror or error}")
         except Exception as error:  # noqa: BLE001 (no bug here may silence the probes for good)
-            self._say_unavailable(str(bug(error)))
+            self._say_unavailable(str(internal_error(error)))
         else:
             return self._ending or self._changed.is_set()
         finally:
@@ -138,7 +138,7 @@ class Listener:
         return False
 
     def _say_unavailable(self, because: str) -> None:
-        repeats = self._repeats.count(because)
+        repeats = self._throttle.count(because)
         if repeats is not None:
             get_logger().error(
                 Event.ADMIN_UNAVAILABLE,

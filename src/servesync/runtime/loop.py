@@ -1,4 +1,4 @@
-"""The deciding thread of `run`: wait until something is new, take a turn; nothing ends it silently."""
+"""The deciding thread of `run` waits for news and takes a turn; no error ends it silently."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from servesync.agent.agent import Agent
 from servesync.agent.outcome import Outcome
-from servesync.errors import LockHeld, Reason, Stopped, SyncError, bug
+from servesync.errors import LockHeld, Reason, Stopped, SyncError, internal_error
 from servesync.install import Lock
 from servesync.jobs import ThreadJobs
 from servesync.logs import Event, get_logger
@@ -28,7 +28,7 @@ SLOW_TURN_SECONDS: Final = 1.0
 class Loop:
     """Takes turns until it is told to stop. Exactly one thread calls `run`.
 
-    `failure` holds the error that ended the loop, if one did. `jobs_ended`: no job is at work any more.
+    `failure` is the error that ended the loop, if any. `jobs_ended`: all jobs have ended.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Loop:
     ) -> None:
         self._settings = settings
         self._wake = wake
-        self._board = listener.board
+        self._agent_status = listener.agent_status
         self._triggers = Triggers(wake, path)
         self._jobs = ThreadJobs(wake.result)
         self._reloader = Reloader(path, environment, lock, self._jobs, listener)
@@ -64,13 +64,13 @@ class Loop:
             self.failure = error
         except Exception as error:  # noqa: BLE001 (the thread must say why it ends)
             get_logger().exception(Event.INTERNAL_ERROR, reason=Reason.INTERNAL_ERROR)
-            self.failure = bug(error)
+            self.failure = internal_error(error)
         finally:
             self._triggers.stop()
             self.jobs_ended = self._jobs.close(JOBS_END_SECONDS)
 
     def _turn(self, agent: Agent) -> Agent:
-        """Take one turn, after reading the settings anew if that is asked for, and sleep."""
+        """Reload the settings if somebody asked for it, take one turn, and sleep."""
         woken = self._wake.clear()
         now = time.monotonic()
         poll = woken.poll or self._pace.is_poll_due(now)
@@ -91,7 +91,7 @@ class Loop:
         return agent
 
     def _measure(self, seconds: float) -> None:
-        self._board.cycled(seconds)
+        self._agent_status.cycled(seconds)
         if seconds > SLOW_TURN_SECONDS:
             get_logger().warning(Event.SLOW_TURN, seconds=round(seconds, 3))
 
@@ -100,12 +100,12 @@ class Loop:
         seconds = self._pace.pause(outcome, now)
         reload = self._reloader.seconds_left(now)
         seconds = seconds if reload is None else min(seconds, reload)
-        self._board.rest(seconds)
+        self._agent_status.sleeping(seconds)
         self._wake.wait(seconds)
-        self._board.woke()
+        self._agent_status.awake()
 
     def _watch(self, agent: Agent) -> None:
-        """Set timer and watchers anew when other folders are to be watched: of other models, or made anew."""
+        """Restart timer and watchers if the folders changed: other models, or a folder that was made anew."""
         context = agent.context
         shelves = [context.workspace.shelf(model) for model in context.models]
         found = {shelf: identity for shelf in shelves if (identity := _identity_of(shelf)) is not None}
@@ -114,19 +114,19 @@ class Loop:
             self._triggers.start(context.settings.poll, found)
 
     def _isolate(self, work: Callable[[], Result]) -> Result | None:
-        """Do one thing; a bug in it is logged, and the loop goes on: the one catch-all of the program."""
+        """Run `work`, log an unexpected error, and go on: this is the only catch-all of the loop."""
         try:
             return work()
         except (Stopped, LockHeld):
             raise
         except Exception:  # noqa: BLE001 (one bad turn or reload must not end the agent)
-            self._board.failed(Reason.INTERNAL_ERROR)
+            self._agent_status.failed(Reason.INTERNAL_ERROR)
             get_logger().exception(Event.INTERNAL_ERROR, reason=Reason.INTERNAL_ERROR)
             return None
 
 
 def _identity_of(folder: Path) -> tuple[int, int] | None:
-    """Return what tells a folder from one that was made anew in its place; None if it is not there."""
+    """Return the identity of a folder, which changes if it is made anew; None if there is none."""
     try:
         found = folder.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""`sync`: turns until nothing is left to do, for init containers and cron; and `plan`: one look."""
+"""`sync` repeats cycles until nothing is left to do, for init containers and cron; `plan` looks once."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
-from servesync.admin import Board
+from servesync.admin import AgentStatus
 from servesync.agent.agent import Agent
 from servesync.agent.outcome import Outcome
 from servesync.agent.seen import Seen
@@ -30,7 +30,7 @@ STORE_AGAIN_SECONDS: Final = 5.0
 JOBS_END_SECONDS: Final = 1.0
 LONGEST_PLAN_SECONDS: Final = 120.0
 MAY_PASS: Final = frozenset({Reason.STORE_UNREACHABLE, Reason.STORE_THROTTLED, Reason.STORE_FAILED})
-"""Failures of the store that are waited for if something required is missing."""
+"""Failures of the store for which `sync` waits if a required model is missing."""
 
 NOT_IN_PLACE: Final = 3
 """The exit code if a required model is not in place."""
@@ -40,10 +40,10 @@ NOT_IN_PLACE: Final = 3
 class Result:
     """How a pass ended.
 
-    `missing`: required models without every wanted version complete on the shelf, and those of which one had
-    failed for a cause that may pass when the time was over.
+    `missing`: the required models that lack a wanted version on the shelf; after a timeout also the models of
+    which a version failed for a cause that may pass.
 
-    `passed_over`: the newest version of a model that is held, so that an older one is in place, and why.
+    `passed_over`: the newest version of each model that is held while an older one is in place, and why.
     """
 
     missing: tuple[Model, ...]
@@ -79,7 +79,7 @@ def complain(missing: Iterable[Model], because: str) -> None:
 
 @contextmanager
 def _ended_in_time(limit: _Limit, models: tuple[Model, ...]) -> Iterator[None]:
-    """End the process if what is done inside goes on long after the limit: a disk may hang for ever."""
+    """End the process if the body runs on long after the limit, since a disk may hang for ever."""
     done = threading.Event()
 
     def watch() -> None:
@@ -100,12 +100,12 @@ def _ended_in_time(limit: _Limit, models: tuple[Model, ...]) -> Iterator[None]:
         done.set()
 
 
-def sync_once(settings: Settings, timeout_seconds: float) -> Result:
-    """Bring the shelf to what is wanted, wait until an answering server has judged it, and prune.
+def one_pass(settings: Settings, timeout_seconds: float) -> Result:
+    """Install what is wanted, wait until a server that answers has confirmed or refused it, and prune.
 
-    A server that does not answer is not waited for: in an init container it has not been started yet. What
-    fails for a cause that may pass is tried again until the timeout. A step that goes on for long after the
-    limit or a signal ends with the process, with exit code 3.
+    The pass does not wait for a server that does not answer: in an init container it has not started yet. The
+    pass repeats what fails for a cause that may pass until the timeout. If a step runs long past the limit or
+    a signal, the process ends with exit code 3.
 
     Raises:
         LockHeld: another agent has the models directory.
@@ -118,10 +118,10 @@ def sync_once(settings: Settings, timeout_seconds: float) -> Result:
     outcome: Outcome | None = None
     try:
         with _ended_in_time(limit, models), claimed(settings) as lock:
-            woken, board = threading.Event(), Board()
+            woken, agent_status = threading.Event(), AgentStatus()
             jobs = ThreadJobs(woken.set)
-            ports = make_ports(settings, jobs, board)
-            agent = build_agent(settings, lock, ports, board=board, one_pass=True)
+            ports = make_ports(settings, jobs, agent_status)
+            agent = build_agent(settings, lock, ports, agent_status=agent_status, one_pass=True)
             agent.prepare()
             try:
                 outcome = _work(agent, limit, woken)
@@ -139,7 +139,7 @@ def sync_once(settings: Settings, timeout_seconds: float) -> Result:
 
 
 def _passed_over(outcome: Outcome | None) -> dict[Model, tuple[Version, str]]:
-    """Return the newest versions that are held though older ones are in place."""
+    """Return the newest version of each model that is held while an older one is in place."""
     if outcome is None or outcome.seen is None:
         return {}
     return {
@@ -193,8 +193,8 @@ def _is_done(outcome: Outcome) -> bool:
 def _pending(outcome: Outcome) -> tuple[Model, ...]:
     """Return the models of which a version has failed for a cause that may pass by itself.
 
-    It counts if it is wanted, if it is the newest (an older one may be wanted meanwhile), or if the model has
-    nothing in place yet. One that is good on the shelf waits for nothing, whatever holds up the others.
+    A failed version counts if it is wanted, if it is the newest, or if the model has nothing in place yet. A
+    version that is good on the shelf does not count.
     """
     seen = outcome.seen
     if seen is None:
@@ -215,15 +215,17 @@ def _awaits(plan: ModelPlan, facts: Facts) -> bool:
     )
 
 
-def look_once(settings: Settings) -> Seen:
+def take_snapshot(settings: Settings) -> Seen:
     """Return what there is and what is to be done; changes nothing.
 
     Raises:
         TimeoutError: the store answered nothing for two minutes.
     """
-    woken, board = threading.Event(), Board()
+    woken, agent_status = threading.Event(), AgentStatus()
     jobs = ThreadJobs(woken.set)
-    agent = build_agent(settings, None, make_ports(settings, jobs, board), board=board, one_pass=True)
+    agent = build_agent(
+        settings, None, make_ports(settings, jobs, agent_status), agent_status=agent_status, one_pass=True
+    )
     until, poll = time.monotonic() + LONGEST_PLAN_SECONDS, True
     try:
         while True:

@@ -20,7 +20,7 @@ SHORTEST_PAUSE_SECONDS: Final = 0.05
 class Pace:
     """Decides whether a turn lists the store and looks at everything, and how long to sleep after it.
 
-    The poll never depends on the wall clock alone, by which the timer goes.
+    The poll does not depend on the timer alone, since the timer follows the wall clock.
     """
 
     _poll_at: float = 0.0
@@ -28,7 +28,7 @@ class Pace:
     _waits: int = 0
 
     def is_poll_due(self, now: float) -> bool:
-        """Whether the store is to be listed though no timer has said so."""
+        """Whether the store must be listed now, even if the timer has not fired."""
         return now >= self._poll_at
 
     def polled(self, poll: Poll, now: float) -> None:
@@ -36,15 +36,15 @@ class Pace:
         self._poll_at = now + longest_wait(poll)
 
     def is_look_due(self, now: float) -> bool:
-        """Whether something is to be looked at again though nothing has changed that is known."""
+        """Whether disk and server must be looked at again though no change is known."""
         return now >= self._look_at
 
     def looked(self) -> None:
-        """Note that a look has begun; the next one is due a while after it has ended."""
+        """Note that a look has begun; `pause` sets when the next one is due."""
         self._look_at = math.inf
 
     def pause(self, outcome: Outcome | None, now: float) -> float:
-        """Return how many seconds to sleep unless something happens. `outcome` None: the turn met a bug."""
+        """Return how many seconds to sleep if nothing happens. `outcome` None: the turn met a bug."""
         if outcome is None:
             self._look_at = now + AFTER_A_BUG_SECONDS
             return AFTER_A_BUG_SECONDS
@@ -55,12 +55,12 @@ class Pace:
             return 0.0
         pause = min(max(SHORTEST_PAUSE_SECONDS, seconds) for seconds in self._due(outcome, now))
         if outcome.seen is not None:
-            self._look_at = min(self._look_at, now + pause)  # what else wakes puts off no look
+            self._look_at = min(self._look_at, now + pause)  # another wake-up must not delay the next look
             pause = max(0.0, self._look_at - now)
         return pause
 
     def _due(self, outcome: Outcome, now: float) -> list[float]:
-        """Return after how many seconds each thing is due that is to be done without anybody's wish."""
+        """Return in how many seconds each piece of work is due that nobody has to ask for."""
         if outcome.settling_seconds is not None and not outcome.store_failed:
             settled_at = now + max(SETTLED_AGAIN_SECONDS, outcome.settling_seconds)
             self._poll_at = min(self._poll_at, settled_at)

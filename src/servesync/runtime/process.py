@@ -1,4 +1,4 @@
-"""The process of `run`: the main thread takes the signals that are pending, one other thread decides."""
+"""The process of `run`: the main thread takes pending signals, another thread decides."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from servesync import __version__, disk, signals
-from servesync.admin import Board
+from servesync.admin import AgentStatus
 from servesync.install import Lock, Workspace
 from servesync.logs import Event, drain, get_logger, set_listener
 from servesync.runtime.loop import Loop
@@ -23,7 +23,7 @@ LOOK_SECONDS: Final = 0.2
 
 @contextmanager
 def claimed(settings: Settings) -> Iterator[Lock]:
-    """Hold the lock of the models directory, which is made if it is missing.
+    """Hold the lock of the models directory; a missing directory is made.
 
     Raises:
         LockHeld: another agent has it.
@@ -51,8 +51,8 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
     signals.block()
     started = time.monotonic()
     with claimed(settings) as lock:
-        board = Board(settings.admin.stuck_after_seconds)
-        set_listener(board.note)
+        agent_status = AgentStatus(settings.admin.stuck_after_seconds)
+        set_listener(agent_status.note)
         get_logger().info(
             Event.AGENT_STARTED,
             servesync=__version__,
@@ -62,7 +62,7 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
             models=[model.name for model in settings.models],
         )
         wake = Wake()
-        listener = Listener(board, settings, wake.poll)
+        listener = Listener(agent_status, settings, wake.poll)
         listener.start()
         loop = Loop(path, settings, environment, lock, wake, listener)
         thread = threading.Thread(target=loop.run, name="servesync-decides", daemon=True)
@@ -86,7 +86,7 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
 
 
 def _serve_signals(thread: threading.Thread, wake: Wake) -> str:
-    """Pass signals on until one says stop, or the deciding thread has ended; return which."""
+    """Pass signals on until a stop signal comes or the deciding thread ends; return that signal, if any."""
     while thread.is_alive():
         thread.join(LOOK_SECONDS)
         taken = signals.take(
@@ -102,7 +102,7 @@ def _serve_signals(thread: threading.Thread, wake: Wake) -> str:
 
 
 def _await_end(thread: threading.Thread) -> None:
-    """Wait until the deciding thread has ended, for as long as a stop may take, or until a second signal."""
+    """Wait for the end of the deciding thread, at most as long as a stop may take, or for a second signal."""
     deadline = time.monotonic() + GRACE_SECONDS
     while thread.is_alive() and time.monotonic() < deadline:
         thread.join(0.05)

@@ -1,4 +1,4 @@
-"""Puts changed settings in force, or keeps the old ones and says why for as long as that is so."""
+"""Puts changed settings in force, or keeps the old ones and says why until that changes."""
 
 import time
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ AGAIN_SECONDS: Final = 5.0
 
 
 class Reloader:
-    """Makes the agent of the settings in force. What cannot be put in force now is tried again."""
+    """Builds the agent for the settings in force; settings that fail now are tried again."""
 
     def __init__(
         self,
@@ -40,17 +40,17 @@ class Reloader:
         self._again_at: float | None = None
 
     def start(self, settings: Settings, before: Agent | None = None) -> Agent:
-        """Return an agent under `settings`; it knows what `before` knew, and shares what stays the same.
+        """Return an agent under `settings` that keeps the state of `before` and its unchanged ports.
 
         Raises:
-            SyncError: the settings cannot be put in force; `before` is as it was.
+            SyncError: the settings cannot be put in force; `before` is unchanged.
         """
-        board = self._listener.board
+        agent_status = self._listener.agent_status
         old = (before.context.settings, before.context.ports) if before else None
         state = before.context.state if before else None
-        ports = make_ports(settings, self._jobs, board, old)
+        ports = make_ports(settings, self._jobs, agent_status, old)
         try:
-            agent = build_agent(settings, self._lock, ports, state=state, board=board)
+            agent = build_agent(settings, self._lock, ports, state=state, agent_status=agent_status)
             agent.prepare()
         except SyncError:
             if old is not None:
@@ -59,17 +59,17 @@ class Reloader:
         return agent
 
     def is_due(self, now: float) -> bool:
-        """Whether settings that could not be put in force are to be tried again."""
+        """Whether it is time to try settings again that could not be put in force."""
         return self._again_at is not None and now >= self._again_at
 
     def seconds_left(self, now: float) -> float | None:
-        """Return the seconds until that; None if none wait."""
+        """Return the seconds until that time; None if no settings wait."""
         return None if self._again_at is None else max(0.0, self._again_at - now)
 
     def reload(self, agent: Agent, *, asked: bool) -> Agent:
-        """Read the file, and return the agent that works on: another one if other settings are in force.
+        """Read the file and return the agent to go on with: a new one if the settings changed.
 
-        `asked`: somebody sent SIGHUP and is always answered; a change of the file may turn out to be none.
+        `asked`: somebody sent SIGHUP, so the log always answers; a touched file may hold no change.
         """
         self._again_at = None
         old = agent.context.settings
@@ -89,7 +89,7 @@ class Reloader:
         return fresh
 
     def _start_anew(self, agent: Agent, settings: Settings) -> Agent:
-        """Return an agent under other settings; if that fails, the one at work is as it was."""
+        """Return an agent under other settings; if that fails, the current agent is unchanged."""
         state, old = agent.context.state, agent.context.settings
         models, read = state.models, state.documents.read
         try:
@@ -112,24 +112,24 @@ class Reloader:
         self._listener.apply(settings)
         self._rejected = ""
         fresh.context.state.settings_error = None
-        self._listener.board.reloaded("applied")
+        self._listener.agent_status.reloaded("applied")
         get_logger().info(Event.SETTINGS_RELOADED, changed=changed)
 
     def _unchanged(self, agent: Agent, *, asked: bool) -> Agent:
         self._rejected = ""
         agent.context.state.settings_error = None
-        self._listener.board.reloaded("unchanged")
+        self._listener.agent_status.reloaded("unchanged")
         if asked:
             get_logger().info(Event.SETTINGS_RELOADED, changed=[])
         return agent
 
     def _keep(self, agent: Agent, error: SyncError, *, asked: bool) -> Agent:
-        """Say why the old settings stay in force, and let that be seen until it is over."""
+        """Log why the old settings stay in force, and show it until other settings are."""
         if asked or str(error) != self._rejected:
             get_logger().error(Event.SETTINGS_REJECTED, reason=error.reason, because=str(error))
         self._rejected = str(error)
         agent.context.state.settings_error = error
-        self._listener.board.reloaded("rejected")
+        self._listener.agent_status.reloaded("rejected")
         return agent
 
 
@@ -141,7 +141,7 @@ def _check_change(old: Settings, new: Settings) -> None:
 
 
 def _changes_transfers(old: Settings, new: Settings) -> bool:
-    """Whether what is being brought must be brought anew: from elsewhere, or proven by other rules."""
+    """Whether running transfers must start anew: the source changed, or the checks."""
     if needs_other_store(old, new) or old.verify != new.verify:
         return True
     before, after = ({item.name: item.signatures for item in each.models} for each in (old, new))
@@ -149,6 +149,6 @@ def _changes_transfers(old: Settings, new: Settings) -> bool:
 
 
 def _are_signatures_new(name: str, before: Mapping[str, object], after: Mapping[str, object]) -> bool:
-    """Whether those of a model changed that the settings name before and after, perhaps by "*"."""
+    """Whether the signatures changed of a model that both settings name, perhaps by "*"."""
     old, new = (each.get(name, each.get(EVERY_MODEL, each)) for each in (before, after))
     return old is not before and new is not after and old != new

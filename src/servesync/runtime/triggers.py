@@ -18,14 +18,14 @@ CHANGES: Final = frozenset({"created", "deleted", "modified", "moved"})
 
 
 def jitter_of(poll: Poll) -> float:
-    """Return the jitter in seconds: never more than half of the interval, or a poll could never come."""
+    """Return the jitter in seconds: at most half of the interval, so that polls keep coming."""
     return min(poll.jitter_seconds, poll.interval_seconds / 2)
 
 
 def longest_wait(poll: Poll) -> float:
     """Return after how many seconds the store is listed even if the timer has not said so.
 
-    The timer goes by the wall clock; one that is set back would stop it for that long.
+    The timer follows the wall clock: if that is set back, the timer stops for as long.
     """
     return poll.interval_seconds + 2 * jitter_of(poll) + 1.0
 
@@ -52,7 +52,7 @@ def _taken(event: threading.Event) -> bool:
 
 
 class Wake:
-    """The one thing that the deciding thread waits on, and why it was woken."""
+    """What the deciding thread waits on, with the reasons for waking it."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -95,7 +95,7 @@ class Wake:
         self._event.set()
 
     def clear(self) -> "Woken":
-        """Forget the past, before looking at the present; return what was asked for."""
+        """Return why the thread was woken and reset that; called before anything is looked at."""
         self._event.clear()
         return Woken(
             poll=_taken(self._poll),
@@ -111,7 +111,7 @@ class Wake:
 
 
 class _Changes(FileSystemEventHandler):
-    """Wakes on changes only: the server opening its files is no news."""
+    """Wakes on changes only, not when the server opens its files."""
 
     def __init__(self, wake: Wake, settings_file: Path | None) -> None:
         self._wake = wake
@@ -158,7 +158,7 @@ class Triggers:
         self._watch(shelves)
 
     def _start_scheduler(self) -> None:
-        """Start the timer; where the machine allows no thread, the deciding thread keeps time by itself."""
+        """Start the timer; if no thread can start, the deciding thread keeps time by itself."""
         if self._scheduler.running:
             return
         try:

@@ -1,4 +1,4 @@
-"""`servesync verify`: the proof that the agent makes before it installs, for a path on disk."""
+"""`servesync verify`: makes the proof for a path on disk that the agent makes before it installs."""
 
 import os
 import tempfile
@@ -24,7 +24,9 @@ from servesync.verify import (
 READ_BYTES: Final = 1 << 20
 
 
-def prove(path: Path, level: Level, limits: Limits | None = None, load: LoadLimits | None = None) -> str:
+def verify_command(
+    path: Path, level: Level, limits: Limits | None = None, load: LoadLimits | None = None
+) -> str:
     """Prove a version's directory, or an archive of one, and return what was found, in words.
 
     An archive is unpacked below the system's temporary directory, which is emptied again. `limits` and
@@ -41,7 +43,7 @@ def prove(path: Path, level: Level, limits: Limits | None = None, load: LoadLimi
         require_tensorflow(load.libraries)  # before gigabytes are read
     try:
         if path.is_dir():
-            return _prove_tree(path, level, load)
+            return _verify_tree(path, level, load)
         if not path.exists():
             text = f"{path}: no such file or directory; give a version's directory or an archive of one"
             raise SettingsError(Reason.SETTINGS_INVALID, text)
@@ -53,7 +55,7 @@ def prove(path: Path, level: Level, limits: Limits | None = None, load: LoadLimi
             tree = Path(folder, "tree")
             tree.mkdir()
             unpacked = unpack_archive(_pieces(archive), tree, None, limits or Limits(), archive_bytes=size)
-            return _prove_tree(unpacked.root, level, load)
+            return _verify_tree(unpacked.root, level, load)
     except NotRegular as error:
         text = f"{error.filename}: {error.strerror}; give a version's directory or an archive of one"
         raise SettingsError(Reason.SETTINGS_INVALID, text) from None
@@ -61,7 +63,7 @@ def prove(path: Path, level: Level, limits: Limits | None = None, load: LoadLimi
         raise disk.describe(error, f"verifying {path}") from error
 
 
-def _prove_tree(root: Path, level: Level, load: LoadLimits) -> str:
+def _verify_tree(root: Path, level: Level, load: LoadLimits) -> str:
     found = verify_structure(root)
     text = f"structure: {found.tensors} tensors in {found.shards} shards, {found.tensor_bytes} bytes"
     report = find_operations(root)

@@ -3,7 +3,7 @@
 from servesync.store.bounds import Bounds
 from servesync.store.checksums import Running
 from servesync.store.door import About, AlreadyThere, Changed
-from servesync.store.errors_s3 import Operation, without_advice
+from servesync.store.errors_s3 import Operation
 from servesync.store.explain import Misfit, explain
 from servesync.store.identity import Caller, Signing, authority, caller, is_aws, proxy_of, signs_with
 from servesync.store.keys import MANIFEST_ENDING, KeyPattern, manifest_key, manifest_key_at
@@ -44,5 +44,4 @@ __all__ = [
     "odd_advice",
     "proxy_of",
     "signs_with",
-    "without_advice",
 ]

@@ -14,7 +14,7 @@ from servesync.errors import Reason, StoreError, TransferError
 from servesync.redaction import redact
 from servesync.store.credentials import CredentialsUnusable
 from servesync.store.foreign import told
-from servesync.store.oddities import odd_advice, oddity
+from servesync.store.oddities import oddity
 
 _CODES: Final[Mapping[str, Reason]] = {
     "AccessDenied": Reason.STORE_DENIED,
@@ -181,18 +181,12 @@ def _error(
     """Return our error, with the advice that is given, or that there is for what was being done."""
     advice = _advice(reason, advised) if isinstance(advised, Operation) else advised
     kind = TransferError if reason in _OF_TRANSFER else StoreError
-    return kind(reason, f"{doing}: {detail}: {advice}", **facts)
+    return kind(reason, f"{doing}: {detail}", advice, **facts)
 
 
 def _advice(reason: Reason, operation: Operation) -> str:
     on_writes = _ADVICE_ON_WRITES.get(reason) if operation is Operation.WRITE else None
     return (on_writes or _ADVICE.get(reason, "")).format(permission=operation.permission)
-
-
-def without_advice(error: StoreError | TransferError, operation: Operation) -> str:
-    """Return what such an error says, for a caller that has better advice."""
-    advice = odd_advice(error) or _advice(error.reason, operation)
-    return str(error).removesuffix(f": {advice}")
 
 
 def _shown(text: str, characters: int) -> str:
@@ -206,4 +200,5 @@ def _on_one_line(text: str) -> str:
 
 def bad_answer(doing: str, what: str) -> StoreError:
     """Return the error for an answer that S3 would not give."""
-    return StoreError(Reason.STORE_BAD_ANSWER, f"{doing}: {what}: {_ADVICE[Reason.STORE_BAD_ANSWER]}")
+    advice = _ADVICE[Reason.STORE_BAD_ANSWER]
+    return StoreError(Reason.STORE_BAD_ANSWER, f"{doing}: {what}", advice)

@@ -83,7 +83,7 @@ def caller(store: Store) -> Caller:
             region = session.region_name or "us-east-1"
             found = session.client("sts", region_name=region, config=config).get_caller_identity()
     except TransferError as error:
-        raise StoreError(error.reason, str(error)) from error
+        raise StoreError(error.reason, error.what, error.advice) from error
     return Caller(str(found.get("Account", "")), str(found.get("Arn", "")))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from servesync.errors import Reason, StoreError
+from servesync.errors import Reason, StoreError, SyncError
 from servesync.settings import Store
 
 _BUCKET_IN_THE_HOST: Final = frozenset(
@@ -82,9 +82,9 @@ def misplaced_bucket(store: Store, reason: Reason) -> str:
     )
 
 
-def odd_advice(error: Exception) -> str:
-    """Return the advice with which an error ends, if it is one of those above; else nothing."""
-    return next((advice for advice in _ALL if str(error).endswith(f": {advice}")), "")
+def odd_advice(error: SyncError) -> str:
+    """Return the advice of an error if this module gave it; else nothing."""
+    return error.advice if error.advice in _ALL else ""
 
 
 def check_as_stored(doing: str, headers: Mapping[str, str]) -> None:
@@ -98,4 +98,4 @@ def check_as_stored(doing: str, headers: Mapping[str, str]) -> None:
     stored = headers.get("x-goog-stored-content-encoding", "identity")
     if stored not in {"identity", headers.get("content-encoding")}:
         text = f"it is stored with Content-Encoding: {stored!a:.20}, so the store unpacks it as it sends it"
-        raise StoreError(Reason.STORE_BAD_ANSWER, f"{doing}: {text}: {_UNPACKED}")
+        raise StoreError(Reason.STORE_BAD_ANSWER, f"{doing}: {text}", _UNPACKED)

@@ -94,7 +94,8 @@ class S3Store:
             hint = misplaced_bucket(self._store, error.reason)
             if not hint:
                 raise
-            raise StoreError(error.reason, f"{error}; {hint}", **error.facts) from error
+            advice = f"{error.advice}; {hint}" if error.advice else hint
+            raise StoreError(error.reason, error.what, advice, **error.facts) from error
 
     def _take(self, grouping: Grouping, item: Mapping[str, Any], see: Callable[[str, int], None]) -> None:
         doing = f"listing {self._store.url}"

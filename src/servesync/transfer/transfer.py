@@ -18,7 +18,7 @@ from typing import Final
 from structlog.contextvars import bound_contextvars
 
 from servesync import disk
-from servesync.admin import Board, Counting, Stage
+from servesync.admin import AgentStatus, Counting, Stage
 from servesync.domain import manifest
 from servesync.domain.manifest import Manifest
 from servesync.domain.versions import Layout, Proof, ProvenBy, Release, Stamp, StoredObject
@@ -100,7 +100,7 @@ class Transfers:
     pool: FetchPool
     workspace: Workspace
     guard: DiskGuard
-    board: Board
+    agent_status: AgentStatus
     reporter: Reporter
     trial: threading.Lock = field(default_factory=threading.Lock)
 
@@ -235,7 +235,9 @@ class _Transfer:
     def _unpack(self, proofs: _Proofs, space: Reservation) -> Unpacked:
         release, shared = self._release, self._shared
         with (
-            shared.board.stage(Stage.FETCH, release.model, release.version, release.stored_bytes) as count,
+            shared.agent_status.stage(
+                Stage.FETCH, release.model, release.version, release.stored_bytes
+            ) as count,
             shared.reporter(release) as report,
             shared.pool.stream(
                 release.objects,
@@ -313,7 +315,7 @@ class _Transfer:
     def _prove(self, unpacked: Unpacked, by: ProvenBy) -> Proven:
         """Prove the tree as far as settings ask."""
         release, check = self._release, self._context.check
-        with self._shared.board.stage(Stage.VERIFY, release.model, release.version):
+        with self._shared.agent_status.stage(Stage.VERIFY, release.model, release.version):
             try:
                 tensor_bytes, signatures = self._verify(unpacked.root)
             except (ReleaseRefused, OSError):

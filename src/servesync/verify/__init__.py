@@ -1,12 +1,12 @@
 """Proves that a directory is a SavedModel that the server will load; never imports TensorFlow."""
 
-from servesync.verify.dangers import Danger
+from servesync.verify.dangerous_ops import Danger
 from servesync.verify.load import LoadReport, load_model, require_tensorflow
 from servesync.verify.operations import OperationsReport, Policy, check_operations, find_operations
+from servesync.verify.reachability import Finding, in_words
 from servesync.verify.signatures import Expectations, Signatures, check_signatures, read_signatures
 from servesync.verify.structure import ModelFacts, bundle_extents, verify_structure
 from servesync.verify.tensors import TensorProof, verify_tensors
-from servesync.verify.walk import Finding, in_words
 
 __all__ = [
     "Danger",

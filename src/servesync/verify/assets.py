@@ -7,8 +7,8 @@ and read it from there; such a variable counts if nothing else can set it.
 from collections.abc import Iterator
 
 from servesync.verify.attributes import text_of
-from servesync.verify.bounded import Reader
 from servesync.verify.graph_def import Node, Scope, body_nodes, read_node
+from servesync.verify.parse_budget import Reader
 
 
 def asset_tensors(reader: Reader, scope: Scope, assets: set[bytes]) -> set[bytes]:

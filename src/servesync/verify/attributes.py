@@ -1,13 +1,20 @@
-"""What the attributes of a node hold: names of functions, and strings wherever they may stand.
-
-Field numbers: tensorflow/core/framework/{attr_value,tensor,tensor_shape}.proto.
-"""
+"""What the attributes of a node hold: names of functions, and strings wherever they may stand."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from servesync.verify.bounded import Reader
+from servesync.verify.parse_budget import Reader
+from servesync.verify.proto import (
+    AttrValue,
+    Dim,
+    ListValue,
+    MapEntry,
+    NameAttrList,
+    TensorProto,
+    TensorShapeProto,
+    VariantTensorDataProto,
+)
 from servesync.verify.wire import varint
 
 STRING_TENSOR: Final = 7
@@ -32,9 +39,9 @@ def read_entry(reader: Reader, entry: memoryview) -> list[Attribute]:
     key = b""
     values = []
     for item in reader.fields(entry):
-        if item.number == 1:
+        if item.number == MapEntry.KEY:
             key = bytes(item.message())
-        elif item.number == 2:  # noqa: PLR2004
+        elif item.number == MapEntry.VALUE:
             values.append(item.message())
     return [(key, value) for value in values]
 
@@ -47,9 +54,9 @@ def text_of(reader: Reader, value: memoryview) -> bytes:
     """
     text = b""
     for item in reader.fields(value):
-        if item.number == 2:  # noqa: PLR2004
+        if item.number == AttrValue.S:
             text = bytes(item.message())
-        elif item.number == 9:  # noqa: PLR2004
+        elif item.number == AttrValue.PLACEHOLDER:
             text = b"<" + bytes(item.message()) + b">"
     return text
 
@@ -65,14 +72,14 @@ def references(reader: Reader, attributes: Iterable[Attribute]) -> Iterator[Refe
         value, is_list, is_called = pending.pop()
         for item in reader.fields(value):
             number = item.number
-            if number == 1 and not is_list:
+            if number == AttrValue.LIST and not is_list:
                 pending.append((item.message(), True, False))
-            elif number == 2:  # noqa: PLR2004
+            elif number == AttrValue.S:
                 yield Reference(is_function=False, data=item.message())
-            elif number == 8:  # noqa: PLR2004
+            elif number == AttrValue.TENSOR:
                 for text in _strings(reader, item.message()):
                     yield Reference(is_function=False, data=text)
-            elif number == (9 if is_list else 10):
+            elif number == (ListValue.FUNC if is_list else AttrValue.FUNC):
                 name, inner = _function(reader, item.message())
                 yield Reference(is_function=True, data=name, is_called=is_called)
                 pending += [(attribute, False, False) for attribute in inner]
@@ -83,9 +90,9 @@ def _function(reader: Reader, data: memoryview) -> tuple[memoryview, list[memory
     name = memoryview(b"")
     attributes: list[memoryview] = []
     for item in reader.fields(data):
-        if item.number == 1:
+        if item.number == NameAttrList.NAME:
             name = item.message()
-        elif item.number == 2:  # noqa: PLR2004
+        elif item.number == NameAttrList.ATTR:
             attributes += [value for _, value in read_entry(reader, item.message())]
     return name, attributes
 
@@ -96,13 +103,13 @@ def _strings(reader: Reader, tensor: memoryview) -> Iterator[memoryview]:
     while pending:
         message = pending.pop()
         for part in reader.fields(message):
-            if part.number == 8:  # noqa: PLR2004
+            if part.number == TensorProto.STRING_VAL:
                 yield part.message()
-            elif part.number == 15:  # noqa: PLR2004 (a variant: its metadata, and tensors)
+            elif part.number == TensorProto.VARIANT_VAL:
                 for item in reader.fields(part.message()):
-                    if item.number == 2:  # noqa: PLR2004
+                    if item.number == VariantTensorDataProto.METADATA:
                         yield item.message()
-                    elif item.number == 3:  # noqa: PLR2004
+                    elif item.number == VariantTensorDataProto.TENSORS:
                         pending.append(item.message())
         yield from _packed_strings(reader, message)
 
@@ -113,11 +120,11 @@ def _packed_strings(reader: Reader, tensor: memoryview) -> Iterator[memoryview]:
     elements = 1
     content = memoryview(b"")
     for part in reader.fields(tensor):
-        if part.number == 1:
+        if part.number == TensorProto.DTYPE:
             dtype = part.value
-        elif part.number == 2:  # noqa: PLR2004
+        elif part.number == TensorProto.TENSOR_SHAPE:
             elements = _elements(reader, part.message())
-        elif part.number == 4:  # noqa: PLR2004
+        elif part.number == TensorProto.TENSOR_CONTENT:
             content = part.message()
     if dtype != STRING_TENSOR or elements > len(content):
         return
@@ -132,10 +139,11 @@ def _packed_strings(reader: Reader, tensor: memoryview) -> Iterator[memoryview]:
 
 
 def _elements(reader: Reader, shape: memoryview) -> int:
-    """Return how many elements a TensorShapeProto has; no more than can be told from too many."""
+    """Return how many elements a TensorShapeProto has, at most `TOO_MANY`."""
     elements = 1
     for item in reader.fields(shape):
-        if item.number == 2:  # noqa: PLR2004
-            size = next((part.value for part in reader.fields(item.message()) if part.number == 1), 0)
+        if item.number == TensorShapeProto.DIM:
+            parts = reader.fields(item.message())
+            size = next((part.value for part in parts if part.number == Dim.SIZE), 0)
             elements = min(elements * size, TOO_MANY)
     return elements

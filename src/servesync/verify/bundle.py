@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Final
 
+from servesync.verify.proto import BundleEntryProto, BundleHeaderProto, Dim, TensorShapeProto
 from servesync.verify.slices import MAX_DIMENSIONS, Extent, Partitioned, Shape, check_slices, read_slice
 from servesync.verify.table import entries
 from servesync.verify.wire import Malformed, fields
@@ -19,6 +20,13 @@ MAX_SLICES: Final = 100_000
 SLICE_MARK: Final = b"\x00"
 """The first byte of a slice's key, and of no tensor's name."""
 
+_NUMBERS: Final = (
+    BundleEntryProto.DTYPE,
+    BundleEntryProto.SHARD_ID,
+    BundleEntryProto.OFFSET,
+    BundleEntryProto.SIZE,
+    BundleEntryProto.CRC32C,
+)
 STRING, RESOURCE, VARIANT = 7, 20, 21
 ELEMENT_BYTES: Final = {
     1: 4, 2: 8, 3: 4, 4: 1, 5: 2, 6: 1, 8: 8, 9: 8, 10: 1, 11: 1, 12: 1, 13: 4, 14: 2, 15: 2, 16: 2,
@@ -64,7 +72,7 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What one entry says, before it is known whether it can be so."""
+    """What one entry says, not yet checked."""
 
     key: bytes
     dtype: int
@@ -120,9 +128,9 @@ def read_bundle(data: memoryview) -> Bundle:
 def _shards(header: memoryview) -> int:
     shards, endianness = 0, 0
     for field in fields(header):
-        if field.number == 1:
+        if field.number == BundleHeaderProto.NUM_SHARDS:
             shards = field.value
-        elif field.number == 2:  # noqa: PLR2004
+        elif field.number == BundleHeaderProto.ENDIANNESS:
             endianness = field.value
     if not 1 <= shards <= MAX_SHARDS:
         raise Malformed(f"{shards} shards")
@@ -133,19 +141,19 @@ def _shards(header: memoryview) -> int:
 
 def _entry(key: bytes, data: memoryview) -> _Entry:
     """Return one BundleEntryProto."""
-    numbers = dict.fromkeys((1, 3, 4, 5, 6), 0)
+    numbers = dict.fromkeys(_NUMBERS, 0)
     shape: Shape = ()
     slices = []
     for field in fields(data):
         if field.number in numbers:
             numbers[field.number] = field.signed
-        elif field.number == 2:  # noqa: PLR2004
+        elif field.number == BundleEntryProto.SHAPE:
             shape = _shape(field.message())
-        elif field.number == 7:  # noqa: PLR2004
+        elif field.number == BundleEntryProto.SLICES:
             slices.append(read_slice(field.message()))
             if len(slices) > MAX_SLICES:
                 raise Malformed(f"more than {MAX_SLICES} slices")
-    dtype, shard, offset, size, crc = (numbers[number] for number in (1, 3, 4, 5, 6))
+    dtype, shard, offset, size, crc = (numbers[number] for number in _NUMBERS)
     return _Entry(key, dtype, shape, shard, offset, size, crc, tuple(slices))
 
 
@@ -166,8 +174,9 @@ def _shape(shape: memoryview) -> Shape:
     """Return the sizes of a TensorShapeProto."""
     sizes = []
     for field in fields(shape):
-        if field.number == 2:  # noqa: PLR2004
-            size = next((item.signed for item in fields(field.message()) if item.number == 1), 0)
+        if field.number == TensorShapeProto.DIM:
+            parts = fields(field.message())
+            size = next((part.signed for part in parts if part.number == Dim.SIZE), 0)
             if size < 0:
                 raise Malformed("a stored tensor with an unknown dimension")
             sizes.append(size)

@@ -1,8 +1,7 @@
 """What a serialized GraphDef holds: its nodes by name, its functions, and what a node refers to.
 
-Field numbers: tensorflow/core/framework/{graph,function,op_def,node_def}.proto. Nothing
-here calls itself: however deep the input is nested, the stack is not. All reading goes through one `Reader`,
-which stops at a bound.
+Nothing here calls itself: however deep the input is nested, the stack is not. All reading goes through one
+`Reader`, which stops at a bound.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,14 +10,23 @@ from itertools import chain
 from typing import Final
 
 from servesync.verify.attributes import Attribute, read_entry, references, text_of
-from servesync.verify.bounded import Reader, TooMuch
+from servesync.verify.parse_budget import Reader, TooMuch
+from servesync.verify.proto import (
+    ArgDef,
+    FunctionDef,
+    FunctionDefLibrary,
+    GradientDef,
+    GraphDef,
+    NodeDef,
+    OpDef,
+)
 from servesync.verify.wire import Malformed
 
 MAX_DEPTH: Final = 16
 MAX_PARTS: Final = 500_000
 SMALLEST_GRAPH_BYTES: Final = 8
-LIST_FIELDS: Final = frozenset({5, 6})
-"""Of an argument: `number_attr` and `type_list_attr`."""
+LIST_FIELDS: Final = frozenset({ArgDef.NUMBER_ATTR, ArgDef.TYPE_LIST_ATTR})
+"""What an argument has that is a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +95,9 @@ def read_scope(
     for message in messages:
         for item in reader.fields(message):
             match item.number:
-                case 1:
+                case GraphDef.NODE:
                     _add_node(reader, scope, item.message())
-                case 2:
+                case GraphDef.LIBRARY:
                     _add_library(reader, scope, item.message())
                 case _:
                     pass
@@ -123,9 +131,9 @@ def nested_scope(reader: Reader, data: memoryview, number: int, place: str, pare
 def _add_node(reader: Reader, scope: Scope, data: memoryview) -> None:
     name = operation = b""
     for item in reader.fields(data):
-        if item.number == 1:
+        if item.number == NodeDef.NAME:
             name = bytes(item.message())
-        elif item.number == 2:  # noqa: PLR2004
+        elif item.number == NodeDef.OP:
             operation = bytes(item.message())
     if not name or not operation:
         raise Malformed("a node without a name or an operation")
@@ -137,16 +145,17 @@ def _add_node(reader: Reader, scope: Scope, data: memoryview) -> None:
 
 def _add_library(reader: Reader, scope: Scope, library: memoryview) -> None:
     for item in reader.fields(library):
-        if item.number == 1:
+        if item.number == FunctionDefLibrary.FUNCTION:
             header = read_header(reader, item.message())
             reader.keep()
             scope.functions.setdefault(header.name, []).append(item.data)
             if header.implements:
                 scope.alternatives.setdefault(header.implements, []).append(header.name)
-        elif item.number == 2:  # noqa: PLR2004
+        elif item.number == FunctionDefLibrary.GRADIENT:
             names = {part.number: bytes(part.message()) for part in reader.fields(item.message())}
             reader.keep()
-            scope.gradients.setdefault(names.get(1, b""), []).append(names.get(2, b""))
+            function = names.get(GradientDef.FUNCTION_NAME, b"")
+            scope.gradients.setdefault(function, []).append(names.get(GradientDef.GRADIENT_FUNC, b""))
 
 
 def read_header(reader: Reader, function: memoryview) -> Header:
@@ -158,11 +167,11 @@ def read_header(reader: Reader, function: memoryview) -> Header:
     name = implements = b""
     arguments: list[bytes] = []
     for item in reader.fields(function):
-        if item.number == 1:
+        if item.number == FunctionDef.SIGNATURE:
             more, new = _signature(reader, item.message())
             arguments += more
             name = new or name
-        elif item.number == 5:  # noqa: PLR2004
+        elif item.number == FunctionDef.ATTR:
             for key, value in read_entry(reader, item.message()):
                 if key == b"api_implements":
                     implements = text_of(reader, value)
@@ -174,12 +183,12 @@ def _signature(reader: Reader, definition: memoryview) -> tuple[list[bytes], byt
     name = b""
     arguments = []
     for item in reader.fields(definition):
-        if item.number == 1:
+        if item.number == OpDef.NAME:
             name = bytes(item.message())
-        elif item.number == 2:  # noqa: PLR2004
+        elif item.number == OpDef.INPUT_ARG:
             parts = {part.number: part for part in reader.fields(item.message())}
-            is_one = 1 in parts and LIST_FIELDS.isdisjoint(parts)
-            arguments.append(bytes(parts[1].message()) if is_one else b"")
+            is_one = ArgDef.NAME in parts and LIST_FIELDS.isdisjoint(parts)
+            arguments.append(bytes(parts[ArgDef.NAME].message()) if is_one else b"")
     return arguments, name
 
 
@@ -190,7 +199,7 @@ def body_nodes(reader: Reader, function: memoryview) -> Iterator[memoryview]:
         Malformed: it is no FunctionDef.
     """
     for item in reader.fields(function):
-        if item.number == 3:  # noqa: PLR2004
+        if item.number == FunctionDef.NODE_DEF:
             yield item.message()
 
 
@@ -206,13 +215,13 @@ def read_node(reader: Reader, data: memoryview) -> Node:
     attributes: list[Attribute] = []
     for item in reader.fields(data):
         match item.number:
-            case 1:
+            case NodeDef.NAME:
                 name = bytes(item.message())
-            case 2:
+            case NodeDef.OP:
                 operation = bytes(item.message())
-            case 3:
+            case NodeDef.INPUT:
                 inputs.append(bytes(item.message()))
-            case 5:
+            case NodeDef.ATTR:
                 attributes += read_entry(reader, item.message())
             case _:
                 pass

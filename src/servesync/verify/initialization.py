@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from servesync.verify.bounded import Reader, TooMuch
 from servesync.verify.graph_def import read_scope
 from servesync.verify.meta_graph import read_entrances
+from servesync.verify.parse_budget import Reader, TooMuch
 from servesync.verify.reads import Reads, find_variables, reached
 from servesync.verify.saved_model import opened
 

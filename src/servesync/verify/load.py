@@ -1,7 +1,7 @@
 """The level `load`: a version is loaded by TensorFlow on trial, in a process of its own, and asked.
 
-This side never imports TensorFlow and believes nothing that the process says without looking at its form.
-What goes wrong before the process has touched the version is this machine's trouble, not the version's.
+This side never imports TensorFlow, and checks the form of all that the process says. An error before the
+process touches the version is blamed on this machine, not on the version.
 """
 
 import importlib.util
@@ -64,12 +64,12 @@ def require_tensorflow(libraries: Sequence[str] = ()) -> None:
         SettingsError: `LOAD_UNAVAILABLE`: TensorFlow or one of the libraries is not installed.
     """
     if importlib.util.find_spec("tensorflow") is None:
-        text = f"verify.level: load needs TensorFlow: install servesync[tensorflow], {OTHERWISE}"
-        raise SettingsError(Reason.LOAD_UNAVAILABLE, text)
+        advice = f"install servesync[tensorflow], {OTHERWISE}"
+        raise SettingsError(Reason.LOAD_UNAVAILABLE, "verify.level: load needs TensorFlow", advice)
     absent = [name for name in libraries if importlib.util.find_spec(name.partition(".")[0]) is None]
     if absent:
-        text = f"verify.load.libraries: not installed: {', '.join(absent)}: {LIBRARY_ADVICE}"
-        raise SettingsError(Reason.LOAD_UNAVAILABLE, text)
+        what = f"verify.load.libraries: not installed: {', '.join(absent)}"
+        raise SettingsError(Reason.LOAD_UNAVAILABLE, what, LIBRARY_ADVICE)
 
 
 def load_model(
@@ -100,7 +100,7 @@ def load_model(
     requests = read_golden(root, graph)
     ended = run_trial(root, [request.model_dump() for request in requests], limits, check)
     try:
-        started, answer = _judge(ended, limits)
+        started, answer = _answer_of(ended, limits)
     except ReleaseRefused as error:
         if patient and (ended.excess == "wall_seconds" or ended.status == -signal.SIGKILL):
             text = f"{error}; it is tried again, since a busy machine may be to blame"
@@ -121,8 +121,8 @@ def load_model(
     )
 
 
-def _judge(ended: Ended, limits: LoadLimits) -> tuple[Started, Answer]:
-    """Return what the process told if it loaded the version.
+def _answer_of(ended: Ended, limits: LoadLimits) -> tuple[Started, Answer]:
+    """Return the messages of a process that loaded the version.
 
     Raises:
         ReleaseRefused: it did not, and the version is to blame.
@@ -191,22 +191,20 @@ def _not_started(ended: Ended, limit: str | None) -> SyncError:
         advice = LIBRARY_ADVICE
         if limit is not None:
             why, advice = f"it reached {limit}", "raise the limit, or take it off the list"
-        text = (
+        what = (
             f"verify.load.libraries: {_escaped(library)} cannot be imported beside TensorFlow: {why}; the "
-            f"version is not to blame: {advice}"
+            f"version is not to blame"
         )
-        return CheckFailed(Reason.LOAD_UNAVAILABLE, text, status=ended.status, library=library)
+        return CheckFailed(Reason.LOAD_UNAVAILABLE, what, advice, status=ended.status, library=library)
     if answer is not None:
         why = f"TensorFlow cannot be imported: {_escaped(answer.message)}"
     elif limit is not None:
         why = f"it reached {limit} before TensorFlow was there"
     else:
         why = _how_it_ended(ended)
-    text = (
-        f"the process that loads versions on trial did not come up: {why}; the version is not to blame: "
-        f"mend the installation, raise verify.load.*, {OTHERWISE}"
-    )
-    return CheckFailed(Reason.LOAD_UNAVAILABLE, text, status=ended.status)
+    what = f"the process that loads versions on trial did not come up: {why}; the version is not to blame"
+    advice = f"mend the installation, raise verify.load.*, {OTHERWISE}"
+    return CheckFailed(Reason.LOAD_UNAVAILABLE, what, advice, status=ended.status)
 
 
 def _how_it_ended(ended: Ended) -> str:

@@ -1,20 +1,39 @@
-"""Where the server enters a graph: signatures, init op and saver of the meta graph with the tag `serve`.
-
-Field numbers: tensorflow/core/protobuf/{saved_model,meta_graph,saver}.proto.
-"""
+"""Where the server enters a graph: signatures, init op and saver of the meta graph with the tag `serve`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from servesync.verify.assets import full_name
-from servesync.verify.bounded import Reader
+from servesync.verify.parse_budget import Reader
+from servesync.verify.proto import (
+    AnyList,
+    AnyMessage,
+    AssetFileDef,
+    CollectionDef,
+    CompositeTensor,
+    CooSparse,
+    MapEntry,
+    MetaGraphDef,
+    MetaInfoDef,
+    NodeList,
+    SavedModel,
+    SaverDef,
+    SignatureDef,
+    TensorInfo,
+)
 from servesync.verify.saved_model import ASSETS_COLLECTION
 from servesync.verify.wire import Field
 
 INIT_SIGNATURE: Final = "__saved_model_init_op"
 INIT_COLLECTIONS: Final = frozenset({b"legacy_init_op", b"saved_model_main_op"})
 TAGS: Final = [b"serve"]
+SAVER_NAMES: Final = {SaverDef.FILENAME_TENSOR_NAME, SaverDef.SAVE_TENSOR_NAME, SaverDef.RESTORE_OP_NAME}
+SPARSE_NAMES: Final = {
+    CooSparse.VALUES_TENSOR_NAME,
+    CooSparse.INDICES_TENSOR_NAME,
+    CooSparse.DENSE_SHAPE_TENSOR_NAME,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +57,15 @@ def read_entrances(reader: Reader, saved_model: memoryview) -> Entrances | None:
         Malformed: the bytes are no SavedModel.
     """
     for item in reader.fields(saved_model):
-        if item.number == 2 and _tags(reader, item.message()) == TAGS:  # noqa: PLR2004
+        if item.number == SavedModel.META_GRAPHS and _tags(reader, item.message()) == TAGS:
             return _entrances(reader, item.message())
     return None
 
 
 def _tags(reader: Reader, meta_graph: memoryview) -> list[bytes]:
     tags = set()
-    for info in _all(reader, meta_graph, 1):
-        tags |= {bytes(tag.message()) for tag in _all(reader, info.message(), 4)}
+    for info in _all(reader, meta_graph, MetaGraphDef.META_INFO_DEF):
+        tags |= {bytes(tag.message()) for tag in _all(reader, info.message(), MetaInfoDef.TAGS)}
     return sorted(tags)
 
 
@@ -56,16 +75,16 @@ def _entrances(reader: Reader, meta_graph: memoryview) -> Entrances:
     old_files: list[memoryview] = []
     for item in reader.fields(meta_graph):
         match item.number:
-            case 2:
+            case MetaGraphDef.GRAPH_DEF:
                 found.graphs.append(item.message())
-            case 3:
-                found.saver.extend(_texts(reader, item.message(), {1, 2, 3}))
-                found.restore.extend(_texts(reader, item.message(), {3}))
-            case 4:
+            case MetaGraphDef.SAVER_DEF:
+                found.saver.extend(_texts(reader, item.message(), SAVER_NAMES))
+                found.restore.extend(_texts(reader, item.message(), {SaverDef.RESTORE_OP_NAME}))
+            case MetaGraphDef.COLLECTION_DEF:
                 old_files += _add_collection(reader, found, item.message())
-            case 5:
+            case MetaGraphDef.SIGNATURE_DEF:
                 _add_signature(reader, found, item.message())
-            case 6:
+            case MetaGraphDef.ASSET_FILE_DEF:
                 reader.keep()
                 files.append(item.message())
             case _:
@@ -88,11 +107,11 @@ def _add_signature(reader: Reader, found: Entrances, entry: memoryview) -> None:
     name = ""
     tensors: list[bytes] = []
     for item in reader.fields(entry):
-        if item.number == 1:
+        if item.number == MapEntry.KEY:
             name = item.text()
-        elif item.number == 2:  # noqa: PLR2004
-            for output in _all(reader, item.message(), 2):
-                for info in _all(reader, output.message(), 2):
+        elif item.number == MapEntry.VALUE:
+            for output in _all(reader, item.message(), SignatureDef.OUTPUTS):
+                for info in _all(reader, output.message(), MapEntry.VALUE):
                     tensors += _tensor_names(reader, info.message())
     if name == INIT_SIGNATURE:
         found.init.extend(tensors)
@@ -107,13 +126,15 @@ def _tensor_names(reader: Reader, info: memoryview) -> list[bytes]:
     while pending:
         for item in reader.fields(pending.pop()):
             match item.number:
-                case 1:
+                case TensorInfo.NAME:
                     reader.keep()
                     names.append(bytes(item.message()))
-                case 4:
-                    names += _texts(reader, item.message(), {1, 2, 3})
-                case 5:
-                    pending += [part.message() for part in _all(reader, item.message(), 2)]
+                case TensorInfo.COO_SPARSE:
+                    names += _texts(reader, item.message(), SPARSE_NAMES)
+                case TensorInfo.COMPOSITE_TENSOR:
+                    pending += [
+                        part.message() for part in _all(reader, item.message(), CompositeTensor.COMPONENTS)
+                    ]
                 case _:
                     pass
     return names
@@ -124,9 +145,9 @@ def _add_collection(reader: Reader, found: Entrances, entry: memoryview) -> list
     key = b""
     pieces = []
     for item in reader.fields(entry):
-        if item.number == 1:
+        if item.number == MapEntry.KEY:
             key = bytes(item.message())
-        elif item.number == 2:  # noqa: PLR2004
+        elif item.number == MapEntry.VALUE:
             pieces.append(item.message())
     if key in INIT_COLLECTIONS:
         found.init.extend(_collected_nodes(reader, pieces))
@@ -137,8 +158,8 @@ def _collected_nodes(reader: Reader, collection: list[memoryview]) -> list[bytes
     """Return the names in a collection of nodes."""
     names = []
     for piece in collection:
-        for nodes in _all(reader, piece, 1):
-            names += _texts(reader, nodes.message(), {1})
+        for nodes in _all(reader, piece, CollectionDef.NODE_LIST):
+            names += _texts(reader, nodes.message(), {NodeList.VALUE})
     return names
 
 
@@ -146,9 +167,9 @@ def _collected_messages(reader: Reader, collection: list[memoryview]) -> list[me
     """Return the messages in a collection of `google.protobuf.Any`."""
     messages = []
     for piece in collection:
-        for many in _all(reader, piece, 5):
-            for one in _all(reader, many.message(), 1):
-                for value in _all(reader, one.message(), 2):
+        for many in _all(reader, piece, CollectionDef.ANY_LIST):
+            for one in _all(reader, many.message(), AnyList.VALUE):
+                for value in _all(reader, one.message(), AnyMessage.VALUE):
                     reader.keep()
                     messages.append(value.message())
     return messages
@@ -158,10 +179,10 @@ def _asset(reader: Reader, asset: memoryview) -> tuple[bytes, bool]:
     """Return the tensor of an AssetFileDef, and whether its file can only lie below `assets/`."""
     name = path = b""
     for item in reader.fields(asset):
-        if item.number == 1:
-            for text in _texts(reader, item.message(), {1}):
+        if item.number == AssetFileDef.TENSOR_INFO:
+            for text in _texts(reader, item.message(), {TensorInfo.NAME}):
                 name = text
-        elif item.number == 2:  # noqa: PLR2004
+        elif item.number == AssetFileDef.FILENAME:
             path = bytes(item.message())
     return full_name(name), bool(path) and b".." not in path.split(b"/")
 

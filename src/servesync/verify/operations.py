@@ -12,12 +12,12 @@ from typing import Final, Literal, TypeAlias
 
 from servesync.errors import Reason, ReleaseRefused
 from servesync.verify.assets import asset_tensors
-from servesync.verify.bounded import Reader
 from servesync.verify.graph_def import read_scope
 from servesync.verify.meta_graph import Entrances, read_entrances
+from servesync.verify.parse_budget import Reader
+from servesync.verify.reachability import Finding, Seen, Traversal
 from servesync.verify.saved_model import opened
 from servesync.verify.structure import AGAIN
-from servesync.verify.walk import Finding, Seen, Walk
 from servesync.verify.wire import Malformed
 
 MAX_FINDINGS: Final = 100
@@ -87,18 +87,18 @@ def _report(data: memoryview) -> OperationsReport | None:
     if entrances is None:
         return None
     seen = Seen(reader)
-    _walk(seen, entrances)
+    _traverse(seen, entrances)
     kept = tuple(nsmallest(MAX_FINDINGS, seen.findings))
     return OperationsReport(seen.reachable, kept, len(seen.findings))
 
 
-def _walk(seen: Seen, entrances: Entrances) -> None:
-    """Walk once for each kind of entrance: what is harmless differs between them."""
+def _traverse(seen: Seen, entrances: Entrances) -> None:
+    """Follow the graph once for each kind of entrance, since other operations are harmless for each."""
     scope = read_scope(seen.reader, entrances.graphs)
     assets = asset_tensors(seen.reader, scope, entrances.assets)
-    Walk(seen, scope, assets, is_saver=False).run("init op", entrances.init)
-    Walk(seen, scope, assets, is_saver=True).run("saver", entrances.saver)
-    signatures = Walk(seen, scope, (), is_saver=False)
+    Traversal(seen, scope, assets, is_saver=False).run("init op", entrances.init)
+    Traversal(seen, scope, assets, is_saver=True).run("saver", entrances.saver)
+    signatures = Traversal(seen, scope, (), is_saver=False)
     for name, tensors in sorted(entrances.signatures.items()):
         signatures.run(f"signature {ascii(name[:200])[1:-1]}", tensors)
 

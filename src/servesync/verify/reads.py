@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from servesync.verify.attributes import references, text_of
-from servesync.verify.bounded import Reader
 from servesync.verify.graph_def import Node, Scope, body_nodes, read_header, read_node
+from servesync.verify.parse_budget import Reader
+from servesync.verify.proto import FunctionDef, MapEntry, NodeDef
 
 CALLS: Final = frozenset({b"PartitionedCall", b"StatefulPartitionedCall", b"StatelessWhile", b"While"})
 """Operations that give all their inputs to functions, which run."""
@@ -173,17 +174,18 @@ def _ends(reader: Reader, function: memoryview) -> list[bytes]:
     """Return the tensors that a function returns, and the nodes that it runs for what they do."""
     ends = []
     for item in reader.fields(function):
-        if item.number in {4, 6}:
-            ends += [bytes(part.message()) for part in reader.fields(item.message()) if part.number == 2]  # noqa: PLR2004
+        if item.number in {FunctionDef.RET, FunctionDef.CONTROL_RET}:
+            entry = reader.fields(item.message())
+            ends += [bytes(part.message()) for part in entry if part.number == MapEntry.VALUE]
     return ends
 
 
 def _name(reader: Reader, node: memoryview) -> bytes:
-    return _part(reader, node, 1)
+    return _part(reader, node, NodeDef.NAME)
 
 
 def _operation(reader: Reader, node: memoryview) -> bytes:
-    return _part(reader, node, 2)
+    return _part(reader, node, NodeDef.OP)
 
 
 def _part(reader: Reader, node: memoryview, number: int) -> bytes:

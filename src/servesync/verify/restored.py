@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from servesync.verify.attributes import references
-from servesync.verify.bounded import Reader, TooMuch
 from servesync.verify.graph_def import Node, Scope, body_nodes, read_node, read_scope
 from servesync.verify.meta_graph import read_entrances
+from servesync.verify.parse_budget import Reader, TooMuch
+from servesync.verify.reachability import CALLS
 from servesync.verify.reads import node_of, reached
 from servesync.verify.saved_model import opened
-from servesync.verify.walk import CALLS
 
 
 def restored_names(path: Path) -> set[str]:

@@ -11,6 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from servesync.verify.proto import (
+    AnyList,
+    AnyMessage,
+    AssetFileDef,
+    CollectionDef,
+    FunctionDef,
+    FunctionDefLibrary,
+    GraphDef,
+    MapEntry,
+    MetaGraphDef,
+    MetaInfoDef,
+    NodeDef,
+    SavedModel,
+    SaverDef,
+    TensorInfo,
+)
 from servesync.verify.wire import Malformed, fields
 
 IN_MEMORY_BYTES: Final = 64 << 20
@@ -85,7 +101,7 @@ def read_graphs(data: memoryview) -> list[Graph]:
     """
     graphs: list[Graph] = []
     for field in fields(data):
-        if field.number == 2:  # noqa: PLR2004
+        if field.number == SavedModel.META_GRAPHS:
             _keep(graphs, _graph(field.message()), MAX_GRAPHS, "graphs")
     return graphs
 
@@ -104,16 +120,18 @@ def _graph(data: memoryview) -> Graph:
     restores = has_variables = False
     for field in fields(data):
         match field.number:
-            case 1:
+            case MetaGraphDef.META_INFO_DEF:
                 more, version = _info(field.message())
                 tags = more
-            case 2:
+            case MetaGraphDef.GRAPH_DEF:
                 has_variables |= _has_variables(field.message())
-            case 3:
-                restores = any(item.number == 3 and item.data for item in fields(field.message()))  # noqa: PLR2004
-            case 5:
+            case MetaGraphDef.SAVER_DEF:
+                restores = any(
+                    item.number == SaverDef.RESTORE_OP_NAME and item.data for item in fields(field.message())
+                )
+            case MetaGraphDef.SIGNATURE_DEF:
                 entries.append(_signature_entry(field.message(), entries))
-                _keep(signatures, _text(field.message(), 1), MAX_NAMES, "signatures")
+                _keep(signatures, _text(field.message(), MapEntry.KEY), MAX_NAMES, "signatures")
             case _:
                 pass
     return Graph(
@@ -137,10 +155,10 @@ def _signature_entry(entry: memoryview, before: list[bytes]) -> bytes:
 def _assets(meta_graph: memoryview) -> tuple[Asset, ...]:
     """Return the assets of a meta graph: of their own field or, if that is empty, of a collection."""
     found: list[Asset] = []
-    for data in _messages(meta_graph, 6):
+    for data in _messages(meta_graph, MetaGraphDef.ASSET_FILE_DEF):
         _keep(found, _asset(data), MAX_NAMES, "assets")
     if not found:
-        for collection in _messages(meta_graph, 4):
+        for collection in _messages(meta_graph, MetaGraphDef.COLLECTION_DEF):
             for data in _collected_assets(collection):
                 _keep(found, _asset(data), MAX_NAMES, "assets")
     return tuple(found)
@@ -149,19 +167,19 @@ def _assets(meta_graph: memoryview) -> tuple[Asset, ...]:
 def _asset(data: memoryview) -> Asset:
     """Return one AssetFileDef."""
     tensor = ""
-    for info in _messages(data, 1):
-        tensor = _text(info, 1) or tensor
-    return Asset(tensor if ":" in tensor else f"{tensor}:0", _text(data, 2))
+    for info in _messages(data, AssetFileDef.TENSOR_INFO):
+        tensor = _text(info, TensorInfo.NAME) or tensor
+    return Asset(tensor if ":" in tensor else f"{tensor}:0", _text(data, AssetFileDef.FILENAME))
 
 
 def _collected_assets(collection: memoryview) -> Iterator[memoryview]:
     """Yield what the collection of assets holds, a list of `google.protobuf.Any`; nothing of another one."""
-    if _text(collection, 1) != ASSETS_COLLECTION:
+    if _text(collection, MapEntry.KEY) != ASSETS_COLLECTION:
         return
-    for definition in _messages(collection, 2):
-        for any_list in _messages(definition, 5):
-            for packed in _messages(any_list, 1):
-                yield from _messages(packed, 2)
+    for definition in _messages(collection, MapEntry.VALUE):
+        for any_list in _messages(definition, CollectionDef.ANY_LIST):
+            for packed in _messages(any_list, AnyList.VALUE):
+                yield from _messages(packed, AnyMessage.VALUE)
 
 
 def _messages(data: memoryview, number: int) -> Iterator[memoryview]:
@@ -181,9 +199,9 @@ def _info(data: memoryview) -> tuple[list[str], str]:
     tags: list[str] = []
     version = ""
     for field in fields(data):
-        if field.number == 4:  # noqa: PLR2004
+        if field.number == MetaInfoDef.TAGS:
             _keep(tags, field.text(), MAX_NAMES, "tags")
-        elif field.number == 5:  # noqa: PLR2004
+        elif field.number == MetaInfoDef.TENSORFLOW_VERSION:
             version = field.text()
     return tags, version
 
@@ -192,11 +210,11 @@ def _has_variables(graph_def: memoryview) -> bool:
     """Whether any node of the graph or of its function library makes a variable; reads all of it."""
     found = False
     for field in fields(graph_def):
-        if field.number == 1:
+        if field.number == GraphDef.NODE:
             found |= _is_variable(field.message())
-        elif field.number == 2:  # noqa: PLR2004 (the function library)
+        elif field.number == GraphDef.LIBRARY:
             for function in fields(field.message()):
-                if function.number == 1:
+                if function.number == FunctionDefLibrary.FUNCTION:
                     found |= _makes_variable(function.message())
     return found
 
@@ -204,7 +222,7 @@ def _has_variables(graph_def: memoryview) -> bool:
 def _makes_variable(function: memoryview) -> bool:
     found = False
     for field in fields(function):
-        if field.number == 3:  # noqa: PLR2004
+        if field.number == FunctionDef.NODE_DEF:
             found |= _is_variable(field.message())
     return found
 
@@ -212,6 +230,6 @@ def _makes_variable(function: memoryview) -> bool:
 def _is_variable(node: memoryview) -> bool:
     operation = b""
     for field in fields(node):
-        if field.number == 2:  # noqa: PLR2004
+        if field.number == NodeDef.OP:
             operation = bytes(field.message()[:64])
     return operation in VARIABLE_OPS

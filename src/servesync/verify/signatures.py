@@ -11,6 +11,7 @@ from typing import Final, get_args
 
 from servesync.errors import Reason, ReleaseRefused
 from servesync.settings import Dtype, Signature, TensorSpec
+from servesync.verify.proto import Dim, MapEntry, SignatureDef, TensorInfo, TensorShapeProto
 from servesync.verify.structure import AGAIN, serving_graph
 from servesync.verify.wire import Malformed, fields
 
@@ -148,20 +149,20 @@ def _entry(data: memoryview) -> tuple[str, memoryview]:
     """Return name and message of one entry of a map."""
     name, value = "", memoryview(b"")
     for item in fields(data):
-        if item.number == 1:
+        if item.number == MapEntry.KEY:
             name = item.text()
-        elif item.number == 2:  # noqa: PLR2004
+        elif item.number == MapEntry.VALUE:
             value = item.message()
     return name, value
 
 
 def _signature(definition: memoryview) -> Signature:
-    sides: dict[int, dict[str, TensorSpec]] = {1: {}, 2: {}}
+    sides: dict[int, dict[str, TensorSpec]] = {SignatureDef.INPUTS: {}, SignatureDef.OUTPUTS: {}}
     for item in fields(definition):
         if item.number in sides:
             name, info = _entry(item.message())
             sides[item.number][name] = _tensor(info)
-    return Signature(inputs=sides[1], outputs=sides[2])
+    return Signature(inputs=sides[SignatureDef.INPUTS], outputs=sides[SignatureDef.OUTPUTS])
 
 
 def _tensor(info: memoryview) -> TensorSpec:
@@ -169,12 +170,14 @@ def _tensor(info: memoryview) -> TensorSpec:
     spec = TensorSpec(dtype="unknown")
     for item in fields(info):
         match item.number:
-            case 2:
+            case TensorInfo.DTYPE:
                 number = item.value
-            case 3:
+            case TensorInfo.TENSOR_SHAPE:
                 spec = spec.model_copy(update={"shape": _shape(item.message())})
-            case 4 | 5:
-                spec = spec.model_copy(update={"encoding": "sparse" if item.number == 4 else "composite"})  # noqa: PLR2004
+            case TensorInfo.COO_SPARSE:
+                spec = spec.model_copy(update={"encoding": "sparse"})
+            case TensorInfo.COMPOSITE_TENSOR:
+                spec = spec.model_copy(update={"encoding": "composite"})
             case _:
                 pass
     number -= _REFERENCE if number > _REFERENCE else 0
@@ -186,10 +189,11 @@ def _shape(data: memoryview) -> list[int | None] | None:
     """Return the sizes of a TensorShapeProto; None if not even their number is known."""
     sizes: list[int | None] = []
     for item in fields(data):
-        if item.number == 3 and item.value:  # noqa: PLR2004
+        if item.number == TensorShapeProto.UNKNOWN_RANK and item.value:
             return None
-        if item.number == 2:  # noqa: PLR2004
-            size = next((part.signed for part in fields(item.message()) if part.number == 1), 0)
+        if item.number == TensorShapeProto.DIM:
+            parts = fields(item.message())
+            size = next((part.signed for part in parts if part.number == Dim.SIZE), 0)
             sizes.append(size if size >= 0 else None)
         if len(sizes) > MAX_DIMENSIONS:
             raise Malformed(f"a shape of more than {MAX_DIMENSIONS} dimensions")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final, TypeAlias
 
+from servesync.verify.proto import SliceExtent, TensorSliceProto
 from servesync.verify.wire import Malformed, fields
 
 MAX_CUT_DIMENSIONS: Final = 8
@@ -48,12 +49,12 @@ def read_slice(data: memoryview) -> tuple[Extent, ...]:
     """
     extents = []
     for field in fields(data):
-        if field.number == 1:
+        if field.number == TensorSliceProto.EXTENT:
             start, length = WHOLE
             for item in fields(field.message()):
-                if item.number == 1:
+                if item.number == SliceExtent.START:
                     start = item.signed
-                elif item.number == 2:  # noqa: PLR2004
+                elif item.number == SliceExtent.LENGTH:
                     length = item.signed
             extents.append((start, length))
             if len(extents) > MAX_DIMENSIONS:

@@ -1,10 +1,10 @@
-"""A board as a running agent would have filled it, for tests of what is shown."""
+"""An `AgentStatus` as a running agent would have filled it, for tests of what is shown."""
 
 import time
 from dataclasses import replace
 
 from servesync.admin import (
-    Board,
+    AgentStatus,
     DiskSpace,
     HeldVersion,
     MemoryBudget,
@@ -73,16 +73,16 @@ def with_held_newest(seen: Snapshot, held: HeldVersion = AMBIGUOUS) -> Snapshot:
     return replace(seen, models=models)
 
 
-def full_board() -> Board:
-    """Return a board on which every kind of thing has happened."""
-    board = Board()
-    board.publish(with_held_newest(snapshot({1: version(), 2: version(Role.HELD, OnDisk.ABSENT)})))
-    board.cycled(0.01)
-    board.polled(None)
-    board.count_request("list", "ok")
-    board.acted("install", "done")
-    board.refused(Reason.ARCHIVE_FORMAT)
-    board.failed(Reason.DISK_FULL)
-    board.installed(M, Version(1))
-    board.available(M, Version(1), time.time() + 1)
-    return board
+def full_status() -> AgentStatus:
+    """Return a status in which every kind of thing has happened."""
+    agent_status = AgentStatus()
+    agent_status.publish(with_held_newest(snapshot({1: version(), 2: version(Role.HELD, OnDisk.ABSENT)})))
+    agent_status.cycled(0.01)
+    agent_status.polled(None)
+    agent_status.count_request("list", "ok")
+    agent_status.acted("install", "done")
+    agent_status.refused(Reason.ARCHIVE_FORMAT)
+    agent_status.failed(Reason.DISK_FULL)
+    agent_status.installed(M, Version(1))
+    agent_status.available(M, Version(1), time.time() + 1)
+    return agent_status

@@ -58,7 +58,7 @@ _NAMES: Final = {
     """,
 }
 
-DANGERS: Final[Mapping[bytes, Danger]] = MappingProxyType(
+DANGEROUS_OPS: Final[Mapping[bytes, Danger]] = MappingProxyType(
     {name.encode(): danger for danger, names in _NAMES.items() for name in names.split()}
 )
 """The operations that are reported, by name. One that is not in it is not known to be safe."""
@@ -73,7 +73,7 @@ OF_OTHER_RELEASES: Final = frozenset(
         b"TryRpc",
     }
 )
-"""Those of `DANGERS` that TensorFlow 2.21 for CPUs does not have."""
+"""Those of `DANGEROUS_OPS` that TensorFlow 2.21 for CPUs does not have."""
 
 SAVER_OPERATIONS: Final = frozenset(
     {

@@ -1,7 +1,7 @@
-"""Where the agent leaves what it knows, and the readers find it; nobody waits for anybody.
+"""What the agent knows, for those who show it; neither writers nor readers wait.
 
-Everything that is shown is replaced by one assignment of a frozen value. Two locks are held for as long as it
-takes to copy a few references: that of what is going on, and that of the last events.
+Writers replace a frozen value by one assignment. Two locks, of the activities and of the last events, are
+held only while a few references are copied.
 """
 
 import itertools
@@ -24,7 +24,7 @@ MOST_EVENTS: Final = 100
 MOST_CHARACTERS: Final = 600
 MOST_AWAITED: Final = 1000
 QUIET: Final = frozenset({"poll_finished", "fetch_progress"})
-"""Events that the board tells in a better way."""
+"""Events that `AgentStatus` shows in another way."""
 TRANSFERRING: Final = frozenset({Stage.FETCH, Stage.VERIFY, Stage.INSTALL})
 """The stages of a version on its way to the shelf."""
 _SHOWN: Final = ("timestamp", "level", "event", "model", "version", "reason", "because", "repeats", "seconds")
@@ -56,11 +56,11 @@ def transfers_among(activities: Iterable[Activity]) -> tuple[Activity, ...]:
     return tuple(item for item in activities if item.stage in TRANSFERRING)
 
 
-class Board:
+class AgentStatus:
     """Written by the deciding thread; `stage`, `note` and all that counts may be called by any thread.
 
-    Only the deciding thread calls `beat`, `rest`, `woke` and `publish`: however busy jobs are, they do not
-    tell whether it turns.
+    Only the deciding thread calls `heartbeat`, `sleeping`, `awake` and `publish`: busy jobs do not prove that
+    it works.
     """
 
     def __init__(self, stuck_after_seconds: float = 600.0) -> None:
@@ -82,18 +82,18 @@ class Board:
 
     # -- is it alive? ---------------------------------------------------------------------------------
 
-    def beat(self) -> None:
-        """Say that the deciding thread gets on with its work: it has begun or ended a step of a cycle."""
+    def heartbeat(self) -> None:
+        """Note that the deciding thread has begun or ended a step of a cycle."""
         self._due = max(self._due, time.monotonic())
         self._turned_at = time.time()
 
-    def rest(self, seconds: float) -> None:
-        """Say that the deciding thread sleeps for `seconds` at most."""
-        self.beat()
+    def sleeping(self, seconds: float) -> None:
+        """Note that the deciding thread sleeps for `seconds` at most."""
+        self.heartbeat()
         self._due = time.monotonic() + seconds
 
-    def woke(self) -> None:
-        """Say that the sleep is over, however long it was to be."""
+    def awake(self) -> None:
+        """Note that the sleep is over, even if it was shorter than announced."""
         self._due = time.monotonic()
         self._turned_at = time.time()
 
@@ -109,15 +109,15 @@ class Board:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the deciding thread turns."""
+        """Whether the deciding thread gave a sign within `stuck_after_seconds`."""
         return self.silent_seconds < self.stuck_after_seconds
 
     # -- what is going on -----------------------------------------------------------------------------
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Put a new look at everything in the place of the last."""
+        """Replace the snapshot."""
         self.snapshot = snapshot
-        self.beat()
+        self.heartbeat()
 
     @contextmanager
     def stage(
@@ -172,8 +172,8 @@ class Board:
     def available(self, model: Model, version: Version, published_at: float | None) -> None:
         """Note that a version has arrived: the server says AVAILABLE, or there is none to ask.
 
-        How long it took since its publication counts only if this agent ran by then: one that is new brings
-        what was published long ago.
+        The time since its publication counts only if this agent ran then: a new agent installs versions that
+        were published long ago.
         """
         installed = self._installed.pop((model, version), None)
         if installed is not None:

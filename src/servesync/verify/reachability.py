@@ -1,8 +1,7 @@
 """Follows a graph from where the server enters it to all that it may run: nodes, functions, nested graphs.
 
-A walk keeps its own stack of what is still to be seen, so that neither depth nor loops matter. Of a function
-that is reached, the whole body counts: TensorFlow runs an operation with side effects even if no output needs
-it.
+A traversal keeps its own stack, so neither depth nor loops matter. All of a reached function counts, since
+TensorFlow runs an operation with side effects even if no output needs it.
 """
 
 from collections.abc import Iterable
@@ -12,8 +11,13 @@ from typing import Final
 
 from servesync.verify.assets import full_name
 from servesync.verify.attributes import references, text_of
-from servesync.verify.bounded import Reader
-from servesync.verify.dangers import ASSET_OPERATIONS, DANGERS, HARMLESS_IF, SAVER_OPERATIONS, Danger
+from servesync.verify.dangerous_ops import (
+    ASSET_OPERATIONS,
+    DANGEROUS_OPS,
+    HARMLESS_IF,
+    SAVER_OPERATIONS,
+    Danger,
+)
 from servesync.verify.graph_def import (
     Node,
     Scope,
@@ -22,6 +26,7 @@ from servesync.verify.graph_def import (
     read_header,
     read_node,
 )
+from servesync.verify.parse_budget import Reader
 
 CALLS: Final = frozenset({b"PartitionedCall", b"StatefulPartitionedCall"})
 MAX_CONTEXTS: Final = 8
@@ -79,7 +84,7 @@ class _Frame:
 _Call = tuple[Scope, bytes, frozenset[int]]
 
 
-class Walk:
+class Traversal:
     """All that may be run from one kind of entrance; `run` may be called for each entrance in turn."""
 
     def __init__(self, seen: Seen, scope: Scope, assets: Iterable[bytes], *, is_saver: bool) -> None:
@@ -211,7 +216,7 @@ class Walk:
                 self._reach(scope, name)
 
     def _danger(self, node: Node, frame: _Frame) -> Danger | None:
-        danger = DANGERS.get(node.operation)
+        danger = DANGEROUS_OPS.get(node.operation)
         if danger is None or node.operation in self._exempt:
             return None
         if node.operation in ASSET_OPERATIONS:

@@ -19,7 +19,7 @@ SWEPT: Final = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108 
 
 
 def examine_settings(settings: Settings) -> Iterator[Finding]:
-    """Yield what in the settings cannot be meant so, or does less than it seems to."""
+    """Yield settings that must be a mistake, or that do less than they seem to."""
     yield from _fetch(settings.fetch)
     yield from _limits(settings.limits, settings.fetch)
     yield from _poll(settings)
@@ -146,8 +146,7 @@ def _tensorflow(settings: Settings) -> Iterator[Finding]:
     try:
         require_tensorflow(settings.verify.load.libraries)
     except SettingsError as error:
-        what, install, how = str(error).partition(": install")
-        yield fail(Check.SETTINGS_TENSORFLOW, what, f"{install.removeprefix(': ')}{how}")
+        yield fail(Check.SETTINGS_TENSORFLOW, error.what, error.advice)
     else:
         named = ", ".join(["TensorFlow", *settings.verify.load.libraries])
         yield ok(Check.SETTINGS_TENSORFLOW, f"installed for verify.level: load: {named}")

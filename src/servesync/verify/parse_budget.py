@@ -1,4 +1,4 @@
-"""Reads messages of hostile size: counts what that costs, and stops at a bound."""
+"""Reads messages from an untrusted file within a budget of fields and of kept nodes."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -14,7 +14,7 @@ class TooMuch(Malformed):
 
 
 class Reader:
-    """Reads messages, and counts what that costs."""
+    """Reads messages, counts fields and kept nodes, and stops at the budget."""
 
     def __init__(self, max_fields: int = MAX_FIELDS, max_kept: int = MAX_KEPT) -> None:
         self._max_fields = max_fields
@@ -36,7 +36,7 @@ class Reader:
             yield item
 
     def spend(self, count: int) -> None:
-        """Count what was read in another way than by `fields`.
+        """Count `count` fields that were read without `fields`.
 
         Raises:
             TooMuch: the bound of fields is reached.
