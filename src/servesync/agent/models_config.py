@@ -36,7 +36,7 @@ MARGIN_SECONDS: Final = 5.0
 """How much later than it was told to a server may read the file."""
 
 
-def told(serving: Serving, settings: ModelSettings) -> tuple[ServerPolicy, int]:
+def server_policy_of(serving: Serving, settings: ModelSettings) -> tuple[ServerPolicy, int]:
     """Return the policy that the server has for a model, and how many versions it serves by `latest`.
 
     Without a file of ours it is what the command line alone says: the highest.
@@ -113,7 +113,7 @@ class ConfigKeeper:
             fresh._down_since, fresh._taken_since = self._down_since, self._taken_since
         return fresh
 
-    def look(self) -> None:
+    def read_file(self) -> None:
         """Read the file. While it cannot be read, or is gone, what it last said counts."""
         before = self.found.data
         try:
@@ -134,7 +134,7 @@ class ConfigKeeper:
         coming = frozenset(version for version in wanted.values() if version is not None)
         return written | coming | frozenset(self._present.leaving.get(model, ()))
 
-    def saw(self, facts: Mapping[Model, Facts], server_error: ServerError | None) -> None:
+    def record_answers(self, facts: Mapping[Model, Facts], server_error: ServerError | None) -> None:
         """Take note of what the server said."""
         now = self.clock.monotonic()
         if not isinstance(server_error, ServerDown):
@@ -240,7 +240,7 @@ class ConfigKeeper:
             )
         )
         waiting.update({(model, label): why for label, why in labels.waiting.items()})
-        policy, latest = told(self.serving, settings)
+        policy, latest = server_policy_of(self.serving, settings)
         count = latest if policy is ServerPolicy.LATEST else None
         return Entry(str(self.serving.base_path(model)), count, labels.labels)
 
@@ -316,7 +316,7 @@ class ConfigWriter:
         `names_all`: the settings name every model. Where they do not ("*"), one that is not among `models`
         may just not be known yet, and stays for as long as there is a version of it.
         """
-        self._keeper.look()
+        self._keeper.read_file()
         self.write(self._keeper.draft(models, {}, may_remove=names_all))
 
     def write(self, draft: Draft) -> bool:
@@ -334,7 +334,7 @@ class ConfigWriter:
             return False
         self._problem = ""
         adopted = bool(self._keeper.found.foreign)
-        self._keeper.look()
+        self._keeper.read_file()
         get_logger().info(
             Event.MODELS_CONFIG_WRITTEN, file=str(draft.path), changes=list(draft.changes), adopted=adopted
         )

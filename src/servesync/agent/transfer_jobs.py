@@ -108,7 +108,7 @@ def take_in(context: AgentContext, message: Ended) -> None:
         return
     if isinstance(message.result, Staged):
         transfer.staged, transfer.ready_at = message.result, context.now()
-        context.state.memory.weights.learn(transfer.release, message.result.weight)
+        context.state.memory.estimates.cache(transfer.release, message.result.weight)
         if transfer.is_cancelled:
             transfer.is_cancelled = False
             give_up(context, key)

@@ -167,11 +167,13 @@ class Server:
 class Facts:
     """All that is known of one model now.
 
-    `offered` maps versions of the store to identities, or is None when the store was never listed;
-    `reserve` does so for versions that lie ready beside the shelf; those in `returning` are there only until
-    the server has seen them gone, and `resting` while it may not have. `channels`: the last good position of
-    each channel. `withdrawn`: what no instance is to serve any more. `memory`: why the version to bring next
-    does not fit into the server's memory yet, if room is made or comes by itself (else it is held).
+    `offered`: the identity of each version that the store offers; None if the store was never listed.
+    `reserve`: the identity of each version that lies unpacked beside the shelf. `returning`: those of them
+    that go back to the shelf as soon as the server has seen them gone. `cooling_down`: versions that left the
+    shelf so recently that the server may not have seen them gone. `channels`: the last good position of each
+    channel. `withdrawn`: versions that no instance may serve any more. `memory`: why the next version does
+    not fit into the server's memory yet, if waiting or retiring another version makes it fit; a version that
+    does not fit at all is held.
     """
 
     model: Model
@@ -182,7 +184,7 @@ class Facts:
     server: Server
     reserve: Mapping[Version, str] = field(default_factory=dict)
     returning: frozenset[Version] = frozenset()
-    resting: frozenset[Version] = frozenset()
+    cooling_down: frozenset[Version] = frozenset()
     channels: Mapping[str, Version] = field(default_factory=dict)
     withdrawn: frozenset[Version] = frozenset()
     labels: Mapping[str, Version | None] = field(default_factory=dict)
