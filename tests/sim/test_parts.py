@@ -711,7 +711,7 @@ def test_the_invariants_find_things_outside(world: World) -> None:
 
 
 def test_the_invariants_find_a_model_of_which_nothing_answers_any_more(world: World) -> None:
-    """Its version left the shelf without a trace in the plan."""
+    """Somebody other than the agent moves its version off the shelf."""
     world.publish(1, GOOD)
     write_tree(world.models_dir / "m/1", GOOD)
     world.wait(6)

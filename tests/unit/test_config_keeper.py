@@ -11,17 +11,18 @@ import pytest
 from structlog.testing import capture_logs
 
 from servesync import disk
-from servesync.agent.models_config import ConfigKeeper, ConfigWriter, labels_of, server_policy_of
+from servesync.agent.models_config import ConfigKeeper, labels_of, server_policy_of
+from servesync.agent.models_config_writer import ConfigWriter
 from servesync.demo.standin.config import ModelConfig, parse_config
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerDown, ServerError
 from servesync.install import Workspace
 from servesync.log_throttle import Repeats
+from servesync.planning.actions import Prune
 from servesync.planning.facts import (
     Condition,
     Facts,
     Latest,
-    Prune,
     Served,
     Server,
     ServerPolicy,

@@ -11,30 +11,32 @@ from hypothesis import strategies as st
 
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
-from servesync.planning.facts import (
+from servesync.planning.actions import (
     Cancel,
-    Condition,
     Drop,
-    Everything,
-    Facts,
     Fetch,
-    Follow,
     Forget,
-    Hold,
     Install,
     Keep,
     Kind,
-    Latest,
-    Pin,
-    Policy,
     Prune,
     Repair,
     Restore,
+    SetAside,
+)
+from servesync.planning.facts import (
+    Condition,
+    Everything,
+    Facts,
+    Follow,
+    Hold,
+    Latest,
+    Pin,
+    Policy,
     Served,
     Server,
     ServerPolicy,
     ServerState,
-    SetAside,
     Shelved,
 )
 from servesync.planning.fleet import plan_fleet

@@ -7,21 +7,17 @@ import pytest
 
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
+from servesync.planning.actions import Action, Install, Prune, Restore, Wait
 from servesync.planning.facts import (
-    Action,
     Condition,
     Facts,
     Hold,
-    Install,
     Latest,
-    Prune,
-    Restore,
     Role,
     Served,
     Server,
     ServerState,
     Shelved,
-    Wait,
 )
 from servesync.planning.fleet import plan_fleet
 from servesync.planning.fleet_facts import FleetFacts, LoadGate, Step

@@ -8,29 +8,22 @@ from hypothesis import strategies as st
 
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
+from servesync.planning.actions import Confirm, Install, Prune, Quarantine, Repair, Restore, Retry, Wait
 from servesync.planning.facts import (
     Condition,
-    Confirm,
     Everything,
     Facts,
     Follow,
     Hold,
-    Install,
     Latest,
     Pin,
     Policy,
-    Prune,
-    Quarantine,
-    Repair,
-    Restore,
-    Retry,
     Role,
     Served,
     Server,
     ServerPolicy,
     ServerState,
     Shelved,
-    Wait,
 )
 from servesync.planning.planner import plan
 

@@ -7,23 +7,16 @@ import pytest
 from servesync.agent.server_watch import ServerWatch
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerDown
+from servesync.planning.actions import Action, Confirm, Install, Prune, Quarantine, Repair, Restore, Retry
 from servesync.planning.facts import (
-    Action,
     Condition,
-    Confirm,
     Everything,
     Facts,
     Hold,
-    Install,
     Latest,
     ModelPlan,
     Pin,
     Policy,
-    Prune,
-    Quarantine,
-    Repair,
-    Restore,
-    Retry,
     Role,
     Served,
     Server,

@@ -9,7 +9,8 @@ from servesync.agent import announce, asking, polling, tidying
 from servesync.agent.context import AgentContext
 from servesync.agent.effects import Effects
 from servesync.agent.model_snapshot import ModelSnapshot
-from servesync.agent.models_config import ConfigWriter, Draft
+from servesync.agent.models_config import Draft
+from servesync.agent.models_config_writer import ConfigWriter
 from servesync.agent.outcome import Outcome, outcome_of
 from servesync.agent.report import report
 from servesync.agent.scrub import begin_scrubbing, take_in_scrubbed

@@ -7,7 +7,7 @@ from servesync.domain.versions import Model, Release, Version
 from servesync.errors import Reason, SyncError
 from servesync.install import Record
 from servesync.logs import Event, get_logger
-from servesync.planning.facts import Kind
+from servesync.planning.actions import Kind
 from servesync.planning.memory import Shortage
 
 Key = tuple[Model, Version]

@@ -19,7 +19,7 @@ from servesync.agent.transfer_jobs import begin_transfer, give_up
 from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError, LockHeld, ReleaseRefused, Stopped, SyncError, bug
 from servesync.install import Record
-from servesync.planning.facts import (
+from servesync.planning.actions import (
     Cancel,
     Confirm,
     Drop,

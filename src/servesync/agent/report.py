@@ -12,7 +12,8 @@ from servesync.agent.seen import Seen
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerError, StoreError, TransferError
 from servesync.logs import Event, get_logger
-from servesync.planning.facts import Condition, Role, Wait
+from servesync.planning.actions import Wait
+from servesync.planning.facts import Condition, Role
 from servesync.planning.memory import Remedy, Shortage
 
 MOST_NAMED: Final = 20

@@ -16,7 +16,8 @@ from servesync.agent.state import TransferUnderWay
 from servesync.domain.versions import Model, Version
 from servesync.errors import SyncError
 from servesync.install import Record
-from servesync.planning.facts import Condition, Kind
+from servesync.planning.actions import Kind
+from servesync.planning.facts import Condition
 from servesync.planning.facts_index import FactsIndex, chosen
 from servesync.planning.fleet_facts import FleetFacts, Key, MemoryFacts, Reserved, Transfer, TransferState
 from servesync.planning.memory import Loaded, WhenShort, estimate

@@ -11,7 +11,8 @@ from typing import Final
 
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
-from servesync.planning.facts import Facts, Hold, Install, ModelPlan, Restore, ServerPolicy, ServerState
+from servesync.planning.actions import Install, Restore
+from servesync.planning.facts import Facts, Hold, ModelPlan, ServerPolicy, ServerState
 from servesync.planning.fleet_facts import FleetFacts, Key, MemoryFacts, Reserved, TransferState
 from servesync.planning.memory import Budget, Loaded, ModelMemory, Remedy, Shortage, check_budget, estimate
 from servesync.planning.planner import plan

@@ -4,22 +4,18 @@ from typing import Final
 
 from servesync.domain.versions import ProvenBy, Version
 from servesync.errors import Reason
-from servesync.planning.facts import (
+from servesync.planning.actions import (
     Action,
-    Condition,
     Confirm,
     Install,
-    Pin,
     Prune,
     Quarantine,
     Repair,
     Restore,
     Retry,
-    Role,
-    ServerState,
-    Verdict,
     Wait,
 )
+from servesync.planning.facts import Condition, Pin, Role, ServerState, Verdict
 from servesync.planning.facts_index import STABLE_SECONDS, FactsIndex
 
 _PROOFS: Final = {

@@ -27,22 +27,9 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
 from servesync.domain.versions import Version
+from servesync.planning.actions import Action, Confirm, Install, Prune, Repair, Restore, Wait
 from servesync.planning.explain import READ_AGAIN, explain
-from servesync.planning.facts import (
-    Action,
-    Condition,
-    Confirm,
-    Facts,
-    Install,
-    Latest,
-    ModelPlan,
-    Prune,
-    Repair,
-    Restore,
-    ServerPolicy,
-    ServerState,
-    Wait,
-)
+from servesync.planning.facts import Condition, Facts, Latest, ModelPlan, ServerPolicy, ServerState
 from servesync.planning.facts_index import FactsIndex
 from servesync.planning.server_ends import what_next
 from servesync.planning.server_status_rules import refusal

@@ -10,7 +10,8 @@ from typing import Final
 
 from servesync.domain.versions import Version
 from servesync.errors import Reason
-from servesync.planning.facts import Ends, Quarantine, Retry
+from servesync.planning.actions import Quarantine, Retry
+from servesync.planning.facts import Ends
 from servesync.planning.facts_index import STABLE_SECONDS, FactsIndex
 
 MOST_TRIES: Final = 3

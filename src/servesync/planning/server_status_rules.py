@@ -9,7 +9,8 @@ from typing import Final
 
 from servesync.domain.versions import Version
 from servesync.errors import Reason
-from servesync.planning.facts import Quarantine, Retry, Served, ServerPolicy, ServerState
+from servesync.planning.actions import Quarantine, Retry
+from servesync.planning.facts import Served, ServerPolicy, ServerState
 from servesync.planning.facts_index import FactsIndex
 from servesync.planning.server_ends import MOST_TRIES, step_aside
 

@@ -7,19 +7,9 @@ from dataclasses import dataclass
 
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
+from servesync.planning.actions import Cancel, Fetch, Install, Kind, Repair, Restore, SetAside
 from servesync.planning.admission import Admitted, is_gap
-from servesync.planning.facts import (
-    Cancel,
-    Condition,
-    Facts,
-    Fetch,
-    Hold,
-    Install,
-    Kind,
-    Repair,
-    Restore,
-    SetAside,
-)
+from servesync.planning.facts import Condition, Facts, Hold
 from servesync.planning.facts_index import FactsIndex, chosen
 from servesync.planning.fleet_facts import FleetFacts, Key, Step, Transfer, TransferState
 from servesync.planning.memory import Shortage
