@@ -211,7 +211,7 @@ class Machine(RuleBasedStateMachine):
     @rule(name=NAMES, number=NUMBERS)
     def damage(self, name: str, number: int) -> None:
         """A file of a version changes."""
-        item = self.world.judge.now(name).items.get(Version(number))
+        item = self.world.invariants.now(name).items.get(Version(number))
         if item is not None and item.record is not None and item.record.state == "installed":
             self.world.damage(number, name)
 
@@ -286,11 +286,13 @@ class Machine(RuleBasedStateMachine):
         if not self.is_steady or self.published > 2:
             return
         for name in world.models:
-            policy = world.judge.policy(name)
+            policy = world.invariants.policy(name)
             if isinstance(policy, Latest) and name not in world.meddled:
-                world.judge.checks["memory"] += 1
-                shelf = world.judge.now(name)
-                ours = [v for v, item in shelf.items.items() if not world.judge.is_foreign(name, v, item)]
+                world.invariants.checks["memory"] += 1
+                shelf = world.invariants.now(name)
+                ours = [
+                    v for v, item in shelf.items.items() if not world.invariants.is_foreign(name, v, item)
+                ]
                 assert len(ours) <= 2 * policy.count + 2, world.said()
 
     def teardown(self) -> None:
@@ -306,7 +308,7 @@ class Machine(RuleBasedStateMachine):
         world = self.world
         TALLY.update({"examples": 1})
         TALLY.update(world.tally)
-        TALLY.update({f"{name} judged": count for name, count in world.judge.checks.items()})
+        TALLY.update({f"{name} judged": count for name, count in world.invariants.checks.items()})
         SCHEDULES.add(hash(tuple(world.schedule)))
 
     def at_rest(self) -> None:
@@ -331,4 +333,4 @@ class BesideLatest(Machine):
             self.world.publish(99, self.contents({}), name)
         self.world.rest()
         for name in self.world.models:
-            assert 99 in self.world.answering(name) or self.world.judge.is_stuck, self.world.said()
+            assert 99 in self.world.answering(name) or self.world.invariants.is_stuck, self.world.said()

@@ -629,7 +629,7 @@ def test_a_killed_server_comes_back(server: SimServer) -> None:
     assert server.answering("m") == {ONE: "good"}
 
 
-# -- the judge --------------------------------------------------------------------------------------------
+# -- the invariants ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -640,78 +640,78 @@ def world() -> Iterator[World]:
         yield made
 
 
-def test_the_judge_finds_what_was_never_published(world: World) -> None:
+def test_the_invariants_find_what_was_never_published(world: World) -> None:
     """Bytes under a number that are nobody's."""
     write_tree(world.models_dir / "m/1", GOOD)
     with pytest.raises(Broken, match="no sound release"):
-        world.judge.look("test")
+        world.invariants.check("test")
 
 
-def test_the_judge_finds_half_a_version(world: World) -> None:
+def test_the_invariants_find_half_a_version(world: World) -> None:
     """One file is not there yet."""
     world.publish(1, GOOD)
     write_tree(world.models_dir / "m/1", GOOD)
-    world.judge.look("test")
+    world.invariants.check("test")
     (world.models_dir / "m/1/saved_model.pb").unlink()
     with pytest.raises(Broken, match="no sound release"):
-        world.judge.look("test")
+        world.invariants.check("test")
 
 
 @pytest.mark.parametrize("name", ["007", "+7", " 7", "-1"])
-def test_the_judge_finds_names_that_only_the_server_takes_for_numbers(world: World, name: str) -> None:
+def test_the_invariants_find_names_that_only_the_server_takes_for_numbers(world: World, name: str) -> None:
     """They are versions to it."""
     (world.models_dir / "m" / name).mkdir()
     with pytest.raises(Broken, match="takes"):
-        world.judge.look("test")
+        world.invariants.check("test")
 
 
-def test_the_judge_finds_a_link_in_place_of_a_version(world: World) -> None:
+def test_the_invariants_find_a_link_in_place_of_a_version(world: World) -> None:
     """A numeric name is a real directory."""
     (world.models_dir / "m/7").symlink_to("/")
     with pytest.raises(Broken, match="takes"):
-        world.judge.look("test")
+        world.invariants.check("test")
 
 
-def test_the_judge_finds_a_version_pruned_that_policy_wants(world: World) -> None:
+def test_the_invariants_find_a_version_pruned_that_policy_wants(world: World) -> None:
     """The only one that there is."""
     world.publish(1, GOOD)
     write_tree(world.models_dir / "m/1", GOOD)
-    world.judge.look("test")
+    world.invariants.check("test")
     (world.models_dir / "m/1").rename(world.models_dir / ".gone")
     with pytest.raises(Broken, match="asks for it"):
-        world.judge.look("test")
+        world.invariants.check("test")
 
 
-def test_the_judge_finds_a_version_pruned_before_the_next_one_answers(world: World) -> None:
+def test_the_invariants_find_a_version_pruned_before_the_next_one_answers(world: World) -> None:
     """The new one lies there, and is not loaded yet."""
     world.publish(1, GOOD)
     world.publish(2)
     write_tree(world.models_dir / "m/1", GOOD)
     write_tree(world.models_dir / "m/2", Contents("m2"))
-    world.judge.look("test")
+    world.invariants.check("test")
     (world.models_dir / "m/1").rename(world.models_dir / ".gone")
     with pytest.raises(Broken, match="no other version answers"):
-        world.judge.look("test")
+        world.invariants.check("test")
 
 
-def test_the_judge_finds_a_touched_foreign_version(world: World) -> None:
+def test_the_invariants_find_a_touched_foreign_version(world: World) -> None:
     """Whatever policy says."""
     world.put_by_hand(1, Contents("theirs"))
-    world.judge.look("test")
+    world.invariants.check("test")
     (world.models_dir / "m/1").rename(world.models_dir / ".gone")
     with pytest.raises(Broken, match="not ours"):
-        world.judge.look("test")
+        world.invariants.check("test")
 
 
-def test_the_judge_finds_things_outside(world: World) -> None:
+def test_the_invariants_find_things_outside(world: World) -> None:
     """Nothing of servesync lies beside the models directory."""
     (world.folder / "x").mkdir()
     with pytest.raises(Broken, match="outside"):
-        world.judge.look("test")
+        world.invariants.check("test")
 
 
-def test_the_judge_finds_a_model_of_which_nothing_answers_any_more(world: World) -> None:
-    """Its version left the shelf behind the judge's back."""
+def test_the_invariants_find_a_model_of_which_nothing_answers_any_more(world: World) -> None:
+    """Somebody other than the agent moves its version off the shelf."""
     world.publish(1, GOOD)
     write_tree(world.models_dir / "m/1", GOOD)
     world.wait(6)
@@ -721,19 +721,19 @@ def test_the_judge_finds_a_model_of_which_nothing_answers_any_more(world: World)
 
 
 def test_a_world_at_rest_serves_what_is_wanted(world: World) -> None:
-    """Else the judge says what is missing."""
+    """Otherwise the invariants say what is missing."""
     world.publish(1, GOOD)
-    assert world.judge.flaw_of_rest() == "the server is not up"
+    assert world.invariants.flaw_of_rest() == "the server is not up"
     write_tree(world.models_dir / "m/1", GOOD)
     world.wait(6)
-    assert world.judge.flaw_of_rest() == ""
+    assert world.invariants.flaw_of_rest() == ""
 
     world.publish(2, Contents("bad", loads=Loads.FAILS))
     world.publish(3, Contents("worse", flaw=Flaw.NO_GRAPH))
-    assert world.judge.flaw_of_rest() == ""
+    assert world.invariants.flaw_of_rest() == ""
 
     (world.models_dir / ".servesync/staging/x").mkdir(parents=True)
-    assert "staging" in world.judge.flaw_of_rest()
+    assert "staging" in world.invariants.flaw_of_rest()
 
 
 def test_clocks_stand_still_until_they_are_moved() -> None:

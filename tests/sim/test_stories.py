@@ -123,7 +123,7 @@ def test_a_damaged_version_that_nobody_can_mend_does_not_keep_others_away(servin
 
     world.rest()
 
-    assert world.judge.is_stuck or world.answering() == {1: "m1"}
+    assert world.invariants.is_stuck or world.answering() == {1: "m1"}
 
 
 def test_a_refused_version_that_policy_does_not_want_leaves_once(serving_one: World) -> None:
@@ -253,7 +253,7 @@ def test_a_foreign_version_is_never_touched(serving_one: World) -> None:
     world.put_by_hand(2, theirs)
     world.publish(2)
     world.rest()
-    assert world.judge.now("m").items[2].record is None  # type: ignore[index]
+    assert world.invariants.now("m").items[2].record is None  # type: ignore[index]
     assert world.shelf() == {1, 2}
 
     world.publish(2, theirs)

@@ -443,7 +443,7 @@ def test_an_agent_that_can_start_no_thread_works_on(serving_one: World) -> None:
 
 def is_tidy(world: World, shelf: set[int], reserve: set[int]) -> bool:
     """Whether an update has ended, to its last effect."""
-    return (world.shelf(), world.reserve(), world.judge.leftovers) == (shelf, reserve, [])
+    return (world.shelf(), world.reserve(), world.invariants.leftovers) == (shelf, reserve, [])
 
 
 @pytest.mark.parametrize("how", [{}, {"with_manifest": True}])

@@ -1,7 +1,7 @@
 """The simulated world: the real agent on a real directory, with a store, a server and time that a test moves.
 
-What a test does with it is what publishers, operators, machines and clocks do. After every step the judge
-looks at what lies on the disk; `Broken` is raised when a guarantee does not hold.
+What a test does with it is what publishers, operators, machines and clocks do. After every step the
+invariants are checked on the disk; `Broken` is raised when a guarantee does not hold.
 """
 
 import os
@@ -27,8 +27,8 @@ from servesync.settings import Settings
 from sim.clock import SimClock
 from sim.contents import GRAPH, Contents, write_tree
 from sim.disk_faults import DiskFaults
+from sim.invariants import Invariants
 from sim.jobs import ProcessEnded, SimJobs, Task, never
-from sim.judge import Judge
 from sim.server import SimServer
 from sim.shelves import Broken
 from sim.store import URL, SimStore
@@ -107,7 +107,7 @@ class World:
         self.store = SimStore(self.clock, self._gate)
         self.server = SimServer(self.models_dir, self.clock, tuple(self.models), self.told, self._gate)
         self.jobs = SimJobs()
-        self.judge = Judge(self)
+        self.invariants = Invariants(self)
         self._steps = self._seen = 0
         self._poll_at = 0.0
         self.agent: Agent | None = None
@@ -296,9 +296,9 @@ class World:
         for _ in range(seconds // step):
             self.clock.advance(step)
             if self.has_server:
-                self.judge.before_step()
+                self.invariants.before_step()
                 self.server.step()
-                self.judge.after_step()
+                self.invariants.after_step()
 
     def work(self, seconds: int) -> None:
         """Let agent and server work."""
@@ -326,7 +326,7 @@ class World:
             self.wait(step, step)
 
     def rest(self, calm_seconds: int = CALM_SECONDS) -> None:
-        """End every fault, let the agent work until nothing happens any more, and judge what it came to.
+        """End every fault, let the agent work until nothing happens any more, and check what it came to.
 
         Raises:
             Broken: it never comes to rest, or not to what is wanted.
@@ -343,22 +343,22 @@ class World:
             acted = self.cycle()
             quiet = 0.0 if acted or (self.has_server and self.server.is_busy) else quiet + step
             self.wait(step, max(1, step // 5))
-            if self.clock.now > begun + STUCK_SECONDS and self.judge.is_stuck:
+            if self.clock.now > begun + STUCK_SECONDS and self.invariants.is_stuck:
                 return
             if quiet >= calm_seconds:
-                why = self.judge.flaw_of_rest()
+                why = self.invariants.flaw_of_rest()
                 if not why:
                     self.meddled.clear()
                     return
         raise Broken(f"no rest after {LONGEST_SECONDS} s; {why or 'it is never quiet'}: {self.said()}")
 
     def _look(self, what: str) -> None:
-        """Let the judge look if anything was done since; now and then in any case."""
+        """Check the invariants if anything was done since the last check, and now and then in any case."""
         self._steps += 1
         done = len(self.disk.effects)
         if done != self._seen or not self._steps % LOOK_ANYWAY:
             self._seen = done
-            self.judge.look(what)
+            self.invariants.check(what)
 
     # -- what can be seen ---------------------------------------------------------------------------------
 
@@ -368,15 +368,15 @@ class World:
 
     def shelf(self, model: str = "m") -> set[int]:
         """Return the numbers on the shelf."""
-        return {int(version) for version in self.judge.now(model).items}
+        return {int(version) for version in self.invariants.now(model).items}
 
     def reserve(self, model: str = "m") -> set[int]:
         """Return the numbers in the reserve."""
-        return {int(version) for version in self.judge.now(model).reserve}
+        return {int(version) for version in self.invariants.now(model).reserve}
 
     def refusals(self, model: str = "m") -> dict[int, str]:
         """Return why numbers are refused."""
-        return {int(v): refusal.reason for v, refusal in self.judge.now(model).refusals.items()}
+        return {int(v): refusal.reason for v, refusal in self.invariants.now(model).refusals.items()}
 
     def events(self, name: str, **facts: object) -> list[Any]:
         """Return the events of that name, with these facts, that the agents have written."""
@@ -412,7 +412,7 @@ class World:
         """Change a file of a version under its number."""
         path = self._path(model, number)
         self.meddled.add(model)
-        self.judge.damaged.add((Model(model), Version(number), path.stat().st_ino))
+        self.invariants.damaged.add((Model(model), Version(number), path.stat().st_ino))
         (path / GRAPH).write_bytes(b"damaged")
 
     def remove_by_hand(self, number: int, model: str = "m") -> None:
@@ -420,13 +420,13 @@ class World:
         self.meddled.add(model)
         self._path(model, number).rename(self.folder / f"removed.{self.clock.now:g}")
         shutil.rmtree(self.folder / f"removed.{self.clock.now:g}")
-        self.judge.forget(model, number)
+        self.invariants.forget(model, number)
 
     def put_by_hand(self, number: int, contents: Contents, model: str = "m") -> None:
         """Put a version on the shelf that is not ours."""
         self.meddled.add(model)
         write_tree(self._path(model, number), contents)
-        self.judge.put(model, number)
+        self.invariants.put(model, number)
 
     def remove_folder(self, model: str = "m") -> None:
         """Remove all of a model, its folder first."""
@@ -434,4 +434,4 @@ class World:
         gone = self.folder / f"removed.{self.clock.now:g}"
         (self.models_dir / model).rename(gone)
         shutil.rmtree(gone)
-        self.judge.forget(model)
+        self.invariants.forget(model)

@@ -11,17 +11,18 @@ import pytest
 from structlog.testing import capture_logs
 
 from servesync import disk
-from servesync.agent.models_config import ConfigKeeper, ConfigWriter, labels_of, told
+from servesync.agent.models_config import ConfigKeeper, labels_of, server_policy_of
+from servesync.agent.models_config_writer import ConfigWriter
 from servesync.demo.standin.config import ModelConfig, parse_config
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerDown, ServerError
 from servesync.install import Workspace
 from servesync.log_throttle import LogThrottle
+from servesync.planning.actions import Prune
 from servesync.planning.facts import (
     Condition,
     Facts,
     Latest,
-    Prune,
     Served,
     Server,
     ServerPolicy,
@@ -127,9 +128,9 @@ class Scene:
     def cycle(self, seconds: float = 0.0) -> bool:
         """Let time pass, then look and write; return whether the file was written."""
         self.now += seconds
-        self.keeper.look()
+        self.keeper.read_file()
         self.found = self.facts()
-        self.keeper.saw(self.found, self.error)
+        self.keeper.record_answers(self.found, self.error)
         with capture_logs() as logs:
             written = self.writer.write(self.keeper.draft(self.models, self.found))
         self.logs += logs
@@ -669,6 +670,6 @@ def test_policies(
     scene.more = {"version_policy": policy}
     settings = ModelSettings.model_validate({"name": "m", "versions": versions})
 
-    assert told(scene.serving, settings) == expect
+    assert server_policy_of(scene.serving, settings) == expect
     scene.more["config_file"] = None
-    assert told(scene.serving, settings) == (ServerPolicy(policy), 1)
+    assert server_policy_of(scene.serving, settings) == (ServerPolicy(policy), 1)

@@ -49,7 +49,7 @@ def test_models_stay_known_while_their_records_cannot_be_listed(tmp_path: Path) 
 
     assert agent.context.models.keys() == {"a"}
     assert (None, Reason.DISK_NOT_A_DIRECTORY) in [
-        (model, error.reason) for model, error in agent.context.troubles
+        (model, error.reason) for model, error in agent.context.errors
     ]
 
 

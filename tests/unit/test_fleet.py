@@ -11,30 +11,32 @@ from hypothesis import strategies as st
 
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
-from servesync.planning.facts import (
+from servesync.planning.actions import (
     Cancel,
-    Condition,
     Drop,
-    Everything,
-    Facts,
     Fetch,
-    Follow,
     Forget,
-    Hold,
     Install,
     Keep,
     Kind,
-    Latest,
-    Pin,
-    Policy,
     Prune,
     Repair,
     Restore,
+    SetAside,
+)
+from servesync.planning.facts import (
+    Condition,
+    Everything,
+    Facts,
+    Follow,
+    Hold,
+    Latest,
+    Pin,
+    Policy,
     Served,
     Server,
     ServerPolicy,
     ServerState,
-    SetAside,
     Shelved,
 )
 from servesync.planning.fleet import plan_fleet
@@ -49,7 +51,7 @@ from servesync.planning.fleet_facts import (
     TransferState,
 )
 from servesync.planning.load_gate import after_step
-from servesync.planning.memory import Budget, Loaded, Way, WhenShort
+from servesync.planning.memory import Budget, Loaded, Remedy, WhenShort
 from servesync.planning.reserve import next_to_drop
 
 A, B = Model("a"), Model("b")
@@ -294,7 +296,7 @@ PASSING = Hold(Reason.STORE_UNREACHABLE, "down", passing=True)
         model((V1,), (V1,), held={V2: PASSING}),
         model((), (), held={V2: PASSING}),
         model((V1,), (V1,), offered=(V1,)),
-        model((V1,), (V1,), held={V2: Hold(Reason.SERVER_REFUSED, "rests")}, resting=frozenset({V2})),
+        model((V1,), (V1,), held={V2: Hold(Reason.SERVER_REFUSED, "rests")}, cooling_down=frozenset({V2})),
     ],
     ids=["silent", "another in doubt", "fresh", "passing", "passing, fresh", "vanished", "resting"],
 )
@@ -428,7 +430,7 @@ def test_what_has_no_room_is_held_with_figures_and_not_fetched() -> None:
     assert plan.steps == ()
     assert plan.models[A].wanted == {V1}
     assert "50 bytes are missing" in plan.models[A].verdicts[V2].why
-    assert [(name, item.version, item.way) for name, item in plan.shortages] == [(A, V2, Way.REFUSED)]
+    assert [(name, item.version, item.remedy) for name, item in plan.shortages] == [(A, V2, Remedy.REFUSED)]
     assert plan.loaded == (Loaded(A, V1, 100),)
 
 

@@ -7,26 +7,22 @@ import pytest
 
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
+from servesync.planning.actions import Action, Install, Prune, Restore, Wait
 from servesync.planning.facts import (
-    Action,
     Condition,
     Facts,
     Hold,
-    Install,
     Latest,
-    Prune,
-    Restore,
     Role,
     Served,
     Server,
     ServerState,
     Shelved,
-    Wait,
 )
 from servesync.planning.fleet import plan_fleet
 from servesync.planning.fleet_facts import FleetFacts, LoadGate, Step
 from servesync.planning.load_gate import UNSEEN_SECONDS, LoadOrder, after_step, loading, renewed
-from servesync.planning.memory import Budget, Shortage, Way
+from servesync.planning.memory import Budget, Remedy, Shortage
 from servesync.planning.planner import plan
 
 UP = Served(ServerState.AVAILABLE)
@@ -56,9 +52,9 @@ def facts(
     )
 
 
-def short(way: Way, *retire: Version) -> Shortage:
+def short(remedy: Remedy, *retire: Version) -> Shortage:
     """Return why version 2 does not fit."""
-    return Shortage(V2, way, 100, 100, Budget(150, "a test"), (), retire)
+    return Shortage(V2, remedy, 100, 100, Budget(150, "a test"), (), retire)
 
 
 def ordered(found: Facts) -> list[tuple[type[Action], int]]:
@@ -75,12 +71,12 @@ GAP = facts({}, {V1: Served(ServerState.UNLOADING)}, reserve=(V1, V2))
     ("found", "shortage", "expect"),
     [
         (SERVING, None, [(Install, 2)]),
-        (SERVING, short(Way.RETIRE, V1), [(Install, 2)]),
-        (SERVING, short(Way.UNLOADING), [(Install, 2)]),
+        (SERVING, short(Remedy.RETIRE, V1), [(Install, 2)]),
+        (SERVING, short(Remedy.UNLOADING), [(Install, 2)]),
         (READY, None, [(Restore, 2)]),
-        (READY, short(Way.RETIRE, V1), [(Prune, 1)]),
-        (READY, short(Way.UNLOADING), [(Wait, 2)]),
-        (GAP, short(Way.UNLOADING), [(Wait, 2)]),
+        (READY, short(Remedy.RETIRE, V1), [(Prune, 1)]),
+        (READY, short(Remedy.UNLOADING), [(Wait, 2)]),
+        (GAP, short(Remedy.UNLOADING), [(Wait, 2)]),
         (GAP, None, [(Restore, 2)]),
     ],
     ids=[
@@ -105,7 +101,7 @@ def test_a_version_is_repaired_whatever_the_memory_says() -> None:
     """The server has it loaded: new bytes on the disk need no room."""
     damaged = facts({V2: Shelved(Condition.DAMAGED, identity="id")}, {V2: UP})
 
-    (action,) = plan(replace(damaged, memory=short(Way.RETIRE))).actions
+    (action,) = plan(replace(damaged, memory=short(Remedy.RETIRE))).actions
 
     assert type(action).__name__ == "Repair"
 
@@ -148,7 +144,7 @@ SILENT = facts({V1: GOOD, V2: NEW}, None, name="a")
         (UNSEEN, UNSEEN_SECONDS, False),
         (SILENT, 0, False),
         (facts({V1: GOOD}, {V1: UP}, name="a"), 0, False),
-        (replace(READY, memory=short(Way.UNLOADING)), 0, False),
+        (replace(READY, memory=short(Remedy.UNLOADING)), 0, False),
     ],
 )
 def test_who_is_loading(found: Facts, waited: float, busy: bool) -> None:  # noqa: FBT001 (a column)

@@ -22,7 +22,7 @@ from servesync.planning.facts import (
     ServerState,
     Shelved,
 )
-from servesync.planning.memory import Budget, Shortage, Way
+from servesync.planning.memory import Budget, Remedy, Shortage
 from servesync.planning.newest import held_newest
 from servesync.planning.planner import plan
 
@@ -138,7 +138,7 @@ def test_only_what_policy_would_want_is_meant() -> None:
     assert newest(facts(held, offered, Everything())) == (9, REFUSED)
 
 
-def shortage(way: Way) -> Shortage:
+def shortage(way: Remedy) -> Shortage:
     """Return what keeps version 8 out of the server's memory."""
     return Shortage(Version(8), way, 5, 5, Budget(7, "a limit"), ())
 
@@ -147,30 +147,32 @@ def test_a_shortage_that_the_facts_do_not_know() -> None:
     """A plan over all models tells what does not fit; what makes room by itself holds nothing."""
     known = facts({}, {7, 8})
     wanted = plan(facts({8: SHORT}, {7, 8}))
-    found = held_newest(wanted, known, [shortage(Way.REFUSED)])
+    found = held_newest(wanted, known, [shortage(Remedy.REFUSED)])
     assert found is not None
     assert (found[0], found[1].reason) == (8, Reason.MEMORY_SHORT)
-    assert held_newest(wanted, known, [shortage(Way.UNLOADING)]) is None
+    assert held_newest(wanted, known, [shortage(Remedy.UNLOADING)]) is None
 
 
 def test_an_upload_has_its_time() -> None:
     """What is incomplete is told after a quarter of an hour, everything else at once."""
     watch, later = HeldWatch(), INCOMPLETE_SECONDS
     eight = Version(8), UPLOADING
-    assert watch.saw(M, (Version(8), REFUSED), 0) == HeldVersion(REFUSED.reason, "bad", Version(8))
-    assert watch.saw(M, eight, 100) is None
-    assert watch.saw(M, eight, 99 + later) is None
-    assert watch.saw(M, eight, 100 + later) == HeldVersion(UPLOADING.reason, "no manifest yet", Version(8))
-    assert watch.saw(M, (Version(9), UPLOADING), 100 + later) is None, "another upload"
-    assert watch.saw(M, None, 101 + later) is None
-    assert watch.saw(M, (Version(9), UPLOADING), 101 + 2 * later) is None, "it was complete meanwhile"
+    assert watch.observe(M, (Version(8), REFUSED), 0) == HeldVersion(REFUSED.reason, "bad", Version(8))
+    assert watch.observe(M, eight, 100) is None
+    assert watch.observe(M, eight, 99 + later) is None
+    assert watch.observe(M, eight, 100 + later) == HeldVersion(
+        UPLOADING.reason, "no manifest yet", Version(8)
+    )
+    assert watch.observe(M, (Version(9), UPLOADING), 100 + later) is None, "another upload"
+    assert watch.observe(M, None, 101 + later) is None
+    assert watch.observe(M, (Version(9), UPLOADING), 101 + 2 * later) is None, "it was complete meanwhile"
 
 
 def test_a_model_that_is_gone_is_forgotten() -> None:
     """It begins anew when it comes back."""
     watch = HeldWatch()
-    watch.saw(M, (Version(8), UPLOADING), 0)
+    watch.observe(M, (Version(8), UPLOADING), 0)
     watch.keep(frozenset({M}))
-    assert watch.saw(M, (Version(8), UPLOADING), INCOMPLETE_SECONDS) is not None
+    assert watch.observe(M, (Version(8), UPLOADING), INCOMPLETE_SECONDS) is not None
     watch.keep(frozenset())
-    assert watch.saw(M, (Version(8), UPLOADING), INCOMPLETE_SECONDS) is None
+    assert watch.observe(M, (Version(8), UPLOADING), INCOMPLETE_SECONDS) is None

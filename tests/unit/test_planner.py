@@ -8,29 +8,22 @@ from hypothesis import strategies as st
 
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
+from servesync.planning.actions import Confirm, Install, Prune, Quarantine, Repair, Restore, Retry, Wait
 from servesync.planning.facts import (
     Condition,
-    Confirm,
     Everything,
     Facts,
     Follow,
     Hold,
-    Install,
     Latest,
     Pin,
     Policy,
-    Prune,
-    Quarantine,
-    Repair,
-    Restore,
-    Retry,
     Role,
     Served,
     Server,
     ServerPolicy,
     ServerState,
     Shelved,
-    Wait,
 )
 from servesync.planning.planner import plan
 
@@ -65,7 +58,7 @@ class Case:
     starting: bool = True
     reserve: set[int] = field(default_factory=set)
     returning: set[int] = field(default_factory=set)
-    resting: set[int] = field(default_factory=set)
+    cooling_down: set[int] = field(default_factory=set)
     channels: dict[str, int] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
     passing: set[int] = field(default_factory=set)
@@ -106,7 +99,7 @@ def facts_of(case: Case) -> Facts:
         ),
         reserve={Version(n): "id" for n in case.reserve | case.returning},
         returning=versions(*case.returning),
-        resting=versions(*case.resting),
+        cooling_down=versions(*case.cooling_down),
         channels={name: Version(n) for name, n in case.channels.items()},
         withdrawn=versions(*case.gone),
         labelled=versions(*case.labelled),
@@ -291,7 +284,7 @@ CASES = [
         {1: UP, 2: NO_MEMORY},
         [],
         returning={2},
-        resting={2},
+        cooling_down={2},
     ),
     Case(
         "and comes back after its rest",

@@ -3,7 +3,7 @@
 import pytest
 
 from agent_parts import Context, run_job
-from servesync.agent.documents import MOST_AT_ONCE, Documents, NotReadYet
+from servesync.agent.documents import MOST_AT_ONCE, DocumentReader, NotReadYet
 from servesync.domain.versions import Model, StoredObject
 from servesync.errors import Reason, Stopped, StoreError
 
@@ -15,21 +15,21 @@ def item(number: int, etag: str = "e") -> StoredObject:
     return StoredObject(f"m/{number}.json", 10, etag)
 
 
-def wanting(*items: StoredObject) -> Documents:
+def wanting(*items: StoredObject) -> DocumentReader:
     """Return documents of which these were asked for; each reads as its ETag."""
-    documents = Documents(lambda one, _: one.etag.encode())
+    documents = DocumentReader(lambda one, _: one.etag.encode())
     for one in items:
         with pytest.raises(NotReadYet):
             documents.get(one, M)
     return documents
 
 
-def idle(documents: Documents) -> bool:
+def idle(documents: DocumentReader) -> bool:
     """Whether nothing is asked for (mypy takes a property for something that stays as it is)."""
     return documents.is_idle
 
 
-def read_all(documents: Documents) -> int:
+def read_all(documents: DocumentReader) -> int:
     """Let all jobs run; return how many there were."""
     count = 0
     while jobs := documents.jobs():

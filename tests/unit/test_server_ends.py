@@ -7,23 +7,16 @@ import pytest
 from servesync.agent.server_watch import ServerWatch
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerDown
+from servesync.planning.actions import Action, Confirm, Install, Prune, Quarantine, Repair, Restore, Retry
 from servesync.planning.facts import (
-    Action,
     Condition,
-    Confirm,
     Everything,
     Facts,
     Hold,
-    Install,
     Latest,
     ModelPlan,
     Pin,
     Policy,
-    Prune,
-    Quarantine,
-    Repair,
-    Restore,
-    Retry,
     Role,
     Served,
     Server,
@@ -143,7 +136,7 @@ class World:
     def _act(self) -> None:
         said = self.server.says(self.now)
         started_at = self.server.started_at if self.sees_processes else None
-        self.watch.saw(M, said, self.shelf, self.now, started_at)
+        self.watch.record_status(M, said, self.shelf, self.now, started_at)
         self.plan = plan(self._facts(None if isinstance(said, ServerDown) else said))
         for action in self.plan.actions:
             self._do(action)
@@ -152,7 +145,7 @@ class World:
             self.reserve[version] = replace(self.reserve[version], tries=0, confirmed=False)
 
     def _facts(self, versions: dict[Version, Served] | None) -> Facts:
-        resting = self.watch.cooling_down(M, self.now)
+        cooling_down = self.watch.cooling_down(M, self.now)
         silent = self.watch.silent_seconds(M, self.now)
         server = Server(
             policy=self.server.told,
@@ -160,7 +153,7 @@ class World:
             load_timeout_seconds=self.load_timeout_seconds,
             may_be_starting=silent < self.load_timeout_seconds,
         )
-        rests = dict.fromkeys(resting - self.returning, Hold(Reason.SERVER_REFUSED, "rests"))
+        rests = dict.fromkeys(cooling_down - self.returning, Hold(Reason.SERVER_REFUSED, "rests"))
         return Facts(
             model=M,
             policy=self.policy,
@@ -170,7 +163,7 @@ class World:
             server=self.watch.facts(M, self.now, server),
             reserve=dict.fromkeys(self.reserve, "id"),
             returning=frozenset(self.returning),
-            resting=resting,
+            cooling_down=cooling_down,
             withdrawn=frozenset(map(Version, self.withdrawn)),
         )
 
@@ -425,8 +418,8 @@ def test_an_agent_that_comes_to_a_server_in_a_loop_sees_its_starts() -> None:
 def test_the_only_version_of_a_model_leaves_a_server_that_serves_others() -> None:
     """It answered without it before; so it takes down what other models serve."""
     world = World(FakeServer(ServerPolicy.ALL, {2}), {2})
-    world.watch.saw(Model("other"), {}, {}, 0.0)
-    world.watch.saw(Model("other"), {}, {}, 0.25)
+    world.watch.record_status(Model("other"), {}, {}, 0.0)
+    world.watch.record_status(Model("other"), {}, {}, 0.25)
     world.run(LOAD_SECONDS + 4 * STEP)
 
     assert world.of(Retry) == [(Retry, 2)]

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from agent_parts import FootprintStub, Parts, ServerStub, StoreStub, listing_of, settings_of, turn_until_idle
 from install_box import M, attempt, release_of, sealed
 from servesync.agent.agent import Agent
-from servesync.agent.memory_estimates import Weights
+from servesync.agent.memory_estimates import MemoryEstimates
 from servesync.agent.ports import FootprintPort
 from servesync.domain.versions import Layout, Release, StoredObject, Version
 from servesync.errors import Reason, ServerError
@@ -166,9 +166,9 @@ def test_it_is_known_again_after_a_restart(workspace: Workspace, lock: Lock) -> 
     footprint.used = 628 * MIB
     scene.serve()
 
-    weights = Weights(workspace)
-    assert weights.of_installed((M, TWO), release_of(2).identity)
-    assert weights.observed(M) == 64.0
+    estimates = MemoryEstimates(workspace)
+    assert estimates.of_installed((M, TWO), release_of(2).identity)
+    assert estimates.observed(M) == 64.0
 
 
 def test_nothing_is_learnt_across_a_silence(workspace: Workspace, lock: Lock) -> None:
@@ -204,7 +204,7 @@ def test_a_directory_is_weighed_by_its_listing(workspace: Workspace) -> None:
     }
     objects = tuple(StoredObject(f"m/9/{path}", size, "e", path) for path, size in sizes.items())
 
-    weight = Weights(workspace).of_offered(Release(M, Version(9), Layout.DIRECTORY, objects, "id-9"))
+    weight = MemoryEstimates(workspace).of_offered(Release(M, Version(9), Layout.DIRECTORY, objects, "id-9"))
 
     assert weight == 900 + 6 * 10
 
@@ -215,4 +215,4 @@ def test_a_directory_that_is_not_ours_is_weighed_by_its_files(workspace: Workspa
     foreign.mkdir()
     (foreign / "weights").write_bytes(bytes(100))
 
-    assert Weights(workspace).of_foreign((M, Version(5))) == 100
+    assert MemoryEstimates(workspace).of_foreign((M, Version(5))) == 100

@@ -9,7 +9,8 @@ from servesync.agent import announce, asking, polling, tidying
 from servesync.agent.context import AgentContext
 from servesync.agent.effects import Effects
 from servesync.agent.model_snapshot import ModelSnapshot
-from servesync.agent.models_config import ConfigWriter, Draft
+from servesync.agent.models_config import Draft
+from servesync.agent.models_config_writer import ConfigWriter
 from servesync.agent.outcome import Outcome, outcome_of
 from servesync.agent.report import report
 from servesync.agent.scrub import begin_scrubbing, take_in_scrubbed
@@ -17,7 +18,7 @@ from servesync.agent.seen import Seen
 from servesync.agent.snapshot import Snapshot, take_snapshot
 from servesync.agent.status import status_of
 from servesync.agent.transfer_jobs import give_up_all, take_in
-from servesync.agent.upkeep import clean, ensure_shelves, prepare_folders, settle
+from servesync.agent.upkeep import clean, ensure_shelves, prepare_folders, update_records
 from servesync.domain.versions import Model
 from servesync.install import Lock
 from servesync.jobs import Ended, JobKind, Message, RoomWanted
@@ -107,7 +108,7 @@ class Agent:
             polling.begin_poll(context)
         if poll and self._lock is not None:
             tidying.try_again(context)
-        polling.look_once_more(context)
+        polling.list_once_more(context)
         asking.begin_asking(context)
         polling.begin_documents(context)
         standing = asking.standing(context)
@@ -145,7 +146,7 @@ class Agent:
 
     def _cycle(self, *, server_is_late: bool) -> Outcome:
         context = self.context
-        seen = self._look(server_is_late=server_is_late)
+        seen = self._decide(server_is_late=server_is_late)
         acted = False
         if self._lock is not None:
             context.agent_status.publish(status_of(context, seen))
@@ -162,13 +163,13 @@ class Agent:
         works = self._lock is not None
         return outcome_of(context, seen, acted=acted, is_late=server_is_late, works=works)
 
-    def _look(self, *, server_is_late: bool) -> Seen:
+    def _decide(self, *, server_is_late: bool) -> Seen:
         """Find out what there is, and decide what is to be done."""
         context = self.context
         if self._lock is not None:
             ensure_shelves(context)
         if context.config is not None:
-            context.config.look()
+            context.config.read_file()
         snapshot = take_snapshot(context, server_is_late=server_is_late)
         plan = plan_fleet(snapshot.fleet)
         for model, version in plan.to_weigh:
@@ -195,7 +196,9 @@ class Agent:
             short.setdefault(model, []).append(shortage)
         watch.keep(frozenset(snapshot.models))
         found = {
-            model: watch.saw(model, held_newest(plan.models[model], item.facts, short.get(model, ())), now)
+            model: watch.observe(
+                model, held_newest(plan.models[model], item.facts, short.get(model, ())), now
+            )
             for model, item in snapshot.models.items()
         }
         return {model: held for model, held in found.items() if held is not None}
@@ -206,7 +209,7 @@ class Agent:
         if config is None:
             return None
         facts = {model: found.facts for model, found in models.items()}
-        config.saw(facts, asking.server_error(self.context))
+        config.record_answers(facts, asking.server_error(self.context))
         return config.draft(self.context.models, facts)
 
     def _act(self, seen: Seen) -> bool:
@@ -214,7 +217,7 @@ class Agent:
         context, state = self.context, self.context.state
         acted = self._config is not None and seen.config is not None and self._config.write(seen.config)
         for found in seen.snapshot.models.values():
-            settle(context, found)
+            update_records(context, found)
         effects = Effects(context, seen.snapshot.models, seen.plan)
         state.gate = seen.plan.gate
         for step in seen.plan.steps:
@@ -226,5 +229,5 @@ class Agent:
         acted |= effects.failed
         if acted:
             state.upkeep.trash_is_due = True
-        polling.look_once_more(context)
+        polling.list_once_more(context)
         return acted

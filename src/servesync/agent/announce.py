@@ -7,7 +7,7 @@ from servesync.domain.versions import Model, Release, Version
 from servesync.errors import Reason, SyncError
 from servesync.install import Record
 from servesync.logs import Event, get_logger
-from servesync.planning.facts import Kind
+from servesync.planning.actions import Kind
 from servesync.planning.memory import Shortage
 
 Key = tuple[Model, Version]
@@ -63,10 +63,10 @@ def quarantined(key: Key, reason: Reason, because: str) -> None:
     log.error(Event.VERSION_QUARANTINED, reason=reason, because=because)
 
 
-def stepped_aside(key: Key, because: str, rest_seconds: float) -> None:
+def stepped_aside(key: Key, because: str, cool_down_seconds: float) -> None:
     """Say that a version has left the shelf for a while."""
     log = get_logger().bind(model=key[0], version=key[1])
-    log.warning(Event.VERSION_RETRIED, because=because, rest_seconds=rest_seconds)
+    log.warning(Event.VERSION_RETRIED, because=because, rest_seconds=cool_down_seconds)
 
 
 def fetch_cancelled(key: Key, because: str) -> None:

@@ -39,21 +39,21 @@ def begin_asking(context: AgentContext) -> None:
     asked_at = view.asking_since = context.now()
 
     def work(job: JobContext) -> Answers:
-        said: dict[Model, Mapping[Version, Served] | ServerError] = {}
+        statuses: dict[Model, Mapping[Version, Served] | ServerError] = {}
         unreachable: ServerError | None = None
         for model in models:
             job.check()
             if unreachable is not None:
-                said[model] = unreachable
+                statuses[model] = unreachable
                 continue
             try:
-                said[model] = server.status(model, job.should_stop)
+                statuses[model] = server.status(model, job.should_stop)
             except ServerError as error:
                 job.check()
-                said[model] = error
+                statuses[model] = error
                 if error.reason is Reason.SERVER_UNREACHABLE:  # do not wait for it once more
                     unreachable = error
-        return Answers(asked_at, said, footprint.started_at())
+        return Answers(asked_at, statuses, footprint.started_at())
 
     view.running = context.start(Job(JobKind.ASK_SERVER, work))
 
@@ -116,5 +116,5 @@ def is_answering(context: AgentContext) -> bool | None:
 def server_error(context: AgentContext) -> ServerError | None:
     """Return why the server did not answer for a model, as of its last answer."""
     answers = context.state.server.answers
-    said = answers.said.values() if answers else ()
-    return next((item for item in said if isinstance(item, ServerError)), None)
+    statuses = answers.statuses.values() if answers else ()
+    return next((item for item in statuses if isinstance(item, ServerError)), None)

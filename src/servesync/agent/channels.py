@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from servesync.agent.documents import Documents, NotReadYet
+from servesync.agent.documents import DocumentReader, NotReadYet
 from servesync.domain import channel, manifest
 from servesync.domain.versions import Model, Release, StoredObject, Version
 from servesync.errors import Reason, ReleaseRefused, SyncError
@@ -42,19 +42,19 @@ class Withdrawn:
     text: str
 
 
-News = Moved | Withdrawn
+DocumentEvent = Moved | Withdrawn
 
 
 @dataclass
-class Notices:
+class StoreDocuments:
     """Follows the documents of one store. `durable`: what is learnt may be written into the workspace."""
 
     workspace: Workspace
-    documents: Documents
+    documents: DocumentReader
     durable: bool = False
-    news: list[News] = field(default_factory=list)
+    events: list[DocumentEvent] = field(default_factory=list)
     """What is new since the caller last emptied it."""
-    troubles: dict[tuple[Model, str], SyncError] = field(default_factory=dict)
+    errors: dict[tuple[Model, str], SyncError] = field(default_factory=dict)
     """Why the position of a channel is not known for sure, as of the last listing."""
     _positions: dict[Model, dict[str, Position]] = field(default_factory=dict)
     _unreadable: dict[Model, Mapping[str, str]] = field(default_factory=dict)
@@ -80,14 +80,14 @@ class Notices:
         """
         problems: list[OSError] = []
         for name in names:
-            self.troubles.pop((model, name), None)
+            self.errors.pop((model, name), None)
             try:
-                self._look(model, name, listed.get(name))
+                self._follow_channel(model, name, listed.get(name))
                 self._record(model, name)
             except NotReadYet:  # until it has been read, the last position counts
                 continue
             except SyncError as error:
-                self.troubles[model, name] = error
+                self.errors[model, name] = error
             except OSError as problem:
                 problems.append(problem)
         if problems:
@@ -122,7 +122,7 @@ class Notices:
             self._positions[model] = known
         return self._positions[model]
 
-    def _look(self, model: Model, name: str, item: StoredObject | None) -> None:
+    def _follow_channel(self, model: Model, name: str, item: StoredObject | None) -> None:
         known = self._known(model).get(name)
         if name in self._unreadable[model]:
             raise SyncError(Reason.RECORD_UNREADABLE, self._unreadable[model][name])
@@ -168,7 +168,7 @@ class Notices:
             self._unwritten[model, name] = fresh
         self._known(model)[name] = fresh
         if known is None or known.version != fresh.version:
-            self.news.append(Moved(model, name, Version(known.version) if known else None, found.now))
+            self.events.append(Moved(model, name, Version(known.version) if known else None, found.now))
 
     # -- withdrawals ----------------------------------------------------------------------------------
 
@@ -184,19 +184,19 @@ class Notices:
             OSError: a withdrawal could not be recorded; it counts until this process ends.
         """
         on_machine, gone = set(here), self._withdrawn_before(model, refusals)
-        troubles: list[SyncError | OSError] = []
+        errors: list[SyncError | OSError] = []
         for release in releases:
             if release.version in on_machine:
                 try:
-                    self._learn(release, gone.get(release.version), refusals)
+                    self._read_withdrawal(release, gone.get(release.version), refusals)
                 except NotReadYet:
                     self._keep_withdrawn(release, gone)
                 except (SyncError, OSError) as error:
-                    troubles.append(error)
-        if troubles:
-            raise troubles[0]
+                    errors.append(error)
+        if errors:
+            raise errors[0]
 
-    def _learn(self, release: Release, before: str | None, refusals: Refusals) -> None:
+    def _read_withdrawal(self, release: Release, before: str | None, refusals: Refusals) -> None:
         """Read what stands in a manifest's place, if that is news; `before`: see `_judge`."""
         item, key = release.manifest, (release.model, release.version)
         if item is None or self._read_manifests.get(key) == release.offer:
@@ -209,7 +209,7 @@ class Notices:
             if before is not None:  # until it can be read, nobody says otherwise
                 self._withdrawn[key] = (release.offer, before)
             raise
-        self._judge(release, data, before, refusals)
+        self._note_withdrawal(release, data, before, refusals)
         self._read_manifests[key] = release.offer
 
     def _keep_withdrawn(self, release: Release, gone: Mapping[Version, str]) -> None:
@@ -228,7 +228,7 @@ class Notices:
         seen = {version: text for (name, version), (_, text) in self._withdrawn.items() if name == model}
         return {**refusals.withdrawn({}), **seen}
 
-    def _judge(self, release: Release, data: bytes, before: str | None, refusals: Refusals) -> None:
+    def _note_withdrawal(self, release: Release, data: bytes, before: str | None, refusals: Refusals) -> None:
         """Take over what stands in a manifest's place; `before`: why the version was withdrawn until now."""
         if channel.is_withdrawal(data):
             text = _text_of(release, data)
@@ -249,7 +249,7 @@ class Notices:
         before = self._withdrawn_before(release.model, refusals)
         self._withdrawn[release.model, release.version] = (release.offer, text)
         if release.version not in known and release.version not in before:
-            self.news.append(Withdrawn(release.model, release.version, text))
+            self.events.append(Withdrawn(release.model, release.version, text))
         if self.durable and release.version not in known:
             refusals.remember(
                 release.version, release.offer, Reason.VERSION_WITHDRAWN, text, datetime.now(UTC)

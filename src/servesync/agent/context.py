@@ -35,7 +35,7 @@ class AgentContext:
     config: ConfigKeeper | None = None
     one_pass: bool = False
     last_memory: MemoryFacts | None = None
-    troubles: list[tuple[Model | None, SyncError]] = field(default_factory=list)
+    errors: list[tuple[Model | None, SyncError]] = field(default_factory=list)
     """What failed since the announcer last said so."""
 
     @property
@@ -80,7 +80,7 @@ class AgentContext:
 
     def failed(self, error: SyncError, model: Model | None = None) -> None:
         """Note what failed beside the actions of the plan, for the log."""
-        self.troubles.append((model, error))
+        self.errors.append((model, error))
 
 
 def isolate(work: Callable[[], T]) -> T | SyncError:

@@ -24,7 +24,7 @@ class NotReadYet(Exception):
 
 
 @dataclass
-class Documents:
+class DocumentReader:
     """What was read since the last listing. Used by the deciding thread only.
 
     `read`: called in jobs; returns the bytes of a document.

@@ -19,7 +19,7 @@ from servesync.agent.transfer_jobs import begin_transfer, give_up
 from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError, LockHeld, ReleaseRefused, Stopped, SyncError, internal_error
 from servesync.install import Record
-from servesync.planning.facts import (
+from servesync.planning.actions import (
     Cancel,
     Confirm,
     Drop,
@@ -36,13 +36,13 @@ from servesync.planning.facts import (
     SetAside,
 )
 from servesync.planning.fleet_facts import FleetPlan, Key, Step
-from servesync.planning.status_staleness import NOTHING, READING, said
+from servesync.planning.status_staleness import LOAD_IN_FLIGHT, NEVER_SEEN, status_token
 from servesync.transfer.transfer import Staged
 
 SLOW_SCAN_SECONDS: Final = 3.0
-LONGEST_REST_SECONDS: Final = 3600.0
-MOST_RESTS: Final = 3
-"""After so many tries the rest grows no further."""
+LONGEST_COOL_DOWN_SECONDS: Final = 3600.0
+MOST_COOL_DOWNS: Final = 3
+"""After so many tries the time grows no further."""
 _COUNTED: Final = frozenset(
     {
         Kind.RESTORE,
@@ -151,7 +151,7 @@ class Effects:
         shelf = context.shelf(step.model)
         present = found.inventory.versions.get(action.version)
         self._note_memory(key)
-        before = self._said_now(found, action.version, replaces=isinstance(action, Repair))
+        before = self._token_now(found, action.version, replaces=isinstance(action, Repair))
         with context.agent_status.stage(Stage.INSTALL, *key):
             if isinstance(action, Repair):
                 record = actions.repair(shelf, staged, before)
@@ -180,23 +180,23 @@ class Effects:
         context.state.watch.installed(key)
         announce.installed(key, record, step.action.because, seconds, again=again)
 
-    def _said_now(self, found: ModelSnapshot, version: Version, *, replaces: bool = False) -> str:
+    def _token_now(self, found: ModelSnapshot, version: Version, *, replaces: bool = False) -> str:
         """Return what a record is to keep of the server's word when bytes are about to come under a number.
 
         `replaces`: damaged bytes lie there, which a server that does not answer may be reading just now.
         """
         server = found.facts.server
         if not server.asked:
-            return NOTHING
+            return NEVER_SEEN
         if server.versions is None:
-            return READING if replaces else NOTHING
-        return said(server.versions.get(version))
+            return LOAD_IN_FLIGHT if replaces else NEVER_SEEN
+        return status_token(server.versions.get(version))
 
     def _set_aside(self, step: Step, action: SetAside) -> None:
         context, key = self._context, (step.model, action.version)
         _, staged = self._staged(key)
         record = actions.set_aside(context.reserve(step.model), staged)
-        context.state.memory.weights.learn(staged.release, staged.weight)
+        context.state.memory.estimates.cache(staged.release, staged.weight)
         give_up(context, key)
         context.state.attempts.succeeded(key)
         announce.set_aside(key, record, action.short)
@@ -211,7 +211,7 @@ class Effects:
             context.shelf(step.model),
             context.reserve(step.model),
             action.version,
-            self._said_now(found, action.version),
+            self._token_now(found, action.version),
         )
         self._arrived(step, record, context.now() - began, again=True)
 
@@ -240,7 +240,7 @@ class Effects:
         used = None if before is None else context.ports.footprint.used_bytes()
         grown = None if before is None or used is None or used <= before else used - before
         if grown is not None:
-            context.state.memory.weights.grew(key, grown)
+            context.state.memory.estimates.grew(key, grown)
             shelf.observed(action.version, grown)
         announce.confirmed(key, action.because, grown)
 
@@ -273,7 +273,7 @@ class Effects:
         tries = actions.step_aside(
             context.shelf(step.model), context.reserve(step.model), action.version, context.utc()
         )
-        rest = min(LONGEST_REST_SECONDS, self._rest_seconds * 4.0 ** min(tries, MOST_RESTS))
+        rest = min(LONGEST_COOL_DOWN_SECONDS, self._cool_down_seconds * 4.0 ** min(tries, MOST_COOL_DOWNS))
         self._left(key, rest)
         announce.stepped_aside(key, action.because, rest)
 
@@ -284,12 +284,12 @@ class Effects:
         announce.pruned(key, action.because, kept_in_reserve=kept)
 
     @property
-    def _rest_seconds(self) -> float:
+    def _cool_down_seconds(self) -> float:
         """How long a number stays away, so that the server misses it at a scan."""
         return 2 * self._context.settings.serving.scan_interval_seconds + SLOW_SCAN_SECONDS
 
-    def _left(self, key: Key, rest_seconds: float | None = None) -> None:
-        rest = self._rest_seconds if rest_seconds is None else rest_seconds
+    def _left(self, key: Key, cool_down_seconds: float | None = None) -> None:
+        rest = self._cool_down_seconds if cool_down_seconds is None else cool_down_seconds
         self._context.state.watch.taken_off(key, self._context.now(), rest)
 
     def _cancel(self, step: Step, action: Cancel) -> bool:

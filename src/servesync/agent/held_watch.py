@@ -18,24 +18,24 @@ class HeldWatch:
     def __init__(self) -> None:
         self._since: dict[Model, tuple[Version, float]] = {}
 
-    def saw(self, model: Model, found: tuple[Version, Hold] | None, now: float) -> HeldVersion | None:
+    def observe(self, model: Model, found: tuple[Version, Hold] | None, now: float) -> HeldVersion | None:
         """Return what is to be told of `held_newest(...)`; call it in each cycle for each model.
 
         `now`: seconds of a clock that never goes back.
         """
         if found is None or found[1].reason is not Reason.RELEASE_INCOMPLETE:
             self._since.pop(model, None)
-            return None if found is None else _told(*found)
+            return None if found is None else _held_version(*found)
         version, hold = found
         known = self._since.get(model)
         if known is None or known[0] != version:
             known = self._since[model] = version, now
-        return _told(version, hold) if now - known[1] >= INCOMPLETE_SECONDS else None
+        return _held_version(version, hold) if now - known[1] >= INCOMPLETE_SECONDS else None
 
     def keep(self, models: frozenset[Model]) -> None:
         """Forget all models but these."""
         self._since = {model: known for model, known in self._since.items() if model in models}
 
 
-def _told(version: Version, hold: Hold) -> HeldVersion:
+def _held_version(version: Version, hold: Hold) -> HeldVersion:
     return HeldVersion(hold.reason, hold.text[:MOST_CHARACTERS], version)

@@ -23,17 +23,17 @@ class _Known:
 
 
 @dataclass
-class Weights:
+class MemoryEstimates:
     """Remembers weights, and by how much the server grew for a version where that was seen."""
 
     workspace: Workspace
-    _known: dict[Key, _Known] = field(init=False, default_factory=dict)
+    _installed: dict[Key, _Known] = field(init=False, default_factory=dict)
     _offers: dict[Key, tuple[str, int | None]] = field(init=False, default_factory=dict)
 
     def keep(self, model: Model, present: Collection[Version], offered: Mapping[Version, Release]) -> None:
         """Forget versions of a model that are not `present` any more, and releases that are not offered."""
-        for key in [key for key in self._known if key[0] == model and key[1] not in present]:
-            del self._known[key]
+        for key in [key for key in self._installed if key[0] == model and key[1] not in present]:
+            del self._installed[key]
         for key in [key for key in self._offers if key[0] == model and key[1] not in offered]:
             del self._offers[key]
 
@@ -45,7 +45,7 @@ class Weights:
         Raises:
             OSError: the records cannot be read.
         """
-        known = self._known.get(key)
+        known = self._installed.get(key)
         if known is not None and identity in (known.identity, None):
             return known.weight
         model, version = key
@@ -54,8 +54,8 @@ class Weights:
             record = Reserve(self.workspace, model).versions().get(version)
         if record is None:
             return None
-        self._known[key] = _Known(record.identity, _weight_of(record), record.observed_bytes)
-        return self._known[key].weight
+        self._installed[key] = _Known(record.identity, _weight_of(record), record.observed_bytes)
+        return self._installed[key].weight
 
     def of_foreign(self, key: Key) -> int:
         """Return the weight of a directory on the shelf that is not ours, by its files.
@@ -71,7 +71,7 @@ class Weights:
         """Return what a release will weigh; None if nothing tells before its bytes are there.
 
         Raises:
-            KeyError: its manifest tells, and has not been read yet; see `learn`.
+            KeyError: its manifest tells, and has not been read yet; see `cache`.
         """
         offer, weight = self._offers.get((release.model, release.version), ("", None))
         if offer == release.offer:
@@ -82,15 +82,15 @@ class Weights:
             return None
         return weight_of((item.path, item.size) for item in release.objects)
 
-    def learn(self, release: Release, weight: int | None) -> None:
+    def cache(self, release: Release, weight: int | None) -> None:
         """Remember what a release weighs for as long as it does not change."""
         self._offers[release.model, release.version] = (release.offer, weight)
 
     def grew(self, key: Key, growth: int) -> None:
         """Remember by how many bytes the server grew for a version."""
-        known = self._known.get(key)
+        known = self._installed.get(key)
         if known is not None:
-            self._known[key] = replace(known, growth=growth)
+            self._installed[key] = replace(known, growth=growth)
 
     def observed(self, model: Model) -> float:
         """Return the largest growth for each byte of weight among a model's versions; 0 if none is known.
@@ -99,23 +99,25 @@ class Weights:
         """
         ratios = (
             max(0, known.growth - NOISE_BYTES) / known.weight
-            for (name, _), known in self._known.items()
+            for (name, _), known in self._installed.items()
             if name == model and known.weight
         )
         return max(ratios, default=0.0)
 
 
-class OfferedWeights(Mapping[Key, int | None]):
+class OfferedEstimates(Mapping[Key, int | None]):
     """The weights of what the store offers, each looked up when it is asked for."""
 
-    def __init__(self, weights: Weights, offered: Mapping[Model, Mapping[Version, Release]]) -> None:
-        self._weights = weights
+    def __init__(
+        self, estimates: MemoryEstimates, offered: Mapping[Model, Mapping[Version, Release]]
+    ) -> None:
+        self._estimates = estimates
         self._offered = offered
 
     def __getitem__(self, key: Key) -> int | None:
         """Return the weight of a release; see `Weights.of_offered`."""
         model, version = key
-        return self._weights.of_offered(self._offered[model][version])
+        return self._estimates.of_offered(self._offered[model][version])
 
     def __iter__(self) -> Iterator[Key]:
         """Yield every version that the store offers."""

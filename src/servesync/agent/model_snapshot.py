@@ -9,12 +9,12 @@ from typing import Final
 
 from servesync import __version__
 from servesync.agent.context import AgentContext
-from servesync.agent.models_config import labels_of, told
+from servesync.agent.models_config import labels_of, server_policy_of
 from servesync.domain.versions import Model, Release, Version, parse_version
 from servesync.errors import Reason, ServerError
 from servesync.install import Inventory, Record, Refusals
 from servesync.planning.facts import Everything, Facts, Follow, Hold, Latest, Pin, Policy, Served, Server
-from servesync.planning.status_staleness import heard
+from servesync.planning.status_staleness import mark_stale
 from servesync.settings import ModelSettings
 
 TAKES_THE_NUMBER: Final = (
@@ -24,7 +24,7 @@ TAKES_THE_NUMBER: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ModelSnapshot:
-    """One model. `said`: what records are to keep of the server's word, where that has changed.
+    """One model. `status_tokens`: what records are to keep of the server's status, where that changes.
 
     `unreadable`: what to say of records that are there and cannot be read.
     """
@@ -34,7 +34,7 @@ class ModelSnapshot:
     reserve: Mapping[Version, Record]
     offered: Mapping[Version, Release]
     facts: Facts
-    said: Mapping[Version, str]
+    status_tokens: Mapping[Version, str]
     unreadable: tuple[str, ...] = ()
 
 
@@ -80,8 +80,8 @@ def refusals_of(context: AgentContext, model: Model) -> Refusals:
     if wish == "as_served":
         served = served_now(context, model)
         parts.append(str(served[0] if served else None))
-    judge = "\n".join(parts)
-    return Refusals(context.workspace.refusals(model), hashlib.sha256(judge.encode()).hexdigest()[:16])
+    checks = "\n".join(parts)
+    return Refusals(context.workspace.refusals(model), hashlib.sha256(checks.encode()).hexdigest()[:16])
 
 
 # -- one model ------------------------------------------------------------------------------------------
@@ -114,27 +114,27 @@ class ModelReader:
         context, state, model = self._context, self._state, self._model
         inventory = context.shelf(model).inventory(state.upkeep.checked.setdefault(model, {}))
         served = self._served(inventory, server_is_late=server_is_late)
-        versions, said = _heard(served, inventory)
+        versions, tokens = _statuses(served, inventory)
         reserve, lost = context.reserve(model).contents()
         refusals = refusals_of(context, model)
         returning = frozenset(version for version, record in reserve.items() if record.returning)
-        cooling = state.watch.cooling_down(model, self._now)
+        cooling_down = state.watch.cooling_down(model, self._now)
         listing = state.store.listing_of(model)
         releases = listing.releases.get(model, ()) if listing else ()
         offered = {release.version: release for release in releases}
-        channels = state.notices.positions(model)
+        channels = state.store_documents.positions(model)
         labels = labels_of(context.settings.serving, self._settings, channels)
         facts = Facts(
             model=model,
             policy=policy_of(self._settings),
             offered=None if listing is None else {v: release.identity for v, release in offered.items()},
-            held=_rests(cooling - returning) | self._holds(offered, inventory, refusals),
+            held=_cooling_down_holds(cooling_down - returning) | self._holds(offered, inventory, refusals),
             shelf=inventory.versions,
             reserve={version: record.identity for version, record in reserve.items()},
             returning=returning,
-            resting=cooling,
+            cooling_down=cooling_down,
             channels=channels,
-            withdrawn=state.notices.withdrawn(model, offered, refusals),
+            withdrawn=state.store_documents.withdrawn(model, offered, refusals),
             server=self._server(versions),
             labels=labels,
             labelled=context.config.labelled(model, labels) if context.config else frozenset(),
@@ -148,23 +148,25 @@ class ModelReader:
             *inventory.unreadable.values(),
             *lost.values(),
             *refusals.unreadable().values(),
-            *state.notices.unreadable(model).values(),
+            *state.store_documents.unreadable(model).values(),
         )
-        return ModelSnapshot(self._settings, inventory, reserve, offered, facts, said, unreadable)
+        return ModelSnapshot(self._settings, inventory, reserve, offered, facts, tokens, unreadable)
 
     def _served(self, inventory: Inventory, *, server_is_late: bool) -> Mapping[Version, Served] | None:
         """Return the server's last answer for the model, after the watch has taken note of it."""
         view, shelf = self._state.server, inventory.versions
         for answers in view.unnoted:
-            heard_now = answers.said.get(self._model)
-            if heard_now is not None:
-                self._state.watch.saw(self._model, heard_now, shelf, answers.asked_at, answers.started_at)
-        said = view.answers.said.get(self._model) if view.answers else None
-        return None if said is None or isinstance(said, ServerError) or server_is_late else said
+            answer_now = answers.statuses.get(self._model)
+            if answer_now is not None:
+                self._state.watch.record_status(
+                    self._model, answer_now, shelf, answers.asked_at, answers.started_at
+                )
+        last = view.answers.statuses.get(self._model) if view.answers else None
+        return None if last is None or isinstance(last, ServerError) or server_is_late else last
 
     def _server(self, versions: Mapping[Version, Served] | None) -> Server:
         serving, watch = self._context.settings.serving, self._state.watch
-        policy, latest = told(serving, self._settings)
+        policy, latest = server_policy_of(serving, self._settings)
         one_pass = self._context.one_pass
         silent = watch.silent_seconds(self._model, self._now)
         server = Server(
@@ -230,22 +232,22 @@ class ModelReader:
         }
 
 
-def _heard(
+def _statuses(
     versions: Mapping[Version, Served] | None, inventory: Inventory
 ) -> tuple[Mapping[Version, Served] | None, dict[Version, str]]:
     """Return what the server says with old news marked as such, and what records are to keep of it now."""
     if versions is None:
         return None, {}
-    found, said = dict(versions), {}
+    statuses, tokens = dict(versions), {}
     for version, item in inventory.versions.items():
-        served, kept = heard(versions.get(version), item.said_before)
+        served, kept = mark_stale(versions.get(version), item.said_before)
         if served is not None:
-            found[version] = served
+            statuses[version] = served
         if kept != item.said_before:
-            said[version] = kept
-    return found, said
+            tokens[version] = kept
+    return statuses, tokens
 
 
-def _rests(versions: AbstractSet[Version]) -> dict[Version, Hold]:
+def _cooling_down_holds(versions: AbstractSet[Version]) -> dict[Version, Hold]:
     text = "taken off the shelf a moment ago; the server must see it gone before it may come again"
     return dict.fromkeys(versions, Hold(Reason.SERVER_REFUSED, text))

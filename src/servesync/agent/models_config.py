@@ -14,8 +14,6 @@ from servesync.agent.ports import Clock
 from servesync.domain.versions import Model, Version, server_sees_version
 from servesync.errors import ConfigFileError, Reason, ServerDown, ServerError
 from servesync.install import Workspace
-from servesync.log_throttle import LogThrottle
-from servesync.logs import Event, get_logger
 from servesync.planning.facts import Condition, Facts, ServerPolicy
 from servesync.planning.labels import (
     Channel,
@@ -36,7 +34,7 @@ MARGIN_SECONDS: Final = 5.0
 """How much later than it was told to a server may read the file."""
 
 
-def told(serving: Serving, settings: ModelSettings) -> tuple[ServerPolicy, int]:
+def server_policy_of(serving: Serving, settings: ModelSettings) -> tuple[ServerPolicy, int]:
     """Return the policy that the server has for a model, and how many versions it serves by `latest`.
 
     Without a file of ours it is what the command line alone says: the highest.
@@ -113,7 +111,7 @@ class ConfigKeeper:
             fresh._down_since, fresh._taken_since = self._down_since, self._taken_since
         return fresh
 
-    def look(self) -> None:
+    def read_file(self) -> None:
         """Read the file. While it cannot be read, or is gone, what it last said counts."""
         before = self.found.data
         try:
@@ -134,7 +132,7 @@ class ConfigKeeper:
         coming = frozenset(version for version in wanted.values() if version is not None)
         return written | coming | frozenset(self._present.leaving.get(model, ()))
 
-    def saw(self, facts: Mapping[Model, Facts], server_error: ServerError | None) -> None:
+    def record_answers(self, facts: Mapping[Model, Facts], server_error: ServerError | None) -> None:
         """Take note of what the server said."""
         now = self.clock.monotonic()
         if not isinstance(server_error, ServerDown):
@@ -240,7 +238,7 @@ class ConfigKeeper:
             )
         )
         waiting.update({(model, label): why for label, why in labels.waiting.items()})
-        policy, latest = told(self.serving, settings)
+        policy, latest = server_policy_of(self.serving, settings)
         count = latest if policy is ServerPolicy.LATEST else None
         return Entry(str(self.serving.base_path(model)), count, labels.labels)
 
@@ -299,63 +297,3 @@ class ConfigKeeper:
             )
         text = f"{self.path}: {self.found.foreign}, so it is not overwritten: {advice}"
         return ConfigFileError(Reason.CONFIG_FILE_FOREIGN, text, file=str(self.path))
-
-
-class ConfigWriter:
-    """Brings the file to what it is to say, and logs what that changes."""
-
-    def __init__(self, keeper: ConfigKeeper, throttle: LogThrottle) -> None:
-        self._keeper = keeper
-        self._throttle = throttle
-        self._problem = ""
-        self._waiting: Mapping[tuple[Model, str], str] = {}
-
-    def prepare(self, models: Mapping[Model, ModelSettings], *, names_all: bool) -> None:
-        """Write the file before anything else is done; models that are no longer configured leave it.
-
-        `names_all`: the settings name every model. Where they do not ("*"), one that is not among `models`
-        may just not be known yet, and stays for as long as there is a version of it.
-        """
-        self._keeper.look()
-        self.write(self._keeper.draft(models, {}, may_remove=names_all))
-
-    def write(self, draft: Draft) -> bool:
-        """Write the file if it is to say something else; return whether it was written."""
-        self._report_waiting(draft)
-        if draft.problem is not None:
-            self._report(draft.problem)
-            return False
-        if draft.is_written:
-            return False
-        try:
-            models_config.replace(draft.path, draft.config, self._keeper.found)
-        except ConfigFileError as error:
-            self._report(error)
-            return False
-        self._problem = ""
-        adopted = bool(self._keeper.found.foreign)
-        self._keeper.look()
-        get_logger().info(
-            Event.MODELS_CONFIG_WRITTEN, file=str(draft.path), changes=list(draft.changes), adopted=adopted
-        )
-        return True
-
-    def _report(self, error: ConfigFileError) -> None:
-        if str(error) != self._problem:
-            self._throttle.over((Event.MODELS_CONFIG_FAILED, self._problem))
-            self._problem = str(error)
-        repeats = self._throttle.count((Event.MODELS_CONFIG_FAILED, self._problem))
-        if repeats is not None:
-            get_logger().error(
-                Event.MODELS_CONFIG_FAILED,
-                reason=error.reason,
-                because=str(error),
-                repeats=repeats,
-                facts=error.facts,
-            )
-
-    def _report_waiting(self, draft: Draft) -> None:
-        for (model, label), why in draft.waiting.items():
-            if self._waiting.get((model, label)) != why:
-                get_logger().info(Event.LABEL_WAITING, model=model, label=label, because=why)
-        self._waiting = draft.waiting

@@ -9,7 +9,8 @@ from servesync.agent.context import AgentContext
 from servesync.agent.seen import Seen
 from servesync.domain.versions import Model
 from servesync.jobs import JobKind
-from servesync.planning.facts import ModelPlan, Wait
+from servesync.planning.actions import Wait
+from servesync.planning.facts import ModelPlan
 from servesync.settings import EVERY_MODEL
 
 _WORK: Final = (JobKind.LIST, JobKind.DOCUMENT, JobKind.TRANSFER, JobKind.REREAD, JobKind.EMPTY_TRASH)

@@ -19,7 +19,7 @@ _COUNT_CHARACTERS: Final = 12
 _OF_CONCERN: Final = frozenset({Role.HELD, Role.MISSING, Role.FOREIGN})
 
 Roles = Mapping[Model, Mapping[Version, Role]]
-News = Mapping[Model, Mapping[str, str | int]]
+Changes = Mapping[Model, Mapping[str, str | int]]
 """Of each model its versions and their states, or its states and how many versions are in them."""
 
 
@@ -60,24 +60,26 @@ def _difference(old: Mapping[Version, Role], new: Mapping[Version, Role]) -> dic
     }
 
 
-def _fields(name: str, news: News, roles: Roles, in_store: Mapping[Model, int]) -> dict[str, object]:
-    named = dict(islice(_fitting(news, roles), MOST_MODELS))
-    cut = sum(len(news[model]) - len(told) for model, told in named.items())
-    more = {"more_models": len(news) - len(named), "more_versions": cut}
+def _fields(name: str, changes: Changes, roles: Roles, in_store: Mapping[Model, int]) -> dict[str, object]:
+    named = dict(islice(_fitting(changes, roles), MOST_MODELS))
+    cut = sum(len(changes[model]) - len(shown) for model, shown in named.items())
+    more = {"more_models": len(changes) - len(named), "more_versions": cut}
     return {
         "versions": dict(Counter(role.value for versions in roles.values() for role in versions.values())),
-        name: {model: told for model, told in named.items() if told},
+        name: {model: shown for model, shown in named.items() if shown},
         "in_store": {model: in_store[model] for model in named if model in in_store},
         **{key: count for key, count in more.items() if count},
     }
 
 
-def _fitting(news: News, roles: Roles) -> Iterator[tuple[Model, Mapping[str, str | int]]]:
+def _fitting(changes: Changes, roles: Roles) -> Iterator[tuple[Model, Mapping[str, str | int]]]:
     """Yield as many models as fit on the line, each with its highest versions."""
     left = MOST_CHARACTERS
-    for model in sorted(news, key=lambda name: (not _OF_CONCERN & set(roles.get(name, {}).values()), name)):
-        told = dict(islice(news[model].items(), MOST_VERSIONS))
-        left -= len(json.dumps({model: told})) + len(model) + _COUNT_CHARACTERS
+    for model in sorted(
+        changes, key=lambda name: (not _OF_CONCERN & set(roles.get(name, {}).values()), name)
+    ):
+        shown = dict(islice(changes[model].items(), MOST_VERSIONS))
+        left -= len(json.dumps({model: shown})) + len(model) + _COUNT_CHARACTERS
         if left < 0:
             return
-        yield model, told
+        yield model, shown

@@ -53,7 +53,7 @@ def begin_poll(context: AgentContext) -> None:
     view.running = context.start(Job(JobKind.LIST, work))
 
 
-def look_once_more(context: AgentContext) -> None:
+def list_once_more(context: AgentContext) -> None:
     """List the store for a version that is ready to be put in place: it may have been withdrawn meanwhile."""
     view = context.state.store
     ready = [item.ready_at for item in context.state.transfers.values() if item.ready_at is not None]
@@ -80,7 +80,7 @@ def take_in_listing(context: AgentContext, message: Ended) -> None:
         view.arrived_at = context.now()
         context.state.documents.listed()
         discover(context)
-        read_notices(context, context.models)
+        read_store_documents(context, context.models)
         _tidy_attempts(context, message.result[1])
     elif isinstance(error, StoreError):
         view.error = error
@@ -91,7 +91,7 @@ def take_in_listing(context: AgentContext, message: Ended) -> None:
     context.agent_status.polled(view.error.reason if view.error else None)
 
 
-def read_notices(context: AgentContext, models: Iterable[Model]) -> None:
+def read_store_documents(context: AgentContext, models: Iterable[Model]) -> None:
     """Take over where channels stand, and what is withdrawn; what fails is looked at again next time."""
     state = context.state
     for model in models:
@@ -99,13 +99,13 @@ def read_notices(context: AgentContext, models: Iterable[Model]) -> None:
         if settings is None or listing is None:
             continue
         with _going_on(context, model):
-            state.notices.follow(model, settings.channels, listing.channels.get(model, {}))
+            state.store_documents.follow(model, settings.channels, listing.channels.get(model, {}))
         with _going_on(context, model):
             shelf, reserve = context.shelf(model), context.reserve(model)
             here = {*shelf.records(), *shelf.unrecorded(), *reserve.versions()}
             here |= {version for name, version in state.transfers if name == model}
             releases = listing.documented(model)
-            state.notices.look_for_withdrawals(model, releases, here, refusals_of(context, model))
+            state.store_documents.look_for_withdrawals(model, releases, here, refusals_of(context, model))
 
 
 def _tidy_attempts(context: AgentContext, listing: Listing) -> None:
@@ -159,9 +159,9 @@ def take_in_document(context: AgentContext, message: Ended) -> None:
     release = state.weighing.pop(message.job.name, None)
     if release is not None:
         found = message.result
-        state.memory.weights.learn(release, found.weight if isinstance(found, Weighed) else None)
+        state.memory.estimates.cache(release, found.weight if isinstance(found, Weighed) else None)
     elif message.job.model is not None:
-        read_notices(context, [message.job.model])
+        read_store_documents(context, [message.job.model])
 
 
 def weigh(context: AgentContext, release: Release) -> None:
@@ -171,17 +171,17 @@ def weigh(context: AgentContext, release: Release) -> None:
         return
     try:
         check_size(item)
-        found = context.state.documents.get(item, release.model, lambda data: _weighed(release, data))
+        found = context.state.documents.get(item, release.model, lambda data: _from_manifest(release, data))
     except NotReadYet:
         context.state.weighing[f"{item.key}\0{item.etag}"] = release
     except SyncError:  # whoever fetches the version will meet it, and say so
-        context.state.memory.weights.learn(release, None)
+        context.state.memory.estimates.cache(release, None)
     else:
-        weight = found.weight if isinstance(found, Weighed) else _weighed(release, found).weight
-        context.state.memory.weights.learn(release, weight)
+        weight = found.weight if isinstance(found, Weighed) else _from_manifest(release, found).weight
+        context.state.memory.estimates.cache(release, weight)
 
 
-def _weighed(release: Release, data: object) -> Weighed:
+def _from_manifest(release: Release, data: object) -> Weighed:
     try:
         item = release.manifest or release.objects[0]
         found = manifest_of(release, item, data if isinstance(data, bytes) else b"")

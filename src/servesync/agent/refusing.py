@@ -6,7 +6,7 @@ from servesync.agent.context import AgentContext
 from servesync.agent.model_snapshot import refusals_of
 from servesync.domain.versions import Release
 from servesync.errors import SyncError
-from servesync.planning.facts import Kind
+from servesync.planning.actions import Kind
 from servesync.planning.fleet_facts import Key
 
 

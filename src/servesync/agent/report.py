@@ -12,8 +12,9 @@ from servesync.agent.seen import Seen
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerError, StoreError, TransferError
 from servesync.logs import Event, get_logger
-from servesync.planning.facts import Condition, Role, Wait
-from servesync.planning.memory import Shortage, Way
+from servesync.planning.actions import Wait
+from servesync.planning.facts import Condition, Role
+from servesync.planning.memory import Remedy, Shortage
 
 MOST_NAMED: Final = 20
 
@@ -31,12 +32,12 @@ def report(context: AgentContext, seen: Seen, *, polled: bool) -> None:
     _documents(context)
     for model, error in seen.snapshot.broken.items():
         announce.failed(context, error, model)
-    for failed_model, error in context.troubles:
+    for failed_model, error in context.errors:
         announce.failed(context, error, failed_model)
-    context.troubles.clear()
+    context.errors.clear()
     for model, found in seen.snapshot.models.items():
         _unreadable(context, model, found)
-        _strange(context, model, found)
+        _unrecognized(context, model, found)
         _store(context, model, found, seen)
     _held(context, seen)
     _ignored(context)
@@ -89,10 +90,10 @@ def _trouble(
 
 def _documents(context: AgentContext) -> None:
     """Say where channels have moved to, what was withdrawn, and what of that could not be understood."""
-    notices, said = context.state.notices, context.state.announced
-    for news in notices.news:
-        log = get_logger().bind(model=news.model)
-        match news:
+    store_documents, said = context.state.store_documents, context.state.announced
+    for event in store_documents.events:
+        log = get_logger().bind(model=event.model)
+        match event:
             case Moved(name=name, was=was, now=now):
                 log.info(
                     Event.CHANNEL_MOVED,
@@ -105,14 +106,14 @@ def _documents(context: AgentContext) -> None:
                 )
             case Withdrawn(version=version, text=text):
                 log.warning(Event.VERSION_WITHDRAWN, version=version, because=text)
-    notices.news.clear()
-    troubles = {(str(model), name, str(error)) for (model, name), error in notices.troubles.items()}
-    for (model, name), error in notices.troubles.items():
+    store_documents.events.clear()
+    errors = {(str(model), name, str(error)) for (model, name), error in store_documents.errors.items()}
+    for (model, name), error in store_documents.errors.items():
         if (model, name, str(error)) not in said.channels:
             log = get_logger().bind(model=model, channel=name)
             say = log.warning if isinstance(error, StoreError | TransferError) else log.error
             say(Event.CHANNEL_REFUSED, reason=error.reason, because=str(error))
-    said.channels = troubles
+    said.channels = errors
 
 
 def _ignored(context: AgentContext) -> None:
@@ -135,9 +136,9 @@ def _unreadable(context: AgentContext, model: Model, found: ModelSnapshot) -> No
             log.error(Event.RECORD_UNREADABLE, reason=Reason.RECORD_UNREADABLE, because=text)
 
 
-def _strange(context: AgentContext, model: Model, found: ModelSnapshot) -> None:
+def _unrecognized(context: AgentContext, model: Model, found: ModelSnapshot) -> None:
     """Say once what lies on the shelf that servesync did not put there, or that somebody damaged."""
-    known = context.state.announced.strange
+    known = context.state.announced.unrecognized
     by_condition = {
         condition: tuple(v for v, item in found.inventory.versions.items() if item.condition is condition)
         for condition in (Condition.DAMAGED, Condition.FOREIGN)
@@ -229,21 +230,21 @@ def _memory(context: AgentContext, seen: Seen) -> None:
     before, said.short = said.short, {}
     for model, short in seen.plan.shortages:
         key = (model, short.version)
-        said.short[key] = (short.way, short.missing_bytes)
+        said.short[key] = (short.remedy, short.missing_bytes)
         if before.get(key) != said.short[key]:
             _short(model, short)
 
 
 def _short(model: Model, short: Shortage) -> None:
     log = get_logger()
-    say = log.warning if short.way is Way.REFUSED else log.info
+    say = log.warning if short.remedy is Remedy.REFUSED else log.info
     say(
         Event.MEMORY_SHORT,
         model=model,
         version=short.version,
         reason=Reason.MEMORY_SHORT,
         because=short.text,
-        way=short.way.value,
+        way=short.remedy.value,
         version_bytes=short.version_bytes,
         needed_bytes=short.needed_bytes,
         budget_bytes=short.budget.bytes,

@@ -11,7 +11,7 @@ from typing import Final
 from servesync.domain.versions import Model, Version
 from servesync.errors import ServerDown, ServerError
 from servesync.planning.facts import Condition, Ends, Served, Server, ServerState, Shelved
-from servesync.planning.facts_index import SETTLED_SECONDS
+from servesync.planning.facts_index import STABLE_SECONDS
 from servesync.planning.load_gate import UNSEEN_SECONDS
 
 LONGEST_STEP_SECONDS: Final = 10.0
@@ -36,7 +36,7 @@ class _Process:
     had_answered: bool = False
     """Whether the process that ended last had answered."""
 
-    def saw(self, said: Said, now: float, started_at: float | None) -> None:
+    def record_status(self, said: Said, now: float, started_at: float | None) -> None:
         """Take note of one answer, or of none."""
         is_down = isinstance(said, ServerDown)
         if (is_down and self.listened) or self._is_another(started_at, is_down=is_down):
@@ -184,7 +184,7 @@ class ServerWatch:
         self._suspects: dict[Model, _Suspects] = {}
         self._cools_down_until: dict[Key, float] = {}
 
-    def saw(
+    def record_status(
         self,
         model: Model,
         said: Said,
@@ -198,7 +198,7 @@ class ServerWatch:
         it must have been looked at after `said` was received.
         """
         suspects, waits = self._suspects_of(model), self._waits.setdefault(model, _Waits())
-        self._process.saw(said, now, started_at)
+        self._process.record_status(said, now, started_at)
         unproven = {version: item.identity for version, item in shelf.items() if _is_unproven(item)}
         suspects.count(self._process, unproven)
         if isinstance(said, ServerError):
@@ -217,9 +217,9 @@ class ServerWatch:
         self._waits.setdefault(model, _Waits()).installed(version)
         self._suspects_of(model).installed(version)
 
-    def taken_off(self, key: Key, now: float, rest_seconds: float) -> None:
+    def taken_off(self, key: Key, now: float, cool_down_seconds: float) -> None:
         """Note that a number has left the shelf: the server must miss it at a scan before it comes again."""
-        self._cools_down_until[key] = now + rest_seconds
+        self._cools_down_until[key] = now + cool_down_seconds
         self._suspects_of(key[0]).taken_off(key[1])
 
     def cooling_down(self, model: Model, now: float) -> frozenset[Version]:
@@ -231,7 +231,7 @@ class ServerWatch:
         """Return the seconds until a number may come again, as far as that is known; None if none waits."""
         due = [until - now for until in self._cools_down_until.values() if until > now]
         if self._process.answering_since is not None:
-            due.append(self._process.answering_since + SETTLED_SECONDS - now)
+            due.append(self._process.answering_since + STABLE_SECONDS - now)
         return min((seconds for seconds in due if seconds > 0), default=None)
 
     def silent_seconds(self, model: Model, now: float) -> float:

@@ -10,14 +10,15 @@ from typing import Final
 
 from servesync import disk
 from servesync.agent.context import AgentContext, isolate
-from servesync.agent.memory_estimates import OfferedWeights
+from servesync.agent.memory_estimates import OfferedEstimates
 from servesync.agent.model_snapshot import ModelReader, ModelSnapshot
 from servesync.agent.state import TransferUnderWay
 from servesync.domain.versions import Model, Version
 from servesync.errors import SyncError
 from servesync.install import Record
-from servesync.planning.facts import Condition, Kind
-from servesync.planning.facts_index import View, chosen
+from servesync.planning.actions import Kind
+from servesync.planning.facts import Condition
+from servesync.planning.facts_index import FactsIndex, chosen
 from servesync.planning.fleet_facts import FleetFacts, Key, MemoryFacts, Reserved, Transfer, TransferState
 from servesync.planning.memory import Loaded, WhenShort, estimate
 from servesync.serving import find_budget
@@ -90,7 +91,7 @@ def _settling_seconds(
 
 def _awaited(found: ModelSnapshot, settling: AbstractSet[Version]) -> frozenset[Version]:
     """Return the settling versions that policy would bring if they were complete."""
-    present = View(found.facts).candidates
+    present = FactsIndex(found.facts).candidates
     return (
         chosen(found.facts.policy, present | settling, found.facts.channels)
         & settling - found.inventory.versions.keys()
@@ -101,7 +102,7 @@ def _memory(
     context: AgentContext, models: dict[Model, ModelSnapshot], broken: dict[Model, SyncError], now: float
 ) -> MemoryFacts:
     """Return what is known of the server's memory; a model whose weights cannot be read is broken."""
-    settings, weights = context.settings.memory, context.state.memory.weights
+    settings, estimates = context.settings.memory, context.state.memory.estimates
     budget, source = find_budget(settings, context.ports.footprint.limit)
     if budget is None:
         return MemoryFacts(source=source)
@@ -115,7 +116,7 @@ def _memory(
             broken[model] = disk.describe(problem, f"reading what the versions of {model} weigh")
             del models[model]
     elsewhere = [
-        Loaded(model, version, estimate(weight, settings.factor, weights.observed(model)))
+        Loaded(model, version, estimate(weight, settings.factor, estimates.observed(model)))
         for (model, version), weight in context.state.memory.last_weights.items()
         if model in broken
     ]
@@ -128,27 +129,29 @@ def _memory(
         when_short=WhenShort(settings.when_short),
         factor=settings.factor,
         weights=known,
-        offered_weights=OfferedWeights(weights, {model: found.offered for model, found in models.items()}),
-        observed={model: weights.observed(model) for model in models},
+        offered_weights=OfferedEstimates(
+            estimates, {model: found.offered for model, found in models.items()}
+        ),
+        observed={model: estimates.observed(model) for model in models},
         unloading=unloading,
         elsewhere=tuple(elsewhere),
     )
 
 
 def _weights_of(context: AgentContext, found: ModelSnapshot, unloading: frozenset[Version]) -> dict[Key, int]:
-    facts, weights = found.facts, context.state.memory.weights
+    facts, estimates = found.facts, context.state.memory.estimates
     model = facts.model
     present = facts.shelf.keys() | facts.reserve.keys() | unloading
-    weights.keep(model, present, found.offered)
+    estimates.keep(model, present, found.offered)
     known = {}
     for version in present:
         key = (model, version)
         item = facts.shelf.get(version)
         if item is not None and item.condition in {Condition.FOREIGN, Condition.UNRECORDED}:
-            known[key] = weights.of_foreign(key)
+            known[key] = estimates.of_foreign(key)
             continue
         identity = item.identity if item else facts.reserve.get(version)
-        known[key] = weights.of_installed(key, identity) or 0
+        known[key] = estimates.of_installed(key, identity) or 0
     return known
 
 

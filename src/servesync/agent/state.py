@@ -6,10 +6,10 @@ All else is read from the disk again. What lies here may be lost at a restart: i
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from servesync.agent.channels import Notices
-from servesync.agent.documents import Documents
+from servesync.agent.channels import StoreDocuments
+from servesync.agent.documents import DocumentReader
 from servesync.agent.held_watch import HeldWatch
-from servesync.agent.memory_estimates import Weights
+from servesync.agent.memory_estimates import MemoryEstimates
 from servesync.agent.models_config import ConfigKeeper
 from servesync.agent.poll_summary import PollSummary
 from servesync.agent.server_watch import ServerWatch
@@ -51,7 +51,7 @@ class Answers:
     """
 
     asked_at: float
-    said: Mapping[Model, Mapping[Version, Served] | ServerError]
+    statuses: Mapping[Model, Mapping[Version, Served] | ServerError]
     started_at: float | None = None
 
 
@@ -104,7 +104,7 @@ class ServerView:
 class Announced:
     """What the log has said already."""
 
-    strange: dict[Model, tuple[object, ...]] = field(default_factory=dict)
+    unrecognized: dict[Model, tuple[object, ...]] = field(default_factory=dict)
     unreadable: dict[Model, frozenset[str]] = field(default_factory=dict)
     trouble: dict[str, object] = field(default_factory=dict)
     server_asked_at: float | None = None
@@ -125,7 +125,7 @@ class MemoryState:
     models that could be looked at last.
     """
 
-    weights: Weights
+    estimates: MemoryEstimates
     unloading: Unloading = field(default_factory=Unloading)
     before_load: dict[Key, int] = field(default_factory=dict)
     last_weights: dict[Key, int] = field(default_factory=dict)
@@ -159,10 +159,10 @@ class AgentState:
     workspace: Workspace
     settling: Settling
     attempts: Attempts
-    notices: Notices
+    store_documents: StoreDocuments
     memory: MemoryState
     watch: ServerWatch = field(default_factory=ServerWatch)
-    documents: Documents = field(default_factory=Documents)
+    documents: DocumentReader = field(default_factory=DocumentReader)
     throttle: LogThrottle = field(default_factory=LogThrottle)
     store: StoreView = field(default_factory=StoreView)
     server: ServerView = field(default_factory=ServerView)
@@ -188,13 +188,13 @@ class AgentState:
     def fresh(cls, settings: Settings, *, durable: bool) -> "AgentState":
         """Return the state of an agent that has seen nothing. `durable`: it may write records."""
         workspace = Workspace(settings.serving.models_dir)
-        documents = Documents()
+        documents = DocumentReader()
         return cls(
             workspace=workspace,
             settling=Settling(settings.store.settle_seconds),
             attempts=Attempts(workspace),
-            notices=Notices(workspace, documents, durable=durable),
-            memory=MemoryState(Weights(workspace)),
+            store_documents=StoreDocuments(workspace, documents, durable=durable),
+            memory=MemoryState(MemoryEstimates(workspace)),
             documents=documents,
         )
 
@@ -207,7 +207,9 @@ class AgentState:
             self._list_anew()
         if new.store != old.store:
             self.store = StoreView(is_wanted=True)
-            self.notices = Notices(self.workspace, self.documents, durable=self.notices.durable)
+            self.store_documents = StoreDocuments(
+                self.workspace, self.documents, durable=self.store_documents.durable
+            )
             self.settling = Settling(new.store.settle_seconds)
         if new.serving.rest_url != old.serving.rest_url:
             if self.server.running is not None:

@@ -22,7 +22,7 @@ from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, SyncError
 from servesync.install import Record
 from servesync.planning.facts import Condition, ModelPlan, Role
-from servesync.planning.facts_index import View
+from servesync.planning.facts_index import FactsIndex
 from servesync.settings import ModelSettings
 
 MOST_NOT_WANTED: Final = 20
@@ -78,7 +78,7 @@ def _model(model: Model, settings: ModelSettings, seen: Seen) -> ModelStatus:
     shown = _shown(plan)
     return ModelStatus(
         required=settings.required,
-        policy=View(found.facts).policy,
+        policy=FactsIndex(found.facts).policy,
         wanted=tuple(sorted(plan.wanted)),
         in_place=plan.in_place,
         served=plan.served,

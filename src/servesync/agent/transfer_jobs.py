@@ -11,7 +11,8 @@ from servesync.agent.state import TransferUnderWay
 from servesync.domain.versions import Release, Version
 from servesync.errors import CheckFailed, Reason, ReleaseRefused, Stopped, SyncError
 from servesync.jobs import Ended, Job, JobKind
-from servesync.planning.facts import Condition, Fetch, Kind
+from servesync.planning.actions import Fetch, Kind
+from servesync.planning.facts import Condition
 from servesync.planning.fleet_facts import Key
 from servesync.transfer.transfer import FREE_RETRIES, Staged, TransferOrder
 from servesync.verify import Expectations, read_signatures
@@ -108,7 +109,7 @@ def take_in(context: AgentContext, message: Ended) -> None:
         return
     if isinstance(message.result, Staged):
         transfer.staged, transfer.ready_at = message.result, context.now()
-        context.state.memory.weights.learn(transfer.release, message.result.weight)
+        context.state.memory.estimates.cache(transfer.release, message.result.weight)
         if transfer.is_cancelled:
             transfer.is_cancelled = False
             give_up(context, key)

@@ -41,14 +41,14 @@ def clean(context: AgentContext) -> list[OSError]:
     return problems
 
 
-def settle(context: AgentContext, found: ModelSnapshot) -> None:
+def update_records(context: AgentContext, found: ModelSnapshot) -> None:
     """Write down what a look has shown of records that were behind the truth."""
     model = found.facts.model
     shelf = context.shelf(model)
     try:
         shelf.settle(found.inventory)
-        for version, said in found.said.items():
-            shelf.note_said(version, said)
+        for version, token in found.status_tokens.items():
+            shelf.note_said(version, token)
         if found.unreadable:
             refusals_of(context, model).settle(found.offered, context.utc())
     except OSError as error:

@@ -105,7 +105,7 @@ def _memory_json(seen: Seen) -> Mapping[str, Any]:
             {
                 "model": model,
                 "version": short.version,
-                "way": short.way.value,
+                "way": short.remedy.value,
                 "needed_bytes": short.needed_bytes,
                 "missing_bytes": short.missing_bytes,
             }

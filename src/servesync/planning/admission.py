@@ -11,9 +11,10 @@ from typing import Final
 
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
-from servesync.planning.facts import Facts, Hold, Install, ModelPlan, Restore, ServerPolicy, ServerState
+from servesync.planning.actions import Install, Restore
+from servesync.planning.facts import Facts, Hold, ModelPlan, ServerPolicy, ServerState
 from servesync.planning.fleet_facts import FleetFacts, Key, MemoryFacts, Reserved, TransferState
-from servesync.planning.memory import Budget, Loaded, Share, Shortage, Way, estimate, judge
+from servesync.planning.memory import Budget, Loaded, ModelMemory, Remedy, Shortage, check_budget, estimate
 from servesync.planning.planner import plan
 from servesync.planning.unloading import IN_MEMORY
 
@@ -68,22 +69,22 @@ class _Rounds:
 
     def admit(self, budget: Budget) -> Admitted:
         """Go round until everything that comes next fits, or waits for room that is being made."""
-        shares = _elsewhere(self._fleet.memory.elsewhere)
+        memories = _elsewhere(self._fleet.memory.elsewhere)
         refused: dict[Model, dict[Version, Shortage]] = {}
         short: dict[Model, Shortage] = {}
         changed = set(self._looked)
         for _ in range(MOST_ROUNDS):
             for model in changed:
-                shares[model] = self._share(self._facts[model], self._plans[model])
-            short = judge(shares.values(), budget, self._fleet.memory.when_short)
-            changed = {model for model, found in short.items() if found.way is Way.REFUSED}
+                memories[model] = self._memory_of(self._facts[model], self._plans[model])
+            short = check_budget(memories.values(), budget, self._fleet.memory.when_short)
+            changed = {model for model, found in short.items() if found.remedy is Remedy.REFUSED}
             if not changed:
                 break
             for model in changed:
                 self._refuse(model, short[model], refused.setdefault(model, {}))
         for model, found in short.items():
             self._change(model, replace(self._facts[model], memory=found))
-        waiting = [(model, found) for model, found in short.items() if found.way is not Way.REFUSED]
+        waiting = [(model, found) for model, found in short.items() if found.remedy is not Remedy.REFUSED]
         return Admitted(
             facts=self._facts,
             plans=self._plans,
@@ -91,9 +92,9 @@ class _Rounds:
             shortages=tuple((model, each) for model, all_of in refused.items() for each in all_of.values())
             + tuple(waiting),
             loaded=tuple(
-                Loaded(share.model, version, size)
-                for share in shares.values()
-                for version, size in share.loaded.items()
+                Loaded(model_memory.model, version, size)
+                for model_memory in memories.values()
+                for version, size in model_memory.loaded.items()
             ),
             to_weigh=frozenset(self._to_weigh.items()),
         )
@@ -115,24 +116,24 @@ class _Rounds:
 
     # -- one model's share ----------------------------------------------------------------------------
 
-    def _share(self, facts: Facts, done: ModelPlan) -> Share:
+    def _memory_of(self, facts: Facts, done: ModelPlan) -> ModelMemory:
         model, memory = facts.model, self._fleet.memory
-        leaving = memory.unloading.get(model, _NONE) - facts.shelf.keys()
+        unloading = memory.unloading.get(model, _NONE) - facts.shelf.keys()
         sizes = {
             version: self._estimate(model, memory.weights.get((model, version), 0))
-            for version in sorted(_on_shelf(facts) | leaving)
+            for version in sorted(_on_shelf(facts) | unloading)
         }
         gap = is_gap(facts)
-        share = Share(
+        model_memory = ModelMemory(
             model=model,
             loaded=sizes,
-            leaving=leaving,
+            unloading=unloading,
             retirable=_retirable(facts, done) & sizes.keys(),
             gap=gap,
         )
-        return self._with_coming(share, facts, done)
+        return self._with_candidate(model_memory, facts, done)
 
-    def _with_coming(self, share: Share, facts: Facts, done: ModelPlan) -> Share:
+    def _with_candidate(self, model_memory: ModelMemory, facts: Facts, done: ModelPlan) -> ModelMemory:
         """Add what the plan would bring next, if it takes room and its size is known."""
         model, memory = facts.model, self._fleet.memory
         self._to_weigh.pop(model, None)
@@ -151,29 +152,29 @@ class _Rounds:
             if weight is None:
                 continue
             return replace(
-                share,
-                coming=version,
-                coming_bytes=self._estimate(model, weight),
+                model_memory,
+                candidate=version,
+                candidate_bytes=self._estimate(model, weight),
                 proven=restored or key in self._ready,
-                comes_back=share.gap and version in facts.retired,
-                swing=self._fleet.reserve.get(model, _NO_RESERVE).get(version, _UNTRIED).swing_bytes,
+                comes_back=model_memory.gap and version in facts.retired,
+                swing=self._fleet.reserve.get(model, _NO_RESERVE).get(version, _NOT_RESERVED).swing_bytes,
             )
-        return share
+        return model_memory
 
     def _estimate(self, model: Model, weight: int) -> int:
         memory: MemoryFacts = self._fleet.memory
         return estimate(weight, memory.factor, memory.observed.get(model, 0.0))
 
 
-_UNTRIED: Final = Reserved(at=0.0)
+_NOT_RESERVED: Final = Reserved(at=0.0)
 
 
-def _elsewhere(found: tuple[Loaded, ...]) -> dict[Model, Share]:
+def _elsewhere(found: tuple[Loaded, ...]) -> dict[Model, ModelMemory]:
     """Return the shares of models that cannot be looked at now: they have in memory what they had."""
     sizes: dict[Model, dict[Version, int]] = {}
     for item in found:
         sizes.setdefault(item.model, {})[item.version] = item.bytes
-    return {model: Share(model, each) for model, each in sizes.items()}
+    return {model: ModelMemory(model, each) for model, each in sizes.items()}
 
 
 def is_gap(facts: Facts) -> bool:

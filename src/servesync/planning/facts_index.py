@@ -29,7 +29,7 @@ KEPT_OFF: Final = frozenset(
 )
 """Holds that keep even a version of the reserve off the shelf."""
 
-SETTLED_SECONDS: Final = 10.0
+STABLE_SECONDS: Final = 10.0
 """For how long a server must have answered before a version comes back of which it may have ended."""
 
 MOST_PARKED: Final = 3
@@ -60,7 +60,7 @@ def chosen(
             return candidates
 
 
-class View:
+class FactsIndex:
     """The facts, seen from the questions that the rules ask."""
 
     def __init__(self, facts: Facts) -> None:
@@ -81,13 +81,13 @@ class View:
         )
         """Versions that are off the shelf only until the server has seen them gone."""
         self.fetchable = self.offered.keys() - facts.held.keys() - self.returning
-        self.late = frozenset(
+        self.delayed = frozenset(
             version
             for version, hold in facts.held.items()
             if hold.passing and self.good and version in self.offered and version not in self.owned
         )
         """Offered versions that a passing failure holds up: waited for if something good is there."""
-        self.ready = frozenset(version for version in facts.reserve if self._is_ready(version))
+        self.restorable = frozenset(version for version in facts.reserve if self._is_restorable(version))
         """Versions that a rename puts on the shelf."""
         there = {version for version in self.owned if self._is_worth_keeping(version)}
         self.unrecorded = frozenset(
@@ -95,10 +95,10 @@ class View:
         )
         """Versions of which nothing is wrong but that their records cannot be read: they serve as before."""
         serves = self.owned or self.unrecorded
-        self.retired = frozenset() if serves else self.ready & facts.retired.keys()
+        self.retired = frozenset() if serves else self.restorable & facts.retired.keys()
         """Versions that have made room for another one, which has not come: without one, nothing serves."""
         self._usable = self._can_be_had_now(there)
-        found = self.fetchable | self.late | self.ready | self.returning | self.unrecorded | there
+        found = self.fetchable | self.delayed | self.restorable | self.returning | self.unrecorded | there
         self.candidates = frozenset(found - facts.withdrawn)
         self.parked = self._parked()
         """Those that must not come back now: of one of them the server may end."""
@@ -112,7 +112,7 @@ class View:
 
     def _can_be_had_now(self, there: set[Version]) -> frozenset[Version]:
         new = self.fetchable if len(self.returning) < MOST_PARKED else frozenset()
-        return frozenset((new | self.ready | self.unrecorded | there) - self.facts.withdrawn)
+        return frozenset((new | self.restorable | self.unrecorded | there) - self.facts.withdrawn)
 
     def _turns(self) -> frozenset[Version]:
         return self.parked if self.is_searching else frozenset()
@@ -131,7 +131,7 @@ class View:
         Where nothing has ever served, one version is tried at a time: a server may wait for just that.
         """
         if not self.is_silent:
-            return self.returning if self.server.answered_seconds < SETTLED_SECONDS else frozenset()
+            return self.returning if self.server.answered_seconds < STABLE_SECONDS else frozenset()
         if self.has_served or self._chosen(self._usable - self.returning):
             return self.returning
         turn = self._chosen(self._usable)
@@ -146,13 +146,13 @@ class View:
         """Whether the server is silent and nothing on the shelf has ever served: one may keep it down."""
         return self.is_silent and not self.has_served
 
-    def _is_ready(self, version: Version) -> bool:
+    def _is_restorable(self, version: Version) -> bool:
         """Whether a version of the reserve may come back: the store has the same, or a pin names it.
 
         One that the store no longer lists is wanted by a pin only: otherwise a wish for more versions would
         bring back what somebody has removed on purpose. One that left to make room may come back in any case.
         """
-        if self._is_refused(version) or version in self.facts.shelf or version in self.facts.resting:
+        if self._is_refused(version) or version in self.facts.shelf or version in self.facts.cooling_down:
             return False
         if version in self.returning or version in self.facts.retired:
             return True
@@ -184,7 +184,7 @@ class View:
         if self.named is not None:
             missing = self.pins_missing - self._absent_for_now - there
             return bool(there) and not missing and not self.channels_unknown
-        late = self.late | self._absent_for_now
+        late = self.delayed | self._absent_for_now
         return bool(there & self.wanted or late) and self.wanted - late <= there
 
     @property
@@ -252,7 +252,7 @@ class View:
         """Whether there is a server to ask, and it does not answer."""
         return self.server.asked and self.server.versions is None
 
-    def in_doubt(self) -> list[Version]:
+    def unconfirmed(self) -> list[Version]:
         """The versions on the shelf that the server has still to judge, lowest first."""
         good = (version for version in self.good if not self.is_served(version))
         checking = (version for version in self.checking if not self._is_available(version))

@@ -13,8 +13,7 @@ An action that has failed a moment ago is not in the answer until its pause is o
 from collections.abc import Iterator
 
 from servesync.domain.versions import Model
-from servesync.planning.admission import Admitted, admit
-from servesync.planning.facts import (
+from servesync.planning.actions import (
     Action,
     Confirm,
     Fetch,
@@ -25,6 +24,7 @@ from servesync.planning.facts import (
     Restore,
     Wait,
 )
+from servesync.planning.admission import Admitted, admit
 from servesync.planning.fleet_facts import FleetFacts, FleetPlan, Key, Step
 from servesync.planning.load_gate import LoadOrder, loading, renewed
 from servesync.planning.reserve import awaited, completed_prune, tidy

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from servesync.domain.versions import Model, Version
-from servesync.planning.facts import Facts, FleetAction, Kind, ModelPlan
+from servesync.planning.actions import FleetAction, Kind
+from servesync.planning.facts import Facts, ModelPlan
 from servesync.planning.memory import Budget, Loaded, Shortage, WhenShort
 
 Key = tuple[Model, Version]

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from servesync.domain.versions import Model, Version
-from servesync.planning.facts import Facts, FleetAction, Install, ModelPlan, Prune, Restore, ServerState, Wait
+from servesync.planning.actions import FleetAction, Install, Prune, Restore, Wait
+from servesync.planning.facts import Facts, ModelPlan, ServerState
 from servesync.planning.fleet_facts import LoadGate, Step
 
 UNSEEN_SECONDS: Final = 30.0

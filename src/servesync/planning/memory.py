@@ -31,7 +31,7 @@ class WhenShort(StrEnum):
     RETIRE_FIRST = "retire_first"
 
 
-class Way(StrEnum):
+class Remedy(StrEnum):
     """What follows from a shortage."""
 
     REFUSED = "refused"
@@ -57,10 +57,10 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class ModelMemory:
     """One model's part of the server's memory, now and soon.
 
-    `loaded`: versions on the shelf, and those that have left it and are still in memory (`leaving`).
+    `loaded`: versions on the shelf, and those that have left it and are still in memory (`unloading`).
     `retirable`: those on the shelf that policy does not want once `coming` is there. `coming`: what is to be
     brought next, if its size is known; `proven`: it lies in the reserve or in staging, so a rename brings it.
     `gap`: nothing of the model serves, because a version has made room for another one. `comes_back`: what
@@ -70,10 +70,10 @@ class Share:
 
     model: Model
     loaded: Mapping[Version, int]
-    leaving: frozenset[Version] = frozenset()
+    unloading: frozenset[Version] = frozenset()
     retirable: frozenset[Version] = frozenset()
-    coming: Version | None = None
-    coming_bytes: int = 0
+    candidate: Version | None = None
+    candidate_bytes: int = 0
     proven: bool = False
     gap: bool = False
     comes_back: bool = False
@@ -85,14 +85,14 @@ class Share:
         return sum(self.loaded.values())
 
     @property
-    def leaving_bytes(self) -> int:
+    def unloading_bytes(self) -> int:
         """What becomes free without anybody doing anything."""
-        return sum(self.loaded[version] for version in self.leaving)
+        return sum(self.loaded[version] for version in self.unloading)
 
     @property
     def is_loading_more(self) -> bool:
         """Whether bringing what comes next makes the server load something."""
-        return self.coming is not None and self.coming not in self.loaded.keys() - self.leaving
+        return self.candidate is not None and self.candidate not in self.loaded.keys() - self.unloading
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Shortage:
     """Why a version does not fit now, and what follows. `retire`: who makes room by leaving, lowest first."""
 
     version: Version
-    way: Way
+    remedy: Remedy
     version_bytes: int
     loaded_bytes: int
     budget: Budget
@@ -166,42 +166,46 @@ def estimate(weight: int, factor: float, observed: float = 0.0) -> int:
     return math.ceil(weight * min(max(factor, observed), MOST_TIMES_THE_FACTOR * factor))
 
 
-def judge(shares: Iterable[Share], budget: Budget, when_short: WhenShort) -> dict[Model, Shortage]:
+def check_budget(
+    memories: Iterable[ModelMemory], budget: Budget, when_short: WhenShort
+) -> dict[Model, Shortage]:
     """Return a shortage for every model whose next version does not fit beside all that is loaded.
 
     A model of which a version has made room for another one comes first, then every proven version: what they
     need is kept free from the versions of other models until it is loaded. A version that left to make room,
     and of whose model nothing serves, comes back whatever the estimates say now.
     """
-    shares = list(shares)
-    taken = _Taken(shares)
+    memories = list(memories)
+    taken = _Taken(memories)
     found: dict[Model, Shortage] = {}
     claimed = _Claims()
-    for share in sorted(shares, key=lambda share: (not share.gap, not share.proven, share.model)):
-        if not share.is_loading_more:
+    for memory in sorted(memories, key=lambda memory: (not memory.gap, not memory.proven, memory.model)):
+        if not memory.is_loading_more:
             continue
-        shortage = _shortage(share, taken, budget, when_short, claimed)
-        if shortage is not None and share.comes_back and shortage.way is Way.REFUSED:
+        shortage = _shortage(memory, taken, budget, when_short, claimed)
+        if shortage is not None and memory.comes_back and shortage.remedy is Remedy.REFUSED:
             shortage = None
         if shortage is not None:
-            found[share.model] = shortage
-        if share.proven and (shortage is None or shortage.way is not Way.REFUSED):
-            claimed = claimed.plus(share, shortage.retire if shortage else ())
+            found[memory.model] = shortage
+        if memory.proven and (shortage is None or shortage.remedy is not Remedy.REFUSED):
+            claimed = claimed.plus(memory, shortage.retire if shortage else ())
     return found
 
 
 class _Taken:
     """What all models together hold, added up once."""
 
-    def __init__(self, shares: list[Share]) -> None:
-        self._shares = shares
-        self.bytes = sum(share.loaded_bytes for share in shares)
-        self.leaving = sum(share.leaving_bytes for share in shares)
+    def __init__(self, memories: list[ModelMemory]) -> None:
+        self._memories = memories
+        self.bytes = sum(memory.loaded_bytes for memory in memories)
+        self.unloading = sum(memory.unloading_bytes for memory in memories)
 
     @cached_property
     def loaded(self) -> tuple[Loaded, ...]:
         """Every version in memory, the largest first."""
-        found = [Loaded(share.model, v, size) for share in self._shares for v, size in share.loaded.items()]
+        found = [
+            Loaded(memory.model, v, size) for memory in self._memories for v, size in memory.loaded.items()
+        ]
         return tuple(sorted(found, key=lambda item: (-item.bytes, item.model, item.version)))
 
 
@@ -212,51 +216,51 @@ class _Claims:
     now: int = 0
     later: int = 0
 
-    def plus(self, share: Share, retire: tuple[Version, ...]) -> "_Claims":
-        grown = share.coming_bytes - sum(share.loaded[version] for version in retire)
-        return _Claims(self.now + max(0, grown - share.leaving_bytes), self.later + max(0, grown))
+    def plus(self, memory: ModelMemory, retire: tuple[Version, ...]) -> "_Claims":
+        grown = memory.candidate_bytes - sum(memory.loaded[version] for version in retire)
+        return _Claims(self.now + max(0, grown - memory.unloading_bytes), self.later + max(0, grown))
 
 
 def _shortage(
-    share: Share, taken: _Taken, budget: Budget, when_short: WhenShort, claimed: _Claims
+    memory: ModelMemory, taken: _Taken, budget: Budget, when_short: WhenShort, claimed: _Claims
 ) -> Shortage | None:
     """Return why what comes next to one model does not fit; None if it does."""
-    if share.coming is None:
+    if memory.candidate is None:
         return None
-    twice = share.loaded[share.coming] if share.coming in share.leaving else 0
-    if taken.bytes - twice + claimed.now + share.coming_bytes <= budget.bytes:
+    twice = memory.loaded[memory.candidate] if memory.candidate in memory.unloading else 0
+    if taken.bytes - twice + claimed.now + memory.candidate_bytes <= budget.bytes:
         return None
-    later = taken.bytes - taken.leaving + claimed.later + share.coming_bytes
-    way, retire, note = _way(share, later - budget.bytes, when_short)
+    later = taken.bytes - taken.unloading + claimed.later + memory.candidate_bytes
+    remedy, retire, note = _remedy(memory, later - budget.bytes, when_short)
     return Shortage(
-        version=share.coming,
-        way=way,
-        version_bytes=share.coming_bytes,
+        version=memory.candidate,
+        remedy=remedy,
+        version_bytes=memory.candidate_bytes,
         loaded_bytes=taken.bytes - twice,
         budget=budget,
         loaded=taken.loaded,
         retire=retire,
         claimed_bytes=claimed.now,
-        needed_later_bytes=later - sum(share.loaded[version] for version in retire),
+        needed_later_bytes=later - sum(memory.loaded[version] for version in retire),
         note=note,
     )
 
 
-def _way(share: Share, over: int, when_short: WhenShort) -> tuple[Way, tuple[Version, ...], str]:
+def _remedy(memory: ModelMemory, over: int, when_short: WhenShort) -> tuple[Remedy, tuple[Version, ...], str]:
     """Return what follows when `over` bytes are missing even after the server has unloaded what left."""
     if over <= 0:
-        return Way.UNLOADING, (), ""
+        return Remedy.UNLOADING, (), ""
     if when_short is WhenShort.REFUSE:
-        return Way.REFUSED, (), ""
+        return Remedy.REFUSED, (), ""
     retire: list[Version] = []
-    for version in sorted(share.retirable):
+    for version in sorted(memory.retirable):
         retire.append(version)
-        over -= share.loaded[version]
-        if over + share.swing <= 0:
-            return Way.RETIRE, tuple(retire), ""
+        over -= memory.loaded[version]
+        if over + memory.swing <= 0:
+            return Remedy.RETIRE, tuple(retire), ""
     if retire and over <= 0:
-        return Way.REFUSED, (), _in_vain(share.swing)
-    return Way.REFUSED, (), ""
+        return Remedy.REFUSED, (), _in_vain(memory.swing)
+    return Remedy.REFUSED, (), ""
 
 
 def _in_vain(swing: int) -> str:

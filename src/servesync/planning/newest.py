@@ -7,7 +7,7 @@ from servesync.domain.versions import Version
 from servesync.errors import Reason
 from servesync.planning.facts import Facts, Hold, ModelPlan
 from servesync.planning.facts_index import KEPT_OFF, named
-from servesync.planning.memory import Shortage, Way
+from servesync.planning.memory import Remedy, Shortage
 
 _OF_THIS_MACHINE: Final = KEPT_OFF | {Reason.VERSION_FOREIGN}
 """Holds that tell of what lies here: a version with one of them need not be in the store at all."""
@@ -25,7 +25,7 @@ def held_newest(
     held = {
         short.version: Hold(Reason.MEMORY_SHORT, short.text)
         for short in shortages
-        if short.way is Way.REFUSED
+        if short.remedy is Remedy.REFUSED
     } | dict(facts.held)
     offered = facts.offered or {}
     found = offered.keys() | {

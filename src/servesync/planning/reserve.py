@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
+from servesync.planning.actions import Drop, Forget, Keep, Prune, Restore
 from servesync.planning.admission import Admitted
-from servesync.planning.facts import Condition, Drop, Facts, Forget, Keep, ModelPlan, Prune, Restore
+from servesync.planning.facts import Condition, Facts, ModelPlan
 from servesync.planning.fleet_facts import FleetFacts, Key, Reserved
 
 

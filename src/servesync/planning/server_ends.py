@@ -10,8 +10,9 @@ from typing import Final
 
 from servesync.domain.versions import Version
 from servesync.errors import Reason
-from servesync.planning.facts import Ends, Quarantine, Retry
-from servesync.planning.facts_index import SETTLED_SECONDS, View
+from servesync.planning.actions import Quarantine, Retry
+from servesync.planning.facts import Ends
+from servesync.planning.facts_index import STABLE_SECONDS, FactsIndex
 
 MOST_TRIES: Final = 3
 """How often a version is taken off to be tried again before it leaves for good."""
@@ -25,62 +26,62 @@ FAILED_STARTS: Final = 2
 MOST_FAILED_STARTS: Final = 32
 
 _COMES_BACK: Final = (
-    f"it comes back when the server has answered for {SETTLED_SECONDS:.0f} s without interruption"
+    f"it comes back when the server has answered for {STABLE_SECONDS:.0f} s without interruption"
 )
 
 
-def step_aside(view: View, version: Version) -> Quarantine | Retry | None:
+def step_aside(index: FactsIndex, version: Version) -> Quarantine | Retry | None:
     """Return the order to take a good version off the shelf of a silent server, if it may be why.
 
     A server that only fell silent, and may be serving, is left alone.
     """
-    if view.good[version].confirmed:
+    if index.good[version].confirmed:
         return None
-    ends = _ends(view, version)
-    if ends.now and _lives_without(view):
-        return _after_end(view, version, ends)
-    if view.has_served:
-        return _after_silence(view, version)
-    return _in_turn(view, version, ends)
+    ends = _ends(index, version)
+    if ends.now and _lives_without(index):
+        return _after_end(index, version, ends)
+    if index.has_served:
+        return _after_silence(index, version)
+    return _in_turn(index, version, ends)
 
 
-def what_next(view: View, version: Version) -> str:
+def what_next(index: FactsIndex, version: Version) -> str:
     """Return, in words, when a version that waits for a silent server steps aside, if it does."""
-    after = f"{view.server.load_timeout_seconds:.0f} s without a server (serving.load_timeout_seconds)"
-    if view.has_served:
+    after = f"{index.server.load_timeout_seconds:.0f} s without a server (serving.load_timeout_seconds)"
+    if index.has_served:
         return f" (it steps aside if the server ends at its start, or after {after})"
-    rivals = _rivals(view, version) - {version}
-    others = rivals or view.others_than(version)
+    rivals = _rivals(index, version) - {version}
+    others = rivals or index.others_than(version)
     if not others:
         return (
             " (if it ends at every start, this version may be why, and its log says so; there is no other to "
             "try: publish a higher number, and withdraw this one)"
         )
-    if rivals and version == _first(view):
+    if rivals and version == _first(index):
         return ""
-    starts = _failed_starts(view, version)
-    seen = f", of which {_ends(view, version).now} were seen" if _ends(view, version).now else ""
+    starts = _failed_starts(index, version)
+    seen = f", of which {_ends(index, version).now} were seen" if _ends(index, version).now else ""
     return (
         f" (it steps aside for {', '.join(map(str, sorted(others)))} after {starts} failed starts{seen}, or "
         f"after {after})"
     )
 
 
-def _ends(view: View, version: Version) -> Ends:
-    return view.server.ends.get(version, Ends())
+def _ends(index: FactsIndex, version: Version) -> Ends:
+    return index.server.ends.get(version, Ends())
 
 
-def _lives_without(view: View) -> bool:
+def _lives_without(index: FactsIndex) -> bool:
     """Whether the server is known to come up without a version that it never served."""
-    return view.has_served or view.server.has_answered
+    return index.has_served or index.server.has_answered
 
 
-def _after_end(view: View, version: Version, ends: Ends) -> Quarantine | Retry:
+def _after_end(index: FactsIndex, version: Version, ends: Ends) -> Quarantine | Retry:
     """Take off what was there to be loaded when the server ended: for good, if that was so each time.
 
     A server that has not answered since its last end says nothing new about the version.
     """
-    item = view.good[version]
+    item = index.good[version]
     seen = f"the server ended {_times(ends.ever)} while it had this version to load, and it never served it"
     if item.tries:
         seen += f" (taken off {_times(item.tries)} before)"
@@ -89,13 +90,13 @@ def _after_end(view: View, version: Version, ends: Ends) -> Quarantine | Retry:
     return Retry(version, f"{seen}: {_COMES_BACK}")
 
 
-def _after_silence(view: View, version: Version) -> Quarantine | Retry | None:
+def _after_silence(index: FactsIndex, version: Version) -> Quarantine | Retry | None:
     """Take off what nothing has listened with for long: a server in sight of nobody may end at each start."""
-    tries = view.good[version].tries
-    if not _is_long_unreachable(view, version):
+    tries = index.good[version].tries
+    if not _is_long_unreachable(index, version):
         return None
-    waited = view.server.unreachable_seconds[version]
-    limit = f"serving.load_timeout_seconds is {view.server.load_timeout_seconds:.0f}"
+    waited = index.server.unreachable_seconds[version]
+    limit = f"serving.load_timeout_seconds is {index.server.load_timeout_seconds:.0f}"
     text = (
         f"no server has listened for {waited:.0f} s with it on the shelf ({limit}), and none ever served it"
     )
@@ -104,23 +105,23 @@ def _after_silence(view: View, version: Version) -> Quarantine | Retry | None:
     return Quarantine(version, f"{text}; it came up without it {tries} times before", Reason.SERVER_REFUSED)
 
 
-def _in_turn(view: View, version: Version, ends: Ends) -> Retry | None:
+def _in_turn(index: FactsIndex, version: Version, ends: Ends) -> Retry | None:
     """Let versions take turns where none ever served: the server may need only another one.
 
     Where several lie there, the first stays alone. Nothing is refused: the server may fail for a reason of
     its own, whatever lies there.
     """
-    is_due = ends.now >= _failed_starts(view, version) or _is_long_unreachable(view, version)
-    others = _rivals(view, version) - {version}
-    if not is_due or (others and version == _first(view)):
+    is_due = ends.now >= _failed_starts(index, version) or _is_long_unreachable(index, version)
+    others = _rivals(index, version) - {version}
+    if not is_due or (others and version == _first(index)):
         return None
-    others = others or view.others_than(version)
+    others = others or index.others_than(version)
     if not others:
         return None
     if ends.now:
         seen = f"the server ended {_times(ends.now)} with it on the shelf, and has not come up"
     else:
-        seen = f"no server has listened for {view.server.unreachable_seconds[version]:.0f} s"
+        seen = f"no server has listened for {index.server.unreachable_seconds[version]:.0f} s"
     return Retry(
         version,
         f"{seen}, and nothing here ever served: {', '.join(map(str, sorted(others)))} is tried without it; "
@@ -128,27 +129,27 @@ def _in_turn(view: View, version: Version, ends: Ends) -> Retry | None:
     )
 
 
-def _failed_starts(view: View, version: Version) -> int:
+def _failed_starts(index: FactsIndex, version: Version) -> int:
     """Return after how many failed starts it is another one's turn; each round takes twice as long."""
-    return min(MOST_FAILED_STARTS, FAILED_STARTS << min(view.good[version].tries, 8))
+    return min(MOST_FAILED_STARTS, FAILED_STARTS << min(index.good[version].tries, 8))
 
 
-def _is_long_unreachable(view: View, version: Version) -> bool:
-    waited = view.server.unreachable_seconds.get(version, 0.0)
-    return waited >= view.server.load_timeout_seconds
+def _is_long_unreachable(index: FactsIndex, version: Version) -> bool:
+    waited = index.server.unreachable_seconds.get(version, 0.0)
+    return waited >= index.server.load_timeout_seconds
 
 
-def _rivals(view: View, version: Version) -> frozenset[Version]:
+def _rivals(index: FactsIndex, version: Version) -> frozenset[Version]:
     """Return the versions of which one may be why the server does not come up; `version` is one of them."""
-    return frozenset(v for v, item in view.good.items() if view.is_expected(v) and not item.confirmed) | {
+    return frozenset(v for v, item in index.good.items() if index.is_expected(v) and not item.confirmed) | {
         version
     }
 
 
-def _first(view: View) -> Version:
+def _first(index: FactsIndex) -> Version:
     """Return the version that stays alone when the others step aside: tried least, then lowest."""
-    rivals = [v for v, item in view.good.items() if view.is_expected(v) and not item.confirmed]
-    return min(rivals, key=lambda v: (view.good[v].tries, v))
+    rivals = [v for v, item in index.good.items() if index.is_expected(v) and not item.confirmed]
+    return min(rivals, key=lambda v: (index.good[v].tries, v))
 
 
 def _times(count: int) -> str:

@@ -9,8 +9,9 @@ from typing import Final
 
 from servesync.domain.versions import Version
 from servesync.errors import Reason
-from servesync.planning.facts import Quarantine, Retry, Served, ServerPolicy, ServerState
-from servesync.planning.facts_index import View
+from servesync.planning.actions import Quarantine, Retry
+from servesync.planning.facts import Served, ServerPolicy, ServerState
+from servesync.planning.facts_index import FactsIndex
 from servesync.planning.server_ends import MOST_TRIES, step_aside
 
 MAY_PASS: Final = frozenset(
@@ -21,62 +22,62 @@ MAY_PASS: Final = frozenset(
 NOTICE_SECONDS: Final = 10.0
 
 
-def refusal(view: View, version: Version) -> Quarantine | Retry | None:
+def refusal(index: FactsIndex, version: Version) -> Quarantine | Retry | None:
     """Return the order to take a good version off the shelf, if the server gives a reason for that.
 
     Time counts only while the server answers and shows the version: a server that is down, restarting or
     not configured for it refuses nothing. What a silent server means is decided in `server_ends`.
     """
-    served = view.says(version)
-    item = view.good.get(version)
+    served = index.says(version)
+    item = index.good.get(version)
     if item is None:
         return None
-    if view.is_silent:
-        return step_aside(view, version)
+    if index.is_silent:
+        return step_aside(index, version)
     if served is None:
         return None
     if served.stale:
-        return _old_news(view, version, served)
+        return _old_news(index, version, served)
     if served.failed:
-        return _failure(view, version, served)
-    waited = view.server.waited_seconds.get(version, 0.0)
+        return _failure(index, version, served)
+    waited = index.server.waited_seconds.get(version, 0.0)
     ended = served.state in {ServerState.AVAILABLE, ServerState.END}
-    if not item.confirmed and not ended and waited >= view.server.load_timeout_seconds:
+    if not item.confirmed and not ended and waited >= index.server.load_timeout_seconds:
         text = (
             f"still {served.state.value} after {waited:.0f} s (serving.load_timeout_seconds is "
-            f"{view.server.load_timeout_seconds:.0f}){_way_back(view)}"
+            f"{index.server.load_timeout_seconds:.0f}){_way_back(index)}"
         )
         return Quarantine(version, text, Reason.SERVER_LOAD_TIMEOUT)
     return None
 
 
-def _old_news(view: View, version: Version, served: Served) -> Quarantine | Retry | None:
+def _old_news(index: FactsIndex, version: Version, served: Served) -> Quarantine | Retry | None:
     """What it says is about older bytes: when it has had time to look, and has not, its eyes are opened."""
-    tries = view.good[version].tries
-    waited = view.server.waited_seconds.get(version, 0.0)
-    if view.server.policy is ServerPolicy.LATEST or waited < 2 * view.server.scan_seconds + NOTICE_SECONDS:
+    tries = index.good[version].tries
+    waited = index.server.waited_seconds.get(version, 0.0)
+    if index.server.policy is ServerPolicy.LATEST or waited < 2 * index.server.scan_seconds + NOTICE_SECONDS:
         return None
     if tries < MOST_TRIES:
         what = f"{served.error_code}: {served.message}" if served.error_code != "OK" else "END"
         return Retry(version, f"the server still says what it said of older bytes ({what})")
-    return _failure(view, version, served) if served.error_code != "OK" else None
+    return _failure(index, version, served) if served.error_code != "OK" else None
 
 
-def _failure(view: View, version: Version, served: Served) -> Quarantine | Retry | None:
+def _failure(index: FactsIndex, version: Version, served: Served) -> Quarantine | Retry | None:
     text = f"the server ended it with {served.error_code}: {served.message}"
-    item = view.good[version]
-    if view.server.policy is ServerPolicy.ALL and item.tries < MOST_TRIES:
+    item = index.good[version]
+    if index.server.policy is ServerPolicy.ALL and item.tries < MOST_TRIES:
         if item.confirmed:
             return Retry(version, f"{text}; it has served this version before")
         if served.error_code in MAY_PASS:
             return Retry(version, f"{text}, which may pass")
-    if item.confirmed and view.server.policy is ServerPolicy.LATEST:
+    if item.confirmed and index.server.policy is ServerPolicy.LATEST:
         return None
     tried = f" (and so {item.tries} times before)" if item.tries else ""
-    return Quarantine(version, f"{text}{tried}{_way_back(view)}", Reason.SERVER_REFUSED)
+    return Quarantine(version, f"{text}{tried}{_way_back(index)}", Reason.SERVER_REFUSED)
 
 
-def _way_back(view: View) -> str:
-    if view.server.policy is ServerPolicy.LATEST:
+def _way_back(index: FactsIndex) -> str:
+    if index.server.policy is ServerPolicy.LATEST:
         return "; a server with policy latest never tries this number again: publish a higher one"
     return ""

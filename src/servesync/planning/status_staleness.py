@@ -10,30 +10,30 @@ from typing import Final
 
 from servesync.planning.facts import Served, ServerState
 
-READING: Final = "LOADING"
+LOAD_IN_FLIGHT: Final = "LOADING"
 """The load that was under way when the bytes came may have read older ones, and so may its end."""
 
-NOTHING: Final = ""
+NEVER_SEEN: Final = ""
 
 
-def said(served: Served | None) -> str:
+def status_token(served: Served | None) -> str:
     """Return what is to be kept of a state in which the server was when bytes came under a number."""
     if served is None:
-        return NOTHING
+        return NEVER_SEEN
     if served.state in {ServerState.START, ServerState.LOADING}:
-        return READING
-    return _end(served) if served.state is ServerState.END else NOTHING
+        return LOAD_IN_FLIGHT
+    return _end(served) if served.state is ServerState.END else NEVER_SEEN
 
 
-def heard(served: Served | None, before: str) -> tuple[Served | None, str]:
+def mark_stale(served: Served | None, before: str) -> tuple[Served | None, str]:
     """Return the state with `stale` set where it is old news, and what is to be kept from now on."""
-    if served is None or before == NOTHING:
-        return served, NOTHING
-    if served.state is ServerState.END and before in {READING, _end(served)}:
+    if served is None or before == NEVER_SEEN:
+        return served, NEVER_SEEN
+    if served.state is ServerState.END and before in {LOAD_IN_FLIGHT, _end(served)}:
         return replace(served, stale=True), _end(served)
-    if before == READING and said(served) == READING:
-        return served, READING
-    return served, NOTHING
+    if before == LOAD_IN_FLIGHT and status_token(served) == LOAD_IN_FLIGHT:
+        return served, LOAD_IN_FLIGHT
+    return served, NEVER_SEEN
 
 
 def _end(served: Served) -> str:

@@ -7,20 +7,10 @@ from dataclasses import dataclass
 
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
+from servesync.planning.actions import Cancel, Fetch, Install, Kind, Repair, Restore, SetAside
 from servesync.planning.admission import Admitted, is_gap
-from servesync.planning.facts import (
-    Cancel,
-    Condition,
-    Facts,
-    Fetch,
-    Hold,
-    Install,
-    Kind,
-    Repair,
-    Restore,
-    SetAside,
-)
-from servesync.planning.facts_index import View, chosen
+from servesync.planning.facts import Condition, Facts, Hold
+from servesync.planning.facts_index import FactsIndex, chosen
 from servesync.planning.fleet_facts import FleetFacts, Key, Step, Transfer, TransferState
 from servesync.planning.memory import Shortage
 from servesync.planning.reserve import completed_restore
@@ -60,7 +50,7 @@ def _why_not(fleet: FleetFacts, admitted: Admitted, transfer: Transfer) -> str |
     item = facts.shelf.get(version)
     if ready and item is not None and item.condition is Condition.GOOD:
         return "it lies on the shelf already"
-    if ready and version in View(facts).ready:
+    if ready and version in FactsIndex(facts).restorable:
         return "it lies in the reserve already, as it was proven"
     if version in admitted.plans[model].wanted:
         return None
@@ -69,11 +59,11 @@ def _why_not(fleet: FleetFacts, admitted: Admitted, transfer: Transfer) -> str |
 
 def _why_unwanted(admitted: Admitted, transfer: Transfer, facts: Facts) -> str | None:
     version, ready = transfer.version, transfer.state is TransferState.READY
-    view = View(facts)
+    index = FactsIndex(facts)
     hold = facts.held.get(version)
-    if version not in chosen(facts.policy, view.candidates | {version}, facts.channels):
+    if version not in chosen(facts.policy, index.candidates | {version}, facts.channels):
         wanted = ", ".join(map(str, sorted(admitted.plans[transfer.model].wanted))) or "no version"
-        return f"not wanted any more by policy ({view.policy}), which asks for {wanted}"
+        return f"not wanted any more by policy ({index.policy}), which asks for {wanted}"
     if hold is not None and not _may_pass(hold, version, facts):
         return f"held: {hold.text}"
     if ready and facts.offered is not None and version not in facts.offered:
@@ -87,7 +77,7 @@ def _may_pass(hold: Hold, version: Version, facts: Facts) -> bool:
     Memory may be short for a moment only: because the server is silent, or another version is loading. A
     version that has come all the same is set aside.
     """
-    return hold.passing or hold.reason is Reason.MEMORY_SHORT or version in facts.resting
+    return hold.passing or hold.reason is Reason.MEMORY_SHORT or version in facts.cooling_down
 
 
 # -- what comes ---------------------------------------------------------------------------------------------
@@ -165,7 +155,7 @@ class Arrivals:
             return None
         short = self._admitted.facts[model].memory
         if isinstance(action, Install) and short is not None and short.version == action.version:
-            return SetAside(action.version, _aside(short), short)
+            return SetAside(action.version, _why_set_aside(short), short)
         return action
 
     def _without_room(self) -> Iterator[tuple[Model, SetAside]]:
@@ -174,7 +164,7 @@ class Arrivals:
             model, version = key
             short = self._admitted.refused.get(model, {}).get(version)
             if short is not None and transfer.state is TransferState.READY and key not in self._gone:
-                yield model, SetAside(version, _aside(short), short)
+                yield model, SetAside(version, _why_set_aside(short), short)
 
     def _arrival(self, model: Model, action: ArrivingAction) -> Arrival:
         fleet, wanted = self._fleet, self._admitted.plans[model].wanted
@@ -193,5 +183,5 @@ class Arrivals:
         return Arrival(model, action, rank, rollback)
 
 
-def _aside(short: Shortage) -> str:
+def _why_set_aside(short: Shortage) -> str:
     return f"proven, and kept in the reserve until there is room: {short.text}"

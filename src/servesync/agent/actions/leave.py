@@ -6,7 +6,7 @@ from servesync.domain.versions import Version
 from servesync.errors import DiskError, Reason
 from servesync.install import Leaving, Refusals, Reserve, Shelf
 from servesync.install.trash import take_off
-from servesync.planning.facts import Prune, Quarantine
+from servesync.planning.actions import Prune, Quarantine
 
 
 def prune(shelf: Shelf, reserve: Reserve, action: Prune, now: datetime) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 
 from servesync.planning.facts import Served, ServerState
-from servesync.planning.status_staleness import NOTHING, heard, said
+from servesync.planning.status_staleness import NEVER_SEEN, mark_stale, status_token
 
 UP = Served(ServerState.AVAILABLE)
 START = Served(ServerState.START)
@@ -33,10 +33,10 @@ def test_only_what_is_new_is_a_failure(
     at_installation: Served | None, then: list[Served | None], failed: list[bool]
 ) -> None:
     """The state at the time when bytes came says nothing of them, nor does the end of a load begun before."""
-    kept = said(at_installation)
+    kept = status_token(at_installation)
     found = []
     for served in then:
-        told, kept = heard(served, kept)
+        told, kept = mark_stale(served, kept)
         found.append(told is not None and told.failed)
 
     assert found == failed
@@ -44,6 +44,6 @@ def test_only_what_is_new_is_a_failure(
 
 def test_nothing_is_kept_of_a_state_that_is_over() -> None:
     """Then the server has tried the bytes that lie there."""
-    assert heard(LOADING, said(FAILED)) == (LOADING, NOTHING)
-    assert heard(None, said(FAILED)) == (None, NOTHING)
-    assert said(UP) == NOTHING
+    assert mark_stale(LOADING, status_token(FAILED)) == (LOADING, NEVER_SEEN)
+    assert mark_stale(None, status_token(FAILED)) == (None, NEVER_SEEN)
+    assert status_token(UP) == NEVER_SEEN

@@ -9,8 +9,8 @@ import pytest
 
 from agent_parts import run_job
 from servesync import disk
-from servesync.agent.channels import Moved, Notices, Withdrawn
-from servesync.agent.documents import Documents
+from servesync.agent.channels import Moved, StoreDocuments, Withdrawn
+from servesync.agent.documents import DocumentReader
 from servesync.domain import channel
 from servesync.domain.channel import Entry, Withdrawal
 from servesync.domain.versions import Layout, Model, Release, StoredObject, Version
@@ -31,26 +31,26 @@ def refuse(path: Path, data: bytes) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
-def reading(read: Callable[[StoredObject], bytes]) -> Documents:
+def reading(read: Callable[[StoredObject], bytes]) -> DocumentReader:
     """Return documents that jobs read so."""
-    return Documents(lambda item, _: read(item))
+    return DocumentReader(lambda item, _: read(item))
 
 
-def let_read(notices: Notices) -> None:
+def let_read(store_documents: StoreDocuments) -> None:
     """Let all jobs that read a document run."""
-    while jobs := notices.documents.jobs():
+    while jobs := store_documents.documents.jobs():
         for job in jobs:
             ended = run_job(job)
             assert ended.error is None
-            notices.documents.ended(job, ended.result, None)
+            store_documents.documents.ended(job, ended.result, None)
 
 
-def follow(notices: Notices, item: StoredObject) -> None:
+def follow(store_documents: StoreDocuments, item: StoredObject) -> None:
     """Take over where `stable` stands by a new listing, as soon as the document is read."""
-    notices.documents.listed()
-    notices.follow(M, ["stable"], {"stable": item})
-    let_read(notices)
-    notices.follow(M, ["stable"], {"stable": item})
+    store_documents.documents.listed()
+    store_documents.follow(M, ["stable"], {"stable": item})
+    let_read(store_documents)
+    store_documents.follow(M, ["stable"], {"stable": item})
 
 
 def at(number: int) -> tuple[StoredObject, bytes]:
@@ -65,21 +65,21 @@ def test_a_full_disk_holds_no_channel_where_it_is(tmp_path: Path, monkeypatch: p
     workspace = Workspace(tmp_path / "models")
     workspace.claim()
     documents: dict[str, bytes] = {}
-    notices = Notices(workspace, reading(lambda item: documents[item.etag]), durable=True)
+    store_documents = StoreDocuments(workspace, reading(lambda item: documents[item.etag]), durable=True)
     for number in (7, 8):
         item, documents[item.etag] = at(number)
         with monkeypatch.context() as patch:
             patch.setattr(disk, "write_file", refuse)
             for _ in range(2):
                 with pytest.raises(OSError, match="No space"):
-                    follow(notices, item)
-            assert notices.positions(M) == {"stable": number}
-            assert Notices(workspace, reading(lambda _: b"")).positions(M) != {"stable": number}
-        follow(notices, item)
+                    follow(store_documents, item)
+            assert store_documents.positions(M) == {"stable": number}
+            assert StoreDocuments(workspace, reading(lambda _: b"")).positions(M) != {"stable": number}
+        follow(store_documents, item)
         kept = Positions(workspace, M).read()["stable"]
         assert isinstance(kept, Position)
         assert kept.version == number
-    assert [news.now.version for news in notices.news if isinstance(news, Moved)] == [7, 8]
+    assert [event.now.version for event in store_documents.events if isinstance(event, Moved)] == [7, 8]
 
 
 def test_a_full_disk_hides_no_withdrawal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,24 +96,26 @@ def test_a_full_disk_hides_no_withdrawal(tmp_path: Path, monkeypatch: pytest.Mon
     ]
     offered = {release.version: release for release in releases}
     refusals = Refusals(workspace.refusals(M), "judge")
-    notices = Notices(workspace, reading(lambda item: documents[item.key]), durable=True)
+    store_documents = StoreDocuments(workspace, reading(lambda item: documents[item.key]), durable=True)
 
-    notices.look_for_withdrawals(M, releases, offered, refusals)
-    assert notices.withdrawn(M, offered, refusals) == set()
-    let_read(notices)
+    store_documents.look_for_withdrawals(M, releases, offered, refusals)
+    assert store_documents.withdrawn(M, offered, refusals) == set()
+    let_read(store_documents)
 
     with monkeypatch.context() as patch:
         patch.setattr(disk, "write_file", refuse)
         for _ in range(2):
             with pytest.raises(OSError, match="No space"):
-                notices.look_for_withdrawals(M, releases, offered, refusals)
-        assert notices.withdrawn(M, offered, refusals) == {1, 2}
+                store_documents.look_for_withdrawals(M, releases, offered, refusals)
+        assert store_documents.withdrawn(M, offered, refusals) == {1, 2}
         assert refusals.withdrawn(offered) == {}
 
-    notices.look_for_withdrawals(M, releases, offered, refusals)
+    store_documents.look_for_withdrawals(M, releases, offered, refusals)
 
     assert refusals.withdrawn(offered).keys() == {1, 2}
-    assert [(type(news), news.version) for news in notices.news if isinstance(news, Withdrawn)] == [
+    assert [
+        (type(event), event.version) for event in store_documents.events if isinstance(event, Withdrawn)
+    ] == [
         (Withdrawn, 1),
         (Withdrawn, 2),
     ]
@@ -133,28 +135,28 @@ def test_an_older_channel_is_not_taken_for_want_of_a_readable_position(workspace
     (first, older), (second, later) = at(1), at(2)
     documents = {first.etag: older, second.etag: later}
 
-    def start() -> Notices:
-        return Notices(workspace, reading(lambda item: documents[item.etag]), durable=True)
+    def start() -> StoreDocuments:
+        return StoreDocuments(workspace, reading(lambda item: documents[item.etag]), durable=True)
 
     follow(start(), second)
     path = workspace.root / "channels/m/stable.json"
     good = path.read_text()
     path.write_text(good[:20])
-    notices = start()
+    store_documents = start()
 
-    follow(notices, first)
+    follow(store_documents, first)
 
-    assert notices.positions(M) == {}
-    assert notices.troubles[M, "stable"].reason is Reason.RECORD_UNREADABLE
-    assert str(path) in notices.unreadable(M)["stable"]
+    assert store_documents.positions(M) == {}
+    assert store_documents.errors[M, "stable"].reason is Reason.RECORD_UNREADABLE
+    assert str(path) in store_documents.unreadable(M)["stable"]
     assert path.read_text() == good[:20]
 
     path.write_text(good)
-    follow(notices, first)
+    follow(store_documents, first)
 
-    assert notices.troubles[M, "stable"].reason is Reason.CHANNEL_WENT_BACK
-    assert notices.positions(M) == {"stable": 2}
-    assert notices.unreadable(M) == {}
+    assert store_documents.errors[M, "stable"].reason is Reason.CHANNEL_WENT_BACK
+    assert store_documents.positions(M) == {"stable": 2}
+    assert store_documents.unreadable(M) == {}
 
 
 def test_a_removed_position_lets_the_stores_count(workspace: Workspace) -> None:
@@ -163,12 +165,12 @@ def test_a_removed_position_lets_the_stores_count(workspace: Workspace) -> None:
     path = workspace.root / "channels/m/stable.json"
     path.parent.mkdir()
     path.write_text("")
-    notices = Notices(workspace, reading(lambda _: data), durable=True)
-    follow(notices, item)
-    assert notices.positions(M) == {}
-    assert "remove the record" in notices.unreadable(M)["stable"]
+    store_documents = StoreDocuments(workspace, reading(lambda _: data), durable=True)
+    follow(store_documents, item)
+    assert store_documents.positions(M) == {}
+    assert "remove the record" in store_documents.unreadable(M)["stable"]
 
     path.unlink()
-    follow(notices, item)
+    follow(store_documents, item)
 
-    assert notices.positions(M) == {"stable": 1}
+    assert store_documents.positions(M) == {"stable": 1}

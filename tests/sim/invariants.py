@@ -20,7 +20,7 @@ OUTSIDE: Final = frozenset({"models"})
 
 
 @dataclass
-class Judge:
+class Invariants:
     """Looks at the disk after every step, and compares with what there was before."""
 
     world: "World"
@@ -104,34 +104,34 @@ class Judge:
 
     # -- after every step ---------------------------------------------------------------------------------
 
-    def look(self, what: str) -> None:
-        """Judge what has changed.
+    def check(self, what: str) -> None:
+        """Check every invariant that the last change may have broken.
 
         Raises:
             Broken: it must not be so.
         """
         self.checks["looks"] += 1
-        self._judge_places()
+        self._check_places()
         for model in self.models:
             before, now = self._last.get(model, NOTHING), self.now(model)
             self._last[model] = now
             for version, item in now.items.items():
-                self._judge_bytes(model, version, item)
+                self._check_bytes(model, version, item)
                 old = before.items.get(version)
                 if old is None or old.inode != item.inode:
                     self._note(what, "came", model, version)
-                    self._judge_arrival(model, version, item, now)
+                    self._check_arrival(model, version, item, now)
             for version, item in before.items.items():
                 if version not in now.items:
                     self._note(what, "left", model, version)
-                    self._judge_departure(model, version, item, (before, now))
+                    self._check_departure(model, version, item, (before, now))
                 elif now.items[version].inode != item.inode:
-                    self._judge_swap(model, version, item)
+                    self._check_swap(model, version, item)
 
     def _note(self, what: str, verb: str, model: str, version: Version) -> None:
         self.world.trace.append(f"{self.world.clock.now:g} ({what}): {model} {version} {verb}")
 
-    def _judge_places(self) -> None:
+    def _check_places(self) -> None:
         """Nothing lies outside of the models directory, and little in staging."""
         self.checks["places"] += 1
         found = {path.name for path in self.world.folder.iterdir()}
@@ -141,7 +141,7 @@ class Judge:
         if len(staging) > MOST_IN_STAGING:
             raise Broken(f"{len(staging)} folders in staging: {self.world.said()}")
 
-    def _judge_bytes(self, model: str, version: Version, item: Item) -> None:
+    def _check_bytes(self, model: str, version: Version, item: Item) -> None:
         """What is ours is complete, and was published under its number."""
         self.checks["bytes"] += 1
         if self.is_foreign(model, version, item) or self.is_damaged(model, version, item):
@@ -150,7 +150,7 @@ class Judge:
         if contents is None or not contents.is_sound:
             raise Broken(f"{model} {version} is on the shelf, and is no sound release: {self.world.said()}")
 
-    def _judge_arrival(self, model: str, version: Version, item: Item, now: Shelf) -> None:
+    def _check_arrival(self, model: str, version: Version, item: Item, now: Shelf) -> None:
         """What was refused comes under no other circumstances than as something else."""
         self.checks["arrivals"] += 1
         refusal = now.refusals.get(version)
@@ -159,13 +159,13 @@ class Judge:
         if refusal.identity == item.record.identity:
             raise Broken(f"{model} {version} comes again, refused as {refusal.reason}")
 
-    def _judge_swap(self, model: str, version: Version, item: Item) -> None:
+    def _check_swap(self, model: str, version: Version, item: Item) -> None:
         """Only what is damaged is replaced."""
         self.checks["swaps"] += 1
         if not self.is_damaged(model, version, item):
             raise Broken(f"{model} {version} was replaced, and was not damaged: {self.world.said()}")
 
-    def _judge_departure(
+    def _check_departure(
         self, model: str, version: Version, item: Item, shelves: tuple[Shelf, Shelf]
     ) -> None:
         """Only what is ours leaves, and nothing as refused that answers."""
@@ -186,14 +186,14 @@ class Judge:
             if confirmed and self._answers(model, version, item):
                 raise Broken(f"{model} {version} was taken off, and answers: {self.world.said()}")
         else:
-            self._judge_prune(model, version, item, shelves)
+            self._check_prune(model, version, item, shelves)
 
     def _answers(self, model: str, version: Version, item: Item) -> bool:
         contents = self.contents(model, version, item)
         answering = self.world.server.answering(model)
         return contents is not None and answering.get(version) == contents.identity
 
-    def _judge_prune(self, model: str, version: Version, item: Item, shelves: tuple[Shelf, Shelf]) -> None:
+    def _check_prune(self, model: str, version: Version, item: Item, shelves: tuple[Shelf, Shelf]) -> None:
         """Policy must say so, by what lies on the shelf alone: what a listing lacks is no reason."""
         self.checks["prunes"] += 1
         before, now = shelves
@@ -212,13 +212,13 @@ class Judge:
             raise Broken(f"{model} {version} is withdrawn or damaged, but the last one: {world.said()}")
         if self._makes_room(version, now):
             return
-        self._judge_missing(model, version, is_lost=is_lost, there=set(before.items), withdrawn=withdrawn)
+        self._check_missing(model, version, is_lost=is_lost, there=set(before.items), withdrawn=withdrawn)
         if self.world.told is ServerPolicy.LATEST and version == max(before.items) and worth - {version}:
             return  # the server loads the next one before it lets the highest go
         if world.has_server and not (answering.keys() & before.items.keys()) - {version}:
             raise Broken(f"{model} {version} is pruned, and no other version answers: {world.said()}")
 
-    def _judge_missing(
+    def _check_missing(
         self, model: str, version: Version, *, is_lost: bool, there: set[Version], withdrawn: set[Version]
     ) -> None:
         """Nothing is pruned while what policy wants in its place is missing."""
