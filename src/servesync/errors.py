@@ -7,7 +7,7 @@ raise the classes below; the agent decides what follows.
 from enum import StrEnum
 from typing import Final, TypeAlias
 
-from servesync.redaction import told, traceback_of
+from servesync.redaction import safe_text, traceback_of
 
 MOST_LINES_OF_TRACEBACK: Final = 12
 Fact: TypeAlias = str | int | float | bool | list[str] | None
@@ -200,5 +200,5 @@ def internal_error(error: BaseException, doing: str = "") -> SyncError:
 
     Both leave out what libraries say, which may quote a secret.
     """
-    text = f"a bug in servesync{doing and f' while {doing}'}, please report it: {told(error)}"
+    text = f"a bug in servesync{doing and f' while {doing}'}, please report it: {safe_text(error)}"
     return SyncError(Reason.INTERNAL_ERROR, text, traceback=traceback_of(error)[-MOST_LINES_OF_TRACEBACK:])

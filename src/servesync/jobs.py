@@ -42,9 +42,6 @@ class JobContext(Protocol):
     def check(self) -> None:
         """Raise `Stopped` if the job is cancelled."""
 
-    def tell(self, news: object) -> None:
-        """Put something into the inbox before the job ends."""
-
     def make_room(self, short: DiskError) -> bool:
         """Ask the deciding thread for space on the disk, and wait; return whether there may be more now.
 
@@ -79,14 +76,6 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A job says something and goes on."""
-
-    job: Job
-    news: object
-
-
-@dataclass(frozen=True, slots=True)
 class RoomWanted:
     """A job waits for space on the disk until `answer` is called."""
 
@@ -95,7 +84,7 @@ class RoomWanted:
     answer: Callable[[bool], None]
 
 
-Message = Ended | Told | RoomWanted
+Message = Ended | RoomWanted
 
 
 class Running(Protocol):
@@ -209,9 +198,6 @@ class _Thread(threading.Thread):
     def check(self) -> None:
         if self._cancelled.is_set():
             raise Stopped
-
-    def tell(self, news: object) -> None:
-        self._put(Told(self._job, news))
 
     def make_room(self, short: DiskError) -> bool:
         answered, granted = threading.Event(), False

@@ -18,12 +18,12 @@ _QUIET: Final = (
 )
 
 
-def hear_libraries_on_stderr() -> None:
+def library_warnings_to_stderr() -> None:
     """Write what libraries warn of to standard error, a line each: for commands that keep no log."""
-    hear_libraries(_ToStandardError())
+    handle_library_warnings(_ToStandardError())
 
 
-def hear_libraries(handler: logging.Handler) -> None:
+def handle_library_warnings(handler: logging.Handler) -> None:
     """Let `handler` alone have what libraries warn of."""
     root = logging.getLogger()
     root.handlers = [handler]

@@ -22,8 +22,8 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from servesync.errors import readable
-from servesync.library_messages import hear_libraries
-from servesync.redaction import redact, told, traceback_of
+from servesync.library_messages import handle_library_warnings
+from servesync.redaction import redact, safe_text, traceback_of
 
 
 class Event(StrEnum):
@@ -115,7 +115,7 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO | 
         logger_factory=lambda *_: output,
         cache_logger_on_first_use=False,
     )
-    hear_libraries(_ToStructlog())
+    handle_library_warnings(_ToStructlog())
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of every request that is none
     # watchdog speaks of watches that are replaced, or end, while events are under way: events only wake us
     logging.getLogger("watchdog").setLevel(logging.CRITICAL)
@@ -129,7 +129,7 @@ def _say_thread_failed(failed: threading.ExceptHookArgs) -> None:
     if failed.exc_value is None or issubclass(failed.exc_type, SystemExit):
         return
     name = failed.thread.name if failed.thread is not None else "?"
-    text = f"the thread {name} ended: {told(failed.exc_value)}"
+    text = f"the thread {name} ended: {safe_text(failed.exc_value)}"
     get_logger().error(Event.LIBRARY_MESSAGE, library="python", message=text, exc_info=failed.exc_value)
 
 

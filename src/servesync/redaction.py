@@ -64,7 +64,7 @@ def redact(text: str) -> str:
     return _LOOKS_SECRET.sub(HIDDEN, text[:MOST_CHARACTERS])
 
 
-def told(error: BaseException) -> str:
+def safe_text(error: BaseException) -> str:
     """Return the kind of an exception and, where our own code raised it, what it says."""
     kind = type(error).__name__
     text = redact(str(error)) if is_ours(error) else ""
@@ -72,11 +72,11 @@ def told(error: BaseException) -> str:
 
 
 def traceback_of(error: BaseException) -> list[str]:
-    """Return the way to where `error` was raised, its causes first, as Python prints it; see `told`."""
+    """Return the way to where `error` was raised, its causes first, as Python prints it; see `safe_text`."""
     lines: list[str] = []
     for each in reversed(list(_chain(error))):
         lines += [line.rstrip("\n") for line in traceback.format_tb(each.__traceback__)]
-        lines.append(told(each))
+        lines.append(safe_text(each))
     return lines
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError, Reason, Stopped, SyncError
-from servesync.jobs import Ended, Job, JobKind, Message, RoomWanted, Running, Told
+from servesync.jobs import Ended, Job, JobKind, Message, RoomWanted, Running
 
 LOOK_SECONDS: Final = 0.05
 REAL_SECONDS: Final = 60.0
@@ -153,10 +153,6 @@ class Task(threading.Thread):
             self.point("check")
         if self._heeds:
             raise Stopped
-
-    def tell(self, news: object) -> None:
-        """Put something into the inbox."""
-        self._put(Told(self._job, news))
 
     def make_room(self, short: DiskError) -> bool:
         """Ask the deciding thread for space, and wait for its answer."""

@@ -21,7 +21,7 @@ from servesync.errors import (
     TransferError,
 )
 from servesync.fetch import read_whole
-from servesync.jobs import Ended, Job, JobContext, JobKind, RoomWanted, Told
+from servesync.jobs import Ended, Job, JobContext, JobKind, RoomWanted
 from servesync.planning.facts import ServerPolicy, ServerState
 from servesync.settings import Fetch, Limits
 from servesync.unpack import unpack_archive
@@ -285,21 +285,21 @@ def test_a_job_runs_when_the_test_says_so_and_its_result_arrives() -> None:
 
 
 def test_a_job_stops_at_each_point_if_the_test_wants_so() -> None:
-    """What it tells arrives meanwhile."""
-    jobs = SimJobs()
+    """At each of its checks, and nowhere else."""
+    jobs, done = SimJobs(), list[int]()
 
     def work(context: JobContext) -> None:
         for number in range(3):
-            context.tell(number)
+            done.append(number)
             context.check()
 
     task = started(jobs, work)
     seen = []
     while not task.has_ended:
         jobs.resume(task, points=1)
-        seen.append([message.news for message in jobs.take() if isinstance(message, Told)])
+        seen.append(list(done))
 
-    assert seen == [[0], [1], [2], []]
+    assert seen == [[0], [0, 1], [0, 1, 2], [0, 1, 2]]
 
 
 def test_two_jobs_in_turns_never_run_at_the_same_time() -> None:

@@ -15,7 +15,7 @@ from servesync.agent.ports import FootprintPort, Ports
 from servesync.domain.versions import Model, Release, StoredObject, Version
 from servesync.errors import DiskError, ServerError, Stopped, SyncError
 from servesync.install import Lock
-from servesync.jobs import Ended, Job, Jobs, Message, Running, Told
+from servesync.jobs import Ended, Job, Jobs, Message, Running
 from servesync.planning.facts import Served
 from servesync.runtime.build import build_agent
 from servesync.serving import Limit
@@ -131,8 +131,7 @@ class HandClock:
 class Context:
     """What a job gets that a test runs itself."""
 
-    def __init__(self, put: Callable[[object], None] = lambda _: None) -> None:
-        self._put = put
+    def __init__(self) -> None:
         self.is_cancelled = False
 
     def should_stop(self) -> bool:
@@ -143,10 +142,6 @@ class Context:
         """Raise if it is."""
         if self.is_cancelled:
             raise Stopped
-
-    def tell(self, news: object) -> None:
-        """Put it into the inbox."""
-        self._put(news)
 
     def make_room(self, short: DiskError) -> bool:
         """There is none."""
@@ -177,7 +172,7 @@ class PromptJobs:
 
     def start(self, job: Job) -> Running:
         """Run it, and keep what it says."""
-        self.put(run_job(job, Context(lambda news: self.put(Told(job, news)))))
+        self.put(run_job(job))
         return _Done(job)
 
     def put(self, message: Message) -> None:

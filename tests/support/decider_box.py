@@ -126,10 +126,6 @@ class StartedJob:
         if self.should_stop():
             raise Stopped
 
-    def tell(self, news: object) -> None:
-        """Not called."""
-        raise AssertionError(news)
-
     def make_room(self, short: DiskError) -> bool:
         """Not called."""
         raise AssertionError(short)

@@ -148,9 +148,6 @@ class Context:
         if self.cancelled.is_set():
             raise Stopped
 
-    def tell(self, news: object) -> None:
-        """Take no news."""
-
     def make_room(self, short: DiskError) -> bool:
         """Answer as the test says."""
         self.asked.append(short)

@@ -7,7 +7,7 @@ import pytest
 
 from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError, Reason, Stopped, SyncError
-from servesync.jobs import Ended, Job, JobContext, JobKind, Message, RoomWanted, Running, ThreadJobs, Told
+from servesync.jobs import Ended, Job, JobContext, JobKind, Message, RoomWanted, Running, ThreadJobs
 
 M, ONE = Model("m"), Version(1)
 LONG = 60.0
@@ -54,16 +54,10 @@ def until_cancelled(context: JobContext) -> None:
         pause.wait(0.01)
 
 
-def test_a_result_comes_after_what_was_told(box: Box) -> None:
-    """One message each, in order; then there is nothing more."""
+def test_a_result_comes_once(box: Box) -> None:
+    """One message; then there is nothing more."""
+    running = box.start(lambda _: "whole")
 
-    def work(context: JobContext) -> str:
-        context.tell("half")
-        return "whole"
-
-    running = box.start(work)
-
-    assert box.next() == Told(running.job, "half")
     assert box.next() == Ended(running.job, "whole")
     assert list(box.jobs.take()) == []
 

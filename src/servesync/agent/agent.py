@@ -134,8 +134,6 @@ class Agent:
                 context.state.jobs[job.kind] -= 1
                 _TAKE_IN[job.kind](context, message)
                 return job.kind not in {JobKind.ASK_SERVER, JobKind.EMPTY_TRASH}
-            case _:
-                pass
         return False
 
     def _begin_tidying(self) -> None:

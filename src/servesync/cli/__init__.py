@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from servesync import __version__
 from servesync.errors import LockHeld, SettingsError, SyncError, internal_error
-from servesync.library_messages import hear_libraries_on_stderr
+from servesync.library_messages import library_warnings_to_stderr
 from servesync.redaction import traceback_of
 
 DONE: Final = 0
@@ -85,7 +85,7 @@ def run_command_line(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    hear_libraries_on_stderr()
+    library_warnings_to_stderr()
     try:
         app(arguments, prog_name="servesync")
     except SystemExit as end:

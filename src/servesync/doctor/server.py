@@ -73,30 +73,30 @@ class ServerArea:
 
     def _model(self, server: ModelServer, model: Model) -> Iterator[Finding]:
         try:
-            look = self._look(server, model)
-            if look.trouble(self._serving) is not None:  # the server may be in the middle of a change
+            state = self._read_state(server, model)
+            if state.trouble(self._serving) is not None:  # the server may be in the middle of a change
                 time.sleep(LOOK_AGAIN_SECONDS)
-                look = self._look(server, model)
+                state = self._read_state(server, model)
         except ServerError as error:
             yield fail(Check.SERVER_ANSWER, str(error), "look at the server's log", model)
             return
-        trouble = look.trouble(self._serving)
+        trouble = state.trouble(self._serving)
         if trouble is not None:
             yield trouble
-        elif not look.served and not look.shelved:
+        elif not state.served and not state.shelved:
             text = "nothing on the shelf yet, and nothing known to the server"
             yield ok(Check.SERVER_MODEL, text, model)
         else:
-            yield ok(Check.SERVER_MODEL, f"serves {_listed(look.available) or 'nothing yet'}", model)
-        yield from look.refused()
+            yield ok(Check.SERVER_MODEL, f"serves {_listed(state.available) or 'nothing yet'}", model)
+        yield from state.refused()
 
-    def _look(self, server: ModelServer, model: Model) -> "_Look":
+    def _read_state(self, server: ModelServer, model: Model) -> "_ModelState":
         shelf = self._workspace.shelf(model)
-        return _Look(model, self._serving.base_path(model), _shelved(shelf), server.status(model))
+        return _ModelState(model, self._serving.base_path(model), _shelved(shelf), server.status(model))
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _ModelState:
     """One model at one moment: the shelf with the age of each version (seconds), and what the server says.
 
     `base_path`: where the server is to find the shelf.

@@ -2,10 +2,7 @@
 
 from typing import Final
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-)
+from pydantic import BaseModel, ConfigDict
 
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30

@@ -5,11 +5,7 @@ import re
 from keyword import iskeyword
 from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    field_validator,
-)
+from pydantic import AfterValidator, Field, field_validator
 
 from servesync.settings.base import GIB, MIB, Section
 

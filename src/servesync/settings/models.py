@@ -2,13 +2,7 @@
 
 from typing import Annotated, Final, Literal, Self, TypeAlias
 
-from pydantic import (
-    Field,
-    GetJsonSchemaHandler,
-    GetPydanticSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, GetJsonSchemaHandler, GetPydanticSchema, field_validator, model_validator
 from pydantic_core import core_schema
 
 from servesync.domain.versions import MAX_VERSION, parse_model

@@ -4,8 +4,10 @@ import ipaddress
 import re
 import socket
 from pathlib import Path, PurePosixPath
-from typing import TypeGuard
+from typing import Annotated, TypeAlias, TypeGuard
 from urllib.parse import SplitResult, urlsplit
+
+from pydantic import BeforeValidator
 
 
 def split_url(url: str, key: str) -> SplitResult:
@@ -37,6 +39,18 @@ def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
     return mapped or found
 
 
+def host_of(parts: SplitResult) -> str | None:
+    """Return the host of a URL `http(s)://HOST[:PORT][/PATH]`; None for any other."""
+    is_plain = parts.scheme in {"http", "https"} and not (parts.query or parts.fragment)
+    return parts.hostname if is_plain and parts.port != 0 else None
+
+
+def is_link_local(host: str) -> bool:
+    """Whether a host is an address at which clouds have their metadata services, or none at all."""
+    address = address_of(host)
+    return address is not None and (address.is_link_local or address.is_unspecified)
+
+
 def is_path(value: object) -> TypeGuard[str | Path]:
     """Tell whether a value is an absolute path that the system takes and a line of a log can hold."""
     return (
@@ -51,3 +65,6 @@ def absolute_path(value: object) -> Path:
     if not is_path(value) or ".." in PurePosixPath(value).parts or str(PurePosixPath(value)) in {"/", "//"}:
         raise ValueError("must be an absolute path below /, without '..', '~' and control characters")
     return Path(value)
+
+
+AbsolutePath: TypeAlias = Annotated[Path, BeforeValidator(absolute_path)]

@@ -3,40 +3,26 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from servesync.settings.base import MIB, Section
-from servesync.settings.places import absolute_path, address_of, is_path, split_url
+from servesync.settings.places import AbsolutePath, host_of, is_link_local, is_path, split_url
 
 
 class Serving(Section):
     """The model server beside this agent, and the directory that it scans."""
 
-    models_dir: Path
-    server_models_dir: Path | None = None
+    models_dir: AbsolutePath
+    server_models_dir: AbsolutePath | None = None
     rest_url: str | None = "http://127.0.0.1:8501"
     version_policy: Literal["all", "latest"] = "all"
     load_timeout_seconds: Annotated[float, Field(ge=1, le=86_400)] = 600.0
     scan_interval_seconds: Annotated[float, Field(gt=0, le=3600)] = 1.0
-    config_file: Path | None = None
+    config_file: AbsolutePath | None = None
     adopt_config: bool = False
     config_poll_seconds: Annotated[float, Field(ge=1, le=3600)] = 30.0
     allow_version_labels_for_unavailable_models: bool = False
     pause_between_loads_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
-
-    @field_validator("models_dir", mode="before")
-    @classmethod
-    def _check_models_dir(cls, value: object) -> Path:
-        return absolute_path(value)
-
-    @field_validator("config_file", "server_models_dir", mode="before")
-    @classmethod
-    def _check_optional_path(cls, value: object) -> Path | None:
-        return None if value is None else absolute_path(value)
 
     def base_path(self, model: str) -> Path:
         """Return where the server finds the shelf of a model: by the server's path, not by the agent's."""
@@ -55,11 +41,10 @@ class Serving(Section):
         if value is None:
             return None
         parts = split_url(value, "rest_url")
-        plain = not (parts.query or parts.fragment)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not plain or parts.port == 0:
+        host = host_of(parts)
+        if not host:
             raise ValueError("must be http://HOST:PORT of the server's REST interface, or null")
-        address = address_of(parts.hostname)
-        if address is not None and (address.is_link_local or address.is_unspecified):
+        if is_link_local(host):
             raise ValueError("must not be a link-local address (metadata services live there)")
         return value.rstrip("/")
 

@@ -4,15 +4,11 @@ import re
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from servesync import buckets
 from servesync.settings.base import GIB, MIB, Section
-from servesync.settings.places import address_of, split_url
+from servesync.settings.places import address_of, host_of, is_link_local, split_url
 
 
 class Store(Section):
@@ -68,13 +64,13 @@ class Store(Section):
         if self.endpoint_url is None:
             return self
         parts = split_url(self.endpoint_url, "endpoint_url")
-        plain = not (parts.query or parts.fragment)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not plain or parts.port == 0:
+        host = host_of(parts)
+        if not host:
             raise ValueError("endpoint_url must be https://HOST[:PORT] (or http:// on loopback)")
-        address = address_of(parts.hostname)
-        if address is not None and (address.is_link_local or address.is_unspecified):
+        if is_link_local(host):
             raise ValueError("endpoint_url must not be a link-local address (metadata services live there)")
-        loopback = parts.hostname == "localhost" or (address is not None and address.is_loopback)
+        address = address_of(host)
+        loopback = host == "localhost" or (address is not None and address.is_loopback)
         if parts.scheme == "http" and not loopback and not self.allow_insecure_endpoint:
             raise ValueError(
                 "endpoint_url is http:// to another host: anybody on the way can read and change what is "

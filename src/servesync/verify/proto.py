@@ -50,7 +50,6 @@ class CollectionDef:
     """tensorflow.CollectionDef."""
 
     NODE_LIST: Final = 1
-    BYTES_LIST: Final = 2
     ANY_LIST: Final = 5
 
 
