@@ -6,7 +6,7 @@ from typing import Final
 
 from servesync.agent import tidying
 from servesync.agent.context import AgentContext
-from servesync.agent.seen import Seen
+from servesync.agent.snapshot import Seen
 from servesync.domain.versions import Model
 from servesync.jobs import JobKind
 from servesync.planning.actions import Wait

@@ -8,7 +8,7 @@ from servesync.agent.channels import Moved, Withdrawn
 from servesync.agent.context import AgentContext
 from servesync.agent.discovery import MOST_MODELS
 from servesync.agent.model_snapshot import ModelSnapshot
-from servesync.agent.seen import Seen
+from servesync.agent.snapshot import Seen
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerError, StoreError, TransferError
 from servesync.logs import Event, get_logger

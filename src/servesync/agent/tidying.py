@@ -1,13 +1,12 @@
 """What is done slowly beside the rest: the trash is emptied, and what is installed is read again."""
 
-from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
 from servesync import disk
 from servesync.agent import announce
 from servesync.agent.context import AgentContext
-from servesync.agent.seen import Seen
+from servesync.agent.snapshot import Seen
 from servesync.domain.versions import Version
 from servesync.errors import Stopped, SyncError
 from servesync.install import Record, Shelf
@@ -149,9 +148,4 @@ def next_reread(context: AgentContext) -> float | None:
 
 def is_checking(seen: Seen) -> bool:
     """Whether a version is still to be read whole."""
-    return any(_to_check(seen))
-
-
-def _to_check(seen: Seen) -> Iterable[Version]:
-    for found in seen.snapshot.models.values():
-        yield from found.inventory.to_check
+    return any(found.inventory.to_check for found in seen.snapshot.models.values())
