@@ -108,7 +108,7 @@ def step_aside(shelf: Shelf, reserve: Reserve, version: Version, now: datetime) 
     """
     record = shelf.record(version)
     if record is None:
-        text = f"{shelf.model} {version} has no record any more: looked at again"
+        text = f"{shelf.model} {version} has no record any more: the agent reads the shelf again"
         raise DiskError(Reason.RECORD_UNREADABLE, text)
     reserve.take(shelf.path / str(version), version, record, now, why=Leaving(returning=True))
     shelf.forget(version)

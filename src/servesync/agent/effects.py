@@ -65,7 +65,7 @@ class Effects:
         self._models = models
         self._plan = plan
         self.failed = False
-        """Whether a step has failed: what is refused or paused now may leave room for something else."""
+        """Whether a step has failed: a refused or paused version may leave room for another one."""
 
     def carry_out(self, step: Step) -> bool:
         """Carry out one step; return whether it was done. A failure is logged, and the step pauses.

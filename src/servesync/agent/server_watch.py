@@ -195,7 +195,7 @@ class ServerWatch:
         """Take note of the server's status of `model`, or of the error in its place.
 
         `shelf`: what the server should know of. `started_at`: when its process started, if that can be seen;
-        it must have been looked at after `said` was received.
+        the caller must have read it after it received `said`.
         """
         suspects, waits = self._suspects_of(model), self._waits.setdefault(model, _Waits())
         self._process.record_status(said, now, started_at)

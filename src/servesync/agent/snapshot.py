@@ -1,6 +1,6 @@
-"""What there is at one moment, as facts for the planner: the disk by its names and stamps, never by contents.
+"""Takes the snapshot for the planner: the disk by its names and stamps, never by contents.
 
-Store and server are seen as they last answered. Nothing is changed anywhere.
+Store and server count as they last answered. A snapshot changes nothing.
 """
 
 from collections.abc import Mapping
@@ -258,9 +258,9 @@ def _state_of(context: AgentContext, item: TransferUnderWay, now: float) -> Tran
 
 
 def _is_ready(context: AgentContext, ready_at: float | None, now: float) -> bool:
-    """Whether a proven version may be put in place: the store was looked at once more since it came.
+    """Whether a proven version may be put in place: the store was listed once more since it came.
 
-    A store that does not answer by then keeps nothing away.
+    After `LISTING_SECONDS` it may in any case, even if the store does not answer.
     """
     if ready_at is None:
         return False

@@ -1,4 +1,4 @@
-"""Turns one look at everything into the frozen snapshot that the admin interface shows."""
+"""Turns what a turn has found into the frozen snapshot that the admin interface shows."""
 
 import shutil
 from typing import Final

@@ -1,4 +1,4 @@
-"""Starts transfers, takes in what they bring, and gives up what nobody wants any more."""
+"""Starts transfers, takes in their results, ends unwanted ones, and records refused releases."""
 
 from functools import partial
 
@@ -89,7 +89,7 @@ def give_up(context: AgentContext, key: Key) -> bool:
 
 
 def give_up_all(context: AgentContext) -> None:
-    """End every transfer, because the settings say otherwise now."""
+    """End every transfer, because the settings have changed."""
     for key in list(context.state.transfers):
         if give_up(context, key):
             announce.fetch_cancelled(
@@ -123,7 +123,7 @@ def take_in(context: AgentContext, message: Ended) -> None:
 
 
 def _failed(context: AgentContext, key: Key, transfer: TransferUnderWay, error: SyncError | OSError) -> None:
-    """Log why a transfer failed, and see to it that the same is not tried in vain again and again."""
+    """Log why a transfer failed; refuse the release if it is bad, or else pause it."""
     kind = Kind.REPAIR if transfer.is_repair else Kind.INSTALL
     release, attempts, now = transfer.release, context.state.attempts, context.now()
     if isinstance(error, OSError):
@@ -144,7 +144,7 @@ def _failed(context: AgentContext, key: Key, transfer: TransferUnderWay, error: 
 
 
 def refuse(context: AgentContext, key: Key, release: Release, error: SyncError, kind: Kind) -> bool:
-    """Remember that a release is bad, and say so; it is not fetched again until it changes.
+    """Record that a release is bad, and log it; it is not fetched again until it changes.
 
     Returns whether that could be recorded; if not, it is tried again after a pause.
     """
