@@ -6,7 +6,7 @@ import pytest
 
 from decider_box import World, agent_at_work, settings_of
 from servesync.agent.outcome import Outcome
-from servesync.agent.seen import Seen
+from servesync.agent.snapshot import Seen
 from servesync.agent.state import AgentState
 from servesync.jobs import JobKind
 from servesync.runtime.pace import FIRST_WAIT_SECONDS, Pace

@@ -955,7 +955,7 @@ def test_a_foreign_version_that_the_store_has_is_to_be_left() -> None:
     facts = facts_of(Case("", Latest(1), {1}, {1: "f", 2: "f"}, {1: UP, 2: UP}, []))
     verdicts = plan(replace(facts, held={Version(1): settling})).verdicts
 
-    assert "leave it, it is compared, and taken over" in verdicts[Version(1)].why
+    assert "leave it: servesync compares it with the store's, and takes it over" in verdicts[Version(1)].why
     assert "20 s were left" in verdicts[Version(1)].why
     assert "remove it by hand" in verdicts[Version(2)].why
 

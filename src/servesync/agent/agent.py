@@ -1,4 +1,4 @@
-"""The deciding thread's work: take in results, look, plan, act, say so. It never waits for anything slow."""
+"""A turn of the deciding thread: take in results, take a snapshot, plan, act, log. It never waits."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -14,8 +14,7 @@ from servesync.agent.models_config_writer import ConfigWriter
 from servesync.agent.outcome import Outcome, outcome_of
 from servesync.agent.report import report
 from servesync.agent.scrub import begin_scrubbing, take_in_scrubbed
-from servesync.agent.seen import Seen
-from servesync.agent.snapshot import Snapshot, take_snapshot
+from servesync.agent.snapshot import Seen, Snapshot, take_snapshot
 from servesync.agent.status import status_of
 from servesync.agent.transfer_jobs import give_up_all, take_in
 from servesync.agent.upkeep import clean, ensure_shelves, prepare_folders, update_records
@@ -40,7 +39,7 @@ _TAKE_IN: Final = {
 
 
 class Agent:
-    """One agent at work. `lock`: held by the caller; None for an agent that only looks."""
+    """One agent at work. `lock`: held by the caller; None for an agent that changes nothing."""
 
     def __init__(self, context: AgentContext, lock: Lock | None) -> None:
         self.context = context
@@ -52,9 +51,9 @@ class Agent:
     # -- beginning and end --------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Make every directory and put what an earlier run left half-done into the trash.
+        """Make every directory, and move what an earlier run left unfinished into the trash.
 
-        A model whose base path cannot be used is reported, and looked at again in each turn.
+        The agent reports a model whose base path cannot be used, and tries it again in each turn.
 
         Raises:
             DiskError: the models directory cannot be used, or no model's base path in it.
@@ -68,7 +67,7 @@ class Agent:
         self._take_charge()
 
     def _take_charge(self) -> None:
-        """Let what outlives this agent be that of its settings, now that they are in force."""
+        """Hand the keeper and the transfers of the new settings to the state, which outlives this agent."""
         context, state = self.context, self.context.state
         state.config, state.transfer_tools = context.config, context.transfers
         context.transfers.pool.apply(context.settings.fetch)
@@ -80,7 +79,7 @@ class Agent:
             self.context.ports.server.close()
 
     def give_up_transfers(self) -> None:
-        """End all transfers: what is to be brought, and how, may have changed."""
+        """End all transfers: the settings may have changed which versions come, and how."""
         give_up_all(self.context)
 
     # -- a turn -------------------------------------------------------------------------------------
@@ -119,7 +118,7 @@ class Agent:
         return self._outcome
 
     def _take_messages(self) -> bool:
-        """Take in what jobs say; return whether it may change what is to be done."""
+        """Take in the messages of jobs; return whether one of them may change the plan."""
         news = False
         for message in self.context.ports.jobs.take():
             news |= self._take(message)
@@ -162,7 +161,7 @@ class Agent:
         return outcome_of(context, seen, acted=acted, is_late=server_is_late, works=works)
 
     def _decide(self, *, server_is_late: bool) -> Seen:
-        """Find out what there is, and decide what is to be done."""
+        """Take a snapshot, and plan what to do."""
         context = self.context
         if self._lock is not None:
             ensure_shelves(context)
@@ -187,7 +186,7 @@ class Agent:
         return self._seen
 
     def _held(self, snapshot: Snapshot, plan: FleetPlan) -> dict[Model, HeldVersion]:
-        """Return of each model the newest version, where something keeps it away."""
+        """Return each model's newest version, where something keeps it off the shelf."""
         watch, now = self.context.state.held, self.context.now()
         short: dict[Model, list[Shortage]] = {}
         for model, shortage in plan.shortages:
@@ -202,7 +201,7 @@ class Agent:
         return {model: held for model, held in found.items() if held is not None}
 
     def _draft(self, models: Mapping[Model, ModelSnapshot]) -> Draft | None:
-        """Return what `serving.config_file` is to say, after what was seen."""
+        """Return what `serving.config_file` is to say by this snapshot; None if the agent writes none."""
         config = self.context.config
         if config is None:
             return None

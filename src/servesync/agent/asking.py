@@ -20,7 +20,7 @@ ONE_PASS_PATIENCE_SECONDS: Final = 10.0
 
 
 def want_answer(context: AgentContext, *, changed: bool = False) -> None:
-    """Ask for an answer of the server that is newer than this moment. `changed`: the agent has acted."""
+    """Want an answer of the server that is newer than this moment. `changed`: the agent has acted."""
     view = context.state.server
     view.wanted_since = context.now()
     if changed:
@@ -28,7 +28,7 @@ def want_answer(context: AgentContext, *, changed: bool = False) -> None:
 
 
 def begin_asking(context: AgentContext) -> None:
-    """Start to ask the server if a newer answer is wanted, and nobody asks it just now."""
+    """Start a job that asks the server, if a newer answer is wanted and no such job is at work."""
     view, server = context.state.server, context.ports.server
     answers = view.answers
     if server is None or context.is_busy(JobKind.ASK_SERVER):
@@ -88,8 +88,8 @@ class Standing:
 def standing(context: AgentContext) -> Standing:
     """Return whether the last answer is as new as is wanted, or is not waited for any longer.
 
-    Where news comes again and again, an answer that is younger than the patience is good enough, if it was
-    asked for after the agent's own last change.
+    If newer answers are wanted all the time, an answer younger than the patience is good enough, as long as
+    it was asked for after the agent's own last change.
     """
     view, now = context.state.server, context.now()
     if context.ports.server is None:

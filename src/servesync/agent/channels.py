@@ -1,8 +1,8 @@
 """What the store says beside its releases: where channels stand, and which versions are withdrawn.
 
-A document is read when the listing shows another ETag than before, and only for what matters here: channels
-that a policy follows, and manifests of versions on this machine. What cannot be read, or makes no sense,
-changes nothing: the last good position stays, and nothing counts as withdrawn.
+A job reads a document when the listing shows a new ETag, and only if it matters here: a channel that a policy
+follows, or the manifest of a version on this machine. A document that cannot be read or is not sound changes
+nothing: the channel keeps its last good position, and no version counts as withdrawn.
 """
 
 import hashlib
@@ -47,13 +47,13 @@ DocumentEvent = Moved | Withdrawn
 
 @dataclass
 class StoreDocuments:
-    """Follows the documents of one store. `durable`: what is learnt may be written into the workspace."""
+    """Follows the documents of one store. `durable`: positions and withdrawals may be recorded on disk."""
 
     workspace: Workspace
     documents: DocumentReader
     durable: bool = False
     events: list[DocumentEvent] = field(default_factory=list)
-    """What is new since the caller last emptied it."""
+    """Moves and withdrawals since the caller last emptied it."""
     errors: dict[tuple[Model, str], SyncError] = field(default_factory=dict)
     """Why the position of a channel is not known for sure, as of the last listing."""
     _positions: dict[Model, dict[str, Position]] = field(default_factory=dict)
@@ -72,11 +72,11 @@ class StoreDocuments:
         return {name: Version(found.version) for name, found in self._known(model).items()}
 
     def follow(self, model: Model, names: Iterable[str], listed: Mapping[str, StoredObject]) -> None:
-        """Take over where channels stand by a listing.
+        """Take over the positions of a model's channels from a listing.
 
         Raises:
-            OSError: a position cannot be recorded; it counts until this process ends, and is written at the
-                next listing. No other channel waits for it.
+            OSError: a position cannot be recorded. It counts until this process ends, and is written after
+                the next listing. All other channels have been followed.
         """
         problems: list[OSError] = []
         for name in names:
@@ -100,7 +100,7 @@ class StoreDocuments:
             del self._unwritten[model, name]
 
     def unreadable(self, model: Model) -> Mapping[str, str]:
-        """Return what to say of channels whose position is on the disk, and cannot be read.
+        """Return an error text for each channel whose recorded position cannot be read.
 
         Raises:
             OSError: the records cannot be read.
@@ -213,7 +213,7 @@ class StoreDocuments:
         self._read_manifests[key] = release.offer
 
     def _keep_withdrawn(self, release: Release, gone: Mapping[Version, str]) -> None:
-        """Let a version stay withdrawn until what stands in its manifest's place now has been read."""
+        """Let a version stay withdrawn until its manifest's new bytes have been read."""
         before = gone.get(release.version)
         if before is not None:
             self._withdrawn[release.model, release.version] = (release.offer, before)
@@ -229,7 +229,7 @@ class StoreDocuments:
         return {**refusals.withdrawn({}), **seen}
 
     def _note_withdrawal(self, release: Release, data: bytes, before: str | None, refusals: Refusals) -> None:
-        """Take over what stands in a manifest's place; `before`: why the version was withdrawn until now."""
+        """Take over a manifest or withdrawal; `before`: why the version was withdrawn until now."""
         if channel.is_withdrawal(data):
             text = _text_of(release, data)
             if text is not None:

@@ -1,7 +1,7 @@
 """Small documents of the store, read by jobs: channels, manifests, withdrawals.
 
-Whoever needs one asks for it. What has not been read yet is noted, a job reads it, and the question is asked
-again. What could not be read is read again after the next listing.
+A caller asks for a document. If it has not been read, `get` raises `NotReadYet`, a job reads it, and the
+caller asks again. A document that could not be read is read again after the next listing.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class NotReadYet(Exception):
 
 @dataclass
 class DocumentReader:
-    """What was read since the last listing. Used by the deciding thread only.
+    """Has documents read by jobs, and keeps them until the next listing. Used by the deciding thread only.
 
     `read`: called in jobs; returns the bytes of a document.
     """
@@ -36,9 +36,9 @@ class DocumentReader:
     _running: set[Key] = field(default_factory=set)
 
     def get(self, item: StoredObject, model: Model, digest: Digest = lambda data: data) -> object:
-        """Return what `digest`, called in a job, made of the bytes of a document.
+        """Return the result of `digest`, which a job calls with the bytes of a document.
 
-        `model`: for which it is read.
+        `model`: whose document it is.
 
         Raises:
             NotReadYet: it has not been read; it will be.
@@ -55,7 +55,7 @@ class DocumentReader:
         return found
 
     def listed(self) -> None:
-        """Forget what was read and what failed: the listing is new."""
+        """Forget documents and errors, because a new listing has come."""
         self._found.clear()
         self._wanted.clear()
 

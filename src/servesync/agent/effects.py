@@ -1,6 +1,6 @@
-"""Carries out the steps of the plan: each a call of an action, with what follows from it for the state.
+"""Carries out the steps of the plan: each calls an action, and updates the agent's state.
 
-What fails is logged and remembered, so that the same is not tried in vain again and again.
+A step that fails is logged, and pauses before it is tried again.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,8 @@ from servesync.admin import Stage
 from servesync.agent import actions, announce
 from servesync.agent.context import AgentContext
 from servesync.agent.model_snapshot import ModelSnapshot, refusals_of
-from servesync.agent.refusing import refuse
 from servesync.agent.state import TransferUnderWay
-from servesync.agent.transfer_jobs import begin_transfer, give_up
+from servesync.agent.transfer_jobs import begin_transfer, give_up, refuse
 from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError, LockHeld, ReleaseRefused, Stopped, SyncError, internal_error
 from servesync.install import Record
@@ -59,17 +58,17 @@ _ARRIVES: Final = frozenset({Kind.INSTALL, Kind.REPAIR, Kind.SET_ASIDE})
 
 
 class Effects:
-    """The hands of the deciding thread, for one plan."""
+    """Carries out the steps of one plan, in the deciding thread."""
 
     def __init__(self, context: AgentContext, models: Mapping[Model, ModelSnapshot], plan: FleetPlan) -> None:
         self._context = context
         self._models = models
         self._plan = plan
         self.failed = False
-        """Whether a step has failed: what is refused or paused now may leave room for something else."""
+        """Whether a step has failed: a refused or paused version may leave room for another one."""
 
     def carry_out(self, step: Step) -> bool:
-        """Carry out one step; return whether it was done. What fails is logged and remembered.
+        """Carry out one step; return whether it was done. A failure is logged, and the step pauses.
 
         Raises:
             LockHeld: the lock was taken away.
@@ -181,9 +180,9 @@ class Effects:
         announce.installed(key, record, step.action.because, seconds, again=again)
 
     def _token_now(self, found: ModelSnapshot, version: Version, *, replaces: bool = False) -> str:
-        """Return what a record is to keep of the server's word when bytes are about to come under a number.
+        """Return the status token for the record of a version that is about to come to the shelf.
 
-        `replaces`: damaged bytes lie there, which a server that does not answer may be reading just now.
+        `replaces`: it replaces damaged bytes, which a silent server may be loading at this moment.
         """
         server = found.facts.server
         if not server.asked:
@@ -216,10 +215,10 @@ class Effects:
         self._arrived(step, record, context.now() - began, again=True)
 
     def _note_memory(self, key: Key) -> None:
-        """Note what the server holds before a version comes to the shelf.
+        """Note how many bytes the server holds before a version comes to the shelf.
 
-        Its first version pays for the runtime, and memory that is being freed hides what is taken: then there
-        is nothing to learn.
+        Nothing is noted for the first version, which pays for the server's runtime, nor while the server
+        unloads: the memory that it frees would hide the memory that it takes.
         """
         context = self._context
         before = context.state.memory.before_load
@@ -302,7 +301,7 @@ class Effects:
     # -- failures -----------------------------------------------------------------------------------
 
     def _failed(self, step: Step, error: SyncError) -> None:
-        """See to it that the same is not tried in vain again and again."""
+        """Log a failure; refuse the release if it is bad, or else pause the step."""
         self.failed = True
         context, key, kind = self._context, (step.model, step.action.version), step.action.kind
         found = self._models.get(step.model)

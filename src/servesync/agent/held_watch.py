@@ -1,4 +1,4 @@
-"""When a held newest version is worth telling: at once, or later while it may still be uploaded."""
+"""Decides when to report a held newest version: at once, or later while its upload may go on."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ from servesync.errors import Reason
 from servesync.planning.facts import Hold
 
 INCOMPLETE_SECONDS: Final = 900.0
-"""For so long an incomplete release may be one whose upload goes on."""
+"""How long an incomplete release may still be under upload."""
 MOST_CHARACTERS: Final = 1000
 
 
@@ -19,7 +19,7 @@ class HeldWatch:
         self._since: dict[Model, tuple[Version, float]] = {}
 
     def observe(self, model: Model, found: tuple[Version, Hold] | None, now: float) -> HeldVersion | None:
-        """Return what is to be told of `held_newest(...)`; call it in each cycle for each model.
+        """Return what to report of `held_newest(...)`; call it in each cycle for each model.
 
         `now`: seconds of a clock that never goes back.
         """

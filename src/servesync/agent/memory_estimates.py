@@ -1,4 +1,4 @@
-"""What versions weigh in the server's memory, in bytes, from the cheapest place that tells."""
+"""Estimates of what versions weigh in the server's memory, in bytes, from the cheapest source for each."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ class _Known:
 
 @dataclass
 class MemoryEstimates:
-    """Remembers weights, and by how much the server grew for a version where that was seen."""
+    """Caches weights, and by how many bytes the server grew for a version where that was measured."""
 
     workspace: Workspace
     _installed: dict[Key, _Known] = field(init=False, default_factory=dict)
@@ -40,7 +40,7 @@ class MemoryEstimates:
     def of_installed(self, key: Key, identity: str | None) -> int | None:
         """Return the weight of a version on the shelf or in the reserve; None if there is no record of it.
 
-        `identity` None: it has left both, and what was known last counts.
+        `identity` None: it has left both; the last known weight counts.
 
         Raises:
             OSError: the records cannot be read.
@@ -68,10 +68,10 @@ class MemoryEstimates:
         return weight_of((path, entry.stat(follow_symlinks=False).st_size) for path, entry in found)
 
     def of_offered(self, release: Release) -> int | None:
-        """Return what a release will weigh; None if nothing tells before its bytes are there.
+        """Return what a release will weigh; None if it is unknown until the bytes are here.
 
         Raises:
-            KeyError: its manifest tells, and has not been read yet; see `cache`.
+            KeyError: its manifest has the figures, and has not been read yet; see `cache`.
         """
         offer, weight = self._offers.get((release.model, release.version), ("", None))
         if offer == release.offer:
@@ -83,7 +83,7 @@ class MemoryEstimates:
         return weight_of((item.path, item.size) for item in release.objects)
 
     def cache(self, release: Release, weight: int | None) -> None:
-        """Remember what a release weighs for as long as it does not change."""
+        """Cache the weight of a release until its offer changes."""
         self._offers[release.model, release.version] = (release.offer, weight)
 
     def grew(self, key: Key, growth: int) -> None:

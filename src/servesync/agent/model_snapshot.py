@@ -1,4 +1,4 @@
-"""What there is of one model: its shelf, its reserve, its records, and what is remembered of it."""
+"""Reads one model: its shelf, its reserve, its records, and what the agent remembers of it."""
 
 import hashlib
 import math
@@ -88,7 +88,7 @@ def refusals_of(context: AgentContext, model: Model) -> Refusals:
 
 
 class ModelReader:
-    """Reads one model: shelf, reserve and records, and what is remembered of it."""
+    """Reads one model at one moment."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class ModelReader:
         self._now = now
 
     def read(self, *, server_is_late: bool) -> ModelSnapshot:
-        """Return what there is now. `server_is_late`: what the server last said does not count.
+        """Return the model as it is now. `server_is_late`: the server counts as silent.
 
         Raises:
             OSError: the shelf or the records cannot be read.
@@ -186,7 +186,7 @@ class ModelReader:
     def _holds(
         self, offered: Mapping[Version, Release], inventory: Inventory, refusals: Refusals
     ) -> dict[Version, Hold]:
-        """Return why versions are not to be fetched now; what is said last counts."""
+        """Return why versions must not be fetched now; of several reasons, the last one below counts."""
         store, model = self._context.settings.store, self._model
         holds = {
             version: Hold(
@@ -235,7 +235,7 @@ class ModelReader:
 def _statuses(
     versions: Mapping[Version, Served] | None, inventory: Inventory
 ) -> tuple[Mapping[Version, Served] | None, dict[Version, str]]:
-    """Return what the server says with old news marked as such, and what records are to keep of it now."""
+    """Return the statuses, with stale ones marked, and the tokens that records are to keep from now on."""
     if versions is None:
         return None, {}
     statuses, tokens = dict(versions), {}

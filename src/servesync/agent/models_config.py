@@ -1,6 +1,6 @@
-"""Decides what `serving.config_file` is to say, and writes it: models, base paths, policies, labels.
+"""Decides what `serving.config_file` says: models, base paths, policies, labels.
 
-What is written follows the present file and what the server says; the rules are in `plan.labels`.
+The content follows from the present file and the server's answers; the rules are in `planning.labels`.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from servesync.serving.models_config import Entry, Found, ModelsConfig
 from servesync.settings import ModelSettings, Serving
 
 MARGIN_SECONDS: Final = 5.0
-"""How much later than it was told to a server may read the file."""
+"""By how much the server may read the file later than its poll interval says."""
 
 
 def server_policy_of(serving: Serving, settings: ModelSettings) -> tuple[ServerPolicy, int]:
@@ -88,7 +88,7 @@ class Draft:
 
 @dataclass
 class ConfigKeeper:
-    """What is known of the file and of the server that reads it; changes nothing on the disk."""
+    """What is known of the file and of the server that reads it. It changes nothing on the disk."""
 
     path: Path
     serving: Serving
@@ -133,7 +133,7 @@ class ConfigKeeper:
         return written | coming | frozenset(self._present.leaving.get(model, ()))
 
     def record_answers(self, facts: Mapping[Model, Facts], server_error: ServerError | None) -> None:
-        """Take note of what the server said."""
+        """Take note of whether the server answers, and whether it would take the file."""
         now = self.clock.monotonic()
         if not isinstance(server_error, ServerDown):
             self._down_since = None

@@ -1,4 +1,4 @@
-"""What a turn of the agent has come to: whether it acted, what is left, and when more is due by itself."""
+"""The outcome of a turn: whether the agent acted, what is left to do, and when more is due by itself."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Final
 
 from servesync.agent import tidying
 from servesync.agent.context import AgentContext
-from servesync.agent.seen import Seen
+from servesync.agent.snapshot import Seen
 from servesync.domain.versions import Model
 from servesync.jobs import JobKind
 from servesync.planning.actions import Wait
@@ -18,7 +18,7 @@ _WORK: Final = (JobKind.LIST, JobKind.DOCUMENT, JobKind.TRANSFER, JobKind.REREAD
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a turn did, and what is left. `seen` None: it looked at nothing, as an answer is awaited.
+    """What a turn did, and what is left. `seen` None: no snapshot was taken; an answer is awaited.
 
     `acted`: a step was done, or has failed, so that there may be another one to do now.
     `is_due`: another turn is due at once: the agent has acted, and there is no server whose answer it awaits.
@@ -54,7 +54,7 @@ class Outcome:
 
 
 def outcome_of(context: AgentContext, seen: Seen, *, acted: bool, is_late: bool, works: bool) -> Outcome:
-    """Return what a turn has come to, and what is left.
+    """Return the outcome of a turn.
 
     Args:
         context: The agent's surroundings and state.

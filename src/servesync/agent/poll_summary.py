@@ -24,7 +24,7 @@ Changes = Mapping[Model, Mapping[str, str | int]]
 
 
 class PollSummary:
-    """Remembers what the last poll has shown, and tells the difference; used by one thread."""
+    """Remembers the roles of the last poll, and returns what has changed; used by one thread."""
 
     def __init__(self) -> None:
         self._roles: Roles | None = None

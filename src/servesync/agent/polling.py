@@ -26,7 +26,7 @@ DOCUMENTS_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """What the manifest of a release tells of its weight; None if it is none: whoever fetches it says so."""
+    """The weight of a release by its manifest; None if the manifest is bad, which its transfer reports."""
 
     release: Release
     weight: int | None
@@ -65,7 +65,7 @@ def list_once_more(context: AgentContext) -> None:
 
 
 def take_in_listing(context: AgentContext, message: Ended) -> None:
-    """Take in a listing, or why there is none; the last good one stays in mind."""
+    """Take in a listing, or the error in its place; then the last good listing still counts."""
     view, error = context.state.store, message.error
     if view.running is None or view.running.job is not message.job:
         return  # another store was asked, under other settings
@@ -92,7 +92,7 @@ def take_in_listing(context: AgentContext, message: Ended) -> None:
 
 
 def read_store_documents(context: AgentContext, models: Iterable[Model]) -> None:
-    """Take over where channels stand, and what is withdrawn; what fails is looked at again next time."""
+    """Take over channels and withdrawals; a document that fails is tried again after the next listing."""
     state = context.state
     for model in models:
         settings, listing = context.models.get(model), state.store.listing_of(model)
@@ -133,7 +133,7 @@ def _going_on(context: AgentContext, model: Model) -> Iterator[None]:
 
 
 def begin_documents(context: AgentContext) -> None:
-    """Start to read the documents that somebody asks for."""
+    """Start jobs for the documents that were asked for."""
     for job in context.state.documents.jobs():
         context.start(job)
 
@@ -141,8 +141,8 @@ def begin_documents(context: AgentContext) -> None:
 def is_being_understood(context: AgentContext) -> bool:
     """Whether documents are still to be read that belong to a listing which has just arrived.
 
-    What it lists may be withdrawn by them, and a channel may point elsewhere: half of that is no ground for a
-    decision. A store that takes long to say the rest is not waited for.
+    They may withdraw listed versions or move channels, so decisions wait for them, but no longer than
+    `DOCUMENTS_SECONDS`.
     """
     since = context.state.store.arrived_at
     if since is None or context.state.documents.is_idle:
@@ -165,7 +165,7 @@ def take_in_document(context: AgentContext, message: Ended) -> None:
 
 
 def weigh(context: AgentContext, release: Release) -> None:
-    """Have the manifest of a release read, which tells what it will weigh."""
+    """Have a release's manifest read, and cache the weight that it gives."""
     item = release.manifest
     if item is None:
         return

@@ -1,4 +1,4 @@
-"""What the log says of a look at everything: what is new since the last one, and nothing twice."""
+"""Logs what is new in a turn's snapshot and plan, and nothing twice."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -8,7 +8,7 @@ from servesync.agent.channels import Moved, Withdrawn
 from servesync.agent.context import AgentContext
 from servesync.agent.discovery import MOST_MODELS
 from servesync.agent.model_snapshot import ModelSnapshot
-from servesync.agent.seen import Seen
+from servesync.agent.snapshot import Seen
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerError, StoreError, TransferError
 from servesync.logs import Event, get_logger
@@ -20,7 +20,7 @@ MOST_NAMED: Final = 20
 
 
 def report(context: AgentContext, seen: Seen, *, polled: bool) -> None:
-    """Write what is new. `polled`: the store was asked since the last report."""
+    """Log what is new. `polled`: the store was asked since the last report."""
     said = context.state.announced
     if polled:
         _trouble(context, "store", seen.store_error, Event.POLL_FAILED, None)

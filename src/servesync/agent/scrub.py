@@ -1,7 +1,7 @@
-"""Reads what is on the shelf again, slowly and now and then: disks forget, and stamps do not tell.
+"""Reads installed versions again, slowly and now and then: a disk can lose bytes without a new time stamp.
 
-A job only reads. What follows from it, the deciding thread does: a version whose bytes have changed is read
-once more, counts as damaged from then on, and is repaired from the store, make before break.
+A job only reads. The deciding thread acts on the result: it has a version whose bytes have changed read once
+more, counts it as damaged if they have, and repairs it from the store while it stays on the shelf.
 """
 
 import time
@@ -48,7 +48,7 @@ def due(
 
 @dataclass(frozen=True, slots=True)
 class Scrubbed:
-    """A version that was read. `is_same` None: nobody knows: it has left meanwhile."""
+    """A version that was read. `is_same` None: unknown, because the version has left meanwhile."""
 
     shelf: Shelf
     version: Version
@@ -125,7 +125,9 @@ def _note(context: AgentContext, found: Scrubbed) -> None:
     else:
         found.shelf.doubt(found.version, context.utc())
         context.state.upkeep.checked.get(found.shelf.model, {}).pop(found.version, None)
-        log.warning(Event.VERSION_DOUBTED, because="it could not be read as it was installed; read once more")
+        log.warning(
+            Event.VERSION_DOUBTED, because="its bytes are not those that were installed; it is read once more"
+        )
 
 
 def _records_of(shelf: Shelf) -> Mapping[Version, Record]:

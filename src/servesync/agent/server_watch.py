@@ -1,7 +1,7 @@
-"""What the model server has said, when it answered, and when it ended; every clock value is passed in.
+"""Remembers the model server's answers and ends; callers pass in every clock value.
 
-The server is one process for all models: it ends for all of them at once. Which version may be why is kept
-for each model: what lay on its shelf at that time, and was never seen AVAILABLE.
+The server is one process and ends for all models at once. For each model this module keeps which versions may
+be the cause: those that were on the shelf at that time and were never AVAILABLE.
 """
 
 from collections.abc import Iterable, Mapping
@@ -100,7 +100,7 @@ class _Suspects:
             del self.traces[next(iter(self.traces))]
 
     def no_answer(self, shelf: Iterable[Version], unproven: Iterable[Version]) -> None:
-        """Keep who was suspected before, and suspect what has come since."""
+        """Keep the suspects, and add the versions that have come since."""
         found = set(unproven)
         self.versions = (self.versions & found) | (found - self.known)
         self.known = set(shelf)
@@ -112,7 +112,7 @@ class _Suspects:
         shelf: Iterable[Version],
         unproven: Iterable[Version],
     ) -> None:
-        """Suspect what the server has still to load; what it serves, or passes over, is none of that."""
+        """Suspect what the server has still to load, but not the versions that it serves or ignores."""
         up = {version for version, served in said.items() if served.state is ServerState.AVAILABLE}
         ignored = {v for v, seconds in waited.items() if v not in said and seconds >= UNSEEN_SECONDS}
         self.versions = set(unproven) - up - ignored
@@ -121,14 +121,14 @@ class _Suspects:
             self.traces.pop(version, None)
 
     def installed(self, version: Version) -> None:
-        """Count anew for what has just come."""
+        """Start a new count for a version that has just come."""
         self.versions.add(version)
         self.known.add(version)
         if version in self.traces:
             self.traces[version].now = 0
 
     def taken_off(self, version: Version) -> None:
-        """Count anew for the others if this one is held to be why the server ended."""
+        """Start new counts for the others if this version counts as the cause of the server's end."""
         self.versions.discard(version)
         self.known.discard(version)
         trace = self.traces.get(version)
@@ -192,10 +192,10 @@ class ServerWatch:
         now: float,
         started_at: float | None = None,
     ) -> None:
-        """Take note of what the server said of `model`, or of the error in its place.
+        """Take note of the server's status of `model`, or of the error in its place.
 
         `shelf`: what the server should know of. `started_at`: when its process started, if that can be seen;
-        it must have been looked at after `said` was received.
+        the caller must have read it after it received `said`.
         """
         suspects, waits = self._suspects_of(model), self._waits.setdefault(model, _Waits())
         self._process.record_status(said, now, started_at)

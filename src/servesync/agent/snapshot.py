@@ -1,27 +1,38 @@
-"""What there is at one moment, as facts for the planner: the disk by its names and stamps, never by contents.
+"""Takes the snapshot for the planner: the disk by its names and stamps, never by contents.
 
-Store and server are seen as they last answered. Nothing is changed anywhere.
+Store and server count as they last answered. A snapshot changes nothing.
 """
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from servesync import disk
+from servesync.admin import HeldVersion
 from servesync.agent.context import AgentContext, isolate
 from servesync.agent.memory_estimates import OfferedEstimates
 from servesync.agent.model_snapshot import ModelReader, ModelSnapshot
+from servesync.agent.models_config import Draft
 from servesync.agent.state import TransferUnderWay
 from servesync.domain.versions import Model, Version
-from servesync.errors import SyncError
+from servesync.errors import ServerError, StoreError, SyncError
 from servesync.install import Record
 from servesync.planning.actions import Kind
 from servesync.planning.facts import Condition
 from servesync.planning.facts_index import FactsIndex, chosen
-from servesync.planning.fleet_facts import FleetFacts, Key, MemoryFacts, Reserved, Transfer, TransferState
+from servesync.planning.fleet_facts import (
+    FleetFacts,
+    FleetPlan,
+    Key,
+    MemoryFacts,
+    Reserved,
+    Transfer,
+    TransferState,
+)
 from servesync.planning.memory import Loaded, WhenShort, estimate
 from servesync.serving import find_budget
+from servesync.store import Listing
 
 LISTING_SECONDS: Final = 5.0
 """How long a proven version waits for the listing that shows whether it is still offered."""
@@ -37,6 +48,23 @@ class Snapshot:
     fleet: FleetFacts
     settling_seconds: float | None = None
     """Until a listing may show that a wanted directory release has settled; None if none is settling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one turn of the agent has found and decided: for the log, the page, and `servesync plan`.
+
+    `config`: what `serving.config_file` is to say; None if the agent writes none. `held`: each model's newest
+    version, where something keeps it off the shelf.
+    """
+
+    snapshot: Snapshot
+    plan: FleetPlan
+    listing: Listing | None = None
+    store_error: StoreError | None = None
+    server_error: ServerError | None = None
+    config: Draft | None = None
+    held: Mapping[Model, HeldVersion] = field(default_factory=dict)
 
 
 def take_snapshot(context: AgentContext, *, server_is_late: bool) -> Snapshot:
@@ -230,9 +258,9 @@ def _state_of(context: AgentContext, item: TransferUnderWay, now: float) -> Tran
 
 
 def _is_ready(context: AgentContext, ready_at: float | None, now: float) -> bool:
-    """Whether a proven version may be put in place: the store was looked at once more since it came.
+    """Whether a proven version may be put in place: the store was listed once more since it came.
 
-    A store that does not answer by then keeps nothing away.
+    After `LISTING_SECONDS` it may in any case, even if the store does not answer.
     """
     if ready_at is None:
         return False

@@ -1,6 +1,6 @@
-"""Everything that an agent remembers between two turns; it has one owner and survives a reload whole.
+"""Everything that an agent remembers between two turns; it has one owner and survives a reload as a whole.
 
-All else is read from the disk again. What lies here may be lost at a restart: it is found out anew.
+All else is read from the disk again. A restart loses this state, and the agent finds it out again.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ class TransferUnderWay:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the model server said of each model, or why it said nothing.
+    """The model server's statuses of each model, or the error in their place.
 
     `asked_at`: monotonic seconds. `started_at`: when its process started, in seconds since 1970, if known.
     """
@@ -91,7 +91,7 @@ class ServerView:
 
     answers: Answers | None = None
     unnoted: list[Answers] = field(default_factory=list)
-    """Answers of which the watch has not taken note yet, the oldest first."""
+    """Answers that the watch has not recorded yet, the oldest first."""
     wanted_since: float = 0.0
     changed_at: float = 0.0
     """When the agent last changed what the server sees."""
@@ -122,7 +122,7 @@ class MemoryState:
     """What is known of the server's memory.
 
     `before_load`: what the server held before a version came that it is loading now. `last_weights`: of the
-    models that could be looked at last.
+    models that could be read last.
     """
 
     estimates: MemoryEstimates
@@ -199,7 +199,7 @@ class AgentState:
         )
 
     def follow(self, old: Settings, new: Settings) -> None:
-        """Take over other settings; what they make untrue is forgotten, and nothing else.
+        """Take over other settings, and forget only what they make untrue.
 
         The caller cancels the transfers.
         """
@@ -218,7 +218,7 @@ class AgentState:
             self.watch = ServerWatch()
 
     def _list_anew(self) -> None:
-        """Forget the listing under way: it is of another store, or of other models.
+        """Cancel the listing under way: it is of another store, or of other models.
 
         The last good one stays for those models that it was asked for.
         """

@@ -1,4 +1,4 @@
-"""Turns one look at everything into the frozen snapshot that the admin interface shows."""
+"""Turns what a turn has found into the frozen snapshot that the admin interface shows."""
 
 import shutil
 from typing import Final
@@ -17,10 +17,9 @@ from servesync.admin import (
 from servesync.agent import asking
 from servesync.agent.context import AgentContext
 from servesync.agent.model_snapshot import ModelSnapshot
-from servesync.agent.seen import Seen
+from servesync.agent.snapshot import Seen
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, SyncError
-from servesync.install import Record
 from servesync.planning.facts import Condition, ModelPlan, Role
 from servesync.planning.facts_index import FactsIndex
 from servesync.settings import ModelSettings
@@ -126,12 +125,8 @@ def _version(found: ModelSnapshot, plan: ModelPlan, version: Version) -> Version
         bytes=sum(file.size for file in record.files) if record else None,
         tensor_bytes=record.tensor_bytes if record else None,
         published_at=release.published_at if release else None,
-        installed_at=_installed_at(record),
+        installed_at=record.at.timestamp() if record else None,
     )
-
-
-def _installed_at(record: Record | None) -> float | None:
-    return record.at.timestamp() if record else None
 
 
 def _memory(seen: Seen) -> MemoryBudget:

@@ -1,13 +1,12 @@
-"""What is done slowly beside the rest: the trash is emptied, and what is installed is read again."""
+"""Slow work beside the rest: jobs empty the trash and read installed versions again."""
 
-from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
 from servesync import disk
 from servesync.agent import announce
 from servesync.agent.context import AgentContext
-from servesync.agent.seen import Seen
+from servesync.agent.snapshot import Seen
 from servesync.domain.versions import Version
 from servesync.errors import Stopped, SyncError
 from servesync.install import Record, Shelf
@@ -16,7 +15,7 @@ from servesync.planning.fleet_facts import Key
 from servesync.planning.reserve import next_to_drop
 
 REREAD_AGAIN_SECONDS: Final = 30.0
-"""After how long a version is read again that could not be read, for a cause that says nothing about it."""
+"""After how long a version is read again whose reading failed for a cause outside it."""
 
 # -- the trash ------------------------------------------------------------------------------------------
 
@@ -31,9 +30,9 @@ def begin_emptying(context: AgentContext) -> None:
 
 
 def try_again(context: AgentContext) -> None:
-    """Try to remove what could not be removed before: what resists in the trash, and strays in staging.
+    """Try again to remove what could not be removed: entries of the trash, and strays in staging.
 
-    Nobody knows which attempt belongs to which job: strays are looked for while no transfer is at work.
+    Strays are searched for only while no transfer is at work: no name tells which attempt belongs to a job.
     """
     state = context.state
     state.upkeep.trash_is_due |= state.upkeep.trash_resists
@@ -49,7 +48,7 @@ def try_again(context: AgentContext) -> None:
 
 
 def take_in_emptied(context: AgentContext, message: Ended) -> None:
-    """Name what resists, which is removed at a later poll; whoever waits for space looks again."""
+    """Report what could not be removed, for a later poll, and wake the transfers that wait for space."""
     problems = message.result if isinstance(message.result, list) else []
     if isinstance(message.error, OSError):
         problems = [message.error]
@@ -62,7 +61,7 @@ def take_in_emptied(context: AgentContext, message: Ended) -> None:
 
 
 def make_room(context: AgentContext, wanted: RoomWanted, seen: Seen | None) -> None:
-    """Give up a version of the reserve for a transfer that is short of space; it waits until that is gone."""
+    """Drop a version of the reserve for a transfer that lacks space; it waits until that is removed."""
     key = _give_way(context, seen) if seen else None
     if key is not None:
         announce.gave_way(key, wanted.short.reason)
@@ -103,7 +102,7 @@ def _drop(context: AgentContext, key: Key) -> bool:
 def begin_rereading(context: AgentContext, seen: Seen) -> None:
     """Start to read one version whole whose files have changed since they were proven.
 
-    One that could not be read a moment ago waits, and holds up no other.
+    A version whose reading has just failed waits, and holds up no other.
     """
     if context.is_busy(JobKind.REREAD):
         return
@@ -122,7 +121,7 @@ def _reread(shelf: Shelf, version: Version, record: Record, job: JobContext) -> 
 
 
 def take_in_reread(context: AgentContext, message: Ended) -> None:
-    """Remember what the reading of a version came to; it counts for as long as its stamps stay."""
+    """Remember the result of a reading; it counts while the version's stamps stay the same."""
     job, error, again_at = message.job, message.error, context.state.upkeep.reread_again_at
     if job.model is None or job.version is None:
         return
@@ -149,9 +148,4 @@ def next_reread(context: AgentContext) -> float | None:
 
 def is_checking(seen: Seen) -> bool:
     """Whether a version is still to be read whole."""
-    return any(_to_check(seen))
-
-
-def _to_check(seen: Seen) -> Iterable[Version]:
-    for found in seen.snapshot.models.values():
-        yield from found.inventory.to_check
+    return any(found.inventory.to_check for found in seen.snapshot.models.values())

@@ -1,12 +1,11 @@
-"""Starts transfers, takes in what they bring, and gives up what nobody wants any more."""
+"""Starts transfers, takes in their results, ends unwanted ones, and records refused releases."""
 
 from functools import partial
 
 from servesync import disk
 from servesync.agent import announce
 from servesync.agent.context import AgentContext
-from servesync.agent.model_snapshot import ModelSnapshot, served_now
-from servesync.agent.refusing import refuse
+from servesync.agent.model_snapshot import ModelSnapshot, refusals_of, served_now
 from servesync.agent.state import TransferUnderWay
 from servesync.domain.versions import Release, Version
 from servesync.errors import CheckFailed, Reason, ReleaseRefused, Stopped, SyncError
@@ -90,11 +89,11 @@ def give_up(context: AgentContext, key: Key) -> bool:
 
 
 def give_up_all(context: AgentContext) -> None:
-    """End every transfer, because the settings say otherwise now."""
+    """End every transfer, because the settings have changed."""
     for key in list(context.state.transfers):
         if give_up(context, key):
             announce.fetch_cancelled(
-                key, "changed settings: it is to be brought from elsewhere, or otherwise"
+                key, "the settings have changed: it may have to come from elsewhere, or in another way"
             )
 
 
@@ -124,7 +123,7 @@ def take_in(context: AgentContext, message: Ended) -> None:
 
 
 def _failed(context: AgentContext, key: Key, transfer: TransferUnderWay, error: SyncError | OSError) -> None:
-    """Log why a transfer failed, and see to it that the same is not tried in vain again and again."""
+    """Log why a transfer failed; refuse the release if it is bad, or else pause it."""
     kind = Kind.REPAIR if transfer.is_repair else Kind.INSTALL
     release, attempts, now = transfer.release, context.state.attempts, context.now()
     if isinstance(error, OSError):
@@ -142,3 +141,22 @@ def _failed(context: AgentContext, key: Key, transfer: TransferUnderWay, error: 
         error = ReleaseRefused(error.reason, text, **error.facts)
     if refuse(context, key, release, error, kind):
         attempts.forget(key)
+
+
+def refuse(context: AgentContext, key: Key, release: Release, error: SyncError, kind: Kind) -> bool:
+    """Record that a release is bad, and log it; it is not fetched again until it changes.
+
+    Returns whether that could be recorded; if not, it is tried again after a pause.
+    """
+    facts, recorded = dict(error.facts), True
+    try:
+        refusals_of(context, release.model).remember(
+            release.version, release.offer, error.reason, str(error), context.utc()
+        )
+    except OSError as problem:
+        facts["refusal_not_recorded"] = str(disk.describe(problem, "recording a refusal"))
+        recorded = False
+        context.state.attempts.failed(key, release.offer, error, context.now())
+    context.agent_status.acted(kind.value, "refused")
+    announce.refused(context, release, error, facts)
+    return recorded

@@ -1,4 +1,4 @@
-"""Keeps directories and records in order: what the server and the workspace need is there, and true."""
+"""Makes the directories that server and workspace need, and updates records that are out of date."""
 
 from servesync import disk
 from servesync.agent import announce
@@ -42,7 +42,7 @@ def clean(context: AgentContext) -> list[OSError]:
 
 
 def update_records(context: AgentContext, found: ModelSnapshot) -> None:
-    """Write down what a look has shown of records that were behind the truth."""
+    """Update the records that a snapshot has shown to be out of date."""
     model = found.facts.model
     shelf = context.shelf(model)
     try:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from servesync.agent.model_snapshot import ModelSnapshot
 from servesync.agent.models_config import Draft
-from servesync.agent.seen import Seen
+from servesync.agent.snapshot import Seen
 from servesync.domain.versions import Model
 from servesync.errors import Reason, SyncError
 from servesync.planning.facts import Follow, ModelPlan, Role

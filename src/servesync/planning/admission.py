@@ -1,8 +1,8 @@
-"""Which versions the server's memory has room for, over all models: facts in, plans that say so out.
+"""Decides over all models which versions the server's memory has room for, and plans accordingly.
 
-What a version weighs is known from its record, its manifest, or the listing of a directory. Of a bare archive
-it turns out once it is unpacked: such a version lies in staging then, proven, and if it does not fit it is
-set aside in the reserve, from where a rename brings it when there is room.
+A version's weight comes from its record, its manifest, or the listing of a directory. The weight of a bare
+archive is known only after it has been unpacked and proven in staging. If such a version does not fit, it is
+set aside in the reserve, and a rename brings it to the shelf when there is room.
 """
 
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ def _with_retired(facts: Facts, fleet: FleetFacts) -> Facts:
 
 
 class _Rounds:
-    """Asks for each model whether what comes next fits; where it does not, what comes next is another."""
+    """Plans again, without the versions that do not fit, until each model's next version fits or waits."""
 
     def __init__(self, fleet: FleetFacts, facts: dict[Model, Facts], plans: dict[Model, ModelPlan]) -> None:
         self._fleet = fleet
@@ -68,7 +68,7 @@ class _Rounds:
         }
 
     def admit(self, budget: Budget) -> Admitted:
-        """Go round until everything that comes next fits, or waits for room that is being made."""
+        """Plan until every next version fits, or waits for room that is being made."""
         memories = _elsewhere(self._fleet.memory.elsewhere)
         refused: dict[Model, dict[Version, Shortage]] = {}
         short: dict[Model, Shortage] = {}
@@ -134,7 +134,7 @@ class _Rounds:
         return self._with_candidate(model_memory, facts, done)
 
     def _with_candidate(self, model_memory: ModelMemory, facts: Facts, done: ModelPlan) -> ModelMemory:
-        """Add what the plan would bring next, if it takes room and its size is known."""
+        """Add the version that the plan brings next, if it takes room and its size is known."""
         model, memory = facts.model, self._fleet.memory
         self._to_weigh.pop(model, None)
         for action in done.actions:
@@ -170,7 +170,7 @@ _NOT_RESERVED: Final = Reserved(at=0.0)
 
 
 def _elsewhere(found: tuple[Loaded, ...]) -> dict[Model, ModelMemory]:
-    """Return the shares of models that cannot be looked at now: they have in memory what they had."""
+    """Return the memory of models that cannot be read now: what they had loaded before."""
     sizes: dict[Model, dict[Version, int]] = {}
     for item in found:
         sizes.setdefault(item.model, {})[item.version] = item.bytes
@@ -198,7 +198,7 @@ def _on_shelf(facts: Facts) -> frozenset[Version]:
 
 
 def _retirable(facts: Facts, done: ModelPlan) -> frozenset[Version]:
-    """Return what may leave before its successor has come: never because a server is silent."""
+    """Return the versions that may leave before their successors come; none while the server is silent."""
     server = facts.server
     if server.asked and server.versions is None:
         return _NONE

@@ -25,13 +25,13 @@ _PROOFS: Final = {
 }
 
 READ_AGAIN: Final = (
-    "its files have changed since they were proven (their times, or a crash came just after the rename); "
-    "being read again"
+    "its files may have changed since they were proven (their times differ, or the agent crashed just after "
+    "the rename); it is being read again"
 )
 
 
 def explain(index: FactsIndex, actions: tuple[Action, ...]) -> dict[Version, Verdict]:
-    """Return a verdict on every version that the store, the shelf or the policy names."""
+    """Return the role of every version that the store, the shelf or the policy names, and why it has it."""
     names = set(index.facts.shelf) | index.offered.keys() | set(index.facts.held) | set(index.facts.reserve)
     names |= index.named or frozenset()
     ordered = {action.version: action for action in reversed(actions)}
@@ -133,8 +133,8 @@ def _verdict_on_unrecognized(index: FactsIndex, version: Version) -> Verdict:
     if index.facts.shelf[version].condition is Condition.FOREIGN:
         undecided = hold is None or hold.passing or hold.reason is Reason.RELEASE_INCOMPLETE
         if undecided and version in index.offered:
-            text = "not put there by servesync; the store has this number, too: leave it, it is compared, and"
-            return Verdict(Role.FOREIGN, f"{text} taken over if it is the same{why}")
+            text = "not put there by servesync; leave it: servesync compares it with the store's, and"
+            return Verdict(Role.FOREIGN, f"{text} takes it over if it is the same{why}")
         return Verdict(
             Role.FOREIGN,
             f"not put there by servesync, so left alone; remove it by hand if it is not wanted{why}",
@@ -163,7 +163,7 @@ def _verdict_in_store(index: FactsIndex, version: Version) -> Verdict:
     if version in index.parked and version in index.wanted:
         return Verdict(Role.WAITING, _why_parked(index))
     if version in index.returning and version in index.wanted:
-        text = "taken off the shelf to be tried again; it comes back as soon as the server has seen it gone"
+        text = "off the shelf for the server to try it again; it comes back when the server has seen it gone"
         return Verdict(Role.WAITING, text)
     short = hold is not None and hold.reason is Reason.MEMORY_SHORT
     if version in index.facts.reserve and version not in index.wanted and not short:

@@ -1,4 +1,4 @@
-"""The facts of one model, seen from the questions that the planner's rules ask."""
+"""Answers the questions that the planner's rules ask of one model's facts."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -30,10 +30,10 @@ KEPT_OFF: Final = frozenset(
 """Holds that keep even a version of the reserve off the shelf."""
 
 STABLE_SECONDS: Final = 10.0
-"""For how long a server must have answered before a version comes back of which it may have ended."""
+"""For how long a server must have answered before a version comes back that may have made it end."""
 
 MOST_PARKED: Final = 3
-"""So many versions step aside for others while nothing ever served; then these take turns."""
+"""How many versions may leave the shelf for others while nothing ever served; then these take turns."""
 
 
 def named(policy: Policy, channels: Mapping[str, Version]) -> frozenset[Version] | None:
@@ -61,7 +61,7 @@ def chosen(
 
 
 class FactsIndex:
-    """The facts, seen from the questions that the rules ask."""
+    """One model's facts, with the sets of versions that several rules need."""
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
@@ -86,24 +86,24 @@ class FactsIndex:
             for version, hold in facts.held.items()
             if hold.passing and self.good and version in self.offered and version not in self.owned
         )
-        """Offered versions that a passing failure holds up: waited for if something good is there."""
+        """Offered versions that a passing failure holds up; they stay wanted if a good version is there."""
         self.restorable = frozenset(version for version in facts.reserve if self._is_restorable(version))
         """Versions that a rename puts on the shelf."""
         there = {version for version in self.owned if self._is_worth_keeping(version)}
         self.unrecorded = frozenset(
             version for version, item in facts.shelf.items() if self._is_unrecorded(version, item)
         )
-        """Versions of which nothing is wrong but that their records cannot be read: they serve as before."""
+        """Versions whose records cannot be read and that the server has not refused: they serve on."""
         serves = self.owned or self.unrecorded
         self.retired = frozenset() if serves else self.restorable & facts.retired.keys()
-        """Versions that have made room for another one, which has not come: without one, nothing serves."""
+        """Versions that made room for another one that has not come, so that nothing serves."""
         self._usable = self._can_be_had_now(there)
         found = self.fetchable | self.delayed | self.restorable | self.returning | self.unrecorded | there
         self.candidates = frozenset(found - facts.withdrawn)
         self.parked = self._parked()
-        """Those that must not come back now: of one of them the server may end."""
+        """Versions that must not come back now, because one of them may make the server end."""
         self.stand_ins = self._stand_ins()
-        """What is tried while others are parked and nothing has ever served."""
+        """Versions to try while others are parked and nothing has ever served."""
         self.wanted = self._chosen(self.candidates) | self.stand_ins | self._turns()
         self.unwanted = self.owned.keys() - self.wanted
 
@@ -126,7 +126,7 @@ class FactsIndex:
         return chosen(self.facts.policy, versions, self.facts.channels)
 
     def _parked(self) -> frozenset[Version]:
-        """Return what waits for a server that has answered for a while, or for its turn to be tried.
+        """Return the versions that wait until the server has answered for a while, or for their turn.
 
         Where nothing has ever served, one version is tried at a time: a server may wait for just that.
         """
@@ -161,20 +161,20 @@ class FactsIndex:
         return self.named is not None
 
     def _is_refused(self, version: Version) -> bool:
-        """Whether the server's own verdict, or a withdrawal, keeps a version away, wherever it lies."""
+        """Whether the server's refusal, or a withdrawal, keeps a version off the shelf."""
         if version in self.facts.withdrawn:
             return True
         hold = self.facts.held.get(version)
         return hold is not None and hold.reason in KEPT_OFF
 
     def _is_unrecorded(self, version: Version, item: Shelved) -> bool:
-        """Whether a record that cannot be read is all that is wrong: then no older version comes for it."""
+        """Whether an unreadable record is the only fault of a version; then no older one replaces it."""
         served = self.says(version)
         return item.condition is Condition.UNRECORDED and not (served is not None and served.failed)
 
     def _may_recover(self, version: Version) -> bool:
         """Whether a damaged version is worth waiting for: the server serves it, or the store can mend it."""
-        return self._is_available(version) or self.offered.get(version) == self.owned[version].identity
+        return self.is_available(version) or self.offered.get(version) == self.owned[version].identity
 
     @property
     def in_place(self) -> bool:
@@ -189,7 +189,7 @@ class FactsIndex:
 
     @property
     def _absent_for_now(self) -> frozenset[Version]:
-        """What nothing can be done about until the server answers."""
+        """The versions that have to wait until the server answers."""
         return self.parked if self.is_silent else frozenset()
 
     @property
@@ -219,24 +219,24 @@ class FactsIndex:
         return self.server.policy is ServerPolicy.ALL or version in highest
 
     def is_served(self, version: Version) -> bool:
-        """Whether nothing more is to be waited for before an older version may leave."""
+        """Whether a version serves, or the server will not load it, so that an older version may leave."""
         if version not in self.good:
             return False
         if not self.is_expected(version):
             return True
-        return self._is_available(version)
+        return self.is_available(version)
 
     def serves_unproven(self, version: Version) -> bool:
-        """Whether a version serves that counts as good, though nobody can tell now; nothing leaves for it.
+        """Whether a version serves whose bytes cannot be proven now; no other version leaves for it.
 
         Its record cannot be read, or it has served before and is being read again.
         """
-        available = self._is_available(version)
+        available = self.is_available(version)
         confirmed = version in self.checking and self.checking[version].confirmed
         return (version in self.unrecorded or confirmed) and (available or not self.server.asked)
 
     def is_overdue(self, version: Version) -> bool:
-        """Whether an answering server has had its time for a version, and neither loads nor refuses it."""
+        """Whether an answering server has neither loaded nor refused a version within its load timeout."""
         served = self.says(version)
         silent = self.server.versions is not None and (served is None or served.state is ServerState.END)
         waited = self.server.waited_seconds.get(version, 0.0)
@@ -253,18 +253,24 @@ class FactsIndex:
         return self.server.asked and self.server.versions is None
 
     def unconfirmed(self) -> list[Version]:
-        """The versions on the shelf that the server has still to judge, lowest first."""
+        """The versions on the shelf that the server has still to load or to refuse, lowest first."""
         good = (version for version in self.good if not self.is_served(version))
-        checking = (version for version in self.checking if not self._is_available(version))
+        checking = (version for version in self.checking if not self.is_available(version))
         return sorted(
             version
             for version in (*good, *checking)
             if self.is_expected(version) and not self.owned[version].confirmed
         )
 
-    def _is_available(self, version: Version) -> bool:
+    def is_available(self, version: Version) -> bool:
+        """Whether the server serves a version."""
         served = self.says(version)
         return served is not None and served.state is ServerState.AVAILABLE
+
+    def is_loading(self, version: Version) -> bool:
+        """Whether the server is loading a version; it reads the directory again at the end of the load."""
+        served = self.says(version)
+        return served is not None and served.state in {ServerState.START, ServerState.LOADING}
 
     @property
     def policy(self) -> str:

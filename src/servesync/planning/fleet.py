@@ -1,13 +1,13 @@
 """The plan over all models at once: facts in, steps with a reason out; the same facts, the same answer.
 
-1. Memory admission (`planning.admission`) asks each model's plan (`planning.planner`), and plans anew without
-   what the server's memory has no room for.
-2. Transfers that nobody wants any more end; each model's other actions and its reserve follow.
+1. Memory admission (`planning.admission`) makes each model's plan (`planning.planner`), and plans again
+   without the versions that the server's memory has no room for.
+2. Transfers of versions that are no longer wanted end; each model's other actions and its reserve follow.
 3. What comes, comes in order (`planning.transfers`): what lies in staging or in the reserve is a rename,
    everything else a transfer that starts as soon as one may.
 4. What makes the server load something passes the load gate (`planning.load_gate`), one for each plan.
 
-An action that has failed a moment ago is not in the answer until its pause is over.
+An action that has just failed is not in the plan until its pause is over.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What `plan_fleet` is told about all models of one instance, and what it answers: frozen values only.
+"""What `plan_fleet` knows of all models of one instance, and the plan that it returns: frozen values.
 
 Clock values are seconds of one monotonic clock; bytes are bytes.
 """
@@ -76,12 +76,12 @@ class MemoryFacts:
     observed: Mapping[Model, float] = field(default_factory=dict)
     unloading: Mapping[Model, frozenset[Version]] = field(default_factory=dict)
     elsewhere: tuple[Loaded, ...] = ()
-    """What models have in memory that cannot be looked at now; they take room, and nothing of them comes."""
+    """What models have loaded that cannot be read now; it takes room, and no version of them comes."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadGate:
-    """Whether the server may be given something to load.
+    """Whether the server may get a version to load.
 
     `ended_at`: when it was last seen to have finished loading a version. `loading`: models of which it was
     loading one when that was last looked at. `retired_at`: models that have retired a version before its
@@ -101,8 +101,8 @@ class LoadGate:
 class FleetFacts:
     """All that is known of all models now.
 
-    `offers`: `Release.offer` of what the store offers. `paused`: actions that have failed a moment ago and
-    are not to be tried again yet. `last_brought`: when a transfer of a model was last started. `orphaned`:
+    `offers`: `Release.offer` of what the store offers. `paused`: actions that have just failed and must
+    pause. `last_brought`: when a transfer of a model was last started. `orphaned`:
     records of versions that are no longer on the shelf.
     """
 

@@ -1,8 +1,8 @@
-"""Which labels the server is to have now, and which versions a label may still hold: facts in, answer out.
+"""Decides which labels the server gets now, and which models stand in its file: facts in, answer out.
 
 The server refuses a whole new configuration when one label in it names a version that is not AVAILABLE. So a
-label is given or moved only to a version that the server calls AVAILABLE, and moves only then; until that it
-stays where it is, for as long as that is good. A server that nobody reaches says nothing, so nothing moves.
+label is given or moved only to a version that the server calls AVAILABLE, and moves only then; until then it
+stays where it is, if that version is good. While the server does not answer, no label moves.
 
 While no server listens at all, there is nothing to refuse but its next start. A server that was started with
 `--allow_version_labels_for_unavailable_models` takes any label then; one that was started without it exits.

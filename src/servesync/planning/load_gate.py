@@ -1,8 +1,8 @@
-"""Who may give the server something to load: one model at a time, with a pause in between if settings say so.
+"""Decides which model may give the server a version to load: one at a time, with a pause if one is set.
 
 Loading competes with requests for processors and memory. While an answering server loads a version of one
-model, no other model gets a new one; a server that is silent has nothing to be spared, and a version that it
-does not load in its time holds up nobody.
+model, no other model gets a new one. The gate is open while the server is silent, and for a version that the
+server has not loaded within its timeout.
 """
 
 from collections.abc import Iterable
@@ -41,7 +41,7 @@ def _holds_up(facts: Facts, version: Version) -> bool:
 
 
 def renewed(gate: LoadGate, now_loading: frozenset[Model], now: float) -> LoadGate:
-    """Return the gate after a look at what the server is loading; nobody stays next for ever."""
+    """Return the gate after the models that load now are known; no model stays next for ever."""
     return replace(
         gate,
         ended_at=now if gate.loading - now_loading else gate.ended_at,

@@ -32,7 +32,7 @@ class WhenShort(StrEnum):
 
 
 class Remedy(StrEnum):
-    """What follows from a shortage."""
+    """What the planner does about a shortage."""
 
     REFUSED = "refused"
     RETIRE = "retire"
@@ -61,11 +61,12 @@ class ModelMemory:
     """One model's part of the server's memory, now and soon.
 
     `loaded`: versions on the shelf, and those that have left it and are still in memory (`unloading`).
-    `retirable`: those on the shelf that policy does not want once `coming` is there. `coming`: what is to be
-    brought next, if its size is known; `proven`: it lies in the reserve or in staging, so a rename brings it.
-    `gap`: nothing of the model serves, because a version has made room for another one. `comes_back`: what
-    comes is that version, which fitted before. `swing`: by how much the need had grown when room was made for
-    what comes, in vain: nobody makes room for it again unless there is so much more.
+    `retirable`: those on the shelf that policy does not want once `candidate` is there. `candidate`: the
+    version that comes next, if its size is known; `proven`: it lies in the reserve or in staging, so a rename
+    brings it. `gap`: nothing of the model serves, because a version has made room for another one.
+    `comes_back`: the candidate is that version, which fitted before. `swing`: if room was made for the
+    candidate in vain, the bytes by which its need had grown meanwhile: no version makes room for it again
+    unless so many bytes more become free.
     """
 
     model: Model
@@ -86,7 +87,7 @@ class ModelMemory:
 
     @property
     def unloading_bytes(self) -> int:
-        """What becomes free without anybody doing anything."""
+        """The bytes that the server frees when it has unloaded what left the shelf."""
         return sum(self.loaded[version] for version in self.unloading)
 
     @property
@@ -121,7 +122,7 @@ class Shortage:
 
     @property
     def missing_bytes(self) -> int:
-        """How much larger the budget would have to be."""
+        """By how many bytes the budget is too small."""
         return self.needed_bytes - self.budget.bytes
 
     @property
@@ -171,9 +172,9 @@ def check_budget(
 ) -> dict[Model, Shortage]:
     """Return a shortage for every model whose next version does not fit beside all that is loaded.
 
-    A model of which a version has made room for another one comes first, then every proven version: what they
-    need is kept free from the versions of other models until it is loaded. A version that left to make room,
-    and of whose model nothing serves, comes back whatever the estimates say now.
+    Models with a gap come first, then models with a proven candidate. What these candidates need is kept free
+    from other models until the server has loaded them. A version that left to make room comes back whatever
+    the estimates say now, if nothing of its model serves.
     """
     memories = list(memories)
     taken = _Taken(memories)
@@ -265,6 +266,6 @@ def _remedy(memory: ModelMemory, over: int, when_short: WhenShort) -> tuple[Reme
 
 def _in_vain(swing: int) -> str:
     return (
-        "; room was made for it before, and then it did not fit, because estimates had grown by "
-        f"{swing} bytes: no version leaves for it again unless there are so many bytes more than it needs"
+        f"; room was made for it before, but it did not fit: the estimates had grown by {swing} bytes "
+        "meanwhile; no version leaves for it again until that frees so many bytes more than it needs"
     )

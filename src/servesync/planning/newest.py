@@ -1,4 +1,4 @@
-"""Whether something keeps the newest version of a model away, though policy would want it."""
+"""Finds out whether a hold keeps a model's newest version off the shelf although policy wants it."""
 
 from collections.abc import Iterable
 from typing import Final

@@ -2,25 +2,26 @@
 
 The rules, in the order in which they are asked:
 
-1. What the server serves for the first time is confirmed. What it refused leaves the shelf: for good, or, if
-   the cause may pass or the server has not tried these bytes at all, until it has seen them gone. What
-   never served leaves, too, if the server ends while it has it to load: until that has answered for a while.
-   Where nothing ever served, such versions take turns. What is withdrawn and never served leaves at once.
-2. One unconfirmed version at a time: while an answering server is about to judge one, nothing else is
-   installed. A server that is silent, or that ignores a version, does not keep wanted ones away, but no
-   more than two that are neither wanted nor confirmed pile up meanwhile.
+1. A version that the server serves for the first time is confirmed. A version that it refused leaves the
+   shelf: for good, or, if the cause may pass or the server has not tried these bytes at all, until the server
+   has seen it gone. A version that never served also leaves if the server ends before it has loaded it; it
+   comes back when the server has answered for a while. Where no version ever served, such versions take
+   turns. A withdrawn version that never served leaves at once.
+2. One unconfirmed version at a time: while an answering server has still to load or refuse one, nothing else
+   is installed. A server that is silent, or ignores a version, does not keep wanted versions away, but at
+   most two versions pile up meanwhile that are neither wanted nor confirmed.
 3. A damaged version that is wanted is repaired; a wanted one that is missing is put back from the reserve
    or installed, highest first.
 4. Only when every wanted version is in place and served does an unwanted one leave: a withdrawn one first,
    then the lowest; never one that a label points to, or may still point to in the server. A withdrawn
-   version is never wanted. Under `latest`, where newer ones than it serve in full number, it leaves although
-   still newer ones are to come: versions that come faster than they load do not pile up. The one exception
-   is asked for by `memory.when_short: retire_first`: it leaves before its successor, proven, comes. If that
-   does not come then, and nothing serves, it comes back, whatever policy wants.
+   version is never wanted. Under `latest: N`, a version also leaves when N newer ones serve and still newer
+   ones are to come, so that versions do not pile up that come faster than they load. With the setting
+   `memory.when_short: retire_first`, a version leaves before its proven successor comes. If the successor
+   does not come and nothing serves, the version comes back, whatever policy wants.
 
 Absence is never an order: a version that the listing no longer names stays for as long as policy would
-keep it. What servesync did not put there is never touched. What is being read again counts as what policy
-wants of its number, and neither comes anew nor leaves meanwhile, unless it is withdrawn.
+keep it. The planner never touches what servesync did not put there. A version that is being read again
+counts as a good one: no other bytes come under its number, and it leaves only if it is withdrawn.
 """
 
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ def _actions(index: FactsIndex) -> Iterator[Action]:
 
 
 def _may_others_come(index: FactsIndex, unconfirmed: list[Version]) -> bool:
-    """Whether waiting for a judgement on `doubtful` must not keep other versions away."""
+    """Whether other versions may come although the server has not yet loaded or refused `unconfirmed`."""
     if not index.is_silent and not all(index.is_overdue(version) for version in unconfirmed):
         return False
     piled_up = [v for v in index.unwanted & index.good.keys() if not index.good[v].confirmed]
@@ -93,10 +94,10 @@ def _server_verdicts(index: FactsIndex) -> Iterator[Action]:
 
 
 def _is_withdrawn_unserved(index: FactsIndex, version: Version) -> bool:
-    """Whether a version may leave whatever becomes of others: nobody has it, and nobody is to have it."""
+    """Whether a version may leave at once: no client has it, and no client may get it."""
     if version not in index.facts.withdrawn or index.owned[version].confirmed or not index.server.asked:
         return False
-    return not _is_available(index, version) and not _is_loading(index, version)
+    return not index.is_available(version) and not index.is_loading(version)
 
 
 def _empties_the_shelf(index: FactsIndex, stays: AbstractSet[Version], version: Version) -> bool:
@@ -186,7 +187,7 @@ def _restore(index: FactsIndex, version: Version) -> Restore | Prune | Wait:
 
 
 def _departures(index: FactsIndex, verdicts: AbstractSet[Version]) -> Iterator[Action]:
-    """Yield the lowest unwanted version that is not needed any more, whatever becomes of what is to come."""
+    """Yield the order to prune the lowest unwanted version, if the server can do without it."""
     if index.facts.offered is None or index.pins_missing or index.channels_unknown:
         return
     if not index.wanted or not index.unwanted:
@@ -195,7 +196,7 @@ def _departures(index: FactsIndex, verdicts: AbstractSet[Version]) -> Iterator[A
         return
     free = index.unwanted - index.facts.labelled
     free -= index.checking.keys() - index.facts.withdrawn
-    leaving = {v for v in free if v not in verdicts and not _is_loading(index, v)}
+    leaving = {v for v in free if v not in verdicts and not index.is_loading(v)}
     if not _is_complete(index):
         leaving = {v for v in leaving if _is_overtaken(index, v)}
     if not leaving:
@@ -205,7 +206,7 @@ def _departures(index: FactsIndex, verdicts: AbstractSet[Version]) -> Iterator[A
     others = (index.wanted | index.unwanted) - {version}
     falls_back = index.server.policy is ServerPolicy.LATEST and version == max(index.facts.shelf)
     answering = {version} if falls_back else others  # it loads the next one before it lets the highest go
-    if not index.server.asked or any(_is_available(index, other) for other in answering | others):
+    if not index.server.asked or any(index.is_available(other) for other in answering | others):
         because = "withdrawn" if gone else f"not wanted by policy ({index.policy})"
         serves = "what policy wants" if _is_complete(index) else "enough of what is newer"
         yield Prune(version, f"{because}; {serves} serves")
@@ -220,14 +221,3 @@ def _is_overtaken(index: FactsIndex, version: Version) -> bool:
     policy = index.facts.policy
     newer = [v for v in index.candidates if v > version and index.is_served(v)]
     return isinstance(policy, Latest) and len(newer) >= policy.count
-
-
-def _is_available(index: FactsIndex, version: Version) -> bool:
-    served = index.says(version)
-    return served is not None and served.state is ServerState.AVAILABLE
-
-
-def _is_loading(index: FactsIndex, version: Version) -> bool:
-    """Whether the server is reading the directory: it walks it again after the load, so it must stay."""
-    served = index.says(version)
-    return served is not None and served.state in {ServerState.START, ServerState.LOADING}

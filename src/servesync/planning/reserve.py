@@ -1,4 +1,4 @@
-"""What stays in the reserve, and what leaves it: decided over all models, with a reason in words."""
+"""Decides over all models what stays in the reserve and what leaves it, each with a reason in words."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
@@ -62,9 +62,9 @@ def _kept(facts: Facts, done: ModelPlan, reserve: Mapping[Version, Reserved]) ->
         if version in done.wanted or version in facts.withdrawn:
             continue
         if item.returning:
-            yield Keep(version, "it was to be tried again, but what policy wants serves without it")
+            yield Keep(version, "the server was to try it again, but it serves what policy wants without it")
         elif item.retired_for is not None:
-            text = f"it made room for {item.retired_for}; what policy wants serves without it now"
+            text = f"it made room for {item.retired_for}; the server serves what policy wants without it now"
             yield Keep(version, text)
 
 
@@ -95,8 +95,8 @@ def _waiting_for_room(facts: Facts, reserve: Mapping[Version, Reserved]) -> froz
         for version in reserve
         if (hold := facts.held.get(version)) is not None and hold.reason is Reason.MEMORY_SHORT
     }
-    tried = {v for v in found if reserve[v].swing_bytes > 0 or v in facts.retired.values()}
-    return frozenset({max(found)} | tried) if found else frozenset()
+    in_vain = {v for v in found if reserve[v].swing_bytes > 0 or v in facts.retired.values()}
+    return frozenset({max(found)} | in_vain) if found else frozenset()
 
 
 def completed_prune(fleet: FleetFacts, facts: Facts, action: Prune) -> Prune:

@@ -1,9 +1,9 @@
-"""What becomes of a version that never served, while the server does not answer: it may be why.
+"""What happens to a version that never served while the server does not answer: it may be the cause.
 
-A version that makes the server abort at load takes down what serves, and again at each start for as long as
-it lies on the shelf. A server that ends so opens no port that could say why. So such a version steps aside:
-a rename, after which the server comes up without it. It comes back when the server has answered for a while.
-A false alarm, a restart for another reason, costs a delay and nothing else.
+A version that makes the server abort while it loads also ends the versions that the server serves, and does
+so at each start while it lies on the shelf. An aborted server cannot say why. So the planner takes such a
+version off the shelf (a rename), and the server comes up without it. The version comes back when the server
+has answered for a while. If the server ended for another reason, the version is only late.
 """
 
 from typing import Final
@@ -31,9 +31,9 @@ _COMES_BACK: Final = (
 
 
 def step_aside(index: FactsIndex, version: Version) -> Quarantine | Retry | None:
-    """Return the order to take a good version off the shelf of a silent server, if it may be why.
+    """Return the order to take a good version off the shelf of a silent server, if it may be the cause.
 
-    A server that only fell silent, and may be serving, is left alone.
+    Return None if the server only fell silent: it may still serve.
     """
     if index.good[version].confirmed:
         return None
@@ -54,8 +54,8 @@ def what_next(index: FactsIndex, version: Version) -> str:
     others = rivals or index.others_than(version)
     if not others:
         return (
-            " (if it ends at every start, this version may be why, and its log says so; there is no other to "
-            "try: publish a higher number, and withdraw this one)"
+            " (if the server ends at every start, this version may be the cause: see the server's log; "
+            "there is no other to try: publish a higher number, and withdraw this one)"
         )
     if rivals and version == _first(index):
         return ""
@@ -77,12 +77,12 @@ def _lives_without(index: FactsIndex) -> bool:
 
 
 def _after_end(index: FactsIndex, version: Version, ends: Ends) -> Quarantine | Retry:
-    """Take off what was there to be loaded when the server ended: for good, if that was so each time.
+    """Take off the version that the server was to load when it ended; for good after `MOST_ENDS` such ends.
 
     A server that has not answered since its last end says nothing new about the version.
     """
     item = index.good[version]
-    seen = f"the server ended {_times(ends.ever)} while it had this version to load, and it never served it"
+    seen = f"the server ended {_times(ends.ever)} while it had this version to load, and has never served it"
     if item.tries:
         seen += f" (taken off {_times(item.tries)} before)"
     if ends.had_answered and max(ends.ever, item.tries + 1) >= MOST_ENDS:
@@ -91,7 +91,7 @@ def _after_end(index: FactsIndex, version: Version, ends: Ends) -> Quarantine | 
 
 
 def _after_silence(index: FactsIndex, version: Version) -> Quarantine | Retry | None:
-    """Take off what nothing has listened with for long: a server in sight of nobody may end at each start."""
+    """Take off a version if nothing has listened for long: the server may end unseen at each start."""
     tries = index.good[version].tries
     if not _is_long_unreachable(index, version):
         return None
@@ -106,10 +106,10 @@ def _after_silence(index: FactsIndex, version: Version) -> Quarantine | Retry | 
 
 
 def _in_turn(index: FactsIndex, version: Version, ends: Ends) -> Retry | None:
-    """Let versions take turns where none ever served: the server may need only another one.
+    """Let versions take turns where none ever served: the server may start with another one.
 
-    Where several lie there, the first stays alone. Nothing is refused: the server may fail for a reason of
-    its own, whatever lies there.
+    Of several versions on the shelf, the first stays and the others leave. No version is refused: the server
+    may fail for a reason that has nothing to do with them.
     """
     is_due = ends.now >= _failed_starts(index, version) or _is_long_unreachable(index, version)
     others = _rivals(index, version) - {version}

@@ -1,4 +1,4 @@
-"""What becomes of a version on the shelf that the server has refused, or has not tried.
+"""What happens to a version on the shelf that the server has refused, or has not tried.
 
 The server never tries a name again that has not been gone for a scan. Under policy `all` a version that is
 taken off for longer than that, and put back, is tried anew; under `latest` a number that failed is dead until
@@ -37,7 +37,7 @@ def refusal(index: FactsIndex, version: Version) -> Quarantine | Retry | None:
     if served is None:
         return None
     if served.stale:
-        return _old_news(index, version, served)
+        return _stale_status(index, version, served)
     if served.failed:
         return _failure(index, version, served)
     waited = index.server.waited_seconds.get(version, 0.0)
@@ -51,15 +51,15 @@ def refusal(index: FactsIndex, version: Version) -> Quarantine | Retry | None:
     return None
 
 
-def _old_news(index: FactsIndex, version: Version, served: Served) -> Quarantine | Retry | None:
-    """What it says is about older bytes: when it has had time to look, and has not, its eyes are opened."""
+def _stale_status(index: FactsIndex, version: Version, served: Served) -> Quarantine | Retry | None:
+    """Return the order that makes the server look again, once it has had time to scan and has not."""
     tries = index.good[version].tries
     waited = index.server.waited_seconds.get(version, 0.0)
     if index.server.policy is ServerPolicy.LATEST or waited < 2 * index.server.scan_seconds + NOTICE_SECONDS:
         return None
     if tries < MOST_TRIES:
         what = f"{served.error_code}: {served.message}" if served.error_code != "OK" else "END"
-        return Retry(version, f"the server still says what it said of older bytes ({what})")
+        return Retry(version, f"the server still reports the status of older bytes of this number ({what})")
     return _failure(index, version, served) if served.error_code != "OK" else None
 
 

@@ -1,8 +1,8 @@
-"""Whether what the server says of a number is about the bytes that lie there now, or about older ones.
+"""Tells whether the server's status of a version is about the bytes that lie there now, or older ones.
 
-The server tries a directory once, and says the same for as long as the name stays, whatever becomes of the
-content. So the state in which it was when bytes came under a number is kept with them, as a short text, until
-the server has been seen in another one.
+The server tries a directory once, and reports the same status while the name stays, even if the content
+changes. So the record keeps the server's status at the moment when bytes came under a number, as a short
+token, until the server reports another status.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ NEVER_SEEN: Final = ""
 
 
 def status_token(served: Served | None) -> str:
-    """Return what is to be kept of a state in which the server was when bytes came under a number."""
+    """Return the token for the status that a version had when new bytes came under its number."""
     if served is None:
         return NEVER_SEEN
     if served.state in {ServerState.START, ServerState.LOADING}:
@@ -26,7 +26,7 @@ def status_token(served: Served | None) -> str:
 
 
 def mark_stale(served: Served | None, before: str) -> tuple[Served | None, str]:
-    """Return the state with `stale` set where it is old news, and what is to be kept from now on."""
+    """Return the status, with `stale` set if it is about older bytes, and the token to keep from now on."""
     if served is None or before == NEVER_SEEN:
         return served, NEVER_SEEN
     if served.state is ServerState.END and before in {LOAD_IN_FLIGHT, _end(served)}:

@@ -34,15 +34,15 @@ def cancelled(fleet: FleetFacts, admitted: Admitted) -> Iterator[Step]:
 def _why_not(fleet: FleetFacts, admitted: Admitted, transfer: Transfer) -> str | None:
     """Return why a transfer is to end; None if it goes on.
 
-    What only seems to be so for a moment ends none: a server that is silent, a version in doubt, a hold that
-    passes, or a listing that no longer names what is being fetched.
+    What may pass ends no transfer: a silent server, an unconfirmed version, a hold that passes, or a listing
+    that no longer names the version.
     """
     model, version = transfer.model, transfer.version
     facts = admitted.facts.get(model)
     if facts is None:
         return None if model in fleet.broken else "the settings do not name this model any more"
     if version in facts.withdrawn:
-        return "it was withdrawn while it came"
+        return "it was withdrawn during its transfer"
     offer = fleet.offers.get(model, {}).get(version)
     if offer is not None and offer != transfer.offer:
         return "the store holds something else under this number than when its transfer began"

@@ -1,4 +1,4 @@
-"""What has left the shelf and is still in the server's memory, as far as is known."""
+"""Which versions have left the shelf and are still in the server's memory, as far as is known."""
 
 from dataclasses import dataclass, field
 from typing import Final

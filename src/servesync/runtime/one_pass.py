@@ -14,7 +14,7 @@ from typing import Final
 from servesync.admin import AgentStatus
 from servesync.agent.agent import Agent
 from servesync.agent.outcome import Outcome
-from servesync.agent.seen import Seen
+from servesync.agent.snapshot import Seen
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, Stopped
 from servesync.jobs import ThreadJobs

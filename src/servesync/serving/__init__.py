@@ -11,8 +11,7 @@ from servesync.deadline import Deadline, TookTooLong
 from servesync.domain.versions import Model, Version, parse_canonical
 from servesync.errors import Reason, ServerDown, ServerError
 from servesync.planning.facts import Served, ServerState
-from servesync.serving.budget import find_budget
-from servesync.serving.footprint import Limit, ServerFootprint
+from servesync.serving.footprint import Limit, ServerFootprint, find_budget
 
 __all__ = ["Limit", "ModelServer", "ServerFootprint", "find_budget"]
 

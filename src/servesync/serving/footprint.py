@@ -1,12 +1,13 @@
-"""How much memory the server may use and does use, and since when it runs, where that can be seen from here.
+"""How much memory the server may use and does use, and when it started, if this process can see it.
 
 The server's process is the one that listens where `serving.rest_url` points to, if that is this machine and
-its processes are visible; a cgroup can also be named. One that starts does not listen yet: its command line
-names the port. Everything here may be unknown, and never fails.
+its processes are visible; a cgroup can also be named. A starting server does not listen yet: its command line
+names the port. Everything here may be unknown, and no call raises.
 """
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,9 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from servesync.planning.memory import Budget
 from servesync.serving.cgroup import anonymous_bytes, cgroup_of, memory_limit
+from servesync.settings import Memory
 
 LOOK_AGAIN_SECONDS: Final = 10.0
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -34,6 +37,20 @@ class Limit:
 
     bytes: int | None
     source: str
+
+
+def find_budget(settings: Memory, find_limit: Callable[[], Limit]) -> tuple[Budget | None, str]:
+    """Return the budget in bytes and where it comes from; or None, and why nothing is compared."""
+    if settings.budget_bytes is not None:
+        return Budget(settings.budget_bytes, "memory.budget_bytes"), "memory.budget_bytes"
+    if settings.limit_bytes is not None:
+        limit = Limit(settings.limit_bytes, "memory.limit_bytes")
+    else:
+        limit = find_limit()
+    if limit.bytes is None:
+        return None, limit.source
+    source = f"{limit.source}, {limit.bytes} bytes, less memory.headroom_bytes, {settings.headroom_bytes}"
+    return Budget(max(0, limit.bytes - settings.headroom_bytes), source), source
 
 
 class ServerFootprint:

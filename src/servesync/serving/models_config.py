@@ -1,7 +1,7 @@
-"""`models.config`, which tells the server its models: what it says, whose it is, and how it is replaced.
+"""`models.config`, which names the server's models: parses it, tells who wrote it, and replaces it.
 
 A file that servesync wrote begins with a line that says so and holds a digest of the rest. Any other file,
-and one that was edited by hand, belongs to somebody else. State lies in the file: a second comment names
+and one that was edited since, belongs to somebody else. State lies in the file: a second comment names
 the versions whose labels the server may still have from the file before.
 """
 
@@ -88,7 +88,7 @@ class Found:
 
 
 def read(path: Path, known: Found | None = None) -> Found:
-    """Return what stands at `path`; the bytes that are `known` are not parsed again.
+    """Return the content of `path`; bytes that are `known` are not parsed again.
 
     Raises:
         ConfigFileError: it cannot be read.
@@ -231,7 +231,7 @@ def replace(path: Path, config: ModelsConfig, found: Found) -> None:
 
     def check() -> None:
         if read(path).data != found.data:
-            text = f"{path}: somebody has just replaced it; it is looked at again before it is written"
+            text = f"{path}: somebody has just replaced it; the agent reads it again before it writes it"
             raise ConfigFileError(Reason.CONFIG_FILE_FAILED, text, file=str(path))
 
     try:
