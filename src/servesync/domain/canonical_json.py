@@ -21,7 +21,7 @@ _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 """The last quote may be missing: were it not so, each quote of an open string would be tried to the end."""
 
 
-class NotSealed(ValueError):
+class NotCanonical(ValueError):
     """The bytes are no such document; the text says where they are not."""
 
 
@@ -32,14 +32,14 @@ def load(data: bytes, max_bytes: int, *schemas: str) -> tuple[dict[str, Any], st
     make sense, so that a mistake is named by its place.
 
     Raises:
-        NotSealed: too large, too deep, no JSON object, or of none of `schemas`.
+        NotCanonical: too large, too deep, no JSON object, or of none of `schemas`.
     """
     if len(data) > max_bytes:
-        raise NotSealed(f"it has more than {max_bytes} bytes")
+        raise NotCanonical(f"it has more than {max_bytes} bytes")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise NotSealed(f"byte {error.start} is no UTF-8") from error
+        raise NotCanonical(f"byte {error.start} is no UTF-8") from error
     _check_depth(data)
     try:
         found = json.loads(
@@ -50,9 +50,9 @@ def load(data: bytes, max_bytes: int, *schemas: str) -> tuple[dict[str, Any], st
             parse_constant=_refuse_number,
         )
     except (ValueError, RecursionError) as error:
-        raise NotSealed(str(error)[:200]) from error
+        raise NotCanonical(str(error)[:200]) from error
     if not isinstance(found, dict) or found.get("schema") not in schemas:
-        raise NotSealed(f"its schema is not {' or '.join(map(ascii, schemas))}")
+        raise NotCanonical(f"its schema is not {' or '.join(map(ascii, schemas))}")
     digest = found.pop("digest", None)
     return {name: _tuples(value) for name, value in found.items()}, str(digest)
 
@@ -61,20 +61,20 @@ def check(data: bytes, plain: Mapping[str, Any], digest: str) -> None:
     """Make sure that `data` is the canonical form of `plain`, and `digest` the one of `plain`.
 
     Raises:
-        NotSealed: it is not.
+        NotCanonical: it is not.
     """
     if digest != _digest(plain):
-        raise NotSealed("digest: it is not that of the rest")
-    if seal(plain) != data:
-        raise NotSealed("it is not in canonical form")
+        raise NotCanonical("digest: it is not that of the rest")
+    if dump(plain) != data:
+        raise NotCanonical("it is not in canonical form")
 
 
-def seal(plain: Mapping[str, Any]) -> bytes:
+def dump(plain: Mapping[str, Any]) -> bytes:
     """Return the canonical form of a document, with its digest."""
     return _canonical({**plain, "digest": _digest(plain)})
 
 
-def place(error: ValidationError) -> str:
+def error_location(error: ValidationError) -> str:
     """Return in words where a document makes no sense: the first place, and how many there are."""
     first = error.errors(include_input=False, include_url=False)[0]
     where = ".".join(str(name)[:60] for name in first["loc"]) or "the whole"
@@ -97,7 +97,7 @@ def _check_depth(data: bytes) -> None:
         if byte in b"[{":
             depth += 1
             if depth > MAX_DEPTH:
-                raise NotSealed(f"nested deeper than {MAX_DEPTH}")
+                raise NotCanonical(f"nested deeper than {MAX_DEPTH}")
         elif byte in b"]}":
             depth -= 1
 

@@ -215,10 +215,10 @@ def parse(data: bytes) -> Manifest:
         plain, digest = canonical_json.load(data, MAX_MANIFEST_BYTES, SCHEMA)
         manifest = Manifest.model_validate(plain)
         canonical_json.check(data, _plain(manifest), digest)
-    except canonical_json.NotSealed as error:
+    except canonical_json.NotCanonical as error:
         raise _invalid(str(error)) from error
     except ValidationError as error:
-        raise _invalid(canonical_json.place(error)) from error
+        raise _invalid(canonical_json.error_location(error)) from error
     return manifest
 
 
@@ -237,7 +237,7 @@ def dump(manifest: Manifest) -> bytes:
     Raises:
         ReleaseRefused: `RELEASE_TOO_BIG`: it would be larger than a manifest may be.
     """
-    data = canonical_json.seal(_plain(manifest))
+    data = canonical_json.dump(_plain(manifest))
     if len(data) > MAX_MANIFEST_BYTES:
         text = (
             f"{manifest.model} {manifest.version}: {len(manifest.files)} files in "
@@ -266,7 +266,8 @@ def check_labels(labels: Mapping[str, str]) -> None:
     try:
         _LABELS.validate_python(dict(labels))
     except ValidationError as error:
-        text = f"labels: {canonical_json.place(error)} (at most {MAX_LABELS}; names of A-Z a-z 0-9 . _ / -)"
+        where = canonical_json.error_location(error)
+        text = f"labels: {where} (at most {MAX_LABELS}; names of A-Z a-z 0-9 . _ / -)"
         raise SettingsError(Reason.SETTINGS_INVALID, text) from error
 
 

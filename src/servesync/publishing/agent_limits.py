@@ -14,7 +14,7 @@ AROUND_BYTES: Final = 1 << 10
 """What a tar has around a member, and at its end: a header and zeros."""
 
 
-def shortcomings(packed: Packed, directories: int, limits: Limits | None) -> tuple[str, ...]:
+def exceeded_agent_limits(packed: Packed, directories: int, limits: Limits | None) -> tuple[str, ...]:
     """Return what agents with the default limits would refuse, with the limits that they need.
 
     `directories`: how many the version has. `limits`: those of the agents, if they are known.

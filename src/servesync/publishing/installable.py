@@ -10,7 +10,7 @@ from servesync.settings import Store
 from servesync.store import S3Store
 
 
-def check_takeable(
+def check_installable(
     release: Release, store: Store, reader: S3Store, read: Callable[[StoredObject, int], bytes]
 ) -> None:
     """Make sure that a release is neither withdrawn nor unfinished, and that its manifest is its own.

@@ -14,15 +14,15 @@ from servesync.domain.channel import Channel, Entry, Withdrawal
 from servesync.domain.versions import Layout, Model, Release, StoredObject, Version
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError, SyncError, TransferError
 from servesync.fetch import read_whole
-from servesync.publishing.installable import check_not_withdrawn, check_takeable, sound_withdrawal
+from servesync.publishing.installable import check_installable, check_not_withdrawn, sound_withdrawal
 from servesync.publishing.request import stem_of, to_complete
 from servesync.settings import Fetch, Store
 from servesync.store import (
     MANIFEST_ENDING,
-    About,
     AlreadyThere,
     Changed,
     Listing,
+    ObjectAttributes,
     S3Store,
     S3Writer,
     manifest_key_at,
@@ -33,7 +33,7 @@ SHOWN: Final = 10
 LOOKS: Final = 5
 
 
-class Entered(NamedTuple):
+class ChannelMove(NamedTuple):
     """A move as it was asked for: where to, in which way, by whom, and why."""
 
     version: Version
@@ -64,7 +64,7 @@ class WithdrawDone:
     fresh: bool
 
 
-class Desk:
+class ModelReleases:
     """One model of one store, as it was listed last."""
 
     def __init__(self, store: Store, model: Model, reader: S3Store, writer: S3Writer) -> None:
@@ -92,10 +92,10 @@ class Desk:
         releases = self._listing.releases.get(self._model, ())
         return next((release for release in releases if release.version == version), None)
 
-    def _remains(self, version: Version) -> Release | None:
+    def _orphaned(self, version: Version) -> Release | None:
         """Return what stands in the place of a manifest whose archive is gone."""
-        remains = self._listing.remains.get(self._model, ())
-        return next((release for release in remains if release.version == version), None)
+        orphaned = self._listing.orphaned.get(self._model, ())
+        return next((release for release in orphaned if release.version == version), None)
 
     def check_offered(self, version: Version) -> str:
         """Make sure that instances can get a version; return what cannot be told yet, or nothing.
@@ -107,11 +107,11 @@ class Desk:
         """
         release = self._release(version)
         if release is not None:
-            check_takeable(release, self._store, self._reader, self._read)
+            check_installable(release, self._store, self._reader, self._read)
             return "" if release.manifest is not None else self._unproven(release)
-        remains = self._remains(version)
-        if remains is not None and remains.manifest is not None:
-            check_not_withdrawn(remains, self._read(remains.manifest, manifest.MAX_MANIFEST_BYTES))
+        orphaned = self._orphaned(version)
+        if orphaned is not None and orphaned.manifest is not None:
+            check_not_withdrawn(orphaned, self._read(orphaned.manifest, manifest.MAX_MANIFEST_BYTES))
         problem = self._listing.problems.get((self._model, version))
         offered = sorted(found.version for found in self._listing.releases.get(self._model, ()))
         there = f"it has {', '.join(map(str, offered[-SHOWN:]))}" if offered else "it has none"
@@ -145,7 +145,7 @@ class Desk:
                 found[name] = error
         return found
 
-    def move(self, name: str, entered: Entered, after: int | None = None) -> MoveDone:
+    def move(self, name: str, asked: ChannelMove, after: int | None = None) -> MoveDone:
         """Bring a channel to a version that is offered, by the next sequence, or a later one than `after`.
 
         With `after`, a channel that cannot be read is replaced, and one that is there already is written anew
@@ -153,13 +153,13 @@ class Desk:
         """
         old = self._channel_to_move(name, replace=after is not None)
         was = None if old is None else Version(old.now.version)
-        if old is not None and was == entered.version and old.now.sequence > (after or 0):
+        if old is not None and was == asked.version and old.now.sequence > (after or 0):
             return MoveDone(was, old, changed=False)
         try:
-            entry = Entry(entered.version, entered.kind, _now(), entered.who, entered.why)
+            entry = Entry(asked.version, asked.kind, _now(), asked.who, asked.why)
             now = channel.moved(old, self._model, name, entry, after or 0)
         except ValidationError as error:
-            raise SettingsError(Reason.SETTINGS_INVALID, canonical_json.place(error)) from error
+            raise SettingsError(Reason.SETTINGS_INVALID, canonical_json.error_location(error)) from error
         key = self._store.prefix + channel.key_of(self._model, name)
         item = self._listing.channels.get(self._model, {}).get(name)
         self._write(key, channel.dump(now), item, lambda: self._went_through(name, now))
@@ -188,7 +188,7 @@ class Desk:
 
     def withdraw(self, version: Version, who: str, reason: str, *, removed: bool) -> WithdrawDone:
         """Put a withdrawal in the place of a manifest; one that is not sound counts as no withdrawal."""
-        release = self._release(version) or self._remains(version)
+        release = self._release(version) or self._orphaned(version)
         if release is None:
             self._check_removed(version, removed=removed)
         item = release.manifest if release else None
@@ -207,7 +207,7 @@ class Desk:
                 manifest_sha256=hashlib.sha256(old).hexdigest() if old is not None else None,
             )
         except ValidationError as error:
-            raise SettingsError(Reason.SETTINGS_INVALID, canonical_json.place(error)) from error
+            raise SettingsError(Reason.SETTINGS_INVALID, canonical_json.error_location(error)) from error
         key = item.key if item else self._key_for(release, version)
         self._write(key, channel.dump(fresh), item, lambda: self._is_withdrawn(version))
         return WithdrawDone(key, fresh, fresh=True)
@@ -231,7 +231,7 @@ class Desk:
 
     def _is_withdrawn(self, version: Version) -> bool:
         self._look_again()
-        again = self._release(version) or self._remains(version)
+        again = self._release(version) or self._orphaned(version)
         if again is None or again.manifest is None or again.manifest.size > channel.MAX_BYTES:
             return False
         data = self._read(again.manifest, channel.MAX_BYTES)
@@ -257,9 +257,9 @@ class Desk:
 
     def _put(self, key: str, data: bytes, old: StoredObject | None) -> None:
         if old is None:
-            self._writer.put_new(key, data, About(JSON))
+            self._writer.put_new(key, data, ObjectAttributes(JSON))
         else:
-            self._writer.replace(key, data, old.etag, About(JSON))
+            self._writer.replace(key, data, old.etag, ObjectAttributes(JSON))
 
     def _lost(self, key: str) -> StoreError:
         text = f"somebody else wrote {key!a} meanwhile: look at it (`servesync channels`), and run this again"

@@ -15,7 +15,7 @@ from servesync.domain.manifest import Archive, Manifest
 from servesync.domain.versions import Model, Release, StoredObject, Version
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError
 from servesync.fetch import read_whole, stream
-from servesync.publishing.agent_limits import shortcomings
+from servesync.publishing.agent_limits import exceeded_agent_limits
 from servesync.publishing.pack import Extent, Packed, Stamp, check_unchanged, describe, pack_tree, survey
 from servesync.publishing.request import (
     MANIFEST_TYPE,
@@ -33,7 +33,7 @@ from servesync.publishing.request import (
 )
 from servesync.redaction import redact
 from servesync.settings import Fetch, Limits, Store
-from servesync.store import MANIFEST_TO_COME, About, AlreadyThere, S3Store, S3Writer, manifest_key
+from servesync.store import MANIFEST_TO_COME, AlreadyThere, ObjectAttributes, S3Store, S3Writer, manifest_key
 from servesync.unpack import check_paths
 from servesync.verify import ModelFacts, bundle_extents
 
@@ -142,11 +142,11 @@ class _Publication:
         return there
 
     def _write_all(self) -> Published:
-        about = About(
+        attributes = ObjectAttributes(
             ARCHIVE_TYPES[self.request.archive_format],
             {MANIFEST_TO_COME: quote(manifest_key(self._key).rpartition("/")[2])},  # a header is ASCII
         )
-        with self.writer.upload_new(self._key, about) as write:
+        with self.writer.upload_new(self._key, attributes) as write:
             packed = self._packed(write)
             manifest.dump(self._manifest(packed))  # too large a manifest must be known before
             if self._there() is not None:  # not every store knows conditions
@@ -178,7 +178,7 @@ class _Publication:
         )
         check_unchanged(self.root, self.proven)
         directories = sum(stamp is None for stamp in self.proven.values())
-        self.notes = shortcomings(packed, directories, self.request.limits)
+        self.notes = exceeded_agent_limits(packed, directories, self.request.limits)
         return packed
 
     def _manifest(self, packed: Packed) -> Manifest:
@@ -195,7 +195,7 @@ class _Publication:
         made = self._manifest(packed)
         data = manifest.dump(made)
         try:
-            self.writer.put_new(manifest_key(self._key), data, About(MANIFEST_TYPE))
+            self.writer.put_new(manifest_key(self._key), data, ObjectAttributes(MANIFEST_TYPE))
         except AlreadyThere:
             there = self._there_now()
             if there.manifest is None:

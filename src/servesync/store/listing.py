@@ -25,7 +25,7 @@ class Listing:
 
     `problems`: why a version that has keys is no release. `ignored_keys`: how many keys name no version of
     any model, with a few examples, escaped. `requests`: what the look cost. `channels`: the objects of the
-    channels of each model, by name. `remains`: what stands in the place of manifests whose archives are gone
+    channels of each model, by name. `orphaned`: what stands in the place of manifests whose archives are gone
     (each is a problem, too): a withdrawal may.
     """
 
@@ -35,11 +35,11 @@ class Listing:
     ignored_examples: tuple[str, ...]
     requests: int
     channels: Mapping[Model, Mapping[str, StoredObject]] = field(default_factory=dict)
-    remains: Mapping[Model, tuple[Release, ...]] = field(default_factory=dict)
+    orphaned: Mapping[Model, tuple[Release, ...]] = field(default_factory=dict)
 
     def documented(self, model: Model) -> tuple[Release, ...]:
         """Return all versions of a model that may have a manifest or a withdrawal, offered or not."""
-        return (*self.releases.get(model, ()), *self.remains.get(model, ()))
+        return (*self.releases.get(model, ()), *self.orphaned.get(model, ()))
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class _Found:
         return {item.key.removesuffix(item.path) for item in self.members.values() if item.size}
 
 
-class Grouping:
+class ListingBuilder:
     """Collects keys into releases."""
 
     def __init__(
@@ -136,7 +136,7 @@ class Grouping:
     def finish(self, requests: int) -> Listing:
         """Return all that was taken in."""
         releases: dict[Model, list[Release]] = {}
-        remains: dict[Model, list[Release]] = {}
+        orphaned: dict[Model, list[Release]] = {}
         problems: dict[tuple[Model, Version], SyncError] = {}
         for (model, version), found in sorted(self._found.items()):
             if found.members and not (found.archives or found.manifests or found.folders or found.unreadable):
@@ -148,7 +148,7 @@ class Grouping:
                 if len(found.manifests) == 1 and not found.archives and not found.folders:
                     (item,) = found.manifests.values()
                     left = Release(model, version, Layout.ARCHIVE, (), "", item)
-                    remains.setdefault(model, []).append(left)
+                    orphaned.setdefault(model, []).append(left)
             else:
                 releases.setdefault(model, []).append(release)
         return Listing(
@@ -158,7 +158,7 @@ class Grouping:
             tuple(self._examples),
             requests,
             channels=self._channels,
-            remains=_frozen(remains),
+            orphaned=_frozen(orphaned),
         )
 
     def _release(self, model: Model, version: Version, found: _Found) -> Release:
