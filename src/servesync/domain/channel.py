@@ -187,6 +187,16 @@ def parse_withdrawal(data: bytes, model: Model, version: Version) -> Withdrawal:
     return found
 
 
+def check_not_withdrawn(data: bytes, model: Model, version: Version) -> None:
+    """Make sure that the document in the place of a manifest is no withdrawal.
+
+    Raises:
+        ReleaseRefused: `VERSION_WITHDRAWN`; or `MANIFEST_INVALID`, for a withdrawal that is not valid.
+    """
+    if is_withdrawal(data):
+        raise withdrawn(parse_withdrawal(data, model, version))
+
+
 def withdrawn(found: Withdrawal) -> ReleaseRefused:
     """Return the refusal of a version that was withdrawn."""
     text = f"withdrawn on {found.time} by {readable(found.who)}: {readable(found.reason)}"

@@ -23,7 +23,16 @@ from pydantic import (
 
 from servesync.domain import canonical_json
 from servesync.domain.paths import flaw_of_path, folded
-from servesync.domain.versions import MAX_VERSION, Content, FileFact, Model, Proof, Version, parse_model
+from servesync.domain.versions import (
+    MAX_VERSION,
+    Content,
+    FileFact,
+    Model,
+    Proof,
+    Release,
+    Version,
+    parse_model,
+)
 from servesync.errors import Reason, ReleaseRefused, SettingsError
 
 MAX_MANIFEST_BYTES: Final = 4 << 20
@@ -220,6 +229,18 @@ def parse(data: bytes) -> Manifest:
     except ValidationError as error:
         raise _invalid(canonical_json.error_location(error)) from error
     return manifest
+
+
+def parse_for(release: Release, data: bytes) -> Manifest:
+    """Return the manifest in `data`, which must be the one of the release's only object, an archive.
+
+    Raises:
+        ReleaseRefused: as `parse` and `check_identity` do.
+    """
+    (archive,) = release.objects
+    found, name = parse(data), archive.key.rpartition("/")[2]
+    check_identity(found, release.model, release.version, name, archive.size)
+    return found
 
 
 def _invalid(what: str) -> ReleaseRefused:

@@ -218,8 +218,7 @@ class _Publication:
             )
             raise StoreError(Reason.STORE_BAD_ANSWER, text)
         data = _read(self.store, there.manifest)
-        if channel.is_withdrawal(data):
-            raise channel.withdrawn(channel.parse_withdrawal(data, self.model, self.version))
+        channel.check_not_withdrawn(data, self.model, self.version)
         if data != written or self.writer.is_ours(self._key) is not self.is_known:
             raise self._disturbed()
 
@@ -233,15 +232,11 @@ class _Publication:
     def _compare(self, there: Release, item: StoredObject, packed: Packed) -> Published:
         """Return the version that is there already, if it has the same files."""
         data = _read(self.store, item)
-        if channel.is_withdrawal(data):
-            raise channel.withdrawn(channel.parse_withdrawal(data, self.model, self.version))
-        found = manifest.parse(data)
-        (archive,) = there.objects
-        name = archive.key.rpartition("/")[2]
-        manifest.check_identity(found, self.model, self.version, name, archive.size)
+        channel.check_not_withdrawn(data, self.model, self.version)
+        found = manifest.parse_for(there, data)
         if found.content != self._manifest(packed).content:
             raise exists(self.model, self.version, f"it was published on {found.created} with other files")
-        return Published("already there", archive.key, item.key, found)
+        return Published("already there", there.objects[0].key, item.key, found)
 
     def _check_same_archive(self, there: Release, packed: Packed) -> None:
         """Make sure that an archive without manifest is the one that an interrupted run has left."""
