@@ -1,4 +1,4 @@
-"""JSON documents that say whether they are whole: strict, canonical, with a digest of their own.
+"""Strict, canonical JSON documents that carry their own digest, so that damage shows.
 
 The form: keys sorted, no white space, ASCII, a line feed at the end; `digest` is the SHA-256 of that form
 without `digest` itself. What is read may come from anybody: its size, depth and numbers are bounded before
@@ -22,14 +22,14 @@ _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 
 class NotCanonical(ValueError):
-    """The bytes are no such document; the text says where they are not."""
+    """The bytes are no canonical document; the text says where they go wrong."""
 
 
 def load(data: bytes, max_bytes: int, *schemas: str) -> tuple[dict[str, Any], str]:
     """Return the document in `data`, with tuples for arrays, and the digest that it gives itself.
 
-    Whether that is right, and the form canonical, `check` tells; it is asked when the content is known to
-    make sense, so that a mistake is named by its place.
+    This does not check the digest and the form; call `check` after the content has been validated, so that
+    an invalid value is reported by its location and not as a wrong digest.
 
     Raises:
         NotCanonical: too large, too deep, no JSON object, or of none of `schemas`.
@@ -75,7 +75,7 @@ def dump(plain: Mapping[str, Any]) -> bytes:
 
 
 def error_location(error: ValidationError) -> str:
-    """Return in words where a document makes no sense: the first place, and how many there are."""
+    """Return a text that names the first invalid location of a document, and how many more there are."""
     first = error.errors(include_input=False, include_url=False)[0]
     where = ".".join(str(name)[:60] for name in first["loc"]) or "the whole"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
