@@ -15,7 +15,7 @@ from fixtures_store import Bucket
 from servesync.domain.versions import StoredObject
 from servesync.errors import Reason, StoreError, internal_error
 from servesync.settings import Fetch, Limits, Store
-from servesync.store import About, Bounds, S3Store, S3Writer
+from servesync.store import Bounds, ObjectAttributes, S3Store, S3Writer
 
 CANARY = "CANARY0123456789abcdef"
 ONCE = Bounds(list_attempts=1)
@@ -100,7 +100,9 @@ def test_what_cannot_be_sent_is_refused_before_any_request(
 
     refused(lambda: store.list(lambda _: True), f"the {which} from env ", *words, "listing s3://")
     with S3Writer(where) as writer:
-        refused(lambda: writer.put_new("prod/x", b"", About("text/plain")), *words, "the publisher's")
+        refused(
+            lambda: writer.put_new("prod/x", b"", ObjectAttributes("text/plain")), *words, "the publisher's"
+        )
     assert proxy.requests == 0
 
 

@@ -21,7 +21,7 @@ from faulty_proxy import Exchange, FaultyProxy
 from fixtures_store import Bucket
 from servesync.publishing import Request, promote, publish_tree, withdraw
 from servesync.settings import Store
-from servesync.store import About, S3Writer
+from servesync.store import ObjectAttributes, S3Writer
 
 IAM: Final = DEPLOY / "iam"
 ARN: Final = "arn:aws:s3:::acme-models"
@@ -158,7 +158,7 @@ def test_an_agent_needs_two_rights(
 
 def give_up(writer: S3Writer, data: bytes) -> None:
     """Send parts of an object, then think better of it."""
-    with writer.upload_new("prod/m/3.tar.zst", About("application/zstd")) as write:
+    with writer.upload_new("prod/m/3.tar.zst", ObjectAttributes("application/zstd")) as write:
         write(data)
         raise KeyboardInterrupt
 
@@ -168,7 +168,7 @@ def test_a_publisher_needs_what_its_policy_says(published: Store, notes: Notes, 
     publish_tree(real_models / "plain_module", published, Request("m", 1))
     large = bytes(11 << 20)
     with S3Writer(published, part_bytes=5 << 20) as writer:
-        with writer.upload_new("prod/m/2.tar.zst", About("application/zstd")) as write:
+        with writer.upload_new("prod/m/2.tar.zst", ObjectAttributes("application/zstd")) as write:
             write(large)
         with pytest.raises(KeyboardInterrupt):
             give_up(writer, large)

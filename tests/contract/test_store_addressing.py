@@ -10,7 +10,7 @@ from faulty_proxy import Answer, Exchange, FaultyProxy
 from fixtures_store import Bucket
 from servesync.domain.versions import Model, StoredObject
 from servesync.settings import Fetch, Limits, Store
-from servesync.store import About, Bounds, Probe, S3Store, S3Writer
+from servesync.store import Bounds, ObjectAttributes, Probe, S3Store, S3Writer
 
 NOT_EXISTING_PORT = 9
 ONCE = Bounds(list_attempts=1)
@@ -101,10 +101,10 @@ def test_every_request_says_who_pays(bucket: Bucket) -> None:
             region="us-east-1",
             request_payer="requester",
         )
-        about = About("application/octet-stream")
+        attributes = ObjectAttributes("application/octet-stream")
         with S3Writer(settings, part_bytes=5 << 20) as writer:
-            writer.put_new("prod/m/1.tar", b"x", about)
-            with writer.upload_new("prod/m/2.tar", about) as write:
+            writer.put_new("prod/m/1.tar", b"x", attributes)
+            with writer.upload_new("prod/m/2.tar", attributes) as write:
                 write(bytes(6 << 20))
             assert writer.is_ours("prod/m/1.tar")
             writer.remove_leftovers("prod/m/1.tar")

@@ -347,7 +347,7 @@ def _edited(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
     found = json.loads(data)
     change(found)
     found.pop("digest")
-    return canonical_json.seal(found)
+    return canonical_json.dump(found)
 
 
 def _move_digest(found: dict[str, Any]) -> None:

@@ -65,7 +65,7 @@ def test_sudden_death_leaves_old_or_new(name: str, count: int, tmp_path: Path) -
     assert whole(models_dir) in ([1], [1, 2])
     workspace = Workspace(models_dir)
     shelf = Shelf(workspace, MODEL)
-    shelf.settle(shelf.reread())
+    shelf.write_refreshed(shelf.reread())
     workspace.prepare([MODEL])
     assert workspace.clean() == []
     assert list(workspace.staging.iterdir()) == []

@@ -13,7 +13,7 @@ from servesync.errors import Reason, Stopped, StoreError, SyncError, TransferErr
 from servesync.store import KeyPattern, Listing, manifest_key
 from servesync.store.checksums import ObjectChecksum
 from servesync.store.keys import ARCHIVE_ENDINGS
-from servesync.store.listing import Grouping
+from servesync.store.listing import ListingBuilder
 from servesync.store.port import ObjectFacts
 from servesync.store.substitutes import check_no_page
 from sim.clock import SimClock
@@ -254,11 +254,11 @@ class SimStore:
         return found
 
     def _grouped(self, wants: Callable[[Model], bool], keys: Iterable[str]) -> Listing:
-        grouping = Grouping(KeyPattern("{model}/{version}"), PREFIX, wants, MOST_MEMBERS)
+        builder = ListingBuilder(KeyPattern("{model}/{version}"), PREFIX, wants, MOST_MEMBERS)
         for key in keys:
             item = self.objects[key]
-            grouping.add(key, len(item.data), item.etag, item.at)
-        return grouping.finish(1)
+            builder.add(key, len(item.data), item.etag, item.at)
+        return builder.finish(1)
 
     def describe(self, item: StoredObject) -> ObjectFacts:
         """Return what is known of an object."""

@@ -207,7 +207,7 @@ class TransferBox:
         self.store.data[key] = data
         return StoredObject(key, len(data), "e", path)
 
-    def bring(self, release: Release, context: Context | None = None, *, present: bool = False) -> Staged:
+    def stage(self, release: Release, context: Context | None = None, *, present: bool = False) -> Staged:
         """Run the job in this thread."""
         order = TransferOrder(release, Expectations(), present=present)
         return self.transfers.run(order, context or Context())
@@ -215,7 +215,7 @@ class TransferBox:
     def refusal(self, release: Release) -> ReleaseRefused:
         """Return the refusal that a release meets; nothing of it may be left."""
         try:
-            self.bring(release)
+            self.stage(release)
         except ReleaseRefused as error:
             assert self.left() == []
             return error

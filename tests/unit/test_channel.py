@@ -84,7 +84,7 @@ def test_what_is_not_such_a_channel(change: dict[str, object]) -> None:
     del plain["digest"]
 
     with pytest.raises(ReleaseRefused) as caught:
-        channel.parse_channel(canonical_json.seal(plain | change), M, "stable")
+        channel.parse_channel(canonical_json.dump(plain | change), M, "stable")
     assert caught.value.reason is Reason.CHANNEL_INVALID
 
 
@@ -95,7 +95,7 @@ def test_a_history_that_goes_up_is_refused() -> None:
     plain["past"].reverse()
 
     with pytest.raises(ReleaseRefused, match="sequence"):
-        channel.parse_channel(canonical_json.seal(plain), M, "stable")
+        channel.parse_channel(canonical_json.dump(plain), M, "stable")
 
 
 def test_no_single_bit_gets_through() -> None:

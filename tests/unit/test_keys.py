@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from servesync.domain.versions import Model, parse_canonical, parse_model
 from servesync.errors import Reason
 from servesync.store.keys import KeyKind, KeyPattern, ParsedKey
-from servesync.store.listing import Grouping, Listing, Settling
+from servesync.store.listing import Listing, ListingBuilder, Settling
 
 M = Model("m")
 
@@ -71,10 +71,12 @@ def test_a_key_is_one_value() -> None:
 
 def group(*keys: str, max_members: int = 100) -> Listing:
     """Group keys of one byte each; those that end in a slash are empty."""
-    grouping = Grouping(KeyPattern("{model}/{version}"), "prod/", lambda model: model != "other", max_members)
+    builder = ListingBuilder(
+        KeyPattern("{model}/{version}"), "prod/", lambda model: model != "other", max_members
+    )
     for key in keys:
-        assert grouping.add(f"prod/{key}", 0 if f"/{key}".endswith("/") else 1, '"e"')
-    return grouping.finish(1)
+        assert builder.add(f"prod/{key}", 0 if f"/{key}".endswith("/") else 1, '"e"')
+    return builder.finish(1)
 
 
 def test_folder_markers_are_nothing() -> None:
@@ -88,22 +90,22 @@ def test_folder_markers_are_nothing() -> None:
 
 def test_an_object_that_only_looks_like_a_folder_marker_is_kept() -> None:
     """A key that ends in a slash and holds bytes is a file with a bad name: unpacking refuses it aloud."""
-    grouping = Grouping(KeyPattern("{model}/{version}"), "", lambda _: True, 100)
-    grouping.add("m/1/saved_model.pb", 1, "e")
-    grouping.add("m/1/variables/", 1, "e")
+    builder = ListingBuilder(KeyPattern("{model}/{version}"), "", lambda _: True, 100)
+    builder.add("m/1/saved_model.pb", 1, "e")
+    builder.add("m/1/variables/", 1, "e")
 
-    (release,) = grouping.finish(1).releases[M]
+    (release,) = builder.finish(1).releases[M]
 
     assert [item.path for item in release.objects] == ["saved_model.pb", "variables/"]
 
 
 def test_empty_files_count() -> None:
     """An empty vocabulary is a file like any other."""
-    grouping = Grouping(KeyPattern("{model}/{version}"), "", lambda _: True, 100)
-    grouping.add("m/1/saved_model.pb", 1, "e")
-    grouping.add("m/1/assets/vocabulary.txt", 0, "e")
+    builder = ListingBuilder(KeyPattern("{model}/{version}"), "", lambda _: True, 100)
+    builder.add("m/1/saved_model.pb", 1, "e")
+    builder.add("m/1/assets/vocabulary.txt", 0, "e")
 
-    (release,) = grouping.finish(1).releases[M]
+    (release,) = builder.finish(1).releases[M]
 
     assert [item.path for item in release.objects] == ["assets/vocabulary.txt", "saved_model.pb"]
 
@@ -111,10 +113,10 @@ def test_empty_files_count() -> None:
 @pytest.mark.parametrize("key", ["m/1.tar.gz", "m/1/saved_model.pb"])
 def test_a_key_that_comes_twice_is_told(key: str) -> None:
     """No listing has a key twice; one that does is not to be trusted."""
-    grouping = Grouping(KeyPattern("{model}/{version}"), "", lambda _: True, 100)
+    builder = ListingBuilder(KeyPattern("{model}/{version}"), "", lambda _: True, 100)
 
-    assert grouping.add(key, 1, "e")
-    assert not grouping.add(key, 1, "e")
+    assert builder.add(key, 1, "e")
+    assert not builder.add(key, 1, "e")
 
 
 def test_models_that_nobody_wants_are_not_kept_and_not_odd() -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from servesync.domain.versions import Model
 from servesync.errors import Reason, ReleaseRefused
 from servesync.settings import Store
-from servesync.store.explain import Misfit, explain
+from servesync.store.explain import KeyProblem, explain
 from servesync.store.keys import KeyPattern
-from servesync.store.listing import Grouping, Listing
+from servesync.store.listing import Listing, ListingBuilder
 from servesync.verify import verify_structure
 
 M = Model("m")
@@ -26,10 +26,10 @@ MODEL = ("m/1/saved_model.pb", "m/1/variables/variables.index", "m/1/assets/word
 
 def group(*keys: str, empty: Sequence[str] = (), pattern: str = PLAIN) -> Listing:
     """Group keys of one byte each, and `empty` ones."""
-    grouping = Grouping(KeyPattern(pattern), "prod/", lambda _: True, 100)
+    builder = ListingBuilder(KeyPattern(pattern), "prod/", lambda _: True, 100)
     for key in (*keys, *empty):
-        assert grouping.add(f"prod/{key}", 0 if key in empty else 1, '"e"')
-    return grouping.finish(1)
+        assert builder.add(f"prod/{key}", 0 if key in empty else 1, '"e"')
+    return builder.finish(1)
 
 
 def problem(*keys: str, pattern: str = PLAIN) -> str:
@@ -171,7 +171,7 @@ def test_a_directory_whose_model_lies_deeper(inside: str, tmp_path: Path) -> Non
 # -- keys that name no version -----------------------------------------------------------------------------
 
 
-def explained(key: str, pattern: str = PLAIN) -> Misfit:
+def explained(key: str, pattern: str = PLAIN) -> KeyProblem:
     """Return why a key is no release."""
     found = explain(pattern, key, {"m"})
     assert found is not None

@@ -52,7 +52,7 @@ def changed(*path: str | int, to: object) -> bytes:
     else:
         place[path[-1]] = to
     found.pop("digest")
-    return canonical_json.seal(found)
+    return canonical_json.dump(found)
 
 
 def twins(*paths: str) -> list[dict[str, object]]:

@@ -49,7 +49,7 @@ class Scene:
         self.workspace.prepare([M])
         assert self.workspace.clean() == []
         self.reserve.clean()
-        self.shelf.settle(self.shelf.reread())
+        self.shelf.write_refreshed(self.shelf.reread())
 
     @property
     def versions(self) -> dict[str, str]:

@@ -141,7 +141,7 @@ def test_a_touched_version_is_still_good(workspace: Workspace) -> None:
 
     assert shelf.inventory().versions[Version(1)].condition is Condition.CHECKING
     found = shelf.reread()
-    shelf.settle(found)
+    shelf.write_refreshed(found)
 
     assert list(found.refreshed) == [1]
     assert shelf.inventory().refreshed == {}
@@ -157,7 +157,7 @@ def test_a_crash_after_the_rename_is_adopted(workspace: Workspace) -> None:
 
     assert shelf.inventory().versions[Version(1)].condition is Condition.CHECKING
     found = shelf.reread()
-    shelf.settle(found)
+    shelf.write_refreshed(found)
 
     assert found.versions[Version(1)].condition is Condition.GOOD
     assert json.loads(path.read_text())["state"] == "installed"

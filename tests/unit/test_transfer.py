@@ -50,7 +50,7 @@ def test_a_version_lies_in_staging_when_the_job_ends(box: TransferBox, way: str)
     """The tree of the attempt is the version, with the stamps under which it may be installed."""
     release = offers(box)[way]()
 
-    staged = box.bring(release)
+    staged = box.stage(release)
 
     assert dict(box.staged_files(staged.tree)) == box.files
     assert box.left() == [staged.tree.parent.name]
@@ -70,7 +70,7 @@ def test_a_cancel_is_heeded_at_every_look(box: TransferBox, way: str) -> None:
     while True:
         looks += 1
         try:
-            staged = box.bring(release, Context(cancel_at=looks))
+            staged = box.stage(release, Context(cancel_at=looks))
         except Stopped:
             assert box.left() == []
         else:
@@ -302,7 +302,7 @@ def test_a_store_that_fails_leaves_nothing(box: TransferBox) -> None:
 
     box.store.way = way
     with pytest.raises(TransferError, match="replaced"):
-        box.bring(box.archive())
+        box.stage(box.archive())
 
     assert box.left() == []
 
@@ -314,7 +314,7 @@ def test_a_disk_that_fails_leaves_nothing(box: TransferBox) -> None:
     box.workspace.staging.touch()
 
     with pytest.raises(DiskError, match="bringing m 1"):
-        box.bring(release)
+        box.stage(release)
 
 
 def test_signatures_that_are_not_known_leave_nothing(box: TransferBox) -> None:
@@ -348,7 +348,7 @@ def test_room_is_asked_for_before_the_first_byte(tmp_path: Path) -> None:
     context = Context()
 
     with pytest.raises(DiskError) as caught:
-        box.bring(box.archive(), context)
+        box.stage(box.archive(), context)
 
     assert caught.value.reason is Reason.DISK_FULL
     assert context.asked == [caught.value]
@@ -366,7 +366,7 @@ def test_a_cancel_while_room_is_made_is_heeded(tmp_path: Path) -> None:
 
     context.room = room
     with pytest.raises(Stopped):
-        box.bring(box.archive(), context)
+        box.stage(box.archive(), context)
 
     assert box.left() == []
 
@@ -382,7 +382,7 @@ def test_what_lies_on_the_shelf_is_compared(box: TransferBox, is_same: bool) -> 
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data if is_same else data + b"x")
 
-    staged = box.bring(box.archive(), present=True)
+    staged = box.stage(box.archive(), present=True)
 
     assert (staged.adoptable is not None) is is_same
     if staged.adoptable is not None:
@@ -391,7 +391,7 @@ def test_what_lies_on_the_shelf_is_compared(box: TransferBox, is_same: bool) -> 
 
 def test_what_has_left_the_shelf_is_not_adoptable(box: TransferBox) -> None:
     """Somebody moved it away meanwhile."""
-    assert box.bring(box.archive(), present=True).adoptable is None
+    assert box.stage(box.archive(), present=True).adoptable is None
 
 
 def test_new_settings_share_the_trial_and_the_space(box: TransferBox) -> None:

@@ -150,7 +150,7 @@ def test_a_version_on_the_shelf_is_not_foreign_for_a_bad_record(
     before = state(path)
 
     found = shelf.inventory()
-    shelf.settle(found)
+    shelf.write_refreshed(found)
 
     assert found.versions[ONE].condition is Condition.UNRECORDED
     assert found.unreadable.keys() == shelf.unrecorded() == {1}
@@ -240,7 +240,7 @@ def test_a_damaged_refusal_ends_as_any_other(workspace: Workspace, spoil: Spoil,
     spoil(path, kind)
     before, offered = state(path), {ONE: release_of(1)}
 
-    refusals.settle(offered, NOW)
+    refusals.replace_damaged(offered, NOW)
 
     assert refusals.holds(offered, set())[ONE].reason is Reason.RECORD_UNREADABLE
     changed = {ONE: release_of(1, "id-2")}

@@ -46,11 +46,11 @@ def update_records(context: AgentContext, found: ModelSnapshot) -> None:
     model = found.facts.model
     shelf = context.shelf(model)
     try:
-        shelf.settle(found.inventory)
+        shelf.write_refreshed(found.inventory)
         for version, token in found.status_tokens.items():
             shelf.note_said(version, token)
         if found.unreadable:
-            refusals_of(context, model).settle(found.offered, context.utc())
+            refusals_of(context, model).replace_damaged(found.offered, context.utc())
     except OSError as error:
         announce.failed(context, disk.describe(error, f"writing records of {model}"))
 

@@ -9,7 +9,7 @@ from servesync.doctor.findings import Check, Finding, Level, fail, ok, warn
 from servesync.domain.channel import parse_key
 from servesync.domain.versions import Layout, Model, Release, Version
 from servesync.settings import ModelSettings, Settings
-from servesync.store import KeyPattern, Listing, Misfit, Probe, S3Store, explain
+from servesync.store import KeyPattern, KeyProblem, Listing, Probe, S3Store, explain
 
 SHOWN: Final = 5
 SHOWN_OF_A_KIND: Final = 3
@@ -26,7 +26,7 @@ class _Keys:
         self._wanted = wanted
         self._known = KeyPattern(pattern)
         self.kinds: Counter[str] = Counter()
-        self.misfits: dict[str, list[tuple[str, Misfit]]] = {}
+        self.problems: dict[str, list[tuple[str, KeyProblem]]] = {}
         self.names: set[str] = set()
         self.count = 0
 
@@ -36,19 +36,19 @@ class _Keys:
         self.count += 1
         if parse_key(key) is not None:
             return
-        misfit = explain(self._pattern, key, self._wanted)
-        if misfit is not None:
-            self.kinds[misfit.kind] += 1
-            kept = self.misfits.setdefault(misfit.kind, [])
+        problem = explain(self._pattern, key, self._wanted)
+        if problem is not None:
+            self.kinds[problem.kind] += 1
+            kept = self.problems.setdefault(problem.kind, [])
             if len(kept) < SHOWN_OF_A_KIND * SHOWN:
-                kept.append((key, misfit))
+                kept.append((key, problem))
         parsed = self._known.parse(key)
         if parsed is not None and len(self.names) < MOST_NAMES:
             self.names.add(parsed.model)
 
-    def shown(self, at_most: int) -> Iterator[tuple[str, Misfit]]:
+    def shown(self, at_most: int) -> Iterator[tuple[str, KeyProblem]]:
         """Yield keys that are no release: a few of each kind first, then more of them."""
-        kinds = [list(kept) for kept in self.misfits.values()]
+        kinds = [list(kept) for kept in self.problems.values()]
         for depth in range(SHOWN_OF_A_KIND * SHOWN):
             for kept in kinds:
                 if depth < len(kept) and at_most > 0:
@@ -69,11 +69,11 @@ class LayoutArea:
         store = self._settings.store
         models = {Model(model.name): model for model in self._settings.models}
         keys = _Keys(store.key_pattern, models)
-        door = S3Store(store, self._settings.fetch, self._settings.limits)
+        reader = S3Store(store, self._settings.fetch, self._settings.limits)
         try:
-            listing = door.list(models.__contains__, keys.see)
+            listing = reader.list(models.__contains__, keys.see)
         finally:
-            door.close()
+            reader.close()
         if keys.count == 0:
             yield self._empty()
             return
@@ -174,10 +174,10 @@ def _maybe_meant(model: Model, names: set[str], pattern: str) -> str:
 
 def _misfits(keys: _Keys, at_most: int) -> Iterator[Finding]:
     shown = 0
-    for key, misfit in keys.shown(at_most):
+    for key, problem in keys.shown(at_most):
         shown += 1
         text = key if len(key) <= SHOWN_CHARACTERS else key[:SHOWN_CHARACTERS] + "..."
-        yield warn(Check.LAYOUT_KEYS, f"no release ({misfit.kind})", misfit.text, ascii(text).strip("'"))
+        yield warn(Check.LAYOUT_KEYS, f"no release ({problem.kind})", problem.text, ascii(text).strip("'"))
     total = sum(keys.kinds.values())
     if total > shown:
         counts = ", ".join(f"{kind} {count}" for kind, count in keys.kinds.most_common())

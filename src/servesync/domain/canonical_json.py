@@ -1,4 +1,4 @@
-"""JSON documents that say whether they are whole: strict, canonical, with a digest of their own.
+"""Strict, canonical JSON documents that carry their own digest, so that damage shows.
 
 The form: keys sorted, no white space, ASCII, a line feed at the end; `digest` is the SHA-256 of that form
 without `digest` itself. What is read may come from anybody: its size, depth and numbers are bounded before
@@ -21,25 +21,25 @@ _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 """The last quote may be missing: were it not so, each quote of an open string would be tried to the end."""
 
 
-class NotSealed(ValueError):
-    """The bytes are no such document; the text says where they are not."""
+class NotCanonical(ValueError):
+    """The bytes are no canonical document; the text says where they go wrong."""
 
 
 def load(data: bytes, max_bytes: int, *schemas: str) -> tuple[dict[str, Any], str]:
     """Return the document in `data`, with tuples for arrays, and the digest that it gives itself.
 
-    Whether that is right, and the form canonical, `check` tells; it is asked when the content is known to
-    make sense, so that a mistake is named by its place.
+    This does not check the digest and the form; call `check` after the content has been validated, so that
+    an invalid value is reported by its location and not as a wrong digest.
 
     Raises:
-        NotSealed: too large, too deep, no JSON object, or of none of `schemas`.
+        NotCanonical: too large, too deep, no JSON object, or of none of `schemas`.
     """
     if len(data) > max_bytes:
-        raise NotSealed(f"it has more than {max_bytes} bytes")
+        raise NotCanonical(f"it has more than {max_bytes} bytes")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise NotSealed(f"byte {error.start} is no UTF-8") from error
+        raise NotCanonical(f"byte {error.start} is no UTF-8") from error
     _check_depth(data)
     try:
         found = json.loads(
@@ -50,9 +50,9 @@ def load(data: bytes, max_bytes: int, *schemas: str) -> tuple[dict[str, Any], st
             parse_constant=_refuse_number,
         )
     except (ValueError, RecursionError) as error:
-        raise NotSealed(str(error)[:200]) from error
+        raise NotCanonical(str(error)[:200]) from error
     if not isinstance(found, dict) or found.get("schema") not in schemas:
-        raise NotSealed(f"its schema is not {' or '.join(map(ascii, schemas))}")
+        raise NotCanonical(f"its schema is not {' or '.join(map(ascii, schemas))}")
     digest = found.pop("digest", None)
     return {name: _tuples(value) for name, value in found.items()}, str(digest)
 
@@ -61,21 +61,21 @@ def check(data: bytes, plain: Mapping[str, Any], digest: str) -> None:
     """Make sure that `data` is the canonical form of `plain`, and `digest` the one of `plain`.
 
     Raises:
-        NotSealed: it is not.
+        NotCanonical: it is not.
     """
     if digest != _digest(plain):
-        raise NotSealed("digest: it is not that of the rest")
-    if seal(plain) != data:
-        raise NotSealed("it is not in canonical form")
+        raise NotCanonical("digest: it is not that of the rest")
+    if dump(plain) != data:
+        raise NotCanonical("it is not in canonical form")
 
 
-def seal(plain: Mapping[str, Any]) -> bytes:
+def dump(plain: Mapping[str, Any]) -> bytes:
     """Return the canonical form of a document, with its digest."""
     return _canonical({**plain, "digest": _digest(plain)})
 
 
-def place(error: ValidationError) -> str:
-    """Return in words where a document makes no sense: the first place, and how many there are."""
+def error_location(error: ValidationError) -> str:
+    """Return a text that names the first invalid location of a document, and how many more there are."""
     first = error.errors(include_input=False, include_url=False)[0]
     where = ".".join(str(name)[:60] for name in first["loc"]) or "the whole"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
@@ -97,7 +97,7 @@ def _check_depth(data: bytes) -> None:
         if byte in b"[{":
             depth += 1
             if depth > MAX_DEPTH:
-                raise NotSealed(f"nested deeper than {MAX_DEPTH}")
+                raise NotCanonical(f"nested deeper than {MAX_DEPTH}")
         elif byte in b"]}":
             depth -= 1
 

@@ -139,7 +139,7 @@ def parse_channel(data: bytes, model: Model, name: str, seen: int | None = None)
         plain, digest = canonical_json.load(data, MAX_BYTES, CHANNEL_SCHEMA)
         found = Channel.model_validate(plain)
         canonical_json.check(data, _plain(found), digest)
-    except (canonical_json.NotSealed, ValidationError) as error:
+    except (canonical_json.NotCanonical, ValidationError) as error:
         text = f"the channel {name} of {model} is not valid: {_words(error)}; {set_anew(seen)}"
         raise ReleaseRefused(Reason.CHANNEL_INVALID, text) from error
     if (found.model, found.channel) != (model, name):
@@ -160,7 +160,7 @@ def is_withdrawal(data: bytes) -> bool:
     """Whether a document that stands where a manifest does says that it is a withdrawal."""
     try:
         canonical_json.load(data, MAX_BYTES, WITHDRAWAL_SCHEMA)
-    except canonical_json.NotSealed:
+    except canonical_json.NotCanonical:
         return False
     return True
 
@@ -175,7 +175,7 @@ def parse_withdrawal(data: bytes, model: Model, version: Version) -> Withdrawal:
         plain, digest = canonical_json.load(data, MAX_BYTES, WITHDRAWAL_SCHEMA)
         found = Withdrawal.model_validate(plain)
         canonical_json.check(data, _plain(found), digest)
-    except (canonical_json.NotSealed, ValidationError) as error:
+    except (canonical_json.NotCanonical, ValidationError) as error:
         text = f"the withdrawal of {model} {version} is not valid: {_words(error)}; withdraw it again"
         raise ReleaseRefused(Reason.MANIFEST_INVALID, text) from error
     if (found.model, found.version) != (model, version):
@@ -187,6 +187,16 @@ def parse_withdrawal(data: bytes, model: Model, version: Version) -> Withdrawal:
     return found
 
 
+def check_not_withdrawn(data: bytes, model: Model, version: Version) -> None:
+    """Make sure that the document in the place of a manifest is no withdrawal.
+
+    Raises:
+        ReleaseRefused: `VERSION_WITHDRAWN`; or `MANIFEST_INVALID`, for a withdrawal that is not valid.
+    """
+    if is_withdrawal(data):
+        raise withdrawn(parse_withdrawal(data, model, version))
+
+
 def withdrawn(found: Withdrawal) -> ReleaseRefused:
     """Return the refusal of a version that was withdrawn."""
     text = f"withdrawn on {found.time} by {readable(found.who)}: {readable(found.reason)}"
@@ -195,12 +205,12 @@ def withdrawn(found: Withdrawal) -> ReleaseRefused:
 
 def dump(document: Channel | Withdrawal) -> bytes:
     """Return the sealed form, which the parsers above take."""
-    return canonical_json.seal(_plain(document))
+    return canonical_json.dump(_plain(document))
 
 
 def _plain(document: Channel | Withdrawal) -> dict[str, Any]:
     return document.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _words(error: canonical_json.NotSealed | ValidationError) -> str:
-    return canonical_json.place(error) if isinstance(error, ValidationError) else str(error)
+def _words(error: canonical_json.NotCanonical | ValidationError) -> str:
+    return canonical_json.error_location(error) if isinstance(error, ValidationError) else str(error)

@@ -23,7 +23,16 @@ from pydantic import (
 
 from servesync.domain import canonical_json
 from servesync.domain.paths import flaw_of_path, folded
-from servesync.domain.versions import MAX_VERSION, Content, FileFact, Model, Proof, Version, parse_model
+from servesync.domain.versions import (
+    MAX_VERSION,
+    Content,
+    FileFact,
+    Model,
+    Proof,
+    Release,
+    Version,
+    parse_model,
+)
 from servesync.errors import Reason, ReleaseRefused, SettingsError
 
 MAX_MANIFEST_BYTES: Final = 4 << 20
@@ -215,11 +224,23 @@ def parse(data: bytes) -> Manifest:
         plain, digest = canonical_json.load(data, MAX_MANIFEST_BYTES, SCHEMA)
         manifest = Manifest.model_validate(plain)
         canonical_json.check(data, _plain(manifest), digest)
-    except canonical_json.NotSealed as error:
+    except canonical_json.NotCanonical as error:
         raise _invalid(str(error)) from error
     except ValidationError as error:
-        raise _invalid(canonical_json.place(error)) from error
+        raise _invalid(canonical_json.error_location(error)) from error
     return manifest
+
+
+def parse_for(release: Release, data: bytes) -> Manifest:
+    """Return the manifest in `data`, which must be the one of the release's only object, an archive.
+
+    Raises:
+        ReleaseRefused: as `parse` and `check_identity` do.
+    """
+    (archive,) = release.objects
+    found, name = parse(data), archive.key.rpartition("/")[2]
+    check_identity(found, release.model, release.version, name, archive.size)
+    return found
 
 
 def _invalid(what: str) -> ReleaseRefused:
@@ -237,7 +258,7 @@ def dump(manifest: Manifest) -> bytes:
     Raises:
         ReleaseRefused: `RELEASE_TOO_BIG`: it would be larger than a manifest may be.
     """
-    data = canonical_json.seal(_plain(manifest))
+    data = canonical_json.dump(_plain(manifest))
     if len(data) > MAX_MANIFEST_BYTES:
         text = (
             f"{manifest.model} {manifest.version}: {len(manifest.files)} files in "
@@ -266,7 +287,8 @@ def check_labels(labels: Mapping[str, str]) -> None:
     try:
         _LABELS.validate_python(dict(labels))
     except ValidationError as error:
-        text = f"labels: {canonical_json.place(error)} (at most {MAX_LABELS}; names of A-Z a-z 0-9 . _ / -)"
+        where = canonical_json.error_location(error)
+        text = f"labels: {where} (at most {MAX_LABELS}; names of A-Z a-z 0-9 . _ / -)"
         raise SettingsError(Reason.SETTINGS_INVALID, text) from error
 
 

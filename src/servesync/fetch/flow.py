@@ -91,7 +91,7 @@ class Flow:
         return len(self.reading) + len(self.ready) + pausing + (self.lent is not None)
 
     def is_favoured(self, now: float) -> bool:
-        """Whether it goes before others: one that does not get on any more loses that."""
+        """Whether the stream goes before others; one without progress for half a minute does not."""
         return self.first and now - self.moved_at < FAVOUR_SECONDS
 
     def due(self, now: float, connections: int) -> list[Piece]:

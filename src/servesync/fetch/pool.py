@@ -1,7 +1,10 @@
 """Parallel ranged reads for several streams at once; each stream's parts are handed on in order.
 
-The pool's workers take the next part, a connection and a buffer in one step under one lock. The part that a
-consumer waits for always gets a buffer, if need be that of a later part, which is then read again.
+A worker takes the next part, a connection and a buffer in one step under one lock. The part that a consumer
+waits for always gets a buffer; if none is free, the pool takes that of a later part, which is read again.
+
+The file is longer than others because every method works on the same state under the same lock: divided, it
+would show only half of what may happen between two steps.
 """
 
 import threading
@@ -213,7 +216,7 @@ class FetchPool:
                 self._changed.wait(LOOK_SECONDS)
 
     def _claim(self, flow: Flow, now: float) -> None:
-        """Take something back from others if they have kept the stream from its share for too long."""
+        """Take a connection or a buffer from another stream if this one has waited too long for its share."""
         self._write_off(now)
         shares = self._shares()
         lacks_connection = shares.lacks_connection(flow)
@@ -305,12 +308,12 @@ class FetchPool:
         return any(flow.is_hungry for flow in self._flows)
 
     def _pause(self, now: float) -> float:
-        """Return how long nothing can happen that nobody would tell."""
+        """Return for how many seconds a worker may wait: until the next retry, or until the rate allows."""
         pauses = [one.due_at - now for flow in self._flows for one in flow.again if one.due_at > now]
         return min([LOOK_SECONDS, *pauses, *filter(None, [self._rate.wait(now)])])
 
     def _grant(self, now: float) -> Lease | None:
-        """Choose the stream whose turn it is, and give it a connection and a buffer."""
+        """Give a connection and a buffer to the stream whose turn it is; None if no stream can start."""
         if self._rate.wait(now) > 0:
             return None
         shares = self._shares()
@@ -373,7 +376,7 @@ class FetchPool:
         self._hire()
 
     def _finish_revoked(self, lease: Lease) -> None:
-        """Use its buffer again, now that nobody writes to it any more."""
+        """Give the buffer of a read back that was told to end, and has ended."""
         if lease.piece.number not in lease.flow.reading:
             lease.piece.give_up_at = float("inf")
         if lease in self._revoked:

@@ -62,7 +62,7 @@ class Retries:
 
 
 def prove(part: Part, buffer: memoryview, *, again: bool) -> None:
-    """Compare what was read with its proofs; a difference may have come about on the way, once.
+    """Compare the bytes of a part with its proofs; the first difference may be damage on the way.
 
     Raises:
         TransferError: `TRANSFER_DIFFERS`: it is worth to read the part again.

@@ -1,4 +1,4 @@
-"""Who may have one more connection or one more buffer, and who has too many.
+"""Decides which stream may have one more connection or buffer, and which has too many.
 
 Every open stream may have one of each. The rest is shared evenly among those that have parts to ask for; the
 favoured ones share it among themselves. What hangs after it was told to end counts for a while.

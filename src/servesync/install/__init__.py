@@ -1,13 +1,14 @@
 """The shelf and the workspace: what lies on disk, and the one way onto the shelf."""
 
 from servesync.install.content import hash_tree, prove_staged
+from servesync.install.inventory import Checked, Inventory
 from servesync.install.lock import Lock, lock_holder
 from servesync.install.positions import Position, Positions
 from servesync.install.proof import Proven, seal
 from servesync.install.records import Record, Unreadable
 from servesync.install.refusals import Refusals
 from servesync.install.reserve import Leaving, Reserve, awaited_back
-from servesync.install.shelf import Checked, Inventory, Shelf
+from servesync.install.shelf import Shelf
 from servesync.install.workspace import Workspace
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Where each channel was last seen: small durable records, so that no restart forgets a sequence."""
+"""Records the last position of each channel on the disk, so that no restart forgets a sequence."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -172,7 +172,7 @@ def read(path: Path, kind: type[T], most_bytes: int) -> T | Unreadable | None:
         return kind.model_validate_json(data)
     except ValidationError as error:
         newer = _newer(data)
-        why = newer or f"it is damaged: {canonical_json.place(error)}"
+        why = newer or f"it is damaged: {canonical_json.error_location(error)}"
         return Unreadable(path, why, is_lost=True, is_newer=bool(newer))
 
 

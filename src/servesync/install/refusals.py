@@ -1,10 +1,10 @@
 """What was refused, and why: one durable record a version, valid for one offer of its release.
 
-A refusal by servesync's own proofs also holds for one judge only: other limits, another level or another
-release of servesync may come to another verdict. One by the model server holds for whoever asks.
+A refusal by servesync's own proofs holds for one `judge` only: with other limits, another level of proof or
+another servesync, the same release may pass. A refusal by the model server holds in any case.
 
 A record that cannot be read refuses its number: nobody knows what it kept away. One that is damaged is
-written anew (`settle`), as a refusal of what the store offers now, by the judge of today.
+written anew (`replace_damaged`), as a refusal of what the store offers now, by the present settings.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ OF_THE_SERVER: Final = frozenset({Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIME
 
 
 class Refusals:
-    """The refused releases of one model, as they were when first asked for; made anew for each look."""
+    """The refused releases of one model. Records are read once; a new object is made for each snapshot."""
 
     def __init__(self, folder: Path, judge: str) -> None:
         self._folder = folder
@@ -64,7 +64,7 @@ class Refusals:
         """
         return _said_of(self._read())
 
-    def settle(self, offered: Mapping[Version, Release], now: datetime) -> None:
+    def replace_damaged(self, offered: Mapping[Version, Release], now: datetime) -> None:
         """Write damaged records anew, as refusals of what is offered now; a changed release ends them.
 
         A record of a newer servesync, and one that may be readable later, stays as it is.

@@ -189,7 +189,7 @@ class Reserve:
             records.write(self._records, version, record.model_copy(update={"stamps": dict(found)}))
 
     def keep(self, version: Version) -> None:
-        """Let a version that was to come back stay, as one that left by policy; fine if it is not there."""
+        """Keep a version that was to return as one that left by policy; do nothing if it is not there."""
         record = self.versions().get(version)
         if record is not None:
             changes = {

@@ -8,10 +8,8 @@ by an atomic rename of a complete, proven, durable directory. What is slow is do
 import contextlib
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final
 
 from servesync import disk
 from servesync.domain.versions import (
@@ -20,51 +18,15 @@ from servesync.domain.versions import (
     Release,
     Stamp,
     Version,
-    parse_canonical,
-    server_sees_version,
 )
 from servesync.errors import DiskError, Reason
 from servesync.folders import opened_dir
 from servesync.install import proof, records
 from servesync.install.content import check_stamps, stamps
-from servesync.install.proof import UNREADABLE, Proven, record_of
-from servesync.install.records import Record, Unreadable
+from servesync.install.inventory import Checked, Inventory, take_inventory
+from servesync.install.proof import Proven, record_of
+from servesync.install.records import Record
 from servesync.install.workspace import SHELL, Workspace
-from servesync.planning.facts import Condition, Shelved
-
-LOST: Final = "if it is wanted, the same bytes in the store bring a new record; else move it away by hand"
-LEFT: Final = (
-    "nothing is done with it until the record can be read; if that never comes, remove the record: then the "
-    "version is compared with the store's and taken over again"
-)
-NOT_INSTALLED: Final = ", and is not put there before the record can be read or removed"
-
-Checked = dict[Version, tuple[Mapping[str, Stamp], bool]]
-"""The stamps under which a version was last read whole, and whether it was as proven."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inventory:
-    """What is on the shelf, found without changing anything.
-
-    `strange`: names that the server takes for versions though servesync would never write them.
-    `refreshed`: records that turned out to be behind the truth; `Shelf.settle` writes them.
-    `orphaned`: records of versions that are no longer on the shelf. `recorded`: those of the ones that are.
-    `unreadable`: what to say of records that are there and cannot be read; of those in `blocking` nothing new
-    may take the place, so their versions are left as they are, or away. `to_check`: the records of the
-    versions that must be read whole before anything is known of them. `is_missing`: the base path is not
-    there; somebody removed it, with all versions in it.
-    """
-
-    versions: Mapping[Version, Shelved]
-    strange: tuple[str, ...] = ()
-    refreshed: Mapping[Version, Record] = field(default_factory=dict)
-    orphaned: Mapping[Version, Record] = field(default_factory=dict)
-    recorded: Mapping[Version, Record] = field(default_factory=dict)
-    unreadable: Mapping[Version, str] = field(default_factory=dict)
-    blocking: frozenset[Version] = frozenset()
-    to_check: Mapping[Version, Record] = field(default_factory=dict)
-    is_missing: bool = False
 
 
 class Shelf:
@@ -87,35 +49,7 @@ class Shelf:
         Raises:
             OSError: the shelf cannot be read.
         """
-        there = records.read_all(self._records, Record)
-        known = dict(there.known)
-        versions: dict[Version, Shelved] = {}
-        refreshed: dict[Version, Record] = {}
-        recorded: dict[Version, Record] = {}
-        strange = []
-        is_missing = not self.workspace.has_shelf(self.model)
-        for entry in disk.entries(self.path):
-            version = parse_canonical(entry.name)
-            if version is None or not entry.is_dir(follow_symlinks=False):
-                if server_sees_version(entry.name):
-                    strange.append(entry.name)
-                continue
-            record = known.pop(version, None)
-            if version in there.unreadable:
-                versions[version] = Shelved(Condition.UNRECORDED)
-            elif record is None:
-                versions[version] = Shelved(Condition.FOREIGN)
-            else:
-                recorded[version] = record
-                versions[version], fresh = self._examine(version, record, (checked or {}).get(version))
-                if fresh is not None:
-                    refreshed[version] = fresh
-        to_check = {v: recorded[v] for v, i in versions.items() if i.condition is Condition.CHECKING}
-        unreadable = {version: _said(item, version, versions) for version, item in there.unreadable.items()}
-        blocking = frozenset(version for version, item in there.unreadable.items() if not item.is_lost)
-        return Inventory(
-            versions, tuple(strange), refreshed, known, recorded, unreadable, blocking, to_check, is_missing
-        )
+        return take_inventory(self.workspace, self.model, checked or {})
 
     def reread(self, check: Callable[[], None] = lambda: None) -> Inventory:
         """Look at the shelf, and read whole what must be; slow: for who may wait, such as the doctor.
@@ -127,36 +61,6 @@ class Shelf:
         if not found.to_check:
             return found
         return self.inventory({v: self.is_right(v, r, check) for v, r in found.to_check.items()})
-
-    def _examine(
-        self, version: Version, record: Record, verdict: tuple[Mapping[str, Stamp], bool] | None
-    ) -> tuple[Shelved, Record | None]:
-        """Return what a version is, and its record anew if that is behind the truth."""
-        found = self._stamps(self.path / str(version))
-        good = Shelved(
-            Condition.GOOD,
-            confirmed=record.confirmed,
-            identity=record.identity,
-            proven_by=record.proven_by,
-            tries=record.tries,
-            said_before=record.said_before,
-        )
-        if record.state == "installed" and found == record.stamps:
-            return good, None
-        if verdict is None or dict(verdict[0]) != found:
-            return replace(good, condition=Condition.CHECKING), None
-        if not verdict[1]:
-            return replace(good, condition=Condition.DAMAGED), None
-        return good, record.model_copy(update={"state": "installed", "stamps": found})
-
-    def _stamps(self, folder: Path) -> Mapping[str, Stamp]:
-        """Return the stamps of a version; none, which no version has, if the disk cannot tell them."""
-        try:
-            return stamps(folder)
-        except OSError as error:
-            if error.errno in UNREADABLE:
-                return {}
-            raise
 
     def is_right(
         self,
@@ -189,8 +93,8 @@ class Shelf:
         """
         return proof.same_content(self.path / str(version), content, check)
 
-    def settle(self, inventory: Inventory) -> None:
-        """Write down what an inventory found: adopted versions, and touched ones whose content is right."""
+    def write_refreshed(self, inventory: Inventory) -> None:
+        """Write the records that an inventory has found to be out of date."""
         for version, record in inventory.refreshed.items():
             disk.sync_dir(self.path)
             disk.sync_dir(self.path.parent)  # a crash may have come just after the base path appeared
@@ -396,10 +300,3 @@ class Shelf:
         done = record.model_copy(update={"state": "installed"})
         records.write(self._records, version, done)
         return done
-
-
-def _said(item: Unreadable, version: Version, shelf: Mapping[Version, Shelved]) -> str:
-    """Return what to say of an unreadable record, with what follows for its version and what to do."""
-    if version not in shelf:
-        return item.said(f"version {version} is not on the shelf" + ("" if item.is_lost else NOT_INSTALLED))
-    return item.said(f"version {version} stays on the shelf as it is; {LOST if item.is_lost else LEFT}")

@@ -1,4 +1,4 @@
-"""Off the shelf first, removed later: what the server can no longer see may go slowly."""
+"""Takes a version off the shelf in one rename; its files are removed later, which may take long."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Whether agents will take what is published: by their own limits, if known, or by the default ones."""
+"""Compares what is published with the limits of the agents, or with the default limits if unknown."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -14,8 +14,8 @@ AROUND_BYTES: Final = 1 << 10
 """What a tar has around a member, and at its end: a header and zeros."""
 
 
-def shortcomings(packed: Packed, directories: int, limits: Limits | None) -> tuple[str, ...]:
-    """Return what agents with the default limits would refuse, with the limits that they need.
+def exceeded_agent_limits(packed: Packed, directories: int, limits: Limits | None) -> tuple[str, ...]:
+    """Return a text for every default limit that the version exceeds.
 
     `directories`: how many the version has. `limits`: those of the agents, if they are known.
 

@@ -25,7 +25,7 @@ from servesync.publishing.request import (
 )
 from servesync.redaction import redact
 from servesync.settings import Fetch, Limits, Store
-from servesync.store import About, AlreadyThere, S3Store, S3Writer, manifest_key
+from servesync.store import AlreadyThere, ObjectAttributes, S3Store, S3Writer, manifest_key
 from servesync.unpack import unpack_archive
 
 READ_BYTES = 1 << 20
@@ -75,7 +75,7 @@ def manifest_of_object(store: Store, request: Request) -> Published:
         return Published("not written (dry run)", archive.key, key, found)
     with S3Writer(store) as writer:
         try:
-            writer.put_new(key, manifest.dump(found), About(MANIFEST_TYPE))
+            writer.put_new(key, manifest.dump(found), ObjectAttributes(MANIFEST_TYPE))
         except AlreadyThere:
             _check_being_written(store, model, version, key)
             raise exists(model, version, "it has a manifest") from None

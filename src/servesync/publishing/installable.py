@@ -1,4 +1,4 @@
-"""Whether instances could take a version: asked before a channel, and with it a fleet, is brought to it."""
+"""Checks that instances could install a version, before a channel moves a whole fleet to it."""
 
 from collections.abc import Callable
 
@@ -10,12 +10,12 @@ from servesync.settings import Store
 from servesync.store import S3Store
 
 
-def check_takeable(
+def check_installable(
     release: Release, store: Store, reader: S3Store, read: Callable[[StoredObject, int], bytes]
 ) -> None:
-    """Make sure that a release is neither withdrawn nor unfinished, and that its manifest is its own.
+    """Make sure that a release is complete and not withdrawn, and that its manifest belongs to it.
 
-    What only its bytes can tell is not looked at.
+    The bytes of the release itself are not read.
 
     Raises:
         ReleaseRefused: an instance would refuse it for the same reason.
@@ -37,27 +37,15 @@ def check_takeable(
 
 
 def _check_manifest(release: Release, data: bytes) -> None:
-    check_not_withdrawn(release, data)
+    channel.check_not_withdrawn(data, release.model, release.version)
     if release.layout is Layout.DIRECTORY:
         text = f"{release.model} {release.version} is a directory, which can have no manifest: remove that"
         raise ReleaseRefused(Reason.MANIFEST_INVALID, text)
-    (archive,) = release.objects
-    found, name = manifest.parse(data), archive.key.rpartition("/")[2]
-    manifest.check_identity(found, release.model, release.version, name, archive.size)
-
-
-def check_not_withdrawn(release: Release, data: bytes) -> None:
-    """Make sure that what stands in the place of a manifest is no withdrawal, sound or not.
-
-    Raises:
-        ReleaseRefused: `VERSION_WITHDRAWN`; or `MANIFEST_INVALID`, for a withdrawal that is not sound.
-    """
-    if channel.is_withdrawal(data):
-        raise channel.withdrawn(channel.parse_withdrawal(data, release.model, release.version))
+    manifest.parse_for(release, data)
 
 
 def sound_withdrawal(data: bytes, model: Model, version: Version) -> Withdrawal | None:
-    """Return the withdrawal of a version; None if it is none, or none that instances would heed."""
+    """Return the withdrawal of a version; None if `data` is no valid one, which instances would ignore."""
     try:
         return channel.parse_withdrawal(data, model, version)
     except ReleaseRefused:

@@ -1,4 +1,4 @@
-"""One model of a store, as those see it who move its channels and withdraw its versions."""
+"""The releases and channels of one model in a store: moves its channels, and withdraws its versions."""
 
 import hashlib
 from collections.abc import Callable
@@ -14,15 +14,15 @@ from servesync.domain.channel import Channel, Entry, Withdrawal
 from servesync.domain.versions import Layout, Model, Release, StoredObject, Version
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError, SyncError, TransferError
 from servesync.fetch import read_whole
-from servesync.publishing.installable import check_not_withdrawn, check_takeable, sound_withdrawal
+from servesync.publishing.installable import check_installable, sound_withdrawal
 from servesync.publishing.request import stem_of, to_complete
 from servesync.settings import Fetch, Store
 from servesync.store import (
     MANIFEST_ENDING,
-    About,
     AlreadyThere,
     Changed,
     Listing,
+    ObjectAttributes,
     S3Store,
     S3Writer,
     manifest_key_at,
@@ -33,8 +33,8 @@ SHOWN: Final = 10
 LOOKS: Final = 5
 
 
-class Entered(NamedTuple):
-    """A move as it was asked for: where to, in which way, by whom, and why."""
+class ChannelMove(NamedTuple):
+    """A move of a channel as the caller asks for it: the version, the kind of move, who moves it, and why."""
 
     version: Version
     kind: Literal["promote", "rollback"]
@@ -44,9 +44,9 @@ class Entered(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MoveDone:
-    """Where a channel stood before (None: it is new, or was unreadable), and where it stands now.
+    """The version of a channel before the move (None: new, or unreadable), and the channel afterwards.
 
-    `changed`: whether anything was written. `note`: what whoever moved it should know.
+    `changed`: something was written. `note`: advice for the caller, or empty.
     """
 
     was: Version | None
@@ -64,17 +64,17 @@ class WithdrawDone:
     fresh: bool
 
 
-class Desk:
-    """One model of one store, as it was listed last."""
+class ModelReleases:
+    """The releases and channels of one model, as the last listing shows them."""
 
     def __init__(self, store: Store, model: Model, reader: S3Store, writer: S3Writer) -> None:
         self._store = store
         self._model = model
         self._reader = reader
         self._writer = writer
-        self._look_again()
+        self._list_again()
 
-    def _look_again(self) -> None:
+    def _list_again(self) -> None:
         self._listing: Listing = self._reader.list(lambda name: name == self._model)
 
     def _read(self, item: StoredObject, most: int) -> bytes:
@@ -92,26 +92,25 @@ class Desk:
         releases = self._listing.releases.get(self._model, ())
         return next((release for release in releases if release.version == version), None)
 
-    def _remains(self, version: Version) -> Release | None:
-        """Return what stands in the place of a manifest whose archive is gone."""
-        remains = self._listing.remains.get(self._model, ())
-        return next((release for release in remains if release.version == version), None)
+    def _orphaned(self, version: Version) -> Release | None:
+        """Return the release whose manifest, or withdrawal, is there while its archive is not."""
+        orphaned = self._listing.orphaned.get(self._model, ())
+        return next((release for release in orphaned if release.version == version), None)
 
     def check_offered(self, version: Version) -> str:
-        """Make sure that instances can get a version; return what cannot be told yet, or nothing.
-
-        That is as far as its manifest and the store can tell.
+        """Make sure that the store offers a version; return a note if it has no manifest, else nothing.
 
         Raises:
-            ReleaseRefused: they cannot, and why.
+            ReleaseRefused: the store does not offer it, or instances would refuse it; the text says why.
         """
         release = self._release(version)
         if release is not None:
-            check_takeable(release, self._store, self._reader, self._read)
+            check_installable(release, self._store, self._reader, self._read)
             return "" if release.manifest is not None else self._unproven(release)
-        remains = self._remains(version)
-        if remains is not None and remains.manifest is not None:
-            check_not_withdrawn(remains, self._read(remains.manifest, manifest.MAX_MANIFEST_BYTES))
+        orphaned = self._orphaned(version)
+        if orphaned is not None and orphaned.manifest is not None:
+            data = self._read(orphaned.manifest, manifest.MAX_MANIFEST_BYTES)
+            channel.check_not_withdrawn(data, self._model, version)
         problem = self._listing.problems.get((self._model, version))
         offered = sorted(found.version for found in self._listing.releases.get(self._model, ()))
         there = f"it has {', '.join(map(str, offered[-SHOWN:]))}" if offered else "it has none"
@@ -145,21 +144,21 @@ class Desk:
                 found[name] = error
         return found
 
-    def move(self, name: str, entered: Entered, after: int | None = None) -> MoveDone:
-        """Bring a channel to a version that is offered, by the next sequence, or a later one than `after`.
+    def move(self, name: str, asked: ChannelMove, after: int | None = None) -> MoveDone:
+        """Move a channel to a version, and give the move the next sequence, or a later one than `after`.
 
-        With `after`, a channel that cannot be read is replaced, and one that is there already is written anew
-        unless it is later than that.
+        With `after`, a channel that cannot be read is replaced. A channel that is at the version already is
+        written again unless its sequence is later than `after`.
         """
         old = self._channel_to_move(name, replace=after is not None)
         was = None if old is None else Version(old.now.version)
-        if old is not None and was == entered.version and old.now.sequence > (after or 0):
+        if old is not None and was == asked.version and old.now.sequence > (after or 0):
             return MoveDone(was, old, changed=False)
         try:
-            entry = Entry(entered.version, entered.kind, _now(), entered.who, entered.why)
+            entry = Entry(asked.version, asked.kind, _now(), asked.who, asked.why)
             now = channel.moved(old, self._model, name, entry, after or 0)
         except ValidationError as error:
-            raise SettingsError(Reason.SETTINGS_INVALID, canonical_json.place(error)) from error
+            raise SettingsError(Reason.SETTINGS_INVALID, canonical_json.error_location(error)) from error
         key = self._store.prefix + channel.key_of(self._model, name)
         item = self._listing.channels.get(self._model, {}).get(name)
         self._write(key, channel.dump(now), item, lambda: self._went_through(name, now))
@@ -174,9 +173,9 @@ class Desk:
             return None
 
     def _went_through(self, name: str, now: Channel) -> bool:
-        """Whether a channel is, or has been, where it was moved to; others may be moving it on meanwhile."""
+        """Return whether the move is in the channel now, or in its past if somebody has moved it since."""
         for attempt in range(LOOKS):
-            self._look_again()
+            self._list_again()
             try:
                 found = self.channel(name)
             except StoreError:
@@ -187,8 +186,8 @@ class Desk:
         return False
 
     def withdraw(self, version: Version, who: str, reason: str, *, removed: bool) -> WithdrawDone:
-        """Put a withdrawal in the place of a manifest; one that is not sound counts as no withdrawal."""
-        release = self._release(version) or self._remains(version)
+        """Replace a manifest by a withdrawal; an invalid withdrawal that is there is replaced, too."""
+        release = self._release(version) or self._orphaned(version)
         if release is None:
             self._check_removed(version, removed=removed)
         item = release.manifest if release else None
@@ -207,13 +206,13 @@ class Desk:
                 manifest_sha256=hashlib.sha256(old).hexdigest() if old is not None else None,
             )
         except ValidationError as error:
-            raise SettingsError(Reason.SETTINGS_INVALID, canonical_json.place(error)) from error
+            raise SettingsError(Reason.SETTINGS_INVALID, canonical_json.error_location(error)) from error
         key = item.key if item else self._key_for(release, version)
         self._write(key, channel.dump(fresh), item, lambda: self._is_withdrawn(version))
         return WithdrawDone(key, fresh, fresh=True)
 
     def _check_removed(self, version: Version, *, removed: bool) -> None:
-        """Make sure that the store has nothing of a version, and that this is known to who withdraws it."""
+        """Make sure that the store has nothing of a version, and that the caller said so with `removed`."""
         problem = self._listing.problems.get((self._model, version))
         if removed and problem is None:
             return
@@ -230,18 +229,18 @@ class Desk:
         return stem_of(self._store, self._model, version) + MANIFEST_ENDING
 
     def _is_withdrawn(self, version: Version) -> bool:
-        self._look_again()
-        again = self._release(version) or self._remains(version)
+        self._list_again()
+        again = self._release(version) or self._orphaned(version)
         if again is None or again.manifest is None or again.manifest.size > channel.MAX_BYTES:
             return False
         data = self._read(again.manifest, channel.MAX_BYTES)
         return sound_withdrawal(data, self._model, version) is not None
 
     def _write(self, key: str, data: bytes, old: StoredObject | None, stands: Callable[[], bool]) -> None:
-        """Write in the place of `old` (None: of nothing); what counts is whether it `stands` afterwards.
+        """Write `data` under `key` in place of `old`, or as a new object; then ask `stands` whether it lasts.
 
-        An answer can be lost though the store has written: then the same request, repeated, is told that
-        somebody else was faster, and that was itself.
+        The answer to a write can be lost although the store has written. The repeated request is then refused
+        because of our own object, so every error but a clear refusal is decided by `stands`.
         """
         try:
             self._put(key, data, old)
@@ -257,9 +256,9 @@ class Desk:
 
     def _put(self, key: str, data: bytes, old: StoredObject | None) -> None:
         if old is None:
-            self._writer.put_new(key, data, About(JSON))
+            self._writer.put_new(key, data, ObjectAttributes(JSON))
         else:
-            self._writer.replace(key, data, old.etag, About(JSON))
+            self._writer.replace(key, data, old.etag, ObjectAttributes(JSON))
 
     def _lost(self, key: str) -> StoreError:
         text = f"somebody else wrote {key!a} meanwhile: look at it (`servesync channels`), and run this again"
@@ -267,7 +266,7 @@ class Desk:
 
 
 def _after(error: SyncError, stands: Callable[[], bool]) -> bool:
-    """Tell whether what was written stands, though the store did not say so."""
+    """Return whether the write is in the store although the request ended with `error`."""
     if error.reason not in {Reason.STORE_UNREACHABLE, Reason.STORE_FAILED, Reason.TRANSFER_BROKEN}:
         return False
     with suppress(SyncError):

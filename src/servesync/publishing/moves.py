@@ -14,7 +14,7 @@ from servesync.domain import channel
 from servesync.domain.channel import Channel
 from servesync.domain.versions import Model, Version, parse_model, parse_version
 from servesync.errors import Reason, ReleaseRefused, SettingsError
-from servesync.publishing.model_releases import Desk, Entered, MoveDone, WithdrawDone
+from servesync.publishing.model_releases import ChannelMove, ModelReleases, MoveDone, WithdrawDone
 from servesync.settings import Fetch, Limits, Store
 from servesync.store import S3Store, S3Writer
 
@@ -44,16 +44,16 @@ def promote(
         StoreError: `CHANNEL_MOVED_MEANWHILE`: somebody else was faster; or the store did not answer.
     """
     model, version, name = _model(names[0]), _version(names[1]), _channel(names[2])
-    with _opened(store, model) as desk:
-        note = desk.check_offered(version)
-        return replace(desk.move(name, Entered(version, "promote", who, why), after), note=note)
+    with _opened(store, model) as releases:
+        note = releases.check_offered(version)
+        return replace(releases.move(name, ChannelMove(version, "promote", who, why), after), note=note)
 
 
 def rollback(store: Store, names: tuple[str, str], to: str | None, who: str, why: str) -> MoveDone:
     """Bring a channel back to where it stood before, or to the version `to`. Raises as `promote` does."""
     model, name = _model(names[0]), _channel(names[1])
-    with _opened(store, model) as desk:
-        found = desk.channel(name)
+    with _opened(store, model) as releases:
+        found = releases.channel(name)
         if found is None:
             text = f"{store.url} has no channel {name} of {model}: nothing to go back from"
             raise ReleaseRefused(Reason.CHANNEL_MISSING, text)
@@ -65,13 +65,13 @@ def rollback(store: Store, names: tuple[str, str], to: str | None, who: str, why
             )
             raise ReleaseRefused(Reason.CHANNEL_INVALID, text)
         try:
-            note = desk.check_offered(version)
+            note = releases.check_offered(version)
         except ReleaseRefused as error:
             if to is not None:
                 raise
             text = f"{model} {version}, where it was before: {error}; {_elsewhere(found, version)}"
             raise ReleaseRefused(error.reason, text) from error
-        return replace(desk.move(name, Entered(version, "rollback", who, why)), note=note)
+        return replace(releases.move(name, ChannelMove(version, "rollback", who, why)), note=note)
 
 
 def _elsewhere(found: Channel, version: Version) -> str:
@@ -89,8 +89,8 @@ def channels(store: Store, model_name: str) -> Mapping[str, Channel | ReleaseRef
         StoreError, TransferError: the store did not answer.
     """
     model = _model(model_name)
-    with _opened(store, model) as desk:
-        return desk.channels()
+    with _opened(store, model) as releases:
+        return releases.channels()
 
 
 def withdraw(
@@ -106,16 +106,16 @@ def withdraw(
         StoreError: `CHANNEL_MOVED_MEANWHILE`: the manifest was changed meanwhile; or the store is silent.
     """
     model, version = _model(names[0]), _version(names[1])
-    with _opened(store, model) as desk:
-        return desk.withdraw(version, who, reason, removed=removed)
+    with _opened(store, model) as releases:
+        return releases.withdraw(version, who, reason, removed=removed)
 
 
 @contextmanager
-def _opened(store: Store, model: Model) -> Iterator[Desk]:
+def _opened(store: Store, model: Model) -> Iterator[ModelReleases]:
     reader = S3Store(store, Fetch(), Limits())
     try:
         with S3Writer(store) as writer:
-            yield Desk(store, model, reader, writer)
+            yield ModelReleases(store, model, reader, writer)
     finally:
         reader.close()
 

@@ -15,7 +15,7 @@ from servesync.domain.manifest import Archive, Manifest
 from servesync.domain.versions import Model, Release, StoredObject, Version
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError
 from servesync.fetch import read_whole, stream
-from servesync.publishing.agent_limits import shortcomings
+from servesync.publishing.agent_limits import exceeded_agent_limits
 from servesync.publishing.pack import Extent, Packed, Stamp, check_unchanged, describe, pack_tree, survey
 from servesync.publishing.request import (
     MANIFEST_TYPE,
@@ -33,7 +33,7 @@ from servesync.publishing.request import (
 )
 from servesync.redaction import redact
 from servesync.settings import Fetch, Limits, Store
-from servesync.store import MANIFEST_TO_COME, About, AlreadyThere, S3Store, S3Writer, manifest_key
+from servesync.store import MANIFEST_TO_COME, AlreadyThere, ObjectAttributes, S3Store, S3Writer, manifest_key
 from servesync.unpack import check_paths
 from servesync.verify import ModelFacts, bundle_extents
 
@@ -142,11 +142,11 @@ class _Publication:
         return there
 
     def _write_all(self) -> Published:
-        about = About(
+        attributes = ObjectAttributes(
             ARCHIVE_TYPES[self.request.archive_format],
             {MANIFEST_TO_COME: quote(manifest_key(self._key).rpartition("/")[2])},  # a header is ASCII
         )
-        with self.writer.upload_new(self._key, about) as write:
+        with self.writer.upload_new(self._key, attributes) as write:
             packed = self._packed(write)
             manifest.dump(self._manifest(packed))  # too large a manifest must be known before
             if self._there() is not None:  # not every store knows conditions
@@ -178,7 +178,7 @@ class _Publication:
         )
         check_unchanged(self.root, self.proven)
         directories = sum(stamp is None for stamp in self.proven.values())
-        self.notes = shortcomings(packed, directories, self.request.limits)
+        self.notes = exceeded_agent_limits(packed, directories, self.request.limits)
         return packed
 
     def _manifest(self, packed: Packed) -> Manifest:
@@ -195,7 +195,7 @@ class _Publication:
         made = self._manifest(packed)
         data = manifest.dump(made)
         try:
-            self.writer.put_new(manifest_key(self._key), data, About(MANIFEST_TYPE))
+            self.writer.put_new(manifest_key(self._key), data, ObjectAttributes(MANIFEST_TYPE))
         except AlreadyThere:
             there = self._there_now()
             if there.manifest is None:
@@ -218,8 +218,7 @@ class _Publication:
             )
             raise StoreError(Reason.STORE_BAD_ANSWER, text)
         data = _read(self.store, there.manifest)
-        if channel.is_withdrawal(data):
-            raise channel.withdrawn(channel.parse_withdrawal(data, self.model, self.version))
+        channel.check_not_withdrawn(data, self.model, self.version)
         if data != written or self.writer.is_ours(self._key) is not self.is_known:
             raise self._disturbed()
 
@@ -233,15 +232,11 @@ class _Publication:
     def _compare(self, there: Release, item: StoredObject, packed: Packed) -> Published:
         """Return the version that is there already, if it has the same files."""
         data = _read(self.store, item)
-        if channel.is_withdrawal(data):
-            raise channel.withdrawn(channel.parse_withdrawal(data, self.model, self.version))
-        found = manifest.parse(data)
-        (archive,) = there.objects
-        name = archive.key.rpartition("/")[2]
-        manifest.check_identity(found, self.model, self.version, name, archive.size)
+        channel.check_not_withdrawn(data, self.model, self.version)
+        found = manifest.parse_for(there, data)
         if found.content != self._manifest(packed).content:
             raise exists(self.model, self.version, f"it was published on {found.created} with other files")
-        return Published("already there", archive.key, item.key, found)
+        return Published("already there", there.objects[0].key, item.key, found)
 
     def _check_same_archive(self, there: Release, packed: Packed) -> None:
         """Make sure that an archive without manifest is the one that an interrupted run has left."""

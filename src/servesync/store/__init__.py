@@ -1,10 +1,10 @@
 """What the bucket offers: one listing for all models, and ranged reads bound to one identity."""
 
 from servesync.store.bounds import Bounds
+from servesync.store.bucket_writer import AlreadyThere, Changed, ObjectAttributes
 from servesync.store.checksums import Running
-from servesync.store.door import About, AlreadyThere, Changed
 from servesync.store.errors_s3 import Operation
-from servesync.store.explain import Misfit, explain
+from servesync.store.explain import KeyProblem, explain
 from servesync.store.identity import Caller, Signing, authority, caller, is_aws, proxy_of, signs_with
 from servesync.store.keys import MANIFEST_ENDING, KeyPattern, manifest_key, manifest_key_at
 from servesync.store.listing import Listing, Settling
@@ -17,15 +17,15 @@ from servesync.store.writer import S3Writer
 __all__ = [
     "MANIFEST_ENDING",
     "MANIFEST_TO_COME",
-    "About",
     "AlreadyThere",
     "Answer",
     "Bounds",
     "Caller",
     "Changed",
     "KeyPattern",
+    "KeyProblem",
     "Listing",
-    "Misfit",
+    "ObjectAttributes",
     "Operation",
     "Probe",
     "Running",

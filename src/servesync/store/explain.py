@@ -44,14 +44,14 @@ _known: Final = lru_cache(maxsize=100)(KeyPattern)
 
 
 @dataclass(frozen=True, slots=True)
-class Misfit:
+class KeyProblem:
     """Why a key is no release: a word for the kind, and a sentence that says what to change."""
 
     kind: str
     text: str
 
 
-def explain(pattern: str, key: str, wanted: Container[str] = ()) -> Misfit | None:
+def explain(pattern: str, key: str, wanted: Container[str] = ()) -> KeyProblem | None:
     """Return why `key` (without the store's prefix) is no part of a release; None if it is one.
 
     Where several explanations are possible, one that leads to a `wanted` model is preferred.
@@ -74,14 +74,14 @@ def explain(pattern: str, key: str, wanted: Container[str] = ()) -> Misfit | Non
     )
 
 
-def _one_too_deep(pattern: str, parsed: ParsedKey) -> Misfit | None:
+def _one_too_deep(pattern: str, parsed: ParsedKey) -> KeyProblem | None:
     path = parsed.path
     if "/" in path or not path.endswith(_RELEASE_ENDINGS):
         return None
     stem = next(path.removesuffix(ending) for ending in _RELEASE_ENDINGS if path.endswith(ending))
     better = pattern_inside(pattern, stem, parsed.model, parsed.version)
     text = f"an archive inside of the version's folder: its key must be {pattern}{ARCHIVE_ENDINGS[0]}"
-    return Misfit("archive_in_folder", text + _or_set(better))
+    return KeyProblem("archive_in_folder", text + _or_set(better))
 
 
 def _or_set(better: str | None) -> str:
@@ -92,19 +92,21 @@ def _fits(pattern: str, model: str, version: str, rest: str, key: str) -> re.Mat
     return re.fullmatch(stem_regex(pattern, model, version) + rest, key, re.ASCII | re.DOTALL)
 
 
-def _other_ending(pattern: str, key: str) -> Misfit | None:
+def _other_ending(pattern: str, key: str) -> KeyProblem | None:
     found = _fits(pattern, MODEL, "[0-9]{1,40}", f"(?P<ending>{_NO_ENDING})?", key)
     if found is None:
         return None
     ending = found["ending"]
     if not ending:
-        return Misfit("no_ending", f"it has no ending; an archive ends in one of {_ENDINGS}")
+        return KeyProblem("no_ending", f"it has no ending; an archive ends in one of {_ENDINGS}")
     if _PARTLY_UPLOADED.fullmatch(ending):
-        return Misfit("unfinished", f"{ending} looks like an upload that did not end; it is not taken")
-    return Misfit("ending", f"the ending {ending} is none of {_ENDINGS}, {MANIFEST_ENDING}: pack it with tar")
+        return KeyProblem("unfinished", f"{ending} looks like an upload that did not end; it is not taken")
+    return KeyProblem(
+        "ending", f"the ending {ending} is none of {_ENDINGS}, {MANIFEST_ENDING}: pack it with tar"
+    )
 
 
-def _no_number(pattern: str, key: str) -> Misfit | None:
+def _no_number(pattern: str, key: str) -> KeyProblem | None:
     endings = "|".join(re.escape(ending) for ending in _RELEASE_ENDINGS)
     archive = _fits(pattern, MODEL, "[^/]+", f"(?:{endings})", key)
     found = archive or _fits(pattern, MODEL, "[^/]+", r"/(?:saved_model\.pb|variables/.*)", key)
@@ -112,13 +114,13 @@ def _no_number(pattern: str, key: str) -> Misfit | None:
         return None
     word = found["version"]
     if re.fullmatch("[0-9]+", word, re.ASCII):
-        return Misfit("number_too_high", f"{word[:40]} is no version: the highest is 9223372036854775807")
+        return KeyProblem("number_too_high", f"{word[:40]} is no version: the highest is 9223372036854775807")
     number = number_for(word)
     hint = f": publish it as {number}" if number else _or_set(pattern_for_word(pattern, key, word))
-    return Misfit("not_a_number", f"{word[:40]!a} is no number: versions are numbers{hint}")
+    return KeyProblem("not_a_number", f"{word[:40]!a} is no number: versions are numbers{hint}")
 
 
-def _beside_the_model(pattern: str, key: str) -> Misfit | None:
+def _beside_the_model(pattern: str, key: str) -> KeyProblem | None:
     """Explain what lies in a version's folder, but outside of the folder in it that the pattern names."""
     end = max(pattern.rfind("{model}"), pattern.rfind("{version}"))
     folder, _, inside = pattern[end:].partition("/")
@@ -126,10 +128,10 @@ def _beside_the_model(pattern: str, key: str) -> Misfit | None:
     if not inside or _fits(head, MODEL, "[0-9]{1,40}", "/.+", key) is None:
         return None
     text = f"it lies beside the model, which store.key_pattern looks for in {inside!a}: it is left alone"
-    return Misfit("beside", text)
+    return KeyProblem("beside", text)
 
 
-def _not_twice_the_same(pattern: str, key: str) -> Misfit | None:
+def _not_twice_the_same(pattern: str, key: str) -> KeyProblem | None:
     """Explain a key that would fit if the pattern named model and version once."""
     stem = re.escape(pattern).replace(r"\{model\}", MODEL).replace(r"\{version\}", "[0-9]{1,40}")
     if not re.fullmatch(stem, stem_of(key), re.ASCII):
@@ -137,15 +139,15 @@ def _not_twice_the_same(pattern: str, key: str) -> Misfit | None:
     text = (
         f"store.key_pattern {pattern!r} names the model or the version twice, and the key two different ones"
     )
-    return Misfit("two_names", text)
+    return KeyProblem("two_names", text)
 
 
-def _date_or_release_name(key: str) -> Misfit | None:
+def _date_or_release_name(key: str) -> KeyProblem | None:
     number = number_for(stem_of(key))
-    return Misfit("not_a_number", f"versions are numbers: publish it as {number}") if number else None
+    return KeyProblem("not_a_number", f"versions are numbers: publish it as {number}") if number else None
 
 
-def _extra_folder(known: KeyPattern, key: str, wanted: Container[str]) -> Misfit | None:
+def _extra_folder(known: KeyPattern, key: str, wanted: Container[str]) -> KeyProblem | None:
     folders = key.split("/")
     rests = ["/".join(folders[:n] + folders[n + 1 :]) for n in range(min(len(folders) - 1, _MOST_FOLDERS))]
     found = [(place, parsed) for place, rest in enumerate(rests) if (parsed := known.parse(rest)) is not None]
@@ -155,18 +157,18 @@ def _extra_folder(known: KeyPattern, key: str, wanted: Container[str]) -> Misfit
     extra = ascii(folders[place][:80])
     better = pattern_of_key(key, wanted) if place else None
     where = f"leave it out of the keys{_or_set(better)}" if place else "put it at the end of store.url"
-    return Misfit("extra_folder", f"the folder {extra} is not in store.key_pattern: {where}")
+    return KeyProblem("extra_folder", f"the folder {extra} is not in store.key_pattern: {where}")
 
 
-def _no_model(pattern: str, key: str) -> Misfit | None:
+def _no_model(pattern: str, key: str) -> KeyProblem | None:
     found = _fits(pattern, "[^/]+", "[0-9]{1,40}", r"(?:\.[a-z.]{2,20}|/.+)", key)
     if found is None:
         return None
     allowed = "1 to 100 of A-Z a-z 0-9 . _ - and no dot first"
-    return Misfit("model_name", f"{found['model'][:80]!a} is no model's name: {allowed}")
+    return KeyProblem("model_name", f"{found['model'][:80]!a} is no model's name: {allowed}")
 
 
-def _other_pattern(pattern: str, key: str, wanted: Container[str]) -> Misfit | None:
+def _other_pattern(pattern: str, key: str, wanted: Container[str]) -> KeyProblem | None:
     archive = stem_of(key) + ARCHIVE_ENDINGS[0]
     usual = (usual for usual in USUAL_PATTERNS if usual != pattern and _known(usual).parse(archive))
     better = next(usual, None) or pattern_of_key(key, wanted)
@@ -174,10 +176,10 @@ def _other_pattern(pattern: str, key: str, wanted: Container[str]) -> Misfit | N
     if better is None or parsed is None:
         return None
     text = f"it would be {parsed.model} {parsed.version} under {setting(better)}"
-    return Misfit("other_pattern", f"{text}; store.key_pattern is {pattern!r}")
+    return KeyProblem("other_pattern", f"{text}; store.key_pattern is {pattern!r}")
 
 
-def _nothing_like_it(pattern: str, key: str) -> Misfit:
+def _nothing_like_it(pattern: str, key: str) -> KeyProblem:
     if key.endswith(ARCHIVE_ENDINGS):
-        return Misfit("no_version", f"an archive whose key names no model and version by {pattern!r}")
-    return Misfit("other", "nothing that servesync knows; it is left alone")
+        return KeyProblem("no_version", f"an archive whose key names no model and version by {pattern!r}")
+    return KeyProblem("other", "nothing that servesync knows; it is left alone")

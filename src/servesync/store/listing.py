@@ -21,12 +21,12 @@ MOST_CHANNELS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One complete look at the store.
+    """What one complete listing of the store shows.
 
     `problems`: why a version that has keys is no release. `ignored_keys`: how many keys name no version of
-    any model, with a few examples, escaped. `requests`: what the look cost. `channels`: the objects of the
-    channels of each model, by name. `remains`: what stands in the place of manifests whose archives are gone
-    (each is a problem, too): a withdrawal may.
+    any model, with a few examples, escaped. `requests`: how many the listing took. `channels`: the objects of
+    the channels of each model, by name. `orphaned`: manifests, or withdrawals in their place, whose archives
+    are gone; each of them is also in `problems`.
     """
 
     releases: Mapping[Model, tuple[Release, ...]]
@@ -35,11 +35,11 @@ class Listing:
     ignored_examples: tuple[str, ...]
     requests: int
     channels: Mapping[Model, Mapping[str, StoredObject]] = field(default_factory=dict)
-    remains: Mapping[Model, tuple[Release, ...]] = field(default_factory=dict)
+    orphaned: Mapping[Model, tuple[Release, ...]] = field(default_factory=dict)
 
     def documented(self, model: Model) -> tuple[Release, ...]:
         """Return all versions of a model that may have a manifest or a withdrawal, offered or not."""
-        return (*self.releases.get(model, ()), *self.remains.get(model, ()))
+        return (*self.releases.get(model, ()), *self.orphaned.get(model, ()))
 
 
 @dataclass(slots=True)
@@ -56,8 +56,8 @@ class _Found:
         return {item.key.removesuffix(item.path) for item in self.members.values() if item.size}
 
 
-class Grouping:
-    """Collects keys into releases."""
+class ListingBuilder:
+    """Builds a listing out of keys that are added one by one."""
 
     def __init__(
         self, pattern: KeyPattern, prefix: str, wants: Callable[[Model], bool], max_members: int
@@ -73,7 +73,7 @@ class Grouping:
         self._examples: list[str] = []
 
     def add(self, key: str, size: int | None, etag: str | None, modified: float | None = None) -> bool:
-        """Take in one key of the listing; False if it was there before, which no listing does.
+        """Add one key of the listing; False if it was added before, which a sound listing never does.
 
         An empty object that stands for a folder counts for nothing, another empty file counts. Size and ETag
         are needed of what belongs to a wanted release only: without them that release has a problem.
@@ -109,7 +109,7 @@ class Grouping:
         return fresh
 
     def _add_other(self, relative: str, item: StoredObject | None) -> bool:
-        """Take in a key of no release: that of a channel, or one that is ignored."""
+        """Add a key that belongs to no release: it is that of a channel, or it is ignored."""
         place = channel.parse_key(relative)
         if place is not None and item is not None:
             return self._add_channel(*place, item)
@@ -134,9 +134,9 @@ class Grouping:
             )
 
     def finish(self, requests: int) -> Listing:
-        """Return all that was taken in."""
+        """Return the listing of all keys that were added."""
         releases: dict[Model, list[Release]] = {}
-        remains: dict[Model, list[Release]] = {}
+        orphaned: dict[Model, list[Release]] = {}
         problems: dict[tuple[Model, Version], SyncError] = {}
         for (model, version), found in sorted(self._found.items()):
             if found.members and not (found.archives or found.manifests or found.folders or found.unreadable):
@@ -148,7 +148,7 @@ class Grouping:
                 if len(found.manifests) == 1 and not found.archives and not found.folders:
                     (item,) = found.manifests.values()
                     left = Release(model, version, Layout.ARCHIVE, (), "", item)
-                    remains.setdefault(model, []).append(left)
+                    orphaned.setdefault(model, []).append(left)
             else:
                 releases.setdefault(model, []).append(release)
         return Listing(
@@ -158,7 +158,7 @@ class Grouping:
             tuple(self._examples),
             requests,
             channels=self._channels,
-            remains=_frozen(remains),
+            orphaned=_frozen(orphaned),
         )
 
     def _release(self, model: Model, version: Version, found: _Found) -> Release:
@@ -198,7 +198,7 @@ class Grouping:
 
 
 def _manifest_of(archive: StoredObject, manifests: Mapping[str, StoredObject]) -> StoredObject | None:
-    """Return the manifest of an archive; one of another name would leave open which archive it means."""
+    """Return the manifest of an archive; refuse one whose name does not say which archive it means."""
     expected = manifest_key(archive.key)
     others = sorted(manifests.keys() - {expected})
     if others:

@@ -16,7 +16,7 @@ from servesync.store.client import Clients, bucket_of, connect
 from servesync.store.errors_s3 import Operation, translated
 from servesync.store.oddities import check_as_stored
 
-PATIENCE: Final = Bounds(connect_seconds=5.0, read_seconds=10.0, answer_seconds=20.0, list_attempts=1)
+PROBE_BOUNDS: Final = Bounds(connect_seconds=5.0, read_seconds=10.0, answer_seconds=20.0, list_attempts=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Probe:
         try:
             with translated(_DOING[operation], operation):
                 if self._clients is None:
-                    self._clients = connect(self._store, Fetch(), PATIENCE)
+                    self._clients = connect(self._store, Fetch(), PROBE_BOUNDS)
                 answer: Mapping[str, Any] = call(self._clients)
         except (StoreError, TransferError) as error:
             said = error.__cause__.response if isinstance(error.__cause__, ClientError) else {}

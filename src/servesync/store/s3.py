@@ -1,4 +1,4 @@
-"""The only door to S3: lists with one request for each 1,000 keys, reads ranges bound to one identity."""
+"""Reads S3: lists with one request for each 1,000 keys, reads ranges bound to one identity."""
 
 import re
 import threading
@@ -18,7 +18,7 @@ from servesync.store.counting import OnRequest, nobody_counts
 from servesync.store.errors_s3 import Operation, bad_answer, translated
 from servesync.store.heads import head_object
 from servesync.store.keys import KeyPattern
-from servesync.store.listing import Grouping, Listing, modified_at
+from servesync.store.listing import Listing, ListingBuilder, modified_at
 from servesync.store.oddities import check_as_stored, misplaced_bucket
 from servesync.store.pages import pages
 from servesync.store.port import ObjectFacts
@@ -80,13 +80,13 @@ class S3Store:
         """
 
         def call(clients: Clients) -> Listing:
-            grouping = Grouping(self._pattern, self._store.prefix, wants, self._limits.max_members)
+            builder = ListingBuilder(self._pattern, self._store.prefix, wants, self._limits.max_members)
             requests = 0
             for page in pages(clients.listing, self._store, self._bounds, should_stop):
                 requests += 1
                 for item in page.get("Contents", ()):
-                    self._take(grouping, item, see)
-            return grouping.finish(requests)
+                    self._take(builder, item, see)
+            return builder.finish(requests)
 
         try:
             return self._ask(f"listing {self._store.url}", Operation.LIST, call)
@@ -97,14 +97,16 @@ class S3Store:
             advice = f"{error.advice}; {hint}" if error.advice else hint
             raise StoreError(error.reason, error.what, advice, **error.facts) from error
 
-    def _take(self, grouping: Grouping, item: Mapping[str, Any], see: Callable[[str, int], None]) -> None:
+    def _take(
+        self, builder: ListingBuilder, item: Mapping[str, Any], see: Callable[[str, int], None]
+    ) -> None:
         doing = f"listing {self._store.url}"
         key, size = item.get("Key"), item.get("Size")
         if not key:
             raise bad_answer(doing, "an entry has no key")
         if not key.startswith(self._store.prefix):
             raise bad_answer(doing, f"the key {key!a:.80} is not below the prefix")
-        if not grouping.add(key, size, item.get("ETag"), modified_at(item.get("LastModified"))):
+        if not builder.add(key, size, item.get("ETag"), modified_at(item.get("LastModified"))):
             raise bad_answer(doing, f"the key {key!a:.80} comes twice")
         see(key.removeprefix(self._store.prefix), size or 0)
 

@@ -4,12 +4,13 @@ import base64
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from isal.isal_zlib import crc32
 
 from servesync.errors import Reason, StoreError, SyncError, TransferError
-from servesync.store.door import About, AlreadyThere, Door, base64_crc32
+from servesync.store.bucket_writer import AlreadyThere, ObjectAttributes, S3Bucket, base64_crc32
 
 MOST_PARTS: Final = 10_000
 AT_ONCE: Final = 4
@@ -30,12 +31,12 @@ class Upload:
     every part.
     """
 
-    def __init__(self, door: Door, key: str, part_bytes: int, about: About) -> None:
-        self._door = door
+    def __init__(self, bucket: S3Bucket, key: str, part_bytes: int, attributes: ObjectAttributes) -> None:
+        self._bucket = bucket
         self._key = key
-        self._where = door.where(key)
+        self._where = bucket.where(key)
         self._part_bytes = part_bytes
-        self._about = about
+        self._attributes = attributes
         self._buffer = bytearray()
         self._crc = 0
         self._size = 0
@@ -62,17 +63,17 @@ class Upload:
             StoreError, TransferError: the store refused or did not answer.
         """
         if not self._id:
-            self._door.put_new(self._key, bytes(self._buffer), self._about)
+            self._bucket.put_new(self._key, bytes(self._buffer), self._attributes)
             self._pool.shutdown()
             return
         if self._buffer:
             self._send(bytes(self._buffer))
         parts = [part.result() for part in self._parts]
-        self._door.written(self._key, self._size)
+        self._bucket.written(self._key, self._size)
         try:
             self._complete(parts)
         except (AlreadyThere, StoreError, TransferError) as error:
-            self._door.settle(self._key, error)
+            self._bucket.resolve_ambiguous_write(self._key, error)
         self._id = ""
         self._pool.shutdown()
 
@@ -81,26 +82,26 @@ class Upload:
         self._pool.shutdown(cancel_futures=True)
         if self._id:
             with suppress(SyncError, AlreadyThere):
-                self._door.abort(self._key, self._id)
+                self._bucket.abort(self._key, self._id)
 
     # -- the three kinds of requests ------------------------------------------------------------------
 
     def _begin(self) -> None:
-        metadata = self._door.sign(self._key, self._about.metadata)
+        metadata = self._bucket.sign(self._key, self._attributes.metadata)
 
         def create() -> None:
             checksum: dict[str, Any] = {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
-            with self._door.asking(self._key) as client:
+            with self._bucket.asking(self._key) as client:
                 answer = client.create_multipart_upload(
                     **self._where,
-                    ContentType=self._about.content_type,
+                    ContentType=self._attributes.content_type,
                     Metadata=metadata,
-                    **(checksum if self._door.has_checksums else {}),
+                    **(checksum if self._bucket.has_checksums else {}),
                 )
             self._id = answer["UploadId"]
 
         # in a thread of its own, which `abort` waits for: a signal meanwhile must not lose the upload's id
-        self._pool.submit(self._door.with_checksums_or_not, create).result()
+        self._pool.submit(self._bucket.with_checksums_or_not, create).result()
 
     def _send(self, piece: bytes) -> None:
         if len(self._parts) >= MOST_PARTS:
@@ -116,8 +117,8 @@ class Upload:
 
     def _send_part(self, number: int, piece: bytes) -> _Part:
         try:
-            proof: Any = self._door.proof(piece)
-            with self._door.asking(self._key) as client:
+            proof: Any = self._bucket.proof(piece)
+            with self._bucket.asking(self._key) as client:
                 answer = client.upload_part(
                     **self._where, UploadId=self._id, PartNumber=number, Body=piece, **proof
                 )
@@ -129,7 +130,7 @@ class Upload:
         """Make the object visible; step by step without what the store says that it does not know."""
 
         def complete(condition: dict[str, Any]) -> None:
-            with self._door.asking(self._key) as client:
+            with self._bucket.asking(self._key) as client:
                 answer = client.complete_multipart_upload(
                     **self._where,
                     UploadId=self._id,
@@ -137,24 +138,24 @@ class Upload:
                     **self._of_the_whole(),
                     **condition,
                 )
-            if not answer.get("ETag") and self._door.is_ours(self._key) is False:
+            if not answer.get("ETag") and self._bucket.is_ours(self._key) is False:
                 raise AlreadyThere(self._key)  # an answer that says nothing, and there is nothing of ours
 
         try:
-            self._door.with_checksums_or_not(lambda: complete({"IfNoneMatch": "*"}))
+            self._bucket.with_checksums_or_not(lambda: complete({"IfNoneMatch": "*"}))
         except StoreError as error:
-            self._door.without_condition(self._key, error)
-            self._door.with_checksums_or_not(lambda: complete({}))
+            again = partial(self._bucket.with_checksums_or_not, lambda: complete({}))
+            self._bucket.retry_unconditional(self._key, error, again)
 
     def _named(self, parts: list[_Part]) -> Any:  # noqa: ANN401 (boto3's own types)
         return [
             {"PartNumber": part.number, "ETag": part.etag}
-            | ({"ChecksumCRC32": part.checksum} if self._door.has_checksums else {})
+            | ({"ChecksumCRC32": part.checksum} if self._bucket.has_checksums else {})
             for part in parts
         ]
 
     def _of_the_whole(self) -> dict[str, Any]:
-        if not self._door.has_checksums:
+        if not self._bucket.has_checksums:
             return {}
         whole = base64.b64encode(self._crc.to_bytes(4, "big")).decode()
         return {"ChecksumCRC32": whole, "ChecksumType": "FULL_OBJECT"}

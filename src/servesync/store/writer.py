@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from servesync.errors import Reason, StoreError, SyncError, TransferError
 from servesync.settings import Store
-from servesync.store.door import NOT_IMPLEMENTED, About, AlreadyThere, Changed, Door
+from servesync.store.bucket_writer import NOT_IMPLEMENTED, AlreadyThere, Changed, ObjectAttributes, S3Bucket
 from servesync.store.upload import Upload
 
 PART_BYTES: Final = 16 << 20
@@ -21,7 +21,7 @@ class S3Writer:
     """Puts new objects into one bucket; used by one thread."""
 
     def __init__(self, store: Store, part_bytes: int = PART_BYTES) -> None:
-        self._door = Door(store)
+        self._bucket = S3Bucket(store)
         self._part_bytes = part_bytes
 
     def __enter__(self) -> Self:
@@ -30,27 +30,27 @@ class S3Writer:
 
     def __exit__(self, *_: object) -> None:
         """Close all connections."""
-        self._door.close()
+        self._bucket.close()
 
     @property
     def unconditional(self) -> bool:
         """Whether something was written without a condition, as the store said that it knows none."""
-        return self._door.unconditional
+        return self._bucket.unconditional
 
     def is_ours(self, key: str) -> bool | None:
         """Tell whether the object under `key` is still the one that was written here; None: unknown."""
-        return self._door.is_ours(key)
+        return self._bucket.is_ours(key)
 
-    def put_new(self, key: str, data: bytes, about: About) -> None:
+    def put_new(self, key: str, data: bytes, attributes: ObjectAttributes) -> None:
         """Write one object in one request; an answer that was lost is no failure.
 
         Raises:
             AlreadyThere: the key is taken, or being written, by somebody else as far as can be told.
             StoreError, TransferError: the store refused or did not answer; the object may be there or not.
         """
-        self._door.put_new(key, data, about)
+        self._bucket.put_new(key, data, attributes)
 
-    def replace(self, key: str, data: bytes, etag: str, about: About) -> None:
+    def replace(self, key: str, data: bytes, etag: str, attributes: ObjectAttributes) -> None:
         """Write one small object in the place of the one that has this ETag.
 
         Raises:
@@ -58,13 +58,13 @@ class S3Writer:
             StoreError, TransferError: the store refused or did not answer; either object may be there.
         """
         request: dict[str, Any] = {
-            **self._door.where(key),
+            **self._bucket.where(key),
             "Body": data,
-            "ContentType": about.content_type,
-            "Metadata": about.metadata,
+            "ContentType": attributes.content_type,
+            "Metadata": attributes.metadata,
         }
         try:
-            self._door.put(key, data, request, IfMatch=etag)
+            self._bucket.put(key, data, request, IfMatch=etag)
         except AlreadyThere as error:  # the same answers say that the condition does not hold
             raise Changed(key) from error
         except TransferError as error:
@@ -74,11 +74,13 @@ class S3Writer:
         except StoreError as error:
             if error.facts.get("status") != NOT_IMPLEMENTED:
                 raise
-            self._door.unconditional = True
-            self._door.put(key, data, request)
+            self._bucket.unconditional = True
+            self._bucket.put(key, data, request)
 
     @contextmanager
-    def upload_new(self, key: str, about: About) -> Iterator[Callable[[bytes | memoryview], None]]:
+    def upload_new(
+        self, key: str, attributes: ObjectAttributes
+    ) -> Iterator[Callable[[bytes | memoryview], None]]:
         """Lend a function that takes the object's bytes in order; leaving the context makes it visible.
 
         Leaving it by an exception, `KeyboardInterrupt` too, makes nothing visible and removes what was sent.
@@ -89,7 +91,7 @@ class S3Writer:
             AlreadyThere: the key is taken or being written, or somebody has ended this upload: look.
             StoreError, TransferError: the store refused or did not answer.
         """
-        upload = Upload(self._door, key, self._part_bytes, about)
+        upload = Upload(self._bucket, key, self._part_bytes, attributes)
         try:
             yield upload.write
             upload.finish()
@@ -103,8 +105,8 @@ class S3Writer:
         What the store refuses to list or to remove stays: it is invisible, and a lifecycle rule's.
         """
         with suppress(SyncError, AlreadyThere):
-            with self._door.asking(key) as client:
-                listed = client.list_multipart_uploads(**self._door.bucket, Prefix=key)
+            with self._bucket.asking(key) as client:
+                listed = client.list_multipart_uploads(**self._bucket.bucket, Prefix=key)
             for upload in listed.get("Uploads", []):
                 if upload.get("Key") == key:
-                    self._door.abort(key, upload["UploadId"])
+                    self._bucket.abort(key, upload["UploadId"])

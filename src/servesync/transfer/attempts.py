@@ -1,4 +1,4 @@
-"""When a version that could not be brought may be tried again; every clock value is passed in.
+"""Decides when a version whose transfer failed may be tried again; callers pass in every clock value.
 
 Most failures pass: their pauses double, and are forgotten at a restart. What the way from the store may have
 damaged is read again a few times, with pauses that grow from 10 s to more than half an hour. That is kept in
@@ -54,7 +54,7 @@ Key = tuple[Model, Version]
 
 
 def may_pass(reason: Reason) -> bool:
-    """Whether what failed for this reason may work later without anybody's help, however often it failed."""
+    """Whether a failure for this reason may end by itself, however often it has occurred."""
     return reason.startswith(EVERYWHERE) and reason not in LASTING
 
 
@@ -139,7 +139,7 @@ class Attempts:
         return [(key, item.identity) for key, item in self._failures.items() if now < item.not_before]
 
     def end_pauses(self) -> None:
-        """Let everything be tried at once; how often it has failed stays known."""
+        """End all pauses; the counts of failures stay."""
         for failure in (*self._failures.values(), *self._everywhere.values()):
             failure.not_before = 0.0
         for key, transit in self._transit.items():
@@ -306,7 +306,7 @@ def lift(workspace: Workspace, model: Model, version: Version) -> str:
 
 
 def _lifted(transit: Mapping[Key, _Transit], model: Model, on_disk: Iterable[Version]) -> list[Key]:
-    """Return what was recorded and is no longer."""
+    """Return the records that were on the disk and have been removed."""
     there = frozenset(on_disk)
     return [
         key for key, item in transit.items() if key[0] == model and item.is_stored and key[1] not in there

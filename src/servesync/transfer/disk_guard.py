@@ -18,7 +18,7 @@ OWN_INODES: Final = 8
 """Staging's own directories, and a record with its temporary file."""
 
 MakeRoom = Callable[[DiskError], bool]
-"""Asks for space; returns whether there may be more now."""
+"""Asks the agent to free space; returns whether more may be free now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Reservation:
             self._inodes = max(0, self._inodes - inodes)
 
     def check(self) -> None:
-        """Make sure that what is left still fits, asking for room if need be.
+        """Make sure that the rest still fits; ask the agent to free space if it does not.
 
         Raises:
             DiskError: `DISK_FULL`, `DISK_INODES`: it does not, and there is no room to be made.

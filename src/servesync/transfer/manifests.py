@@ -1,4 +1,4 @@
-"""Makes sure that the bytes of a manifest are those of one release."""
+"""Reads the manifest of one release, and refuses one that belongs to another release."""
 
 from collections.abc import Callable
 
@@ -37,16 +37,11 @@ def manifest_of(release: Release, item: StoredObject, data: bytes) -> Manifest:
             (`in_transit`).
     """
     try:
-        if channel.is_withdrawal(data):
-            raise channel.withdrawn(channel.parse_withdrawal(data, release.model, release.version))
-        found = None if release.layout is Layout.DIRECTORY else manifest.parse(data)
+        channel.check_not_withdrawn(data, release.model, release.version)
+        if release.layout is not Layout.DIRECTORY:
+            return manifest.parse_for(release, data)
     except ReleaseRefused as error:
         error.in_transit = error.reason is Reason.MANIFEST_INVALID
         raise
-    if found is None:
-        text = f"{item.key!a} stands beside a directory, of which only archives can have one: remove it"
-        raise ReleaseRefused(Reason.MANIFEST_INVALID, text)
-    (archive,) = release.objects
-    name = archive.key.rpartition("/")[2]
-    manifest.check_identity(found, release.model, release.version, name, archive.size)
-    return found
+    text = f"{item.key!a} stands beside a directory, of which only archives can have one: remove it"
+    raise ReleaseRefused(Reason.MANIFEST_INVALID, text)

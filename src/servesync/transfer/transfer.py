@@ -1,7 +1,7 @@
-"""The job that brings one version into staging: fetched, unpacked, proven and synced, in one pass.
+"""The job that stages one version: it fetches, unpacks, proves and syncs the version in one pass.
 
-It reads no shared state and changes nothing outside its own attempt folder. Whether its result still counts
-is decided when it arrives.
+The job reads no shared state and changes nothing outside its own attempt folder. The decider decides whether
+the result still counts when it takes the result in.
 """
 
 import contextlib
@@ -25,44 +25,35 @@ from servesync.domain.versions import Layout, Proof, ProvenBy, Release, Stamp, S
 from servesync.errors import CheckFailed, Reason, ReleaseRefused, Stopped, SyncError
 from servesync.fetch import FetchPool
 from servesync.install import Proven, Shelf, Workspace, prove_staged, seal
-from servesync.jobs import LOOK_SECONDS, JobContext, ask_beside
+from servesync.jobs import JobContext, ask_beside
 from servesync.logs import Event, get_logger
 from servesync.planning.memory import weight_of
-from servesync.settings import Settings, Signature
+from servesync.settings import Settings
 from servesync.store import Running, StorePort
 from servesync.transfer.disk_guard import DiskGuard, Reservation, needed_by
 from servesync.transfer.manifests import read_manifest
 from servesync.transfer.progress import Report, Reporter
 from servesync.transfer.transit import OF_DAMAGED_ARCHIVES, may_be_transit
+from servesync.transfer.verification import verify_tree
 from servesync.unpack import Unpacked, unpack_archive, unpack_objects
 from servesync.verify import (
     Expectations,
-    LoadReport,
-    check_operations,
-    check_signatures,
-    find_operations,
-    in_words,
-    load_model,
-    read_signatures,
-    verify_structure,
-    verify_tensors,
 )
 
 SLICE_BYTES: Final = 256 << 10
-"""How much of an object is unpacked between two looks at the free space and at a request to stop."""
+"""How many bytes are unpacked between two checks of the free space and of a request to stop."""
 
-SHOWN_FINDINGS: Final = 5
 FREE_RETRIES: Final = 3
-"""So often a cause that may pass, such as a busy machine, costs a version no refusal: see `patient`."""
+"""How many attempts may fail for a temporary cause, such as a busy machine, before it refuses a version."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransferOrder:
-    """What is to be brought, and all that must be known for it; taken down when the job is started.
+    """What a transfer needs to know; the decider fills it in when it starts the job.
 
-    `expected`: the signatures that clients rely on, or why they are not known. `patient`: a cause that may
-    pass may cost the version more tries. `present`: a directory that is not known to be ours lies under the
-    number on the shelf, and is compared. `first`: it is served before other transfers.
+    `expected`: the signatures that clients rely on, or why they are not known. `patient`: a temporary cause,
+    such as a busy machine, does not refuse the version yet. `present`: the shelf has a directory of this
+    number that is not known to be ours, and the job compares it. `first`: it goes before other transfers.
     """
 
     release: Release
@@ -109,9 +100,9 @@ class Transfers:
         return replace(self, settings=settings, store=store, pool=pool)
 
     def run(self, order: TransferOrder, context: JobContext) -> Staged:
-        """Bring a release into a new attempt folder, as far proven as settings ask, and make it durable.
+        """Stage a release in a new attempt folder, prove it as far as settings ask, and make it durable.
 
-        The folder stays for whoever gets the result; after any error it is gone.
+        The folder stays for whoever gets the result; after any error it is removed.
 
         Raises:
             ReleaseRefused: it is not what it should be; `in_transit`: the way from the store may be why.
@@ -125,7 +116,7 @@ class Transfers:
         with bound_contextvars(model=release.model, version=release.version), disk.described(doing):
             tree = self.workspace.begin_attempt()
             try:
-                return _Transfer(self, order, context, tree).bring()
+                return _Transfer(self, order, context, tree).stage()
             except BaseException:
                 self.workspace.end_attempt(tree)
                 raise
@@ -162,8 +153,8 @@ class _Transfer:
         self._is_confirmed = False
         """Whether something vouches for every byte that has been read so far."""
 
-    def bring(self) -> Staged:
-        """Do it all. Raises as `Transfers.run` does."""
+    def stage(self) -> Staged:
+        """Return the staged version. Raises as `Transfers.run` does."""
         try:
             self._check_stored_size()
             proofs = self._find_proofs()
@@ -295,7 +286,7 @@ class _Transfer:
                 space.check()
 
     def _is_rest_right(self, watched: Iterator[tuple[StoredObject, memoryview]], checksum: Running) -> bool:
-        """Read an archive that is damaged to its end: whether it lies so in the store.
+        """Read a damaged archive to its end; return whether it is damaged in the store, too.
 
         Raises:
             Stopped: the job was cancelled.
@@ -317,63 +308,20 @@ class _Transfer:
         release, check = self._release, self._context.check
         with self._shared.agent_status.stage(Stage.VERIFY, release.model, release.version):
             try:
-                tensor_bytes, signatures = self._verify(unpacked.root)
+                tensor_bytes, signatures = verify_tree(
+                    unpacked.root,
+                    self._settings.verify,
+                    self._order.expected,
+                    self._shared.trial,
+                    check,
+                    patient=self._order.patient,
+                )
             except (ReleaseRefused, OSError):
                 # nobody blames the release for what somebody else did to its files
                 prove_staged(unpacked.root, unpacked.content, unpacked.stamps, check)
                 raise
         at = datetime.now(UTC)
         return Proven(unpacked.content, tensor_bytes, by, at, signatures, unpacked.stamps)
-
-    def _verify(self, root: Path) -> tuple[int, Mapping[str, Signature]]:
-        """Prove the tree; return the bytes of its tensors, and its signatures."""
-        started = time.monotonic()
-        settings, check, expected = self._settings.verify, self._context.check, self._order.expected
-        found = verify_structure(root)
-        check()
-        self._check_operations(root)
-        check()
-        if isinstance(expected, CheckFailed):
-            raise expected
-        signatures = read_signatures(root)
-        check_signatures(signatures, expected)
-        checked = verify_tensors(root, check=check).tensors if settings.level != "structure" else 0
-        trial = self._load(root, expected) if settings.level == "load" else None
-        get_logger().info(
-            Event.VERSION_VERIFIED,
-            verify_level=settings.level,
-            tensors=found.tensors,
-            tensors_checked=checked,
-            tensor_bytes=found.tensor_bytes,
-            **({} if trial is None else _facts_of(trial)),
-            seconds=round(time.monotonic() - started, 3),
-        )
-        return found.tensor_bytes, signatures
-
-    def _load(self, root: Path, expected: Expectations) -> LoadReport:
-        """Load the version on trial; other transfers' trials come before or after it."""
-        check, limits = self._context.check, self._settings.verify.load
-        while not self._shared.trial.acquire(timeout=LOOK_SECONDS):
-            check()
-        try:
-            return load_model(root, expected, limits, patient=self._order.patient, check=check)
-        finally:
-            self._shared.trial.release()
-
-    def _check_operations(self, root: Path) -> None:
-        """Say what the graph may do besides computing, and refuse it if settings ask for that."""
-        policy = self._settings.verify.unsafe_ops
-        if policy == "allow":
-            return
-        report = find_operations(root)
-        check_operations(report, policy)
-        if report.total:
-            get_logger().warning(
-                Event.UNSAFE_OPERATIONS,
-                because="reachable in the graph; verify.unsafe_ops: refuse would keep such a version out",
-                operations=report.total,
-                examples=[in_words(finding) for finding in report.findings[:SHOWN_FINDINGS]],
-            )
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -393,20 +341,10 @@ class _Transfer:
         return Staged(self._tree, release, proven, weight, adoptable)
 
     def _lift(self, root: Path) -> None:
-        """Put the version into the place of the tree, if it lies in a numbered folder of it."""
+        """Move the version up to be the tree itself, if it lies in a numbered folder of the tree."""
         if root == self._tree:
             return
         aside = self._tree.with_name("version")
         disk.rename_noreplace(root, aside)
         disk.remove_tree(self._tree)
         disk.rename_noreplace(aside, self._tree)
-
-
-def _facts_of(trial: LoadReport) -> dict[str, str | int | float]:
-    """Return what the log says of a trial."""
-    return {
-        "load_seconds": round(trial.load_seconds, 3),
-        "golden_requests": trial.golden_requests,
-        "peak_memory_bytes": trial.peak_memory_bytes,
-        "network": trial.network,
-    }

@@ -1,4 +1,4 @@
-"""Which refusals the way from the store may be to blame for, rather than the release.
+"""Tells which refusals damage on the way from the store may explain, rather than the release.
 
 A gateway, a cache or a cable that turns a bit looks exactly like a release that was damaged before it was
 uploaded, unless a checksum that was made at the other end vouches for the bytes: the manifest's, the store's,
@@ -11,7 +11,7 @@ from typing import Final
 from servesync.errors import Reason, ReleaseRefused
 
 OF_THE_WAY: Final = frozenset({Reason.PART_DIFFERS, Reason.OBJECT_CHECKSUM})
-"""The bytes that arrived are not those that somebody vouches for."""
+"""The bytes that arrived differ from those that a checksum or a manifest promises."""
 
 OF_DAMAGED_ARCHIVES: Final = frozenset(
     {
@@ -48,7 +48,7 @@ _OF_DAMAGE: Final = OF_DAMAGED_ARCHIVES | OF_DAMAGED_MODELS
 
 
 def may_be_transit(error: ReleaseRefused, *, is_confirmed: bool) -> bool:
-    """Whether the way may explain a refusal; `is_confirmed`: something vouches for all that was read."""
+    """Whether damage on the way may explain a refusal; `is_confirmed`: a checksum has covered all bytes."""
     if error.in_transit or error.reason in OF_THE_WAY:
         return True
     return not is_confirmed and error.reason in _OF_DAMAGE

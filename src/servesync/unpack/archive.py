@@ -17,7 +17,7 @@ from servesync.unpack.tar_members import Member, members
 from servesync.unpack.tree_writer import TreeWriter, Wrote
 
 SLACK_BYTES: Final = 16 << 20
-"""By how much an archive may be larger than its manifest says before it is not read to its end."""
+"""An archive that has this much more content than its manifest says is refused before its end is read."""
 
 
 @dataclass(frozen=True, slots=True)

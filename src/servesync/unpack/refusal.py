@@ -1,4 +1,4 @@
-"""How refusals speak: foreign text, such as a member's name, is escaped and never long."""
+"""Texts of refusals: names from an archive are escaped and cut to a length that a log can show."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Exact and bounded reads over a stream of chunks; no chunk is touched after the next one was asked for."""
+"""Exact and bounded reads over a stream of chunks; a chunk is not used once the next one is requested."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
@@ -87,7 +87,7 @@ class ByteSource:
         return found
 
     def push_back(self, data: bytes) -> None:
-        """Make `data`, the last bytes handed out, the next ones again."""
+        """Put `data`, the bytes that were returned last, back to be returned again."""
         self.consumed -= len(data)
         if len(data) <= self._at:
             self._at -= len(data)

@@ -198,7 +198,7 @@ def _open_to_all(handle: int) -> None:
 
 
 def _ignore(_size: int, _inodes: int) -> None:
-    """Tell nobody."""
+    """Do nothing: the default for `wrote`."""
 
 
 def _nothing() -> None:

@@ -12,7 +12,7 @@ from odd_store import BODY, ONCE, failure, first_object, only, settings_of
 from servesync.domain.versions import StoredObject
 from servesync.errors import Reason, TransferError
 from servesync.settings import Fetch, Limits
-from servesync.store import About, S3Store, S3Writer
+from servesync.store import ObjectAttributes, S3Store, S3Writer
 
 # -- refusals of one's own ---------------------------------------------------------------------------------
 
@@ -143,7 +143,7 @@ def test_a_publisher_is_told_why_it_may_not_look(bucket: Bucket, proxy: FaultyPr
 
     proxy.fault = fault
     with S3Writer(settings_of(bucket, proxy.endpoint_url)) as writer:
-        error = failure(lambda: writer.put_new("prod/m/9.tar", b"x", About("application/x-tar")))
+        error = failure(lambda: writer.put_new("prod/m/9.tar", b"x", ObjectAttributes("application/x-tar")))
 
     assert error.reason is Reason.STORE_CLOCK_SKEW
 

@@ -1,7 +1,8 @@
-"""The way into one bucket for whoever writes, and how a writer knows its own objects again.
+"""Writes objects into one bucket, and recognizes the objects that it has written itself.
 
-An answer can be lost though the write went through: whoever repeats the request is then told that the key is
-taken, by itself. So every new object carries a random word in its metadata, and a failed write looks for it.
+The answer to a write can be lost although the store has written the object. The repeated request then fails,
+because the key has an object: our own. So every new object carries a random nonce in its metadata, and after
+a failed write the writer reads the metadata and compares the nonce.
 """
 
 import base64
@@ -10,6 +11,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from isal.isal_zlib import crc32
@@ -30,15 +32,15 @@ NOT_IMPLEMENTED: Final = 501
 NO_SUCH_UPLOAD: Final = "NoSuchUpload"
 NOT_KNOWN: Final = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest", "MalformedXML"})
 """What stores answer to a checksum, or a type of checksum, that they do not know."""
-WORD: Final = "servesync-write"
-"""The metadata key of the random word."""
+WRITE_NONCE: Final = "servesync-write"
+"""The metadata key of the nonce."""
 WRITING: Final = Bounds(read_seconds=60.0, answer_seconds=300.0, list_attempts=5)
 _OPEN: Final = frozenset({Reason.STORE_UNREACHABLE, Reason.STORE_FAILED, Reason.TRANSFER_BROKEN})
 """After these a write may have gone through or not."""
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class ObjectAttributes:
     """What is stored with an object besides its bytes."""
 
     content_type: str
@@ -46,9 +48,9 @@ class About:
 
 
 class AlreadyThere(Exception):
-    """The key has an object already, somebody is writing it, or has ended this upload; nothing was written.
+    """The store refused to write: the key has an object, somebody else writes it, or ended this upload.
 
-    Which of them it is only a look at the store tells.
+    The answer does not say which; read the object to find out.
     """
 
 
@@ -56,17 +58,17 @@ class Changed(Exception):
     """The object is no longer the one that was read; nothing was written."""
 
 
-class Door:
-    """One bucket, opened when it is first needed.
+class S3Bucket:
+    """One bucket; connections are opened by the first request.
 
-    `unconditional`: the store has refused a condition as unknown, and something was written without.
-    `has_checksums`: it has not refused a CRC32 as unknown.
+    `unconditional`: the store knows no conditional writes, and something was written without a condition.
+    `has_checksums`: the store has not refused a CRC32 as unknown so far.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._clients: Clients | None = None
-        self._words: dict[str, tuple[str, int]] = {}
+        self._nonces: dict[str, tuple[str, int]] = {}
         self.unconditional = False
         self.has_checksums = True
 
@@ -81,13 +83,13 @@ class Door:
 
     @contextmanager
     def asking(self, key: str) -> Iterator["S3Client"]:
-        """Lend the client; that others are there is `AlreadyThere`, everything else one of our errors."""
+        """Lend the client, and translate its errors; a refused condition becomes `AlreadyThere`."""
         try:
             with translated(f"writing {key!a:.200}", Operation.WRITE):
                 yield self._connected().listing
         except (StoreError, TransferError) as error:
-            taken = error.facts.get("status") in {PRECONDITION_FAILED, CONFLICT}
-            if taken or error.facts.get("code") == NO_SUCH_UPLOAD:
+            refused = error.facts.get("status") in {PRECONDITION_FAILED, CONFLICT}
+            if refused or error.facts.get("code") == NO_SUCH_UPLOAD:
                 raise AlreadyThere(key) from error
             raise
 
@@ -105,24 +107,24 @@ class Door:
     # -- objects of our own ---------------------------------------------------------------------------
 
     def sign(self, key: str, metadata: Mapping[str, str]) -> dict[str, str]:
-        """Return the metadata of a new object, with a word that no other writer has."""
-        word = secrets.token_hex(16)
-        self._words[key] = (word, -1)
-        return {**metadata, WORD: word}
+        """Return the metadata of a new object with a nonce that no other writer uses."""
+        nonce = secrets.token_hex(16)
+        self._nonces[key] = (nonce, -1)
+        return {**metadata, WRITE_NONCE: nonce}
 
     def written(self, key: str, size: int) -> None:
         """Note how many bytes the new object has."""
-        self._words[key] = (self._words[key][0], size)
+        self._nonces[key] = (self._nonces[key][0], size)
 
     def is_ours(self, key: str, *, patient: bool = True) -> bool | None:
-        """Tell whether the object under `key` is the one that was written here.
+        """Return whether this writer has written the object under `key`.
 
-        None: nobody can tell, as nothing was, or as the store does not let us look, or keeps no metadata.
-        `patient`: ask again if the store does not answer.
+        None means unknown: nothing was written here, the store does not let us read the metadata, or it keeps
+        none. `patient`: the request is repeated if the store does not answer.
         """
-        if key not in self._words:
+        if key not in self._nonces:
             return None
-        word, size = self._words[key]
+        nonce, size = self._nonces[key]
         try:
             with translated(f"looking at {key!a:.200}", Operation.READ):
                 clients = self._connected()
@@ -130,13 +132,13 @@ class Door:
                 answer = head_object(client, self.where(key))
         except SyncError as error:
             return False if error.reason is Reason.OBJECT_GONE else None
-        found = {name.lower(): value for name, value in answer["Metadata"].items()}.get(WORD)
+        stored = {name.lower(): value for name, value in answer["Metadata"].items()}.get(WRITE_NONCE)
         if answer["ContentLength"] != size:
             return False
-        return None if found is None else found == word
+        return None if stored is None else stored == nonce
 
-    def settle(self, key: str, error: AlreadyThere | SyncError) -> None:
-        """Return if a write went through though it ended with `error`; else raise that."""
+    def resolve_ambiguous_write(self, key: str, error: AlreadyThere | SyncError) -> None:
+        """Return if the store has written the object although the request failed; else raise `error`."""
         if isinstance(error, AlreadyThere):
             patient = True
         elif error.reason in _OPEN:
@@ -147,10 +149,10 @@ class Door:
             raise error
 
     def is_free(self, key: str) -> bool:
-        """Tell whether there is no object under `key`, for a store that knows no conditions.
+        """Return whether `key` has no object; for a store that does not know conditional writes.
 
         Raises:
-            StoreError: the store does not let us look, or did not answer.
+            StoreError: the store refused the request, or did not answer.
         """
         try:
             with translated(f"looking at {key!a:.200}", Operation.READ):
@@ -161,26 +163,25 @@ class Door:
             raise
         return False
 
-    def put_new(self, key: str, data: bytes, about: About) -> None:
+    def put_new(self, key: str, data: bytes, attributes: ObjectAttributes) -> None:
         """Write one object in one request; raises as `S3Writer.put_new` does."""
         request: dict[str, Any] = {
             **self.where(key),
             "Body": data,
-            "ContentType": about.content_type,
-            "Metadata": self.sign(key, about.metadata),
+            "ContentType": attributes.content_type,
+            "Metadata": self.sign(key, attributes.metadata),
         }
         self.written(key, len(data))
         try:
             try:
                 self.put(key, data, request, IfNoneMatch="*")
             except StoreError as error:
-                self.without_condition(key, error)
-                self.put(key, data, request)
+                self.retry_unconditional(key, error, partial(self.put, key, data, request))
         except (AlreadyThere, StoreError, TransferError) as error:
-            self.settle(key, error)
+            self.resolve_ambiguous_write(key, error)
 
     def put(self, key: str, data: bytes, request: Mapping[str, Any], **condition: str) -> None:
-        """Write one object in one request, with what proves its bytes on the way."""
+        """Write one object in one request, with a checksum of its bytes."""
 
         def put() -> None:
             with self.asking(key) as client:
@@ -195,14 +196,14 @@ class Door:
             client.abort_multipart_upload(**self.where(key), UploadId=upload_id)
 
     def proof(self, data: bytes) -> dict[str, str]:
-        """Return what proves the bytes of an object or a part: their CRC32, or else their MD5."""
+        """Return the checksum of an object or a part: its CRC32, or its MD5 if the store knows no CRC32."""
         if self.has_checksums:
             return {"ChecksumCRC32": base64_crc32(data)}
         md5 = hashlib.md5(data, usedforsecurity=False).digest()
         return {"ContentMD5": base64.b64encode(md5).decode()}
 
     def with_checksums_or_not(self, ask: Callable[[], None]) -> None:
-        """Ask; once more without checksums if the store says that it does not know something."""
+        """Call `ask`; call it again without checksums if the store refuses something as unknown."""
         try:
             ask()
         except StoreError as error:
@@ -215,18 +216,19 @@ class Door:
                 self.has_checksums = True  # it was something else that it does not know
                 raise
 
-    def without_condition(self, key: str, error: StoreError) -> None:
-        """Return if a store has refused `If-None-Match` as unknown, and the key is free; else raise.
+    def retry_unconditional(self, key: str, error: StoreError, write: Callable[[], None]) -> None:
+        """Call `write`, which sends no condition, if the store knows no `If-None-Match` and the key is free.
 
         Raises:
-            AlreadyThere: the key is taken.
-            StoreError: `error`, if it says something else.
+            AlreadyThere: the key has an object; nothing was written.
+            StoreError: `error`, if the store refused something else; or what `write` raises.
         """
         if error.facts.get("status") != NOT_IMPLEMENTED:
             raise error
         if not self.is_free(key):
             raise AlreadyThere(key) from error
         self.unconditional = True
+        write()
 
 
 def _is_not_known(error: StoreError) -> bool:
