@@ -261,6 +261,7 @@ def situations(draw: st.DrawFn) -> tuple[list[Share], int, WhenShort]:
     return shares, draw(st.integers(0, 4000)), draw(st.sampled_from(WhenShort))
 
 
+@pytest.mark.slow
 @given(situations())
 def test_what_is_admitted_fits_and_what_retires_was_asked_for(
     situation: tuple[list[Share], int, WhenShort],
