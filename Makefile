@@ -13,7 +13,7 @@ IMAGE_PINS := uv pip compile --quiet --generate-hashes --python-version 3.11 --u
 # Hundreds of processes are started: without bytecode on the disk each compiles all of src again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test lint faults bench docs pins image-pins clean
+.PHONY: help setup demo unit test lint faults bench docs pins image-pins clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ setup: $(READY) ## the virtual environment, from pinned versions with hashes
 
 demo: setup ## the whole journey, on this machine, with real parts
 	@$(BIN)/servesync demo
+
+unit: setup ## the fast loop, below a minute: tests of single modules and of the agent in the simulator
+	$(BIN)/pytest -n 2 -m "not slow" tests/unit tests/sim
 
 test: setup ## every test, the long ones in a short form
 	$(BIN)/pytest -n 4 --dist loadfile

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import forked
 from agent_box import AgentBox, digests, digests_on_disk
 from big_models import LONG, LONG_ONLY, files_of, small_archive
 from faulty_proxy import Exchange, FaultyProxy, s3_error
@@ -240,7 +242,7 @@ def test_a_killed_publisher_leaves_nothing_that_counts(
     """SIGTERM and Ctrl-C also remove the parts; after `kill -9` they are invisible; the next run succeeds."""
     folder = heavy(model, tmp_path / "large", megabytes=150)
     line = command(bucket, "publish", str(folder), "--model", "m", "--version", "1")
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = forked.start(line, os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not uploads(bucket) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
@@ -254,7 +256,7 @@ def test_a_killed_publisher_leaves_nothing_that_counts(
     if number != signal.SIGKILL:
         assert uploads(bucket) == []
     assert box.call("sync").returncode == 3
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    done = forked.call(line, os.environ, 120)
     assert done.returncode == 0, done.stderr
     assert "published" in done.stdout
     assert uploads(bucket) == []
@@ -265,7 +267,8 @@ def test_two_publishers_at_once_make_one_version(bucket: Bucket, model: Path, tm
     """One wins; the other, with the same content, succeeds too, or says that somebody else was at it."""
     folder = heavy(model, tmp_path / "large")
     line = command(bucket, "publish", str(folder), "--model", "m", "--version", "1")
-    both = [subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]
+    pipe = subprocess.PIPE
+    both = [forked.start(line, os.environ, stdout=pipe, stderr=pipe, text=True) for _ in "ab"]
     texts = [process.communicate(timeout=120) for process in both]
 
     ended = sorted(process.returncode for process in both)
@@ -284,7 +287,7 @@ def test_a_manifest_for_an_archive_that_exists(
     assert box.call("sync").returncode == 0
     url = f"s3://{bucket.name}/prod/m/0000003.tar.gz"
 
-    done = subprocess.run(command(bucket, "manifest", url), capture_output=True, text=True, check=False)
+    done = forked.call(command(bucket, "manifest", url), os.environ, 120)
 
     assert done.returncode == 0, done.stderr
     assert f"({len(small_archive(tree, 3)) / 1e3:.1f} kB, sha256 " in done.stdout
@@ -298,7 +301,7 @@ def test_a_manifest_for_an_archive_that_exists(
     repaired = box.call("sync")
     assert '"proof": "manifest"' in repaired.stdout
     assert digests_on_disk(box.shelf / "3") == digests(tree)
-    twice = subprocess.run(command(bucket, "manifest", url), capture_output=True, text=True, check=False)
+    twice = forked.call(command(bucket, "manifest", url), os.environ, 120)
     assert "release_exists" in twice.stderr
 
 
@@ -308,12 +311,12 @@ def test_a_manifest_for_a_file_is_printed(model: Path, tmp_path: Path) -> None:
     archive.write_bytes(small_archive(files_of(model), 4))
     line = [sys.executable, "-m", "servesync", "manifest", str(archive), "--model", "m", "--version", "4"]
 
-    done = subprocess.run(line, capture_output=True, check=True)
+    done = forked.call(line, os.environ, 120)
 
-    found = manifest.parse(done.stdout)
+    found = manifest.parse(done.stdout.encode())
     assert found.archive.key == "modelv4.tar.gz"
     assert {file.path for file in found.files} == set(files_of(model))
-    assert subprocess.run(line[:-2], capture_output=True, check=False).returncode == 2
+    assert forked.call(line[:-2], os.environ, 120).returncode == 2
 
 
 def test_a_manifest_keeps_to_the_limits_of_the_agents(bucket: Bucket, model: Path, box: AgentBox) -> None:

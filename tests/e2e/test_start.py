@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import forked
 from agent_box import AgentBox
 from big_models import files_of, small_archive
 from doctor_box import assert_says
@@ -29,19 +29,10 @@ def test_a_service_of_the_same_name_keeps_nothing_from_starting(box: AgentBox, b
     box.models = [{"name": "m", "required": False}]
     environment = box.environment() | SERVICE
 
-    done = subprocess.run(
-        box.command("sync"), env=environment, capture_output=True, text=True, check=False, timeout=60
-    )
+    done = forked.call(box.command("sync"), environment, 60)
     warnings = [json.loads(line) for line in done.stdout.splitlines() if '"variables_skipped"' in line]
     found = list(examine(box.write_settings(), environment, 10))
-    wrong = subprocess.run(
-        box.command("sync"),
-        env=environment | {"SERVESYNC_PORT": "9494"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    wrong = forked.call(box.command("sync"), environment | {"SERVESYNC_PORT": "9494"}, 60)
 
     assert done.returncode == 0, done.stderr
     assert [warning["variables"] for warning in warnings] == [sorted(SERVICE)]
@@ -63,13 +54,8 @@ def test_a_pipe_for_settings_is_waited_for_by_nobody(
         os.mkfifo(box.folder / "pipe")
         (box.folder / "pipe").replace(path)
         box.until(lambda: box.events("settings_rejected"), "settings_rejected")
-        done = subprocess.run(
-            [sys.executable, "-m", "servesync", "sync", "-c", str(path)],
-            env=box.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
+        done = forked.call(
+            [sys.executable, "-m", "servesync", "sync", "-c", str(path)], box.environment(), 60
         )
         bucket.put("prod/m/1.tar.gz", small_archive(files_of(real_models / "plain_module"), 1))
         box.until(lambda: box.numbers() == ["1"], "version 1, under the old settings")
@@ -122,9 +108,7 @@ def test_a_pipe_that_the_environment_names_is_waited_for_by_nobody(
         del environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"]
 
     for command in ("sync", "doctor"):
-        done = subprocess.run(
-            box.command(command), env=environment, capture_output=True, text=True, check=False, timeout=60
-        )
+        done = forked.call(box.command(command), environment, 60)
         assert done.returncode == 3
         assert f"{name} names '{pipe}'" in done.stdout
         assert "it is a pipe, not a regular file" in done.stdout

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from admin_client import AdminClient
 from agent_box import AgentBox
 from big_models import files_of, small_archive
@@ -20,7 +22,7 @@ from said_server import UP, said_server
 def status(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command."""
     command = [sys.executable, "-m", "servesync", "status", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return forked.call(command, os.environ, 60)
 
 
 def test_tables_and_exit_codes(box: AgentBox, bucket: Bucket, real_models: Path) -> None:
@@ -40,8 +42,7 @@ def test_tables_and_exit_codes(box: AgentBox, bucket: Bucket, real_models: Path)
         after = status("--url", admin.url)
         machine = status("--url", f"{admin.url}/status", "--json")
 
-        held = box.command("plan")
-        plan = subprocess.run(held, env=box.environment(), capture_output=True, text=True, check=True).stdout
+        plan = box.call("plan").stdout
 
     assert "nothing can be done for 2: see above" in plan
     assert [line for line in plan.splitlines() if line.startswith("2 ") and "no archive" in line], plan
@@ -104,9 +105,7 @@ def test_a_plan_names_the_channel_that_it_waits_for(box: AgentBox, bucket: Bucke
     """Where nothing can be done until somebody promotes."""
     bucket.put("prod/m/1.tar.gz", b"anything")
     box.models = [{"name": "m", "versions": {"channel": "prod"}}]
-    done = subprocess.run(
-        box.command("plan"), env=box.environment(), capture_output=True, text=True, check=True
-    )
+    done = box.call("plan")
     assert "nothing, until the channel prod has a position: `servesync promote m VERSION " in done.stdout
 
 
@@ -152,7 +151,7 @@ def test_a_probe_takes_no_yes_from_others(code: int, body: bytes, tmp_path: Path
     )
     try:
         command = [sys.executable, "-m", "servesync", "probe", "livez", "-c", str(file)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = forked.call(command, os.environ, 60)
     finally:
         server.shutdown()
         server.server_close()

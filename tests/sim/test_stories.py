@@ -1,10 +1,14 @@
 """Stories of one model: those that once went wrong, told with the real agent."""
 
+import pytest
+
 from servesync.planning.facts import ServerPolicy
 from sim.conftest import NewWorld
 from sim.contents import Contents, Flaw, Loads
 from sim.store import down
 from sim.world import World
+
+pytestmark = pytest.mark.slow
 
 BAD = Contents("bad", loads=Loads.FAILS)
 

@@ -132,6 +132,7 @@ def test_retire_first_brings_the_new_version_after_the_old_one_has_left(new_worl
     world.until(lambda: world.answering() == {2: "m2"}, 120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restart", [False, True])
 def test_retire_first_never_loses_a_model_to_noise(new_world: NewWorld, restart: bool) -> None:  # noqa: FBT001
     """The server grows by some megabytes while it loads small models; one of them always answers again."""

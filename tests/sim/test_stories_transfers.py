@@ -11,6 +11,8 @@ from sim.conftest import NewWorld
 from sim.contents import Contents, Flaw
 from sim.world import World
 
+pytestmark = pytest.mark.slow
+
 TWO_MODELS = {"m": {"latest": 1}, "n": {"latest": 1}}
 
 

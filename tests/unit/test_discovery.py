@@ -20,6 +20,7 @@ def offers(*names: str) -> StoreStub:
     return StoreStub(listing_of(*map(_release, names)))
 
 
+@pytest.mark.slow
 def test_a_new_model_takes_no_place_from_one_that_is_served(tmp_path: Path) -> None:
     """There are as many as one agent takes; the new one comes first in the alphabet."""
     workspace = Workspace(tmp_path)

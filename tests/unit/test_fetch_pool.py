@@ -82,6 +82,7 @@ def beside() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
+@pytest.mark.slow
 def test_together_they_keep_to_connections_and_memory(beside: ThreadPoolExecutor) -> None:
     """Also with ranges of other sizes, each stream gets its own bytes, in order."""
     remote = Remote({key: 3000 * KIB + number for number, key in enumerate("abcdef")})
@@ -168,6 +169,7 @@ def hang_on(key: str, release: threading.Event, hanging: threading.Semaphore) ->
     return before
 
 
+@pytest.mark.slow
 def test_a_hanging_stream_takes_nothing_from_others(beside: ThreadPoolExecutor) -> None:
     """It had all connections and buffers, and its reads do not even heed that they are to end."""
     release, hanging = threading.Event(), threading.Semaphore(0)
@@ -205,6 +207,7 @@ def test_a_stream_of_one_part_that_hangs_takes_nothing_from_others(beside: Threa
     assert stuck.result(60) == {"hangs": remote.data["hangs"]}
 
 
+@pytest.mark.slow
 def test_a_consumer_that_sleeps_takes_nothing_from_others() -> None:
     """It had filled all buffers; the second gets its share of them, and the first loses no byte."""
     remote = Remote({"a": 4096 * KIB, "b": 2048 * KIB})
@@ -315,6 +318,7 @@ def test_large_ranges_wait_for_room(beside: ThreadPoolExecutor) -> None:
     assert remote.most_bytes <= FOUR.memory_bytes
 
 
+@pytest.mark.slow
 def test_a_range_larger_than_all_memory_comes_beside_the_others(beside: ThreadPoolExecutor) -> None:
     """It has one buffer of its size."""
     remote = Remote({"a": 4000 * KIB, "b": 4096 * KIB, "c": 4000 * KIB})
@@ -443,6 +447,7 @@ def come_and_go(pool: FetchPool, remote: Remote, item: StoredObject, seed: int) 
     return bytes(found) == remote.data[item.key]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_streams_come_and_go_in_any_order(beside: ThreadPoolExecutor, seed: int) -> None:
     """They fail, stop, are left half-way, read ranges of any size: the others get all their bytes."""

@@ -146,6 +146,7 @@ def test_whatever_is_not_right_in_every_respect_is_refused(data: bytes, place: s
     assert place in refusal(data)
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_goes_unseen() -> None:
     """Every single one, in every byte: for labels and dates the manifest's own digest is the only proof."""
     good = manifest.dump(example().model_copy(update={"labels": {"by": "caf\u00e9"}}))
@@ -163,6 +164,7 @@ def test_only_the_canonical_form_counts() -> None:
     assert "canonical" in refusal(pretty)
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=300) | st.text(max_size=300).map(lambda text: text.encode(errors="replace")))
 def test_nonsense_is_refused(data: bytes) -> None:
     """Never another error, whatever comes."""

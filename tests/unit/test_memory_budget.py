@@ -265,6 +265,7 @@ def situations(draw: st.DrawFn) -> tuple[list[ModelMemory], int, WhenShort]:
     return memories, draw(st.integers(0, 4000)), draw(st.sampled_from(WhenShort))
 
 
+@pytest.mark.slow
 @given(situations())
 def test_what_is_admitted_fits_and_what_retires_was_asked_for(
     situation: tuple[list[ModelMemory], int, WhenShort],

@@ -172,6 +172,7 @@ def shared(old: Sequence[Part], new: Sequence[Part]) -> float:
     return sum(part.sha256 in known for part in new) / len(new)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("percent", "inserted"), [(5, False), (0, True)])
 def test_a_retrained_head_shares_its_frames(percent: int, *, inserted: bool, tmp_path: Path) -> None:
     """5 % of the bytes changed, or half of them moved behind a new tensor: 90 % of the frames are known."""

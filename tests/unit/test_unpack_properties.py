@@ -49,6 +49,7 @@ def without_clashes(tree: dict[str, bytes]) -> dict[str, bytes]:
     return kept
 
 
+@pytest.mark.slow
 @settings(
     max_examples=1000 if LONG else 60,
     deadline=None,
@@ -73,6 +74,7 @@ def test_an_honest_tree_comes_back_whole(
     assert on_disk(unpacked.root) == tree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", COMPRESS)
 def test_an_archive_cut_anywhere_is_refused(tmp_path: Path, compression: str) -> None:
     """At every position, though the listing agrees with the cut."""
@@ -84,6 +86,7 @@ def test_an_archive_cut_anywhere_is_refused(tmp_path: Path, compression: str) ->
             box.unpack(archive[:end])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["gzip", "gzip members", "zstd", "frames"])
 def test_a_flipped_bit_never_changes_the_content_silently(tmp_path: Path, compression: str) -> None:
     """Any bit: refused, or it was one that says nothing, such as gzip's time or an unused Huffman code."""

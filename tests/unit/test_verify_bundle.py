@@ -55,6 +55,7 @@ def test_what_is_well_formed_passes(values: list[w.Value], block_bytes: int, *, 
     assert bundle.shard_sizes() == [len(data.get(number, b"")) for number in range(3)]
 
 
+@pytest.mark.slow
 @given(values=values().filter(bool), data=st.data())
 @settings(max_examples=200, deadline=None)
 def test_exactly_what_fits_passes(values: list[w.Value], data: st.DataObject) -> None:
@@ -125,6 +126,7 @@ def test_lengths_of_every_width(lengths: list[int], tmp_path_factory: pytest.Tem
     assert verify_tensors(root).tensors == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edge", [1, 127, 128, 16384])
 def test_more_lengths_than_one_read(edge: int, tmp_path: Path) -> None:
     """Lengths that end in the middle of what is read at a time, in one, two and three bytes."""

@@ -1,10 +1,11 @@
-"""Makes boto3 clients with the whole credential chain and a bound on every wait and every answer.
+"""Makes botocore clients with the whole credential chain and a bound on every wait and every answer.
 
 botocore reads the body of a listing or of an error without any bound on bytes or on the whole time. Its
 `before-send` event lets us send the request ourselves, and hand it an answer that has been read within
 our bounds; only the body of an object is left to be read by the caller.
 """
 
+import functools
 import os
 import re
 import socket
@@ -14,13 +15,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import boto3
 import botocore.session
 import urllib3.exceptions
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
 from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 from botocore.handlers import validate_bucket_name
+from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies, parse_timestamp
 
@@ -81,7 +82,9 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds, on_request: OnRequest = 
     core = botocore.session.get_session()
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
     with usable(CONFIGURATION):
-        session = boto3.session.Session(region_name=store.region, botocore_session=core)
+        core.register_component("data_loader", _loader(core.get_config_variable("data_path")))
+        if store.region is not None:
+            core.set_config_variable("region", store.region)
         authority = core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
         proxies = get_environ_proxies(store.endpoint_url or "https://s3.amazonaws.com")
     check_authorities(authority)
@@ -97,15 +100,21 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds, on_request: OnRequest = 
     )
 
     def client(attempts: int) -> "S3Client":
-        made = session.client("s3", endpoint_url=store.endpoint_url, config=_config(store, attempts))
+        made: Any = core.create_client("s3", endpoint_url=store.endpoint_url, config=_config(store, attempts))
         handler: Any = _sender(http, bounds, on_request)
         made.meta.events.register("before-send.s3", handler)
         if buckets.is_tenants(store.bucket):  # Ceph's names, which the settings have checked
             made.meta.events.unregister("before-parameter-build.s3", validate_bucket_name)
-        return made
+        return made  # type: ignore[no-any-return]
 
     with usable(CONFIGURATION):
         return Clients(client(bounds.list_attempts), client(1), http, credentials)
+
+
+@functools.cache
+def _loader(data_path: str | None) -> Loader:
+    """Return what reads botocore's description of S3: once, for it is large."""
+    return create_loader(data_path)
 
 
 def bucket_of(store: Store) -> dict[str, Any]:
