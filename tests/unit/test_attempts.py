@@ -92,9 +92,8 @@ def test_the_pause_of_an_action_holds_for_that_action_only() -> None:
     attempts = Attempts()
     attempts.failed((M, V), "Prune", ERROR, 100.0)
 
-    assert attempts.is_paused((M, V), "Prune", 104.0)
-    assert not attempts.is_paused((M, V), "Prune", 106.0)
-    assert not attempts.is_paused((M, V), "Confirm", 104.0)
+    assert attempts.paused(104.0) == [((M, V), "Prune")]
+    assert attempts.paused(106.0) == []
     assert attempts.count((M, V), "Prune") == 1
     assert attempts.holds(M, {V: "id"}, 104.0) == {}
 

@@ -74,8 +74,6 @@ WAYS: dict[str, Callable[[Scene], object]] = {
     "compare": lambda s: s.shelf.same_content(ONE, s.records[ONE].content),
     "adopt": lambda s: s.shelf.adopt(release(ONE), proven(s.shelf.path / "1"), stamps(s.shelf.path / "1")),
     "read": lambda s: s.shelf.is_right(ONE, s.records[ONE]),
-    "read reserve": lambda s: s.reserve.is_right(TWO, s.records[TWO]),
-    "refresh": lambda s: s.reserve.refresh(TWO, s.records[TWO].stamps),
     "put back": lambda s: s.shelf.put_back(s.reserve.path / "2", TWO, s.records[TWO]),
     "take off": lambda s: take_off(s.shelf.path / "1", s.workspace.trash_name(M, ONE)),
     "reserve": lambda s: s.reserve.take(s.shelf.path / "1", ONE, s.records[ONE], NOW),

@@ -103,7 +103,6 @@ def test_a_link_in_the_reserve_does_not_come_onto_the_shelf(workspace: Workspace
     (reserve.path / "1").symlink_to(tmp_path / "moved")
 
     assert not reserve.stamps_match(ONE, reserve.versions()[ONE])
-    assert not reserve.is_right(ONE, reserve.versions()[ONE])[1]
 
     reserve.drop(ONE)
     assert disk.empty_dir(workspace.trash) == []

@@ -1,8 +1,6 @@
 """The reserve: versions that left the shelf, complete, and back in one rename."""
 
-import errno
 import json
-import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -62,53 +60,18 @@ def test_only_the_last_ones_are_kept(workspace: Workspace) -> None:
     assert len(list(workspace.trash.iterdir())) == 1
 
 
-def test_what_was_touched_in_the_reserve_is_read_once(workspace: Workspace) -> None:
-    """A job reads it; with the stamps of that moment in the record, it may come back without being read."""
+def test_what_was_touched_in_the_reserve_is_not_as_it_was_proven(workspace: Workspace) -> None:
+    """Nor is a version that is gone: it does not come back, and is fetched again."""
     reserve = Reserve(workspace, M)
     leave(workspace, 1)
     record = reserve.versions()[Version(1)]
+    assert reserve.stamps_match(Version(1), record)
+
     (reserve.path / "1/saved_model.pb").touch()
     assert not reserve.stamps_match(Version(1), record)
 
-    found, is_right = reserve.is_right(Version(1), record)
-    assert is_right
-    reserve.refresh(Version(1), found)
-
-    assert reserve.stamps_match(Version(1), reserve.versions()[Version(1)])
-
-
-def test_what_has_changed_in_the_reserve_is_not_right(workspace: Workspace) -> None:
-    """Nor does it pass with the stamps of before the change."""
-    reserve = Reserve(workspace, M)
-    leave(workspace, 1)
-    record = reserve.versions()[Version(1)]
-    found, _ = reserve.is_right(Version(1), record)
-    (reserve.path / "1/saved_model.pb").write_text("graph X")
-
-    assert not reserve.is_right(Version(1), record)[1]
-    reserve.refresh(Version(1), found)
-    assert not reserve.stamps_match(Version(1), reserve.versions()[Version(1)])
-
-
-def test_what_the_disk_cannot_read_in_the_reserve_is_not_right(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lost sector is no reason to ask again and again; a version that is gone says nothing."""
-    reserve = Reserve(workspace, M)
-    leave(workspace, 1)
-    record = reserve.versions()[Version(1)]
-
-    def readv(*_: object) -> int:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "readv", readv)
-        assert not reserve.is_right(Version(1), record)[1]
-
     (reserve.path / "1").rename(workspace.trash / "gone")
     assert not reserve.stamps_match(Version(1), record)
-    with pytest.raises(FileNotFoundError):
-        reserve.is_right(Version(1), record)
 
 
 def test_for_whom_a_version_left_is_known_until_it_is_back(workspace: Workspace) -> None:

@@ -2,19 +2,19 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from servesync import disk
-from servesync.domain.versions import Model, Release, Stamp, Version, parse_canonical, parse_model
+from servesync.domain.versions import Model, Release, Version, parse_canonical, parse_model
 from servesync.errors import DiskError, Reason
 from servesync.folders import opened_dir
 from servesync.install import records
 from servesync.install.content import check_stamps, stamps
-from servesync.install.proof import UNREADABLE, Proven, read_again, record_of
+from servesync.install.proof import UNREADABLE, Proven, record_of
 from servesync.install.records import Record, Unreadable
 from servesync.install.workspace import SHELL, Workspace
 
@@ -168,25 +168,6 @@ class Reserve:
             if error.errno in UNREADABLE:
                 return False
             raise
-
-    def is_right(
-        self, version: Version, record: Record, check: Callable[[], None] = lambda: None
-    ) -> tuple[Mapping[str, Stamp], bool]:
-        """Read a version whole; return the stamps under which it was read, and whether it is as proven.
-
-        Slow: a job calls it. A link, and what the disk cannot read, are not right. `check` is called every
-        MiB and may raise, to stop early.
-
-        Raises:
-            OSError: it cannot be read; that says nothing about it.
-        """
-        return read_again(self.path / str(version), record, check)
-
-    def refresh(self, version: Version, found: Mapping[str, Stamp]) -> None:
-        """Record the stamps under which a version was found to be right; fine if it is not there."""
-        record = self.versions().get(version)
-        if record is not None:
-            records.write(self._records, version, record.model_copy(update={"stamps": dict(found)}))
 
     def keep(self, version: Version) -> None:
         """Keep a version that was to return as one that left by policy; do nothing if it is not there."""

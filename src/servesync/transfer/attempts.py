@@ -129,11 +129,6 @@ class Attempts:
         old = self._failures.get(key)
         return old.count if old and old.identity == identity else 0
 
-    def is_paused(self, key: Key, identity: str, now: float) -> bool:
-        """Whether the pause after the last failure of `identity` is not over."""
-        old = self._failures.get(key)
-        return old is not None and old.identity == identity and now < old.not_before
-
     def paused(self, now: float) -> list[tuple[Key, str]]:
         """Return what has failed a moment ago, each with the identity under which it failed."""
         return [(key, item.identity) for key, item in self._failures.items() if now < item.not_before]
