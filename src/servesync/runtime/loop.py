@@ -112,6 +112,7 @@ class Loop:
         if found != self._watched:
             self._watched = found
             self._triggers.start(context.settings.poll, found)
+            self._wake.look()  # nobody has told of what changed before the watchers were there
 
     def _isolate(self, work: Callable[[], Result]) -> Result | None:
         """Run `work`, log an unexpected error, and go on: this is the only catch-all of the loop."""
