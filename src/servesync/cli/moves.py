@@ -97,9 +97,15 @@ def withdraw(  # noqa: PLR0913 (each is an option)
 
 
 @with_store_options
-def channels(model: ModelName, *, at: StoreOptions, as_json: Json = False) -> None:
+def channels(
+    model: ModelName,
+    *,
+    at: StoreOptions,
+    as_json: Json = False,
+) -> None:
     """List the channels of a model, and where they have been."""
-    found = publishing.channels(at.store_settings(), model)
+    where = at.store_settings()
+    found = publishing.channels(where, model)
     if as_json:
         shown = {
             name: item.model_dump(mode="json", by_alias=True)
@@ -128,8 +134,13 @@ def channels(model: ModelName, *, at: StoreOptions, as_json: Json = False) -> No
 def _cells(move: Move) -> tuple[str, ...]:
     kind = "rollback" if move.kind == "rollback" else ""
     why = ": ".join(text for text in (kind, move.why) if text)
-    who, why = (escape(readable(text)) for text in (move.who, why))
-    return str(move.version), str(move.sequence), move.time, who, why
+    return (
+        str(move.version),
+        str(move.sequence),
+        move.time,
+        escape(readable(move.who)),
+        escape(readable(why)),
+    )
 
 
 def _tell(done: publishing.MoveDone, *, as_json: bool) -> None:

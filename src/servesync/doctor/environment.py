@@ -87,8 +87,9 @@ def _half_a_key(environment: Mapping[str, str]) -> Iterator[Finding]:
         value = environment.get(name, "")
         if value != value.strip():
             text = f"{name} begins or ends with white space"
-            advice = "remove the white space (a line feed at the end of a file?)"
-            yield fail(Check.ENVIRONMENT_AWS, text, advice, name)
+            yield fail(
+                Check.ENVIRONMENT_AWS, text, "set it without (a line feed at the end of a file?)", name
+            )
 
 
 def _endpoints(store: Store, environment: Mapping[str, str]) -> Iterator[Finding]:

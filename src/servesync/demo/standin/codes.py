@@ -54,17 +54,17 @@ HTTP_STATUS: Final = {
 }
 
 
-class _Failed(Exception):
-    """Something failed with a code of the real server's."""
+class LoadFailed(Exception):
+    """A version that cannot be loaded; its status will carry `code` and the text."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
         self.code = code
 
 
-class LoadFailed(_Failed):
-    """A version that cannot be loaded; its status will carry `code` and the text."""
-
-
-class RequestFailed(_Failed):
+class RequestFailed(Exception):
     """A request that gets an error for an answer; nothing was changed by it."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
