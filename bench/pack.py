@@ -32,7 +32,7 @@ def make_model(folder: Path, mebibytes: int) -> list[Extent]:
         for number in range(mebibytes // 6):
             weights = generator.standard_normal(6 * MIB // 4, dtype=np.float32)
             data = np.round(weights, 1).tobytes() if number % 2 else generator.bytes(6 * MIB)
-            extents.append(Extent(f"tensor_{number}", file.tell(), len(data)))
+            extents.append((f"tensor_{number}", file.tell(), len(data)))
             file.write(data)
     return extents
 

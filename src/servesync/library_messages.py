@@ -7,15 +7,7 @@ from typing import Final
 
 from servesync.redaction import redact
 
-_QUIET: Final = (
-    "botocore",
-    "boto3",
-    "urllib3",
-    "s3transfer",
-    "httpx",
-    "httpcore",
-    "apscheduler",
-)
+_QUIET: Final = ("botocore", "boto3", "urllib3", "s3transfer", "httpx", "httpcore", "apscheduler")
 
 
 def library_warnings_to_stderr() -> None:

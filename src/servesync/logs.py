@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import partialmethod
 from typing import Final, Literal, TextIO
 
 import structlog
@@ -151,20 +152,6 @@ class _Output:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def debug(self, line: str) -> None:
-        self._put("debug", line)
-
-    def info(self, line: str) -> None:
-        self._put("info", line)
-
-    def warning(self, line: str) -> None:
-        self._put("warning", line)
-
-    def error(self, line: str) -> None:
-        self._put("error", line)
-
-    critical = error
-
     def _put(self, level: Level, line: str) -> None:
         try:
             if self._dropped:
@@ -175,6 +162,11 @@ class _Output:
         except queue.Full:
             self._dropped += 1
             self.dropped_ever += 1
+
+    debug = partialmethod(_put, "debug")
+    info = partialmethod(_put, "info")
+    warning = partialmethod(_put, "warning")
+    error = critical = partialmethod(_put, "error")
 
     def _with_priority(self, level: Level, text: str) -> str:
         """Put the prefix that the journal reads, and takes off, before each line of `text`."""

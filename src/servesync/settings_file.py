@@ -141,14 +141,13 @@ def _convert(loader: yaml.SafeLoader, node: yaml.Node, place: Place, document: _
 def _plain(loader: yaml.SafeLoader, node: yaml.Node) -> object:
     """Return the value of a scalar, naming the line of one that is not what its tag or its look says."""
     try:
-        value: object = loader.construct_object(node, deep=True)
+        return loader.construct_object(node, deep=True)
     except yaml.YAMLError:
         raise
     except _NO_YAML as error:
         kind = node.tag.rpartition(":")[2]
         text = f"line {node.start_mark.line + 1}: {_shortened(node.value)} is no {kind}"
         raise ValueError(text) from error
-    return value
 
 
 def _pairs(
@@ -213,10 +212,9 @@ def service_variables(environment: Mapping[str, str]) -> list[str]:
 def _scalar(text: str) -> object:
     """Read an environment value as the YAML file would; what is no YAML is a plain string."""
     try:
-        value: object = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except _NO_YAML:
         return text
-    return value
 
 
 def _explain(detail: ErrorDetails, lines: Mapping[Place, int]) -> str:

@@ -14,10 +14,10 @@ from servesync.domain.manifest import Archive, Manifest
 from servesync.domain.versions import Model, StoredObject, Version
 from servesync.errors import Reason, ReleaseRefused
 from servesync.fetch import Retries, stream
-from servesync.publishing import extents_of, make_manifest
+from servesync.publishing import make_manifest
 from servesync.publishing.pack import Format, pack_tree
 from servesync.settings import Fetch
-from servesync.verify import verify_structure
+from servesync.verify import bundle_extents, verify_structure
 from unpack_box import UnpackBox
 
 FLIPS: Final = 400 if os.environ.get("LONG_TESTS") == "1" else 25
@@ -28,7 +28,7 @@ AT_ONCE: Final = Retries(attempts=4, first_pause_seconds=0.001, longest_pause_se
 def packed(model: Path, archive_format: Format) -> tuple[bytes, Manifest]:
     """Pack a model as it is published."""
     data = bytearray()
-    done = pack_tree(model, Version(1), data.extend, extents_of(model), archive_format=archive_format)
+    done = pack_tree(model, Version(1), data.extend, bundle_extents(model), archive_format=archive_format)
     archive = Archive(
         key=f"1.{archive_format}", format=archive_format, size=done.size, sha256=done.sha256, parts=done.parts
     )

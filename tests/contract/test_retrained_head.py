@@ -6,13 +6,13 @@ import pytest
 
 from fixtures_models import written_by
 from servesync.domain.versions import Version
-from servesync.publishing import extents_of
 from servesync.publishing.pack import pack_tree
+from servesync.verify import bundle_extents
 
 
 def digests_of_frames(model: Path, number: int) -> list[str]:
     """Pack a version and return the digest of every frame."""
-    packed = pack_tree(model, Version(number), lambda _: None, extents_of(model))
+    packed = pack_tree(model, Version(number), lambda _: None, bundle_extents(model))
     return [part.sha256 for part in packed.parts]
 
 

@@ -161,7 +161,7 @@ def bundle(changed: int, *, inserted: bool) -> tuple[bytes, list[Extent]]:
     extents = []
     offset = 0
     for name, tensor in named:
-        extents.append(Extent(name, offset, len(tensor)))
+        extents.append((name, offset, len(tensor)))
         offset += len(tensor)
     return bytes(data), extents
 
@@ -194,7 +194,7 @@ def test_cuts_cover_a_file_whatever_its_tensors(tensors: list[tuple[str, int]], 
     extents = []
     offset = 0
     for name, size in tensors:
-        extents.append(Extent(name, offset, size))
+        extents.append((name, offset, size))
         offset += size
 
     sizes = list(cuts(offset + rest, extents))
@@ -205,7 +205,7 @@ def test_cuts_cover_a_file_whatever_its_tensors(tensors: list[tuple[str, int]], 
 
 def test_an_index_that_lies_only_moves_the_cuts() -> None:
     """Extents that overlap or reach beyond the file are no reason to lose a byte."""
-    wrong = [Extent("a", 5, 10), Extent("b", 7, 3), Extent("c", 90, 20), Extent("d", 20, 30)]
+    wrong = [("a", 5, 10), ("b", 7, 3), ("c", 90, 20), ("d", 20, 30)]
 
     assert sum(cuts(100, wrong)) == 100
 

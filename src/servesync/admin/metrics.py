@@ -6,6 +6,7 @@ operations, outcomes and reasons come from lists in the code, models from the se
 
 import platform
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
@@ -37,64 +38,41 @@ class Metrics:
             "servesync_build", "The version of servesync, and of the Python that runs it.", registry=registry
         )
         build.info({"version": __version__, "python": platform.python_version()})
-        self.polls = Counter(
-            "servesync_polls",
-            "Listings of the store, by outcome: ok, or the reason why there was none.",
-            ["outcome"],
-            registry=registry,
+        counter = partial(Counter, namespace="servesync", registry=registry)
+        histogram = partial(Histogram, namespace="servesync", registry=registry)
+        self.polls = counter(
+            "polls", "Listings of the store, by outcome: ok, or the reason why there was none.", ["outcome"]
         )
-        self.s3_requests = Counter(
-            "servesync_s3_requests",
-            "Requests sent to the store, repeated ones included.",
-            ["operation", "outcome"],
-            registry=registry,
+        self.s3_requests = counter(
+            "s3_requests", "Requests sent to the store, repeated ones included.", ["operation", "outcome"]
         )
-        self.fetched_bytes = Counter(
-            "servesync_fetched_bytes", "Stored bytes of releases that were unpacked.", registry=registry
-        )
-        self.stage_seconds = Histogram(
-            "servesync_stage_duration_seconds",
+        self.fetched_bytes = counter("fetched_bytes", "Stored bytes of releases that were unpacked.")
+        self.stage_seconds = histogram(
+            "stage_duration_seconds",
             "Duration of the stages of a version's journey that came to a good end.",
             ["stage"],
             buckets=STAGE_BUCKETS,
-            registry=registry,
         )
-        self.cycle_seconds = Histogram(
-            "servesync_cycle_seconds",
+        self.cycle_seconds = histogram(
+            "cycle_seconds",
             "Duration of one cycle of the deciding thread, which waits for nothing.",
             buckets=CYCLE_BUCKETS,
-            registry=registry,
         )
-        self.actions = Counter(
-            "servesync_actions",
-            "What was done to versions on this instance.",
-            ["action", "outcome"],
-            registry=registry,
+        self.actions = counter(
+            "actions", "What was done to versions on this instance.", ["action", "outcome"]
         )
-        self.refusals = Counter(
-            "servesync_refusals",
-            "Versions refused before installation, or by the model server after it.",
-            ["reason"],
-            registry=registry,
+        self.refusals = counter(
+            "refusals", "Versions refused before installation, or by the model server after it.", ["reason"]
         )
-        self.failures = Counter(
-            "servesync_failures",
-            "Steps that failed in a way that may pass, each time that they did.",
-            ["reason"],
-            registry=registry,
+        self.failures = counter(
+            "failures", "Steps that failed in a way that may pass, each time that they did.", ["reason"]
         )
-        self.publish_to_available = Histogram(
-            "servesync_publish_to_available_seconds",
+        self.publish_to_available = histogram(
+            "publish_to_available_seconds",
             "From the time at which the store has a version to AVAILABLE on the model server.",
             buckets=DELAY_BUCKETS,
-            registry=registry,
         )
-        self.reloads = Counter(
-            "servesync_settings_reloads",
-            "Readings of a changed settings file.",
-            ["outcome"],
-            registry=registry,
-        )
+        self.reloads = counter("settings_reloads", "Readings of a changed settings file.", ["outcome"])
         self._start_at_zero()
 
     def took(self, stage: Stage, seconds: float) -> None:

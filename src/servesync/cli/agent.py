@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from servesync.cli import show
+from servesync.cli.options import ConfigFile
 from servesync.cli.terminal import console
 from servesync.logs import Event, configure, get_logger
 from servesync.runtime.clear_refusal import clear_refusal
@@ -17,10 +18,6 @@ from servesync.settings import Level, Settings
 from servesync.settings_file import environment_overrides, load_settings, service_variables
 
 STORE_FAILED: Final = 1
-
-ConfigFile = Annotated[
-    Path, typer.Option("--config", "-c", metavar="FILE", help="The settings file; see config.example.yaml.")
-]
 
 
 def run(config: ConfigFile) -> None:

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from servesync.cli.options import ConfigFile
 from servesync.doctor import Check, Finding, Level, examine
 from servesync.settings_file import environment_overrides
 
@@ -20,10 +20,7 @@ _ID_WIDTH: Final = 22
 
 
 def doctor(
-    config: Annotated[
-        Path,
-        typer.Option("--config", "-c", metavar="FILE", help="The settings file; see config.example.yaml."),
-    ],
+    config: ConfigFile,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
     show_keys: Annotated[

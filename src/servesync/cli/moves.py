@@ -97,15 +97,9 @@ def withdraw(  # noqa: PLR0913 (each is an option)
 
 
 @with_store_options
-def channels(
-    model: ModelName,
-    *,
-    at: StoreOptions,
-    as_json: Json = False,
-) -> None:
+def channels(model: ModelName, *, at: StoreOptions, as_json: Json = False) -> None:
     """List the channels of a model, and where they have been."""
-    where = at.store_settings()
-    found = publishing.channels(where, model)
+    found = publishing.channels(at.store_settings(), model)
     if as_json:
         shown = {
             name: item.model_dump(mode="json", by_alias=True)
@@ -134,13 +128,8 @@ def channels(
 def _cells(move: Move) -> tuple[str, ...]:
     kind = "rollback" if move.kind == "rollback" else ""
     why = ": ".join(text for text in (kind, move.why) if text)
-    return (
-        str(move.version),
-        str(move.sequence),
-        move.time,
-        escape(readable(move.who)),
-        escape(readable(why)),
-    )
+    who, why = (escape(readable(text)) for text in (move.who, why))
+    return str(move.version), str(move.sequence), move.time, who, why
 
 
 def _tell(done: publishing.MoveDone, *, as_json: bool) -> None:

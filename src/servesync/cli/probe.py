@@ -5,13 +5,12 @@ It runs every few seconds for as long as a container lives, so it imports little
 
 import json
 from http.client import HTTPConnection, HTTPException
-from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 import typer
 
-from servesync.cli.admin_url import admin_url
+from servesync.cli.options import AgentConfig, admin_url
 from servesync.errors import Reason, ServerError, SettingsError
 from servesync.settings_file import environment_overrides, load_admin, load_settings
 
@@ -28,12 +27,7 @@ Name = Literal["livez", "startupz", "readyz"]
 def probe(
     name: Annotated[Name, typer.Argument(help="Which probe: docs/admin.md says what each means.")],
     *,
-    config: Annotated[
-        Path,
-        typer.Option(
-            "--config", "-c", metavar="FILE", help="Take admin.host and admin.port from these settings."
-        ),
-    ],
+    config: AgentConfig,
 ) -> None:
     """Ask the running agent a probe, for health checks that run a command.
 

@@ -10,27 +10,14 @@ from types import FrameType
 from typing import Annotated, Final, Literal
 
 import typer
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from servesync import disk
 from servesync.cli.store_options import StoreOptions, with_store_options
 from servesync.domain.manifest import dump
 from servesync.errors import Reason, SettingsError
-from servesync.publishing import (
-    Published,
-    Request,
-    manifest_of_file,
-    manifest_of_object,
-    publish_tree,
-)
+from servesync.publishing import Published, Request, manifest_of_file, manifest_of_object, publish_tree
 from servesync.redaction import redact
 from servesync.settings import Level, Store
 from servesync.store import KeyPattern
@@ -160,20 +147,16 @@ def _bar(title: str, request: Request) -> Iterator[Request]:
     if not sys.stderr.isatty():
         yield request
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    text, bytes_done = progress.TextColumn("{task.description}"), progress.DownloadColumn()
+    rates = progress.TransferSpeedColumn(), progress.TimeRemainingColumn()
+    columns = (text, progress.BarColumn(), bytes_done, *rates)
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
 
-        def progress(done_bytes: int, total_bytes: int) -> None:
+        def show(done_bytes: int, total_bytes: int) -> None:
             bar.update(task, completed=done_bytes, total=total_bytes)
 
-        yield replace(request, progress=progress)
+        yield replace(request, progress=show)
 
 
 def _tell(store: Store, done: Published) -> None:

@@ -10,23 +10,11 @@ from rich.table import Table
 from servesync.agent.model_snapshot import ModelSnapshot
 from servesync.agent.models_config import Draft
 from servesync.agent.snapshot import Seen
+from servesync.cli.terminal import state_of
 from servesync.domain.versions import Model
 from servesync.errors import Reason, SyncError
 from servesync.planning.facts import Follow, ModelPlan, Role
 from servesync.planning.fleet_facts import Step
-
-_STYLES: Final = {
-    Role.SERVING: "green",
-    Role.TO_INSTALL: "cyan",
-    Role.TO_REPAIR: "cyan",
-    Role.WAITING: "yellow",
-    Role.TO_PRUNE: "magenta",
-    Role.RESERVED: "blue",
-    Role.HELD: "red",
-    Role.FOREIGN: "red",
-    Role.MISSING: "red",
-}
-
 
 _UNREADABLE: Final = Reason.RECORD_UNREADABLE.value
 _STUCK: Final = frozenset({Role.HELD, Role.MISSING})
@@ -43,12 +31,10 @@ def show(seen: Seen, console: Console) -> None:
         for column in ("version", "state", "why"):
             table.add_column(column, overflow="fold")
         for version, verdict in sorted(plan.verdicts.items(), reverse=True):
-            style = _STYLES.get(verdict.role, "")
-            state = f"[{style}]{verdict.role.value}[/]" if style else verdict.role.value
-            table.add_row(str(version), state, escape(verdict.why))
+            table.add_row(str(version), state_of(verdict.role.value), escape(verdict.why))
         for name in found.inventory.strange:
             table.add_row(
-                ascii(name), "[red]foreign[/]", "the server takes this name for a version; move it away"
+                ascii(name), state_of("foreign"), "the server takes this name for a version; move it away"
             )
         console.print(table)
         console.print(

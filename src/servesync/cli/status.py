@@ -14,8 +14,8 @@ from rich.table import Table
 
 from servesync.admin.ages import age
 from servesync.admin.report import running
-from servesync.cli.admin_url import admin_url
-from servesync.cli.terminal import console
+from servesync.cli.options import OptionalAgentConfig, admin_url
+from servesync.cli.terminal import STYLES, console, state_of
 from servesync.errors import Reason, ServerError, SettingsError
 from servesync.settings_file import environment_overrides, load_settings
 
@@ -24,19 +24,6 @@ NOT_SERVED: Final = 3
 SECONDS: Final = 10.0
 MOST_BYTES: Final = 64 << 20
 SHOWN_EVENTS: Final = 8
-_STYLES: Final = {
-    "serving": "green",
-    "to_install": "cyan",
-    "to_repair": "cyan",
-    "waiting": "yellow",
-    "to_prune": "magenta",
-    "reserved": "blue",
-    "held": "red",
-    "foreign": "red",
-    "missing": "red",
-    "error": "red",
-    "warning": "yellow",
-}
 
 Json = Mapping[str, Any]
 
@@ -46,12 +33,7 @@ def status(
         str | None, typer.Option(help=f"Where the agent's admin interface is: {DEFAULT_URL} if not given.")
     ] = None,
     *,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config", "-c", metavar="FILE", help="Take admin.host and admin.port from these settings."
-        ),
-    ] = None,
+    config: OptionalAgentConfig = None,
     as_json: Annotated[bool, typer.Option("--json", help="The agent's own JSON, for programs.")] = False,
 ) -> None:
     """Show what the running agent reports. Exit code 3: a required model is not in place or not served."""
@@ -66,11 +48,7 @@ def status(
 
 
 def _url_of(config: Path | None) -> str:
-    """Return where an agent with these settings can be asked on this machine.
-
-    Raises:
-        SettingsError: they cannot be used, or it answers nowhere.
-    """
+    """Return where an agent with these settings is asked; a `SettingsError` if it answers nowhere."""
     if config is None:
         return DEFAULT_URL
     admin = load_settings(config, environment_overrides()).admin
@@ -142,7 +120,7 @@ def show_status(found: Json, console: Console) -> None:
         if model["more_versions"]:
             console.print(f"and {model['more_versions']} more in the store that nobody wants")
     for event in found["events"][:SHOWN_EVENTS]:
-        style = _STYLES.get(event["level"], "")
+        style = STYLES.get(event["level"], "")
         words = dict.fromkeys(
             str(event[key]) for key in ("event", "model", "version", "reason") if key in event
         )
@@ -162,10 +140,9 @@ def _model_table(name: str, model: Json, found: Json) -> Table:
     for column in ("version", "state", "disk", "server", "size", "installed", "why"):
         table.add_column(column, overflow="fold")
     for number, item in model["versions"].items():
-        style = _STYLES.get(item["role"], "")
         table.add_row(
             number,
-            f"[{style}]{item['role']}[/]" if style else item["role"],
+            state_of(item["role"]),
             item["on_disk"],
             item["server"] or "-",
             _size(item["bytes"]),

@@ -85,7 +85,7 @@ class Journey:
             server = self._start_server(stack)
             self._first_prediction(server)
             self._second_version(server, exported[1])
-            self._stop_agent(stack)
+            self._stop_agent()
 
     def _start_store(self, stack: ExitStack) -> Seaweed:
         self._say("Starting an S3 server (SeaweedFS) on this machine")
@@ -130,22 +130,10 @@ class Journey:
     def _publish_with_manifest(self, exported: Path, number: int) -> None:
         """Publish as servesync does it: verified, packed, uploaded, the manifest last."""
         arguments = ["--model", MODEL, "--version", str(number)]
-        command = [
-            sys.executable,
-            "-m",
-            "servesync",
-            "publish",
-            str(exported),
-            "-c",
-            str(self._settings_file),
-        ]
-        done = subprocess.run(
-            [*command, *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | self._credentials,
-        )
+        command = [sys.executable, "-m", "servesync", "publish", str(exported), *arguments]
+        command += ["-c", str(self._settings_file)]
+        environment = os.environ | self._credentials
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             raise DemoFailed(f"version {number} could not be published:\n{done.stderr[-2000:]}")
         self._tell(f"$ servesync publish {exported.name}/ -c servesync.yaml {' '.join(arguments)}")
@@ -236,7 +224,7 @@ class Journey:
         if len(client.answers) != 2 or self._on_shelf() != "2":  # noqa: PLR2004
             raise DemoFailed("the change from version 1 to version 2 was not seen")
 
-    def _stop_agent(self, _: ExitStack) -> None:
+    def _stop_agent(self) -> None:
         self._say("Stopping servesync with SIGTERM")
         self._process.send_signal(signal.SIGTERM)
         code = self._process.wait(PATIENCE_SECONDS)
@@ -278,11 +266,7 @@ class Journey:
         for name in names:
             line = [line for line in self._lines() if line["event"] == name][-1]
             facts = ", ".join(f"{key} {value}" for key, value in line.items() if key not in usual)
-            self._tell(
-                f"version {line['version']}: {name} ({facts})"
-                if facts
-                else f"version {line['version']}: {name}"
-            )
+            self._tell(f"version {line['version']}: {name}{facts and f' ({facts})'}")
 
     def _until(self, what: str, happened: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS

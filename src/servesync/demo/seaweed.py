@@ -83,7 +83,7 @@ class Seaweed:
         self._folder.mkdir(parents=True, exist_ok=True)
         for _ in range(3):
             try:
-                self._start()
+                self._run(free_ports(6))
             except ServerDidNotStart as error:
                 self.stop()
                 failure = error
@@ -109,9 +109,6 @@ class Seaweed:
     def start_again(self) -> None:
         """Start the server anew on the same port, with the data it had."""
         self._run(self._ports)
-
-    def _start(self) -> None:
-        self._run(free_ports(6))
 
     def _run(self, ports: list[int]) -> None:
         weed = find_weed()

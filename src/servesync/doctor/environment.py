@@ -87,9 +87,8 @@ def _half_a_key(environment: Mapping[str, str]) -> Iterator[Finding]:
         value = environment.get(name, "")
         if value != value.strip():
             text = f"{name} begins or ends with white space"
-            yield fail(
-                Check.ENVIRONMENT_AWS, text, "set it without (a line feed at the end of a file?)", name
-            )
+            advice = "remove the white space (a line feed at the end of a file?)"
+            yield fail(Check.ENVIRONMENT_AWS, text, advice, name)
 
 
 def _endpoints(store: Store, environment: Mapping[str, str]) -> Iterator[Finding]:

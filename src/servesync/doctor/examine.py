@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from servesync.doctor.disk_area import DiskArea
+from servesync.doctor.disk_area import examine_disk
 from servesync.doctor.environment import examine_environment
 from servesync.doctor.findings import Check, Finding, fail, isolate, ok
 from servesync.doctor.layout import LayoutArea
 from servesync.doctor.lock import examine_lock
 from servesync.doctor.processes import find_server
 from servesync.doctor.readers import examine_readable
-from servesync.doctor.server import ServerArea
+from servesync.doctor.server import examine_server
 from servesync.doctor.server_flags import examine_flags
 from servesync.doctor.server_memory import examine_memory
 from servesync.doctor.settings_checks import examine_settings
@@ -51,13 +51,12 @@ def _mistakes(config: Path, error: SettingsError) -> Iterator[Finding]:
 def _this_machine(settings: Settings, config: Path, largest_bytes: int) -> Iterator[Finding]:
     serving, workspace = settings.serving, Workspace(settings.serving.models_dir)
     models = [Model(model.name) for model in settings.models]
-    area = DiskArea(workspace, models, settings.limits)
     server = find_server(serving.rest_url) if serving.rest_url else None
     shelves = [workspace.shelf(model) for model in models]
-    yield from isolate("disk", lambda: area.examine(largest_bytes))
+    yield from isolate("disk", lambda: examine_disk(workspace, models, settings.limits, largest_bytes))
     yield from isolate("disk", lambda: examine_readable(serving.models_dir, shelves, server))
     yield from isolate("lock", lambda: examine_lock(workspace, config))
-    yield from isolate("server", ServerArea(serving, workspace, models).examine)
+    yield from isolate("server", lambda: examine_server(serving, workspace, models))
     yield from isolate("server", lambda: examine_memory(settings.memory, serving.rest_url))
     if server is not None:
         yield from isolate("server", lambda: examine_flags(server, serving, workspace, models))

@@ -2,7 +2,8 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
+from contextlib import closing
 from typing import Final
 
 from servesync.doctor.findings import Check, Finding, Level, fail, ok, warn
@@ -69,11 +70,8 @@ class LayoutArea:
         store = self._settings.store
         models = {Model(model.name): model for model in self._settings.models}
         keys = _Keys(store.key_pattern, models)
-        reader = S3Store(store, self._settings.fetch, self._settings.limits)
-        try:
+        with closing(S3Store(store, self._settings.fetch, self._settings.limits)) as reader:
             listing = reader.list(models.__contains__, keys.see)
-        finally:
-            reader.close()
         if keys.count == 0:
             yield self._empty()
             return
@@ -82,8 +80,7 @@ class LayoutArea:
         yield from _misfits(keys, self._show_keys)
         others = sorted(keys.names - models.keys())
         if others:
-            text = f"in the store, but not in the settings: {_some(others)}"
-            yield ok(Check.LAYOUT_OTHERS, text)
+            yield ok(Check.LAYOUT_OTHERS, f"in the store, but not in the settings: {_some(others)}")
 
     def _empty(self) -> Finding:
         """Return why there may be nothing below the prefix: the keys may lie elsewhere in the bucket."""
@@ -92,9 +89,8 @@ class LayoutArea:
         with Probe(store) as probe:
             answer = probe.list_some("", at_most=LOOKED_AT)
         if answer.error is not None:
-            return fail(
-                Check.LAYOUT_PREFIX, text, "publish a model there, or correct the prefix in store.url"
-            )
+            advice = "publish a model there, or correct the prefix in store.url"
+            return fail(Check.LAYOUT_PREFIX, text, advice)
         if not answer.keys:
             return fail(Check.LAYOUT_PREFIX, f"the bucket {store.bucket} is empty", "publish a model")
         tops = Counter(key.partition("/")[0] for key in answer.keys if "/" in key)
@@ -187,7 +183,7 @@ def _misfits(keys: _Keys, at_most: int) -> Iterator[Finding]:
         yield ok(Check.LAYOUT_KEYS, f"all {keys.count} keys belong to releases")
 
 
-def _some(names: "Iterator[str] | list[str]") -> str:
+def _some(names: Iterable[str]) -> str:
     listed = list(names)
     more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
     return ", ".join(ascii(name).strip("'") for name in listed[:SHOWN]) + more

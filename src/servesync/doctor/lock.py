@@ -10,6 +10,7 @@ from typing import Final
 
 from servesync.doctor.findings import Check, Finding, fail, ok, warn
 from servesync.doctor.mounts import OVER_THE_NETWORK
+from servesync.doctor.processes import arguments_of, flags_of
 from servesync.files import NotRegular, read_regular
 from servesync.install import Workspace
 from servesync.mounts import mount_of
@@ -58,26 +59,17 @@ def _holder(inode: int) -> int | None:
 
 
 def _at_work(pid: int, config: Path) -> Finding:
+    flags = flags_of(arguments_of(pid))
+    theirs = flags.get("c") or flags.get("config")
     try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
         folder = Path(f"/proc/{pid}/cwd").readlink()
     except OSError:
         return ok(Check.LOCK_HOLDER, f"an agent is at work here (pid {pid})")
-    theirs = _config_of(arguments)
     if theirs is None or os.path.realpath(folder / theirs) == os.path.realpath(config):
         return ok(Check.LOCK_HOLDER, f"the agent is at work here (pid {pid})")
     text = f"another agent works here (pid {pid}, with the settings {theirs})"
     advice = "stop that one, or give this one a serving.models_dir of its own"
     return warn(Check.LOCK_HOLDER, text, advice)
-
-
-def _config_of(arguments: list[str]) -> str | None:
-    for place, word in enumerate(arguments):
-        if word in {"-c", "--config"} and place + 1 < len(arguments):
-            return arguments[place + 1]
-        if word.startswith("--config="):
-            return word.partition("=")[2]
-    return None
 
 
 def _noted(path: Path) -> dict[str, object]:

@@ -21,20 +21,18 @@ def examine_kind(path: Path) -> Finding | None:
     mount = mount_of(path.resolve())
     if mount is None:
         return None
-    text = str(mount)
     if OBJECTS_AS_FILES.fullmatch(mount.kind):
         advice = "no atomic rename and no real fsync there: put serving.models_dir on a local disk"
-        return fail(Check.DISK_FILESYSTEM, text, advice)
+        return fail(Check.DISK_FILESYSTEM, str(mount), advice)
     if mount.kind in OVER_THE_NETWORK:
         advice = (
-            "when it hangs, agent and server hang; its lock may not hold between hosts: put "
+            "agent and server hang when it hangs, and its lock may not hold between hosts: put "
             "serving.models_dir on a local disk, one for each server"
         )
-        return warn(Check.DISK_FILESYSTEM, text, advice)
-    if mount.kind in IN_MEMORY:
+    elif mount.kind in IN_MEMORY:
         advice = "versions there count as memory of this pod or machine, and are fetched anew after a restart"
-        return warn(Check.DISK_FILESYSTEM, text, advice)
-    if mount.kind == "overlay":
+    elif mount.kind == "overlay":
         advice = "the container's own layer, gone when it is: mount a volume that the server shares"
-        return warn(Check.DISK_FILESYSTEM, text, advice)
-    return ok(Check.DISK_FILESYSTEM, text)
+    else:
+        return ok(Check.DISK_FILESYSTEM, str(mount))
+    return warn(Check.DISK_FILESYSTEM, str(mount), advice)

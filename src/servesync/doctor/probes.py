@@ -26,11 +26,7 @@ _LOCAL: Final = "put serving.models_dir on a local filesystem (ext4, xfs, btrfs)
 
 @contextmanager
 def _folder(base: Path) -> Iterator[Path]:
-    """Lend an empty directory in `base`, gone afterwards.
-
-    Raises:
-        OSError: it cannot be made.
-    """
+    """Lend an empty directory in `base`, and remove it afterwards."""
     _remove_forgotten(base)
     folder = base / f"{PROBE}{uuid.uuid4().hex}"
     folder.mkdir(mode=0o700)

@@ -70,7 +70,8 @@ def _has_socket(pid: int, inode: str) -> bool:
         return False
 
 
-def _arguments(pid: int) -> list[str]:
+def arguments_of(pid: int) -> list[str]:
+    """Return the command line of a process; empty if it cannot be seen."""
     try:
         return (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except OSError:
@@ -78,7 +79,7 @@ def _arguments(pid: int) -> list[str]:
 
 
 def _name(pid: int) -> str:
-    return PurePosixPath(next(iter(_arguments(pid)), "")).name
+    return PurePosixPath(next(iter(arguments_of(pid)), "")).name
 
 
 def _process(pid: int) -> Process | None:
@@ -90,10 +91,10 @@ def _process(pid: int) -> Process | None:
     uid, gid = int(found["Uid"].split()[1]), int(found["Gid"].split()[1])
     gids = frozenset({gid, *map(int, found.get("Groups", "").split())})
     privileged = bool(int(found.get("CapEff", "0"), 16) & READS_ANYTHING)
-    return Process(pid, uid, gids, privileged, _flags(_arguments(pid)))
+    return Process(pid, uid, gids, privileged, flags_of(arguments_of(pid)))
 
 
-def _flags(arguments: list[str]) -> dict[str, str]:
+def flags_of(arguments: list[str]) -> dict[str, str]:
     """Return the flags of a command line in the form `--name=value` or `--name value`."""
     found: dict[str, str] = {}
     for place, word in enumerate(arguments):

@@ -22,77 +22,66 @@ CONFIGURED: Final = "in its models.config, or by --model_name and --model_base_p
 TELL_ALL: Final = "tell it model_version_policy {{ all {{}} }} for {model} in its models.config"
 
 
-class ServerArea:
-    """Examines the server at `serving.rest_url`."""
-
-    def __init__(self, serving: Serving, workspace: Workspace, models: list[Model]) -> None:
-        self._serving = serving
-        self._workspace = workspace
-        self._models = models
-
-    def examine(self) -> Iterator[Finding]:
-        """Yield what the server says of each model, compared with the shelf."""
-        url = self._serving.rest_url
-        if url is None:
-            return
-        with ModelServer(url) as server:
-            try:
-                server.status(self._models[0])
-            except ServerError as error:
-                yield self._no_answer(url, error)
-                return
-            yield ok(Check.SERVER_ANSWER, f"a model server answers at {url}")
-            for model in self._models:
-                yield from self._model(server, model)
-
-    def _no_answer(self, url: str, error: ServerError) -> Finding:
-        text, parts = str(error), urlsplit(url)
-        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-        if error.reason is Reason.SERVER_BAD_ANSWER:
-            advice = (
-                "give the REST port (--rest_api_port, usually 8501), not gRPC's and not another service's"
-            )
-            return fail(Check.SERVER_ANSWER, text, advice)
-        if parts.scheme == "http" and speaks_tls(host, port):
-            return fail(Check.SERVER_ANSWER, text, "it speaks TLS there: write https:// in serving.rest_url")
-        if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text:
-            return fail(
-                Check.SERVER_ANSWER, text, "it speaks no TLS there: write http:// in serving.rest_url"
-            )
-        if "CERTIFICATE_VERIFY_FAILED" in text:
-            advice = "nobody vouches for its certificate: use http:// on loopback, beside the server"
-            return fail(Check.SERVER_ANSWER, text, advice)
-        if any(_shelved(self._workspace.shelf(model)) for model in self._models):
-            advice = (
-                "is it running (its log may say why not), with --rest_api_port, and is that the port in "
-                "serving.rest_url? It also opens no port until it has loaded a first version"
-            )
-            return fail(Check.SERVER_ANSWER, text, advice)
-        advice = "no version is on the shelf yet: before the first one a server opens no port"
-        return warn(Check.SERVER_ANSWER, text, advice)
-
-    def _model(self, server: ModelServer, model: Model) -> Iterator[Finding]:
+def examine_server(serving: Serving, workspace: Workspace, models: list[Model]) -> Iterator[Finding]:
+    """Yield what the server at `serving.rest_url` says of each model, compared with the shelf."""
+    if serving.rest_url is None:
+        return
+    with ModelServer(serving.rest_url) as server:
         try:
-            state = self._read_state(server, model)
-            if state.trouble(self._serving) is not None:  # the server may be in the middle of a change
-                time.sleep(LOOK_AGAIN_SECONDS)
-                state = self._read_state(server, model)
+            server.status(models[0])
         except ServerError as error:
-            yield fail(Check.SERVER_ANSWER, str(error), "look at the server's log", model)
+            yield _no_answer(error, serving.rest_url, [workspace.shelf(model) for model in models])
             return
-        trouble = state.trouble(self._serving)
-        if trouble is not None:
-            yield trouble
-        elif not state.served and not state.shelved:
-            text = "nothing on the shelf yet, and nothing known to the server"
-            yield ok(Check.SERVER_MODEL, text, model)
-        else:
-            yield ok(Check.SERVER_MODEL, f"serves {_listed(state.available) or 'nothing yet'}", model)
-        yield from state.refused()
+        yield ok(Check.SERVER_ANSWER, f"a model server answers at {serving.rest_url}")
+        for model in models:
+            shelf = workspace.shelf(model)
+            yield from _model(server, serving, model, shelf)
 
-    def _read_state(self, server: ModelServer, model: Model) -> "_ModelState":
-        shelf = self._workspace.shelf(model)
-        return _ModelState(model, self._serving.base_path(model), _shelved(shelf), server.status(model))
+
+def _no_answer(error: ServerError, url: str, shelves: list[Path]) -> Finding:
+    text, parts = str(error), urlsplit(url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    if error.reason is Reason.SERVER_BAD_ANSWER:
+        advice = "give the REST port (--rest_api_port, usually 8501), not gRPC's and not another service's"
+        return fail(Check.SERVER_ANSWER, text, advice)
+    if parts.scheme == "http" and speaks_tls(host, port):
+        return fail(Check.SERVER_ANSWER, text, "it speaks TLS there: write https:// in serving.rest_url")
+    if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text:
+        return fail(Check.SERVER_ANSWER, text, "it speaks no TLS there: write http:// in serving.rest_url")
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        advice = "nobody vouches for its certificate: use http:// on loopback, beside the server"
+        return fail(Check.SERVER_ANSWER, text, advice)
+    if any(map(_shelved, shelves)):
+        advice = (
+            "is it running (its log may say why not), with --rest_api_port, and is that the port in "
+            "serving.rest_url? It also opens no port until it has loaded a first version"
+        )
+        return fail(Check.SERVER_ANSWER, text, advice)
+    advice = "no version is on the shelf yet: before the first one a server opens no port"
+    return warn(Check.SERVER_ANSWER, text, advice)
+
+
+def _model(server: ModelServer, serving: Serving, model: Model, shelf: Path) -> Iterator[Finding]:
+    try:
+        state = _read_state(server, serving, model, shelf)
+        if state.trouble(serving) is not None:  # the server may be in the middle of a change
+            time.sleep(LOOK_AGAIN_SECONDS)
+            state = _read_state(server, serving, model, shelf)
+    except ServerError as error:
+        yield fail(Check.SERVER_ANSWER, str(error), "look at the server's log", model)
+        return
+    trouble = state.trouble(serving)
+    if trouble is not None:
+        yield trouble
+    elif not state.served and not state.shelved:
+        yield ok(Check.SERVER_MODEL, "nothing on the shelf yet, and nothing known to the server", model)
+    else:
+        yield ok(Check.SERVER_MODEL, f"serves {_listed(state.available) or 'nothing yet'}", model)
+    yield from state.refused()
+
+
+def _read_state(server: ModelServer, serving: Serving, model: Model, shelf: Path) -> "_ModelState":
+    return _ModelState(model, serving.base_path(model), _shelved(shelf), server.status(model))
 
 
 @dataclass(frozen=True, slots=True)

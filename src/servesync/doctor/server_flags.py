@@ -39,7 +39,7 @@ def _scanning(text: str) -> Iterator[Finding]:
         advice = "it never looks at the shelf again: set it to 1"
         yield fail(Check.SERVER_FLAGS, said, advice, "file_system_poll_wait_seconds")
     elif seconds > SLOW_SCAN_SECONDS:
-        advice = "so long does it take until it sees a version: 1 is the usual value"
+        advice = "it sees a new version only after that time: 1 is the usual value"
         yield warn(Check.SERVER_FLAGS, said, advice, "file_system_poll_wait_seconds")
 
 
@@ -47,7 +47,7 @@ def _retries(text: str) -> Iterator[Finding]:
     number = _number(text)
     if number:
         said = f"it tries a version that it cannot load {number + 1:.0f} times, a minute apart"
-        advice = "for so long no other version of the model is loaded: start it with --max_num_load_retries=0"
+        advice = "meanwhile it loads no other version of the model: start it with --max_num_load_retries=0"
         yield warn(Check.SERVER_FLAGS, said, advice, "max_num_load_retries")
 
 

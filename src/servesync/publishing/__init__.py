@@ -3,7 +3,7 @@
 from servesync.publishing.existing import manifest_of_file, manifest_of_object
 from servesync.publishing.model_releases import MoveDone
 from servesync.publishing.moves import channels, default_who, promote, rollback, withdraw
-from servesync.publishing.release import extents_of, publish_tree
+from servesync.publishing.release import publish_tree
 from servesync.publishing.request import Published, Request, make_manifest, store_at
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "Request",
     "channels",
     "default_who",
-    "extents_of",
     "make_manifest",
     "manifest_of_file",
     "manifest_of_object",

@@ -60,16 +60,13 @@ def manifest_of_object(store: Store, request: Request) -> Published:
         OSError: it cannot be unpacked below the temporary directory.
     """
     model, version = checked(request)
-    reader = S3Store(store, Fetch(), request.limits or Limits())
-    try:
+    with closing(S3Store(store, Fetch(), request.limits)) as reader:
         release = _archive_in(reader, store, model, version)
         (archive,) = release.objects
         with stream(release.objects, reader.read, Fetch(), lambda: False) as parts:
             name = archive.key.rpartition("/")[2]
             found = _manifest_of(name, archive.size, (piece for _, piece in parts), request)
         reader.describe(archive)  # a manifest of what was replaced meanwhile would make agents refuse it
-    finally:
-        reader.close()
     key = manifest_key(archive.key)
     if request.dry_run:
         return Published("not written (dry run)", archive.key, key, found)
@@ -84,7 +81,7 @@ def manifest_of_object(store: Store, request: Request) -> Published:
 
 def _check_being_written(store: Store, model: Model, version: Version, key: str) -> None:
     """Raise if the store lists no manifest, though by its answer there is one."""
-    with closing(S3Store(store, Fetch(), Limits())) as reader:
+    with closing(S3Store(store, Fetch())) as reader:
         listing = reader.list(lambda name: name == model)
     if not any(release.version == version and release.manifest for release in listing.documented(model)):
         raise being_written(key)

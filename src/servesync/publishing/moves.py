@@ -7,7 +7,7 @@ whoever lost a race is told. Channels and withdrawals are the only objects that 
 import getpass
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 from servesync.domain import channel
@@ -15,7 +15,7 @@ from servesync.domain.channel import Channel
 from servesync.domain.versions import Model, Version, parse_model, parse_version
 from servesync.errors import Reason, ReleaseRefused, SettingsError
 from servesync.publishing.model_releases import ChannelMove, ModelReleases, MoveDone, WithdrawDone
-from servesync.settings import Fetch, Limits, Store
+from servesync.settings import Fetch, Store
 from servesync.store import S3Store, S3Writer
 
 SHOWN = 10
@@ -112,12 +112,8 @@ def withdraw(
 
 @contextmanager
 def _opened(store: Store, model: Model) -> Iterator[ModelReleases]:
-    reader = S3Store(store, Fetch(), Limits())
-    try:
-        with S3Writer(store) as writer:
-            yield ModelReleases(store, model, reader, writer)
-    finally:
-        reader.close()
+    with closing(S3Store(store, Fetch())) as reader, S3Writer(store) as writer:
+        yield ModelReleases(store, model, reader, writer)
 
 
 def _model(name: str) -> Model:

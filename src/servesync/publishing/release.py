@@ -5,6 +5,7 @@ under the same number is refused. An agent takes the archive only once its manif
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,7 +17,7 @@ from servesync.domain.versions import Model, Release, StoredObject, Version
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError
 from servesync.fetch import read_whole, stream
 from servesync.publishing.agent_limits import exceeded_agent_limits
-from servesync.publishing.pack import Extent, Packed, Stamp, check_unchanged, describe, pack_tree, survey
+from servesync.publishing.pack import Packed, Stamp, check_unchanged, describe, pack_tree, survey
 from servesync.publishing.request import (
     MANIFEST_TYPE,
     UNCONDITIONAL,
@@ -32,7 +33,7 @@ from servesync.publishing.request import (
     to_complete,
 )
 from servesync.redaction import redact
-from servesync.settings import Fetch, Limits, Store
+from servesync.settings import Fetch, Store
 from servesync.store import MANIFEST_TO_COME, AlreadyThere, ObjectAttributes, S3Store, S3Writer, manifest_key
 from servesync.unpack import check_paths
 from servesync.verify import ModelFacts, bundle_extents
@@ -112,14 +113,9 @@ class _Publication:
         return f"{self.stem}.{self.request.archive_format}"
 
     def _there(self) -> Release | None:
-        """Return what the store has under this number.
-
-        Raises:
-            ReleaseRefused: `RELEASE_EXISTS`: it is no archive of this name.
-        """
-        reader = S3Store(self.store, Fetch(), Limits())
-        listing = reader.list(lambda model: model == self.model)
-        reader.close()
+        """Return what the store has under this number; it is refused if that is no archive of this name."""
+        with closing(S3Store(self.store, Fetch())) as reader:
+            listing = reader.list(lambda model: model == self.model)
         problem = listing.problems.get((self.model, self.version))
         if problem is not None:
             raise exists(self.model, self.version, str(problem))
@@ -131,11 +127,7 @@ class _Publication:
         return None
 
     def _there_now(self) -> Release:
-        """Return what the store has under this number, after an answer by which there is something.
-
-        Raises:
-            StoreError: it lists nothing.
-        """
+        """Return what the store has by its answer under this number; a `StoreError` if it lists nothing."""
         there = self._there()
         if there is None:
             raise being_written(self._key)
@@ -172,7 +164,7 @@ class _Publication:
             self.root,
             self.version,
             write,
-            extents_of(self.root),
+            bundle_extents(self.root),
             archive_format=self.request.archive_format,
             check=self.request.check,
         )
@@ -243,10 +235,11 @@ class _Publication:
         (archive,) = there.objects
         same = archive.size == packed.size
         if same:
-            reader = S3Store(self.store, Fetch(), Limits())
-            with stream(there.objects, reader.read, Fetch(), lambda: False) as parts:
+            with (
+                closing(S3Store(self.store, Fetch())) as reader,
+                stream(there.objects, reader.read, Fetch(), lambda: False) as parts,
+            ):
                 _, sha256, _ = describe(piece for _, piece in parts)
-            reader.close()
             same = sha256 == packed.sha256
         if not same:
             what = (
@@ -261,16 +254,5 @@ class _Publication:
 
 
 def _read(store: Store, item: StoredObject) -> bytes:
-    reader = S3Store(store, Fetch(), Limits())
-    try:
+    with closing(S3Store(store, Fetch())) as reader:
         return read_whole(item, reader.read, Fetch(), lambda: False)
-    finally:
-        reader.close()
-
-
-def extents_of(root: Path) -> dict[str, list[Extent]]:
-    """Return where the tensors lie in each data file of a sound SavedModel."""
-    return {
-        path: [Extent(name, offset, size) for name, offset, size in found]
-        for path, found in bundle_extents(root).items()
-    }

@@ -54,17 +54,17 @@ HTTP_STATUS: Final = {
 }
 
 
-class LoadFailed(Exception):
+class _Failed(Exception):
+    """Something failed with a code of the real server's."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class LoadFailed(_Failed):
     """A version that cannot be loaded; its status will carry `code` and the text."""
 
-    def __init__(self, code: Code, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
-
-class RequestFailed(Exception):
+class RequestFailed(_Failed):
     """A request that gets an error for an answer; nothing was changed by it."""
-
-    def __init__(self, code: Code, message: str) -> None:
-        super().__init__(message)
-        self.code = code

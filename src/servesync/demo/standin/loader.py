@@ -171,11 +171,7 @@ def _imported(*definitions: Any) -> Any:  # noqa: ANN401 (a Graph, GraphDefs)
 
 
 def _assets(path: Path, meta_graph: Any) -> dict[str, str]:  # noqa: ANN401 (a MetaGraphDef)
-    """Return the paths that are fed to a graph, by the names of the tensors that take them.
-
-    Raises:
-        LoadFailed: one tensor is to take two.
-    """
+    """Return the paths that are fed to a graph, by the names of the tensors that take them."""
     found: dict[str, str] = {}
     for item in _asset_files(meta_graph):
         name = item.tensor_info.name

@@ -6,8 +6,7 @@ version is cut in the same way again, and gives the same frame, wherever it has 
 
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 CUT_BYTES: Final = 4 << 20
 ENOUGH_BYTES: Final = 1 << 20
@@ -15,13 +14,8 @@ MOST_BYTES: Final = 8 << 20
 ONE_IN: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """Where one tensor lies in a file, in bytes."""
-
-    name: str
-    offset: int
-    size: int
+Extent: TypeAlias = tuple[str, int, int]
+"""The name of one tensor, and where it lies in a file: offset and size in bytes."""
 
 
 def cuts(size: int, extents: Sequence[Extent]) -> Iterator[int]:
@@ -52,12 +46,12 @@ def cuts(size: int, extents: Sequence[Extent]) -> Iterator[int]:
 def _covering(size: int, extents: Sequence[Extent]) -> Iterator[tuple[str, int]]:
     """Yield name and length of each tensor, and of what lies between."""
     end = 0
-    for extent in extents:
-        if extent.offset < end or extent.offset + extent.size > size:
+    for name, offset, length in extents:
+        if offset < end or offset + length > size:
             continue  # not what an index says: then its bytes have no name
-        if extent.offset > end:
-            yield "", extent.offset - end
-        yield extent.name, extent.size
-        end = extent.offset + extent.size
+        if offset > end:
+            yield "", offset - end
+        yield name, length
+        end = offset + length
     if end < size:
         yield "", size - end
