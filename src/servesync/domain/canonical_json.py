@@ -10,12 +10,18 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MAX_DEPTH: Final = 8
 MAX_DIGITS: Final = 19
+SHA256: Final = r"^[0-9a-f]{64}$"
+_TIME: Final = r"^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z$"
+
+Sha256 = Annotated[str, Field(pattern=SHA256)]
+Time = Annotated[str, Field(pattern=_TIME)]
+"""UTC, to the second (`2026-01-02T03:04:05Z`)."""
 
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 """The last quote may be missing: were it not so, each quote of an open string would be tried to the end."""
@@ -25,14 +31,42 @@ class NotCanonical(ValueError):
     """The bytes are no canonical document; the text says where they go wrong."""
 
 
-def load(data: bytes, max_bytes: int, *schemas: str) -> tuple[dict[str, Any], str]:
-    """Return the document in `data`, with tuples for arrays, and the digest that it gives itself.
+class Strict(BaseModel):
+    """A document, or a part of one: nothing in it is unknown, and no value is converted."""
 
-    This does not check the digest and the form; call `check` after the content has been validated, so that
-    an invalid value is reported by its location and not as a wrong digest.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+_Kind = TypeVar("_Kind", bound=Strict)
+
+
+def parse(kind: type[_Kind], data: bytes, max_bytes: int, schema: str) -> _Kind:
+    """Return the document in `data`.
 
     Raises:
-        NotCanonical: too large, too deep, no JSON object, or of none of `schemas`.
+        NotCanonical: it is none of this kind; the text names the first place that is wrong.
+    """
+    plain, digest = load(data, max_bytes, schema)
+    try:
+        found = kind.model_validate(plain)
+    except ValidationError as error:
+        raise NotCanonical(error_location(error)) from error
+    content = _plain(found)
+    if digest != _digest(content):
+        raise NotCanonical("digest: it is not that of the rest")
+    if dump(content) != data:
+        raise NotCanonical("it is not in canonical form")
+    return found
+
+
+def load(data: bytes, max_bytes: int, schema: str) -> tuple[dict[str, Any], str]:
+    """Return the document in `data`, with tuples for arrays, and the digest that it gives itself.
+
+    Neither the digest nor the form is checked: `parse` first validates the content, so that it can report an
+    invalid value by its location and not as a wrong digest.
+
+    Raises:
+        NotCanonical: too large, too deep, no JSON object, or of another schema.
     """
     if len(data) > max_bytes:
         raise NotCanonical(f"it has more than {max_bytes} bytes")
@@ -51,26 +85,15 @@ def load(data: bytes, max_bytes: int, *schemas: str) -> tuple[dict[str, Any], st
         )
     except (ValueError, RecursionError) as error:
         raise NotCanonical(str(error)[:200]) from error
-    if not isinstance(found, dict) or found.get("schema") not in schemas:
-        raise NotCanonical(f"its schema is not {' or '.join(map(ascii, schemas))}")
+    if not isinstance(found, dict) or found.get("schema") != schema:
+        raise NotCanonical(f"its schema is not {schema!a}")
     digest = found.pop("digest", None)
     return {name: _tuples(value) for name, value in found.items()}, str(digest)
 
 
-def check(data: bytes, plain: Mapping[str, Any], digest: str) -> None:
-    """Make sure that `data` is the canonical form of `plain`, and `digest` the one of `plain`.
-
-    Raises:
-        NotCanonical: it is not.
-    """
-    if digest != _digest(plain):
-        raise NotCanonical("digest: it is not that of the rest")
-    if dump(plain) != data:
-        raise NotCanonical("it is not in canonical form")
-
-
-def dump(plain: Mapping[str, Any]) -> bytes:
+def dump(document: Strict | Mapping[str, Any]) -> bytes:
     """Return the canonical form of a document, with its digest."""
+    plain = _plain(document) if isinstance(document, Strict) else document
     return _canonical({**plain, "digest": _digest(plain)})
 
 
@@ -80,6 +103,10 @@ def error_location(error: ValidationError) -> str:
     where = ".".join(str(name)[:60] for name in first["loc"]) or "the whole"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return ascii(f"{where}: {first['msg'][:200]}{more}")[1:-1]
+
+
+def _plain(document: Strict) -> dict[str, Any]:
+    return document.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _digest(plain: Mapping[str, Any]) -> str:

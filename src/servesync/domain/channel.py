@@ -1,17 +1,18 @@
 """A channel: a name such as `stable` for the version that instances are to serve, kept in the store.
 
-A small sealed JSON document (`servesync.sealed`) under `<model>/channels/<name>.json`. Every move adds one to
+A document in the form of `canonical_json` under `<model>/channels/<name>.json`. Every move adds one to
 `sequence`, by which an instance tells a later position from an earlier one, whatever clocks say. A withdrawal
 is another such document: it stands where the manifest of a version was, or would be.
 """
 
 import re
 from itertools import pairwise
-from typing import Annotated, Any, Final, Literal, NamedTuple, Self
+from typing import Annotated, Final, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from servesync.domain import canonical_json
+from servesync.domain.canonical_json import NotCanonical, Sha256, Strict, Time
 from servesync.domain.versions import MAX_VERSION, Model, Version, parse_model
 from servesync.errors import Reason, ReleaseRefused, readable
 
@@ -22,21 +23,14 @@ WITHDRAWAL_SCHEMA: Final = "servesync.withdrawal/1"
 FOLDER: Final = "channels"
 
 _NAME: Final = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,63}", re.ASCII)
-_TIME: Final = r"^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z$"
 _TEXT: Final = r"^[^\x00-\x1f\x7f]*$"
 
 Number = Annotated[int, Field(ge=0, le=MAX_VERSION)]
 Who = Annotated[str, Field(max_length=128, pattern=_TEXT)]
 Why = Annotated[str, Field(max_length=512, pattern=_TEXT)]
-Time = Annotated[str, Field(pattern=_TIME)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Move(_Strict):
+class Move(Strict):
     """One position that a channel was brought to: when (UTC), by whom, and why."""
 
     version: Number
@@ -47,7 +41,7 @@ class Move(_Strict):
     why: Why
 
 
-class Channel(_Strict):
+class Channel(Strict):
     """Where a channel stands, and where it stood before, the latest first."""
 
     schema_version: Annotated[Literal["servesync.channel/1"], Field(alias="schema")] = CHANNEL_SCHEMA
@@ -66,7 +60,7 @@ class Channel(_Strict):
         return self
 
 
-class Withdrawal(_Strict):
+class Withdrawal(Strict):
     """A version that no instance is to serve any more; `manifest_sha256`: of the manifest it replaces."""
 
     schema_version: Annotated[Literal["servesync.withdrawal/1"], Field(alias="schema")] = WITHDRAWAL_SCHEMA
@@ -136,11 +130,9 @@ def parse_channel(data: bytes, model: Model, name: str, seen: int | None = None)
         ReleaseRefused: `CHANNEL_INVALID`: it is not one, or another one.
     """
     try:
-        plain, digest = canonical_json.load(data, MAX_BYTES, CHANNEL_SCHEMA)
-        found = Channel.model_validate(plain)
-        canonical_json.check(data, _plain(found), digest)
-    except (canonical_json.NotCanonical, ValidationError) as error:
-        text = f"the channel {name} of {model} is not valid: {_words(error)}; {set_anew(seen)}"
+        found = canonical_json.parse(Channel, data, MAX_BYTES, CHANNEL_SCHEMA)
+    except NotCanonical as error:
+        text = f"the channel {name} of {model} is not valid: {error}; {set_anew(seen)}"
         raise ReleaseRefused(Reason.CHANNEL_INVALID, text) from error
     if (found.model, found.channel) != (model, name):
         held = f"the channel {found.channel} of {found.model}"
@@ -160,7 +152,7 @@ def is_withdrawal(data: bytes) -> bool:
     """Whether a document that stands where a manifest does says that it is a withdrawal."""
     try:
         canonical_json.load(data, MAX_BYTES, WITHDRAWAL_SCHEMA)
-    except canonical_json.NotCanonical:
+    except NotCanonical:
         return False
     return True
 
@@ -172,11 +164,9 @@ def parse_withdrawal(data: bytes, model: Model, version: Version) -> Withdrawal:
         ReleaseRefused: `MANIFEST_INVALID`: it is not one, or that of another version.
     """
     try:
-        plain, digest = canonical_json.load(data, MAX_BYTES, WITHDRAWAL_SCHEMA)
-        found = Withdrawal.model_validate(plain)
-        canonical_json.check(data, _plain(found), digest)
-    except (canonical_json.NotCanonical, ValidationError) as error:
-        text = f"the withdrawal of {model} {version} is not valid: {_words(error)}; withdraw it again"
+        found = canonical_json.parse(Withdrawal, data, MAX_BYTES, WITHDRAWAL_SCHEMA)
+    except NotCanonical as error:
+        text = f"the withdrawal of {model} {version} is not valid: {error}; withdraw it again"
         raise ReleaseRefused(Reason.MANIFEST_INVALID, text) from error
     if (found.model, found.version) != (model, version):
         text = (
@@ -205,12 +195,4 @@ def withdrawn(found: Withdrawal) -> ReleaseRefused:
 
 def dump(document: Channel | Withdrawal) -> bytes:
     """Return the sealed form, which the parsers above take."""
-    return canonical_json.dump(_plain(document))
-
-
-def _plain(document: Channel | Withdrawal) -> dict[str, Any]:
-    return document.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-def _words(error: canonical_json.NotCanonical | ValidationError) -> str:
-    return canonical_json.error_location(error) if isinstance(error, ValidationError) else str(error)
+    return canonical_json.dump(document)

@@ -1,9 +1,7 @@
 """The manifest of a release: what its archive consists of, and what the version consists of, to the byte.
 
-JSON, at most 4 MiB, in canonical form: keys sorted, no white space, ASCII, a line feed at the end. `digest`
-is the SHA-256 of that form without `digest` itself. It is written after the archive, so it is also the mark
-that the release is complete. Read strictly: what is not understood in full proves nothing.
-`docs/manifest.schema.json` is the schema for other tools.
+JSON of at most 4 MiB, in the form of `canonical_json`. The publisher writes it after the archive, so it also
+marks the release as complete. `docs/manifest.schema.json` is the schema for other tools.
 """
 
 import json
@@ -11,17 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from servesync.domain import canonical_json
+from servesync.domain.canonical_json import SHA256, Sha256, Strict, Time
 from servesync.domain.paths import flaw_of_path, folded
 from servesync.domain.versions import (
     MAX_VERSION,
@@ -42,13 +33,10 @@ MAX_LABELS: Final = 64
 SHOWN: Final = 10
 SCHEMA: Final = "servesync.manifest/1"
 
-_SHA256: Final = r"^[0-9a-f]{64}$"
-_CREATED: Final = r"^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]Z$"
 _LABEL_NAME: Final = r"^[A-Za-z0-9._/-]{1,63}$"
 _LABEL_VALUE: Final = r"^[^\x00-\x1f\x7f]{0,256}$"
 
 Bytes = Annotated[int, Field(ge=0, le=MAX_VERSION)]
-Sha256 = Annotated[str, Field(pattern=_SHA256)]
 Labels = Annotated[
     dict[Annotated[str, Field(pattern=_LABEL_NAME)], Annotated[str, Field(pattern=_LABEL_VALUE)]],
     Field(max_length=MAX_LABELS),
@@ -56,11 +44,7 @@ Labels = Annotated[
 _LABELS: Final[TypeAdapter[dict[str, str]]] = TypeAdapter(Labels)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Piece(_Strict):
+class Piece(Strict):
     """`size` bytes of one file of the version, from `offset` on."""
 
     path: str
@@ -68,7 +52,7 @@ class Piece(_Strict):
     size: Annotated[int, Field(ge=1, le=MAX_VERSION)]
 
 
-class Part(_Strict):
+class Part(Strict):
     """One range of the archive, and its SHA-256.
 
     `content`: if the part can be decompressed alone, the pieces of files that it then gives, in order,
@@ -81,7 +65,7 @@ class Part(_Strict):
     content: tuple[Piece, ...] | None = None
 
 
-class Archive(_Strict):
+class Archive(Strict):
     """The archive: the last part of its key, and the parts that cover it in order, without a gap.
 
     The key follows from `store.key_pattern`; it is the name of no file anywhere.
@@ -117,7 +101,7 @@ class Archive(_Strict):
         return tuple(Proof(part.offset, part.size, part.sha256) for part in self.parts)
 
 
-class File(_Strict):
+class File(Strict):
     """One file of the version: its path relative to the version, `/` between names.
 
     Names are UTF-8 in the form NFC, printable, of at most 255 bytes, without a backslash, and end in no dot
@@ -136,7 +120,7 @@ class File(_Strict):
         return value
 
 
-class Totals(_Strict):
+class Totals(Strict):
     """Sums over the version: number of files and their bytes, number of tensors and their bytes."""
 
     files: Annotated[int, Field(ge=1, le=MAX_ITEMS)]
@@ -145,17 +129,17 @@ class Totals(_Strict):
     tensor_bytes: Bytes
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """One release, complete. `created` is UTC to the second (`2026-01-02T03:04:05Z`)."""
 
     schema_version: Annotated[Literal["servesync.manifest/1"], Field(alias="schema")] = SCHEMA
     model: str
     version: Annotated[int, Field(ge=0, le=MAX_VERSION)]
-    created: Annotated[str, Field(pattern=_CREATED)]
+    created: Time
     archive: Archive
     files: Annotated[tuple[File, ...], Field(min_length=1, max_length=MAX_ITEMS)]
     totals: Totals
-    labels: Labels = {}
+    labels: Labels = {}  # noqa: RUF012 (pydantic copies it)
 
     @field_validator("model")
     @classmethod
@@ -221,14 +205,10 @@ def parse(data: bytes) -> Manifest:
         ReleaseRefused: `MANIFEST_INVALID`: it is not one, in form or in sense; the text names the place.
     """
     try:
-        plain, digest = canonical_json.load(data, MAX_MANIFEST_BYTES, SCHEMA)
-        manifest = Manifest.model_validate(plain)
-        canonical_json.check(data, _plain(manifest), digest)
+        return canonical_json.parse(Manifest, data, MAX_MANIFEST_BYTES, SCHEMA)
     except canonical_json.NotCanonical as error:
-        raise _invalid(str(error)) from error
-    except ValidationError as error:
-        raise _invalid(canonical_json.error_location(error)) from error
-    return manifest
+        text = f"the manifest is not valid: {error}; publish the version again under a new number"
+        raise ReleaseRefused(Reason.MANIFEST_INVALID, text) from error
 
 
 def parse_for(release: Release, data: bytes) -> Manifest:
@@ -243,22 +223,13 @@ def parse_for(release: Release, data: bytes) -> Manifest:
     return found
 
 
-def _invalid(what: str) -> ReleaseRefused:
-    text = f"the manifest is not valid: {what}; publish the version again under a new number"
-    return ReleaseRefused(Reason.MANIFEST_INVALID, text)
-
-
-def _plain(manifest: Manifest) -> dict[str, Any]:
-    return manifest.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
 def dump(manifest: Manifest) -> bytes:
     """Return the canonical form; `parse` gives back the same manifest.
 
     Raises:
         ReleaseRefused: `RELEASE_TOO_BIG`: it would be larger than a manifest may be.
     """
-    data = canonical_json.dump(_plain(manifest))
+    data = canonical_json.dump(manifest)
     if len(data) > MAX_MANIFEST_BYTES:
         text = (
             f"{manifest.model} {manifest.version}: {len(manifest.files)} files in "
@@ -273,7 +244,7 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a manifest; it says less than `parse` checks."""
     schema = Manifest.model_json_schema(by_alias=True, mode="validation")
     description = "SHA-256 of the canonical form (keys sorted, compact, ASCII, line feed) without this key"
-    schema["properties"]["digest"] = {"description": description, "pattern": _SHA256, "type": "string"}
+    schema["properties"]["digest"] = {"description": description, "pattern": SHA256, "type": "string"}
     schema["required"] = sorted({*schema["required"], "schema", "digest"})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
 

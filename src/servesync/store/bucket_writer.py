@@ -67,6 +67,8 @@ class S3Bucket:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.bucket = bucket_of(store)
+        """The bucket, as boto3 wants it."""
         self._clients: Clients | None = None
         self._nonces: dict[str, tuple[str, int]] = {}
         self.unconditional = False
@@ -75,11 +77,6 @@ class S3Bucket:
     def where(self, key: str) -> dict[str, Any]:
         """Return bucket and key as boto3 wants them."""
         return self.bucket | {"Key": key}
-
-    @property
-    def bucket(self) -> dict[str, Any]:
-        """The bucket, as boto3 wants it."""
-        return bucket_of(self._store)
 
     @contextmanager
     def asking(self, key: str) -> Iterator["S3Client"]:
@@ -139,13 +136,9 @@ class S3Bucket:
 
     def resolve_ambiguous_write(self, key: str, error: AlreadyThere | SyncError) -> None:
         """Return if the store has written the object although the request failed; else raise `error`."""
-        if isinstance(error, AlreadyThere):
-            patient = True
-        elif error.reason in _OPEN:
-            patient = False
-        else:
-            raise error
-        if not self.is_ours(key, patient=patient):
+        patient = isinstance(error, AlreadyThere)
+        is_open = patient or (isinstance(error, SyncError) and error.reason in _OPEN)
+        if not (is_open and self.is_ours(key, patient=patient)):
             raise error
 
     def is_free(self, key: str) -> bool:
@@ -164,7 +157,12 @@ class S3Bucket:
         return False
 
     def put_new(self, key: str, data: bytes, attributes: ObjectAttributes) -> None:
-        """Write one object in one request; raises as `S3Writer.put_new` does."""
+        """Write one object in one request; an answer that was lost is no failure.
+
+        Raises:
+            AlreadyThere: the key is taken, or being written, by somebody else as far as can be told.
+            StoreError, TransferError: the store refused or did not answer; the object may be there or not.
+        """
         request: dict[str, Any] = {
             **self.where(key),
             "Body": data,

@@ -16,57 +16,34 @@ from servesync.store.credentials import CredentialsUnusable
 from servesync.store.foreign import told
 from servesync.store.oddities import oddity
 
-_CODES: Final[Mapping[str, Reason]] = {
-    "AccessDenied": Reason.STORE_DENIED,
-    "AllAccessDisabled": Reason.STORE_DENIED,
-    "403": Reason.STORE_DENIED,
-    "Forbidden": Reason.STORE_DENIED,
-    "InvalidAccessKeyId": Reason.STORE_CREDENTIALS,
-    "SignatureDoesNotMatch": Reason.STORE_CREDENTIALS,
-    "ExpiredToken": Reason.STORE_CREDENTIALS,
-    "ExpiredTokenException": Reason.STORE_CREDENTIALS,
-    "InvalidToken": Reason.STORE_CREDENTIALS,
-    "TokenRefreshRequired": Reason.STORE_CREDENTIALS,
-    "InvalidClientTokenId": Reason.STORE_CREDENTIALS,
-    "UnrecognizedClientException": Reason.STORE_CREDENTIALS,
-    "NotSignedUp": Reason.STORE_CREDENTIALS,
-    "KMS.DisabledException": Reason.STORE_DENIED,
-    "KMS.KMSInvalidStateException": Reason.STORE_DENIED,
-    "KMS.NotFoundException": Reason.STORE_DENIED,
-    "NoSuchBucket": Reason.STORE_NOT_FOUND,
-    "PermanentRedirect": Reason.STORE_WRONG_REGION,
-    "AuthorizationHeaderMalformed": Reason.STORE_WRONG_REGION,
-    "IllegalLocationConstraintException": Reason.STORE_WRONG_REGION,
-    "IllegalLocationConstraint": Reason.STORE_WRONG_REGION,
-    "301": Reason.STORE_WRONG_REGION,
-    "302": Reason.STORE_BAD_ANSWER,
-    "303": Reason.STORE_BAD_ANSWER,
-    "405": Reason.STORE_BAD_ANSWER,
-    "407": Reason.STORE_BAD_ANSWER,
-    "501": Reason.STORE_BAD_ANSWER,
-    "511": Reason.STORE_BAD_ANSWER,
-    "MethodNotAllowed": Reason.STORE_BAD_ANSWER,
-    "NotImplemented": Reason.STORE_BAD_ANSWER,
-    "RequestTimeTooSkewed": Reason.STORE_CLOCK_SKEW,
-    "RequestTimeout": Reason.STORE_UNREACHABLE,
-    "SlowDown": Reason.STORE_THROTTLED,
-    "SlowDownRead": Reason.STORE_THROTTLED,
-    "Throttling": Reason.STORE_THROTTLED,
-    "ThrottlingException": Reason.STORE_THROTTLED,
-    "TooManyRequests": Reason.STORE_THROTTLED,
-    "RequestLimitExceeded": Reason.STORE_THROTTLED,
-    "429": Reason.STORE_THROTTLED,
-    "503": Reason.STORE_THROTTLED,
-    "ServiceUnavailable": Reason.STORE_THROTTLED,
-    "PreconditionFailed": Reason.OBJECT_CHANGED,
-    "412": Reason.OBJECT_CHANGED,
-    "InvalidRange": Reason.OBJECT_CHANGED,
-    "416": Reason.OBJECT_CHANGED,
-    "NoSuchKey": Reason.OBJECT_GONE,
-    "NoSuchVersion": Reason.OBJECT_GONE,
-    "404": Reason.OBJECT_GONE,
-    "InvalidObjectState": Reason.OBJECT_ARCHIVED,
+_CODES_OF: Final = {
+    Reason.STORE_DENIED: """
+        AccessDenied AllAccessDisabled 403 Forbidden KMS.DisabledException
+        KMS.KMSInvalidStateException KMS.NotFoundException
+    """,
+    Reason.STORE_CREDENTIALS: """
+        InvalidAccessKeyId SignatureDoesNotMatch ExpiredToken ExpiredTokenException InvalidToken
+        TokenRefreshRequired InvalidClientTokenId UnrecognizedClientException NotSignedUp
+    """,
+    Reason.STORE_NOT_FOUND: "NoSuchBucket",
+    Reason.STORE_WRONG_REGION: """
+        PermanentRedirect AuthorizationHeaderMalformed IllegalLocationConstraintException
+        IllegalLocationConstraint 301
+    """,
+    Reason.STORE_BAD_ANSWER: "302 303 405 407 501 511 MethodNotAllowed NotImplemented",
+    Reason.STORE_CLOCK_SKEW: "RequestTimeTooSkewed",
+    Reason.STORE_UNREACHABLE: "RequestTimeout",
+    Reason.STORE_THROTTLED: """
+        SlowDown SlowDownRead Throttling ThrottlingException TooManyRequests RequestLimitExceeded
+        429 503 ServiceUnavailable
+    """,
+    Reason.OBJECT_CHANGED: "PreconditionFailed 412 InvalidRange 416",
+    Reason.OBJECT_GONE: "NoSuchKey NoSuchVersion 404",
+    Reason.OBJECT_ARCHIVED: "InvalidObjectState",
 }
+"""The codes of S3 and of stores like it, and the HTTP statuses of answers without one."""
+
+_CODES: Final = {code: reason for reason, codes in _CODES_OF.items() for code in codes.split()}
 _TYPES: Final[tuple[tuple[type[Exception], Reason], ...]] = (
     (foreign.NoRegionError, Reason.STORE_WRONG_REGION),
     (foreign.InvalidRegionError, Reason.STORE_WRONG_REGION),
@@ -179,14 +156,11 @@ def _error(
     reason: Reason, doing: str, detail: str, advised: Operation | str, **facts: str | int
 ) -> StoreError | TransferError:
     """Return our error, with the advice that is given, or that there is for what was being done."""
-    advice = _advice(reason, advised) if isinstance(advised, Operation) else advised
+    if isinstance(advised, Operation):
+        on_writes = _ADVICE_ON_WRITES.get(reason) if advised is Operation.WRITE else None
+        advised = (on_writes or _ADVICE.get(reason, "")).format(permission=advised.permission)
     kind = TransferError if reason in _OF_TRANSFER else StoreError
-    return kind(reason, f"{doing}: {detail}", advice, **facts)
-
-
-def _advice(reason: Reason, operation: Operation) -> str:
-    on_writes = _ADVICE_ON_WRITES.get(reason) if operation is Operation.WRITE else None
-    return (on_writes or _ADVICE.get(reason, "")).format(permission=operation.permission)
+    return kind(reason, f"{doing}: {detail}", advised, **facts)
 
 
 def _shown(text: str, characters: int) -> str:

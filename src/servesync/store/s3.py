@@ -33,14 +33,6 @@ _RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", r
 _T = TypeVar("_T")
 
 
-def _look_away(_key: str, _size: int) -> None:
-    """See nothing."""
-
-
-def _go_on() -> bool:
-    return False
-
-
 class S3Store:
     """One bucket and prefix of an S3-compatible store. Reads may run in several threads at once."""
 
@@ -67,8 +59,8 @@ class S3Store:
     def list(
         self,
         wants: Callable[[Model], bool],
-        see: Callable[[str, int], None] = _look_away,
-        should_stop: Callable[[], bool] = _go_on,
+        see: Callable[[str, int], None] = lambda _key, _size: None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> Listing:
         """Return all that lies below the prefix for wanted models.
 
@@ -221,20 +213,14 @@ class S3Store:
             if error.reason is not Reason.STORE_CREDENTIALS or used is None:
                 raise
             with translated(doing, operation):
-                renewed = self._renewed(used)
+                renewed = self._connected(used)
             if renewed.credentials == used.credentials:
                 raise
         with translated(doing, operation):
             return call(renewed)
 
-    def _connected(self) -> Clients:
-        with self._lock:
-            if self._clients is None:
-                self._clients = connect(self._store, self._fetch, self._bounds, self._on_request)
-            return self._clients
-
-    def _renewed(self, refused: Clients) -> Clients:
-        """Return clients that have read the credentials after those of `refused`: files may be rotated."""
+    def _connected(self, refused: Clients | None = None) -> Clients:
+        """Return the clients, but none that read their credentials before `refused`: files may be rotated."""
         with self._lock:
             if self._clients is None or self._clients is refused:
                 self._clients = None

@@ -17,11 +17,11 @@ from servesync.store.upload import Upload
 PART_BYTES: Final = 16 << 20
 
 
-class S3Writer:
+class S3Writer(S3Bucket):
     """Puts new objects into one bucket; used by one thread."""
 
     def __init__(self, store: Store, part_bytes: int = PART_BYTES) -> None:
-        self._bucket = S3Bucket(store)
+        super().__init__(store)
         self._part_bytes = part_bytes
 
     def __enter__(self) -> Self:
@@ -30,25 +30,7 @@ class S3Writer:
 
     def __exit__(self, *_: object) -> None:
         """Close all connections."""
-        self._bucket.close()
-
-    @property
-    def unconditional(self) -> bool:
-        """Whether something was written without a condition, as the store said that it knows none."""
-        return self._bucket.unconditional
-
-    def is_ours(self, key: str) -> bool | None:
-        """Tell whether the object under `key` is still the one that was written here; None: unknown."""
-        return self._bucket.is_ours(key)
-
-    def put_new(self, key: str, data: bytes, attributes: ObjectAttributes) -> None:
-        """Write one object in one request; an answer that was lost is no failure.
-
-        Raises:
-            AlreadyThere: the key is taken, or being written, by somebody else as far as can be told.
-            StoreError, TransferError: the store refused or did not answer; the object may be there or not.
-        """
-        self._bucket.put_new(key, data, attributes)
+        self.close()
 
     def replace(self, key: str, data: bytes, etag: str, attributes: ObjectAttributes) -> None:
         """Write one small object in the place of the one that has this ETag.
@@ -58,13 +40,13 @@ class S3Writer:
             StoreError, TransferError: the store refused or did not answer; either object may be there.
         """
         request: dict[str, Any] = {
-            **self._bucket.where(key),
+            **self.where(key),
             "Body": data,
             "ContentType": attributes.content_type,
             "Metadata": attributes.metadata,
         }
         try:
-            self._bucket.put(key, data, request, IfMatch=etag)
+            self.put(key, data, request, IfMatch=etag)
         except AlreadyThere as error:  # the same answers say that the condition does not hold
             raise Changed(key) from error
         except TransferError as error:
@@ -74,8 +56,8 @@ class S3Writer:
         except StoreError as error:
             if error.facts.get("status") != NOT_IMPLEMENTED:
                 raise
-            self._bucket.unconditional = True
-            self._bucket.put(key, data, request)
+            self.unconditional = True
+            self.put(key, data, request)
 
     @contextmanager
     def upload_new(
@@ -91,7 +73,7 @@ class S3Writer:
             AlreadyThere: the key is taken or being written, or somebody has ended this upload: look.
             StoreError, TransferError: the store refused or did not answer.
         """
-        upload = Upload(self._bucket, key, self._part_bytes, attributes)
+        upload = Upload(self, key, self._part_bytes, attributes)
         try:
             yield upload.write
             upload.finish()
@@ -105,8 +87,8 @@ class S3Writer:
         What the store refuses to list or to remove stays: it is invisible, and a lifecycle rule's.
         """
         with suppress(SyncError, AlreadyThere):
-            with self._bucket.asking(key) as client:
-                listed = client.list_multipart_uploads(**self._bucket.bucket, Prefix=key)
+            with self.asking(key) as client:
+                listed = client.list_multipart_uploads(**self.bucket, Prefix=key)
             for upload in listed.get("Uploads", []):
                 if upload.get("Key") == key:
-                    self._bucket.abort(key, upload["UploadId"])
+                    self.abort(key, upload["UploadId"])

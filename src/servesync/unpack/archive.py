@@ -60,13 +60,9 @@ def unpack_archive(  # noqa: PLR0913 (what is known of the archive, and who is t
         OSError: the disk refused; `into` must be discarded.
     """
     if archive_bytes > limits.max_archive_bytes:
-        raise ReleaseRefused(
-            Reason.ARCHIVE_TOO_BIG,
-            f"the archive has {archive_bytes} bytes,"
-            f" over limits.max_archive_bytes ({limits.max_archive_bytes})",
-            archive_bytes=archive_bytes,
-            limit_bytes=limits.max_archive_bytes,
-        )
+        most = limits.max_archive_bytes
+        text = f"the archive has {archive_bytes} bytes, over limits.max_archive_bytes ({most})"
+        raise ReleaseRefused(Reason.ARCHIVE_TOO_BIG, text, archive_bytes=archive_bytes, limit_bytes=most)
     source = ByteSource(measured(chunks, archive_bytes, "the archive"))
     stream, capacity, kind = open_tar(source, archive_bytes, limits, is_promised=promised_bytes is not None)
     names, top = Names(limits), TopLevel(version)
@@ -97,11 +93,10 @@ def _as_promised(found: Iterator[Member], promised_bytes: int | None) -> Iterato
     for member in found:
         total += member.size
         if promised_bytes is not None and total > promised_bytes + SLACK_BYTES:
-            text = f"it unpacks to at least {total} bytes, but its manifest says {promised_bytes}"
-            raise ReleaseRefused(
-                Reason.ARCHIVE_TOO_BIG,
-                f"{text}: publish under a new number",
-                unpacked_bytes=total,
-                limit_bytes=promised_bytes,
+            text = (
+                f"it unpacks to at least {total} bytes, but its manifest says {promised_bytes}: publish "
+                "under a new number"
             )
+            facts = {"unpacked_bytes": total, "limit_bytes": promised_bytes}
+            raise ReleaseRefused(Reason.ARCHIVE_TOO_BIG, text, **facts)
         yield member

@@ -1,6 +1,6 @@
 """A version that the store holds as one object a file: the same rules as for an archive's members."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from servesync.domain.versions import Content, StoredObject
@@ -40,12 +40,9 @@ def unpack_objects(
             total += item.size
             if total > limits.max_unpacked_bytes:
                 raise unpacks_too_big(total, limits)
-            tree.write_file(parts, _content(item, chunks))
+            source = ByteSource(measured(chunks, item.size, f"the object {item.key!a}"))
+            tree.write_file(parts, owned_pieces(source))
         files = tree.finish()
     if not files:
         raise ReleaseRefused(Reason.ARCHIVE_EMPTY, "the version's directory in the store holds no object")
     return Unpacked(into, Content.of(files), tree.stamps)
-
-
-def _content(item: StoredObject, chunks: Iterable[Chunk]) -> Iterator[bytes]:
-    return owned_pieces(ByteSource(measured(chunks, item.size, f"the object {item.key!a}")))

@@ -18,7 +18,7 @@ def parse_path(path: bytes, *, is_directory: bool) -> Parts:
 
     Raises:
         ReleaseRefused: the path is absolute, climbs, is too long, too deep or no UTF-8, or a name in it is
-            none that a version may hold (`plan.paths`).
+            none that a version may hold (`domain.paths`).
     """
     if is_directory:
         path = path.removesuffix(b"/")
@@ -54,8 +54,8 @@ class Names:
         self._limits = limits
         self._seen: dict[str, tuple[str, bool]] = {}
 
-    def add(self, parts: Parts, *, is_directory: bool) -> bool:
-        """Note one member; return False for a directory that is already there.
+    def add(self, parts: Parts, *, is_directory: bool) -> None:
+        """Note one member.
 
         Raises:
             ReleaseRefused: another member has this path, in this or another case, or is a file where a
@@ -63,23 +63,21 @@ class Names:
         """
         for depth in range(1, len(parts)):
             self._claim("/".join(parts[:depth]), is_directory=True)
-        return self._claim("/".join(parts), is_directory=is_directory)
+        self._claim("/".join(parts), is_directory=is_directory)
 
-    def _claim(self, path: str, *, is_directory: bool) -> bool:
+    def _claim(self, path: str, *, is_directory: bool) -> None:
         here = (path, is_directory)
         there = self._seen.setdefault(folded(path), here)
         if there is here:
             if len(self._seen) > self._limits.max_members:
                 raise too_many_members(self._limits)
-            return True
-        if there == here and is_directory:
-            return False
-        raise ReleaseRefused(
-            Reason.ARCHIVE_DUPLICATE,
-            f"{shown(path)} is there twice (as {shown(there[0])}); case does not count, as on some"
-            " filesystems. Pack it anew, each path once",
-            member=shown(path),
-        )
+        elif there != here or not is_directory:
+            raise ReleaseRefused(
+                Reason.ARCHIVE_DUPLICATE,
+                f"{shown(path)} is there twice (as {shown(there[0])}); case does not count, as on some"
+                " filesystems. Pack it anew, each path once",
+                member=shown(path),
+            )
 
 
 def check_paths(paths: Mapping[str, bool], top: str) -> None:

@@ -1,7 +1,8 @@
 """Our own tar reader: regular files and directories, each with exactly one meaning, to a proven end.
 
-`tarfile` is no boundary: with its strictest filter it still follows links out of the target, accepts a tar
-cut between two members and takes an unverified header for the end. A SavedModel needs no link at all.
+Python's `tarfile` does not protect us: even with its strictest filter it follows links out of the target,
+accepts a tar that is cut between two members, and takes a header with a wrong checksum for the end. A
+SavedModel needs no link at all.
 """
 
 from collections.abc import Iterator
@@ -10,16 +11,10 @@ from typing import Final
 
 from servesync.errors import Reason, ReleaseRefused
 from servesync.settings import Limits
+from servesync.unpack import tar_header
 from servesync.unpack.refusal import shown, too_many_members, unpacks_too_big
 from servesync.unpack.source import ByteSource
-from servesync.unpack.tar_header import (
-    BLOCK_BYTES,
-    OVERFLOWN_SIZE,
-    ZERO_BLOCK,
-    Header,
-    bad_header,
-    parse_header,
-)
+from servesync.unpack.tar_header import BLOCK_BYTES, ZERO_BLOCK, Header, bad_header
 from servesync.unpack.tar_pax import Pax, check_global_pax, parse_pax
 
 MAX_EXTENSION_BYTES: Final = 64 * 1024
@@ -57,9 +52,6 @@ class _Extensions:
     long_name: bytes | None = None
     pax: Pax | None = None
 
-    def __bool__(self) -> bool:
-        return self.long_name is not None or self.pax is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
@@ -82,7 +74,7 @@ def members(stream: ByteSource, limits: Limits, capacity: Capacity) -> Iterator[
     extensions = _Extensions()
     first = True
     while (block := stream.read(BLOCK_BYTES, "the tar stream (its end blocks are missing)")) != ZERO_BLOCK:
-        header = parse_header(block)
+        header = tar_header.parse_header(block)
         if header.kind == b"g":
             if not first:
                 raise bad_header("a global PAX header stands between members")
@@ -96,7 +88,7 @@ def members(stream: ByteSource, limits: Limits, capacity: Capacity) -> Iterator[
             _skip_padding(stream, member.size)
             extensions = _Extensions()
         first = False
-    if extensions:
+    if extensions != _Extensions():
         raise bad_header("the archive ends after an extension header, without the member that it describes")
     _prove_end(stream)
 
@@ -129,12 +121,12 @@ class _Budget:
 
 def _member(header: Header, extensions: _Extensions) -> Member:
     path, size = header.path, header.size
-    if extensions.long_name is not None:
-        path = extensions.long_name
+    if (long_name := extensions.long_name) is not None:
+        path = long_name
     if (pax := extensions.pax) is not None:
         path = path if pax.path is None else pax.path
         size = size if pax.size is None else _agreed_size(header.size, pax.size)
-    if extensions.long_name is not None and (header.has_prefix or (pax is not None and pax.path is not None)):
+    if long_name is not None and (header.has_prefix or (pax is not None and pax.path is not None)):
         raise bad_header(f"the member {shown(path)} has two long names")
     is_file = header.kind in _FILES
     is_directory = header.kind == _DIRECTORY or (is_file and header.is_v7 and path.endswith(b"/"))
@@ -147,7 +139,7 @@ def _member(header: Header, extensions: _Extensions) -> Member:
 
 def _agreed_size(ustar: int, pax: int) -> int:
     """Return the PAX size where a reader that knows only ustar could not read another one."""
-    if ustar == pax or (pax > OVERFLOWN_SIZE and ustar in {0, OVERFLOWN_SIZE}):
+    if ustar == pax or (pax > tar_header.OVERFLOWN_SIZE and ustar in {0, tar_header.OVERFLOWN_SIZE}):
         return pax
     raise bad_header(f"a member has {ustar} bytes by its header and {pax} by its PAX header")
 
@@ -162,17 +154,11 @@ def _unwanted(header: Header, path: bytes) -> ReleaseRefused:
             member=shown(path),
         )
     if header.kind == b"S":
-        return ReleaseRefused(
-            Reason.ARCHIVE_SPARSE,
-            f"{shown(path)} is a sparse file; pack without tar --sparse",
-            member=shown(path),
-        )
+        text = f"{shown(path)} is a sparse file; pack without tar --sparse"
+        return ReleaseRefused(Reason.ARCHIVE_SPARSE, text, member=shown(path))
     what = _SPECIAL.get(header.kind, f"of the unknown type {shown(header.kind)}")
-    return ReleaseRefused(
-        Reason.ARCHIVE_SPECIAL_FILE,
-        f"{shown(path)} is {what}; a version holds files and directories only",
-        member=shown(path),
-    )
+    text = f"{shown(path)} is {what}; a version holds files and directories only"
+    return ReleaseRefused(Reason.ARCHIVE_SPECIAL_FILE, text, member=shown(path))
 
 
 def _extend(extensions: _Extensions, header: Header, payload: bytes) -> None:

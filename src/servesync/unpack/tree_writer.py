@@ -1,7 +1,7 @@
 """Writes files below one directory, never through a path: every step is relative to an open directory.
 
-A file is hashed while it is written, both in one helper thread: decoding is the slowest part of the way,
-and it goes on meanwhile. Errors of the helper surface at one of the next calls.
+One helper thread hashes and writes each file. Meanwhile the caller decodes the next bytes, which is the
+slowest part of the work. One of the next calls raises what went wrong in the helper.
 """
 
 import errno
@@ -36,7 +36,7 @@ class TreeWriter:
 
     def __init__(self, into: Path, wrote: Wrote | None = None) -> None:
         self._into = into
-        self._wrote = wrote or _ignore
+        self._wrote = wrote or (lambda _size, _inodes: None)
         self._stack: list[tuple[str, int]] = []
         self._open_files: set[int] = set()
         self._pending: deque[Future[None]] = deque()
@@ -56,7 +56,7 @@ class TreeWriter:
         self._stack = [("", handle)]
         try:
             _open_to_all(handle)
-            self._submit(_nothing)
+            self._submit(lambda: None)  # the helper thread starts, or fails to, before anything is written
         except OSError:
             self._close_all()
             raise
@@ -195,11 +195,3 @@ def _directory(parent: int, name: str) -> int:
 def _open_to_all(handle: int) -> None:
     """Give a directory mode 0755, and keep the set-group-ID bit that a volume's group relies on."""
     os.fchmod(handle, 0o755 | (os.fstat(handle).st_mode & stat.S_ISGID))
-
-
-def _ignore(_size: int, _inodes: int) -> None:
-    """Do nothing: the default for `wrote`."""
-
-
-def _nothing() -> None:
-    """Make the helper thread start, or fail to, before anything is written."""
