@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+import forked
 from fixtures_models import KINDS
 from servesync.errors import CheckFailed, Reason, ReleaseRefused, SettingsError, Stopped
 from servesync.runtime.verify_command import verify_command
@@ -42,8 +43,9 @@ def version(real_models: Path, kind: str, folder: Path, *requests: dict[str, Any
 
 
 def children() -> list[psutil.Process]:
-    """Return the processes that this one has started, living and dead; not the tests' S3 server."""
-    return [child for child in psutil.Process().children(recursive=True) if child.name() != "weed"]
+    """Return the processes that this one has started, living and dead; not those of the tests."""
+    found = psutil.Process().children(recursive=True)
+    return [child for child in found if child.name() != "weed" and child.pid not in forked.forkers]
 
 
 def refused(root: Path, limits: LoadLimits | None = None, **more: Any) -> ReleaseRefused:

@@ -35,6 +35,8 @@ def _from_the_start(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 OURS = _from_the_start(os.environ)
+forkers: set[int] = set()
+"""The processes that are forked: children of this one that stay until it ends."""
 
 
 class ForkedProcess(subprocess.Popen[Any]):
@@ -104,6 +106,7 @@ def _forker() -> socket.socket:
     with its:
         command = [sys.executable, __file__, str(its.fileno())]
         forker = subprocess.Popen(command, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL)
+    forkers.add(forker.pid)
     atexit.register(_end, ours, forker)
     return ours
 

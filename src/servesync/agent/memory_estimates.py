@@ -115,7 +115,7 @@ class OfferedEstimates(Mapping[Key, int | None]):
         self._offered = offered
 
     def __getitem__(self, key: Key) -> int | None:
-        """Return the weight of a release; see `Weights.of_offered`."""
+        """Return the weight of a release; see `MemoryEstimates.of_offered`."""
         model, version = key
         return self._estimates.of_offered(self._offered[model][version])
 

@@ -1,7 +1,8 @@
 """Small durable records beside the shelf: what was installed, and what was refused.
 
-They are caches of facts, not the truth: the truth is what lies on the shelf. Only a record that is not there
-counts as absent. One that cannot be read is left where it is and reported; what it stood for stays, too.
+The record of an installed version is a cache: the truth is what lies on the shelf. A refusal is not: nothing
+else says what was refused. Only a record that is not there counts as absent. One that cannot be read is left
+where it is and reported; what it stood for stays, too.
 """
 
 import errno
