@@ -146,8 +146,8 @@ def test_the_oldest_comes_first_whatever_ends_before_it() -> None:
 def test_cycles_are_measured() -> None:
     """How long the deciding thread took, and how often."""
     agent_status = AgentStatus()
-    agent_status.cycled(0.004)
-    agent_status.cycled(3)
+    agent_status.metrics.cycle_seconds.observe(0.004)
+    agent_status.metrics.cycle_seconds.observe(3)
     assert value(agent_status, "servesync_cycle_seconds_count") == 2
     assert value(agent_status, "servesync_cycle_seconds_bucket", le="1.0") == 1
 

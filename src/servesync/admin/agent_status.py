@@ -72,7 +72,8 @@ class AgentStatus:
         """What is going on now, the oldest first."""
         self.stuck_after_seconds = stuck_after_seconds
         self._due = time.monotonic()
-        self._turned_at = time.time()
+        self.turned_at = time.time()
+        """When the deciding thread last gave a sign, in seconds since 1970."""
         self._running: dict[int, Activity] = {}
         self._started = itertools.count()
         self._running_lock = threading.Lock()
@@ -85,7 +86,7 @@ class AgentStatus:
     def heartbeat(self) -> None:
         """Note that the deciding thread has begun or ended a step of a cycle."""
         self._due = max(self._due, time.monotonic())
-        self._turned_at = time.time()
+        self.turned_at = time.time()
 
     def sleeping(self, seconds: float) -> None:
         """Note that the deciding thread sleeps for `seconds` at most."""
@@ -95,12 +96,7 @@ class AgentStatus:
     def awake(self) -> None:
         """Note that the sleep is over, even if it was shorter than announced."""
         self._due = time.monotonic()
-        self._turned_at = time.time()
-
-    @property
-    def turned_at(self) -> float:
-        """When the deciding thread last gave a sign, in seconds since 1970."""
-        return self._turned_at
+        self.turned_at = time.time()
 
     @property
     def silent_seconds(self) -> float:
@@ -158,10 +154,6 @@ class AgentStatus:
     def transfers(self) -> tuple[Activity, ...]:
         """The versions that are on their way to the shelf now, each at one stage, the oldest stage first."""
         return transfers_among(self.activities)
-
-    def cycled(self, seconds: float) -> None:
-        """Note how long the deciding thread took for one cycle."""
-        self.metrics.cycle_seconds.observe(seconds)
 
     def installed(self, model: Model, version: Version) -> None:
         """Note that a version came onto the shelf just now, to be confirmed by the server."""

@@ -112,5 +112,5 @@ def isolate(area: str, examine: Callable[[], Iterable[Finding]]) -> Iterator[Fin
     except SyncError as error:
         yield fail(Check.DOCTOR_ITSELF, f"{error.reason.value}: {error}", f"see {area} above", area)
     except Exception as error:  # noqa: BLE001 (a bug in one area must not hide the others)
-        text = f"{internal_error(error)}"
-        yield fail(Check.DOCTOR_ITSELF, text, "the other areas were examined all the same", area)
+        advice = "the other areas were examined all the same"
+        yield fail(Check.DOCTOR_ITSELF, str(internal_error(error)), advice, area)

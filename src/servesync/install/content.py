@@ -107,10 +107,8 @@ def check_stamps(root: Path, sealed: Mapping[str, Stamp]) -> None:
     try:
         with opened_dir(root):
             found = stamps(root)
-    except FileNotFoundError:
-        found = {}
-    except NotADirectoryError as error:
-        if error.filename != str(root):  # a folder on the way to it
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if isinstance(error, NotADirectoryError) and error.filename != str(root):  # a folder on the way to it
             raise
         found = {}
     if not found or found != sealed:

@@ -29,68 +29,65 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Restore:
+class _OfVersion:
+    """What all have in common: the version that is acted on, and the reason in words."""
+
+    kind: ClassVar[Kind]
+    version: Version
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restore(_OfVersion):
     """Put a version of the reserve back on the shelf: a rename, without the store.
 
     `instead_of`: the version of the reserve for which it had made room, and which does not fit after all. Its
     record must keep `swing_bytes` (see `Reserved`) before this one is back, so that this happens once.
     """
 
-    kind: ClassVar[Kind] = Kind.RESTORE
-    version: Version
-    because: str
+    kind = Kind.RESTORE
     instead_of: Version | None = None
     swing_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Install:
+class Install(_OfVersion):
     """Fetch, prove and shelve a version."""
 
-    kind: ClassVar[Kind] = Kind.INSTALL
-    version: Version
-    because: str
+    kind = Kind.INSTALL
 
 
 @dataclass(frozen=True, slots=True)
-class Repair:
+class Repair(_OfVersion):
     """Fetch and prove a version anew and swap it with the damaged one, whose name never disappears."""
 
-    kind: ClassVar[Kind] = Kind.REPAIR
-    version: Version
-    because: str
+    kind = Kind.REPAIR
 
 
 @dataclass(frozen=True, slots=True)
-class Confirm:
+class Confirm(_OfVersion):
     """Record that the server serves a version."""
 
-    kind: ClassVar[Kind] = Kind.CONFIRM
-    version: Version
-    because: str
+    kind = Kind.CONFIRM
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantine:
+class Quarantine(_OfVersion):
     """Take a version that the server refused off the shelf and remember its identity."""
 
-    kind: ClassVar[Kind] = Kind.QUARANTINE
-    version: Version
-    because: str
+    kind = Kind.QUARANTINE
     reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(_OfVersion):
     """Take a version off the shelf until the server has seen it gone: back there, it is tried anew."""
 
-    kind: ClassVar[Kind] = Kind.RETRY
-    version: Version
-    because: str
+    kind = Kind.RETRY
 
 
 @dataclass(frozen=True, slots=True)
-class Prune:
+class Prune(_OfVersion):
     """Take a version off the shelf that policy no longer wants.
 
     `to_reserve`: it is good and stays unpacked beside the shelf, if its record can be read. `retired_for`:
@@ -99,84 +96,68 @@ class Prune:
     keeps both.
     """
 
-    kind: ClassVar[Kind] = Kind.PRUNE
-    version: Version
-    because: str
+    kind = Kind.PRUNE
     to_reserve: bool = False
     retired_for: Version | None = None
     need_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(_OfVersion):
     """Do nothing yet: the server is about to say more about this version.
 
     `overdue`: it has had all the time that it was given, so nothing else is held up by it any more.
     """
 
-    kind: ClassVar[Kind] = Kind.WAIT
-    version: Version
-    because: str
+    kind = Kind.WAIT
     overdue: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(_OfVersion):
     """Start a transfer: fetch a version into staging, unpack it and prove it there."""
 
-    kind: ClassVar[Kind] = Kind.FETCH
-    version: Version
-    because: str
+    kind = Kind.FETCH
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(_OfVersion):
     """End a transfer that nobody wants any more, or give its proven version up; its staging is given back."""
 
-    kind: ClassVar[Kind] = Kind.CANCEL
-    version: Version
-    because: str
+    kind = Kind.CANCEL
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class SetAside(_OfVersion):
     """Move a proven version from staging into the reserve: the server's memory has no room for it yet."""
 
-    kind: ClassVar[Kind] = Kind.SET_ASIDE
-    version: Version
-    because: str
+    kind = Kind.SET_ASIDE
     short: Shortage
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(_OfVersion):
     """Remove a version from the reserve."""
 
-    kind: ClassVar[Kind] = Kind.DROP
-    version: Version
-    because: str
+    kind = Kind.DROP
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(_OfVersion):
     """Let a version of the reserve stay there as one that left by policy.
 
     It was to be tried again, or had made room for another one: neither counts any more (`returning`,
     `retired_for` and `need_bytes` of its record are cleared).
     """
 
-    kind: ClassVar[Kind] = Kind.KEEP
-    version: Version
-    because: str
+    kind = Kind.KEEP
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(_OfVersion):
     """Remove the record of a version that is no longer on the shelf."""
 
-    kind: ClassVar[Kind] = Kind.FORGET
-    version: Version
-    because: str
+    kind = Kind.FORGET
 
 
 Action = Restore | Install | Repair | Confirm | Quarantine | Retry | Prune | Wait

@@ -91,7 +91,7 @@ class Loop:
         return agent
 
     def _measure(self, seconds: float) -> None:
-        self._agent_status.cycled(seconds)
+        self._agent_status.metrics.cycle_seconds.observe(seconds)
         if seconds > SLOW_TURN_SECONDS:
             get_logger().warning(Event.SLOW_TURN, seconds=round(seconds, 3))
 
