@@ -252,23 +252,24 @@ def _last_poll_is_past(status: dict[str, Any]) -> bool:
 
 
 CLIENTS = 100
-"""More than the agent has connections for at once, and more than wait for one."""
+"""More than the agent has connections for at once (`MOST_CONNECTIONS`)."""
 
 
 @pytest.mark.parametrize("end", [b"X-Slow: ", b"\r\n"])
 def test_no_flood_shuts_out_the_probes(end: bytes, box: AgentBox, bucket: Bucket, admin: AdminClient) -> None:
     """Clients with half or whole requests come again whenever they can; the kubelet is answered each time."""
     ended = threading.Event()
-    cut_off = []
+    cut_off: list[socket.socket] = []
 
     def requests() -> None:
         while not ended.is_set():
-            with contextlib.suppress(OSError), socket.create_connection(admin.address, 30) as connection:
+            with contextlib.suppress(OSError), socket.create_connection(address, 30) as connection:
                 connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n" + end)
                 connection.recv(1)
                 cut_off.append(connection)
 
     with box.running():
+        address = admin.address
         clients = [threading.Thread(target=requests, daemon=True) for _ in range(CLIENTS)]
         for client in clients:
             client.start()

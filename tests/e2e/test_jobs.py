@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -331,7 +330,6 @@ def test_a_version_withdrawn_between_two_polls_never_goes_live(scene: JobsScene,
 
             scene.box.until(has_begun, "transfer")
             scene.withdraw("big", 2)
-            time.sleep(1.2)  # a listing younger than a second counts as one that was asked for just now
             held.released.set()
             scene.until("fetch_cancelled", "big", 2)
             scene.box.until(lambda: scene.box.leftovers() == [], "staging given back")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ class AgentBox:
     """Whether its programs are started and not forked: somebody looks at their command lines."""
     _events: list[dict[str, Any]] = field(default_factory=list)
     _read_bytes: int = 0
+    _reading: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def models_dir(self) -> Path:
@@ -151,13 +153,13 @@ class AgentBox:
         """Return the complete lines of the log, or those of one event."""
         if not self.log.exists():
             return []
-        with self.log.open("rb") as log:
+        with self._reading, self.log.open("rb") as log:
             log.seek(self._read_bytes)
             new = log.read()
-        whole = new[: new.rfind(b"\n") + 1]
-        self._read_bytes += len(whole)
-        self._events += [json.loads(line) for line in whole.splitlines() if line.startswith(b"{")]
-        return [line for line in self._events if name is None or line["event"] == name]
+            whole = new[: new.rfind(b"\n") + 1]
+            self._read_bytes += len(whole)
+            self._events += [json.loads(line) for line in whole.splitlines() if line.startswith(b"{")]
+            return [line for line in self._events if name is None or line["event"] == name]
 
     def until(self, happened: Callable[[], object], what: str = "", seconds: float = 120) -> None:
         """Wait for something, and fail with the log if it does not come."""

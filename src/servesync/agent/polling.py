@@ -11,7 +11,6 @@ from servesync.agent.context import AgentContext
 from servesync.agent.discovery import discover
 from servesync.agent.documents import NotReadYet
 from servesync.agent.model_snapshot import refusals_of
-from servesync.agent.snapshot import FRESH_LISTING_SECONDS
 from servesync.domain.versions import Model, Release
 from servesync.errors import Stopped, StoreError, SyncError
 from servesync.jobs import Ended, Job, JobContext, JobKind, ask_beside
@@ -60,7 +59,7 @@ def list_once_more(context: AgentContext) -> None:
     since = max(ready, default=None)
     if since is None or context.is_busy(JobKind.LIST):
         return
-    if view.tried_at is None or view.tried_at < since - FRESH_LISTING_SECONDS:
+    if view.tried_at is None or view.tried_at < since:
         begin_poll(context)
 
 

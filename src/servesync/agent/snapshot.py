@@ -36,7 +36,6 @@ from servesync.store import Listing
 
 LISTING_SECONDS: Final = 5.0
 """How long a proven version waits for the listing that shows whether it is still offered."""
-FRESH_LISTING_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,5 +264,5 @@ def _is_ready(context: AgentContext, ready_at: float | None, now: float) -> bool
     if ready_at is None:
         return False
     tried_at = context.state.store.tried_at
-    looked = tried_at is not None and tried_at >= ready_at - FRESH_LISTING_SECONDS
+    looked = tried_at is not None and tried_at >= ready_at
     return looked or now - ready_at >= LISTING_SECONDS

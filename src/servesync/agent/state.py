@@ -60,8 +60,8 @@ class StoreView:
     """The last good listing, and what came of the last attempt to get one.
 
     `polled_at`, `listed_at`: when the store was last asked, and last with success, in seconds since 1970.
-    `asked_at`: the latter by the monotonic clock. `tried_at`: the last attempt that has ended, likewise.
-    `arrived_at`: when the last good listing arrived, likewise.
+    `asked_at`: the latter by the monotonic clock, as those that follow. `tried_at`: when the last attempt
+    that has ended began. `arrived_at`: when the last good listing arrived.
     """
 
     listing: Listing | None = None
