@@ -1,6 +1,7 @@
 """The entry point: command line in, exit code out."""
 
 import contextlib
+import ctypes
 import os
 import sys
 import threading
@@ -9,11 +10,15 @@ from typing import Final, NoReturn
 from servesync import signals
 
 HIGHEST_STANDARD_STREAM: Final = 2
+M_ARENA_MAX: Final = -8
+"""The parameter of glibc's `mallopt` (malloc.h) that bounds its arenas."""
+ARENAS: Final = 2
 
 
 def main() -> None:
     """Run the command line of this process and end it with the command's exit code."""
     _open_missing_streams()
+    _bound_arenas()
     if sys.argv[1:2] == ["run"]:
         signals.block()
     from servesync.cli import run_command_line  # noqa: PLC0415 (takes a while, and signals may come)
@@ -32,6 +37,16 @@ def _end(code: int) -> NoReturn:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _bound_arenas() -> None:
+    """Let the threads share two arenas of malloc: each more would keep what its threads have freed.
+
+    An environment that sets `MALLOC_ARENA_MAX` has its way; another C library than glibc may lack the call.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
+        mallopt(M_ARENA_MAX, ARENAS)
 
 
 def _open_missing_streams() -> None:

@@ -49,9 +49,7 @@ def server_policy_of(serving: Serving, settings: ModelSettings) -> tuple[ServerP
 
 
 def labels_of(
-    serving: Serving,
-    settings: ModelSettings,
-    channels: Mapping[str, Version],
+    serving: Serving, settings: ModelSettings, channels: Mapping[str, Version]
 ) -> dict[str, Version | None]:
     """Return where each label of a model is to point; there are none if the server could not start with them.
 
@@ -170,11 +168,7 @@ class ConfigKeeper:
         return self.clock.monotonic() - self._taken_since >= self._wait_seconds
 
     def draft(
-        self,
-        models: Mapping[Model, ModelSettings],
-        facts: Mapping[Model, Facts],
-        *,
-        may_remove: bool = False,
+        self, models: Mapping[Model, ModelSettings], facts: Mapping[Model, Facts], *, may_remove: bool = False
     ) -> Draft:
         """Return what the file is to say now.
 

@@ -68,11 +68,7 @@ def _listing_facts(seen: Seen) -> Mapping[str, int]:
 
 
 def _trouble(
-    context: AgentContext,
-    who: str,
-    error: StoreError | ServerError | None,
-    event: Event,
-    over: Event | None,
+    context: AgentContext, who: str, error: StoreError | ServerError | None, event: Event, over: Event | None
 ) -> None:
     last, throttle = context.state.announced.trouble, context.state.throttle
     before = last.pop(who, None)

@@ -27,8 +27,7 @@ StoreUrl = Annotated[
     str | None, typer.Option("--store", metavar="URL", help="s3://BUCKET/PREFIX of the store.")
 ]
 Endpoint = Annotated[
-    str | None,
-    typer.Option("--endpoint-url", metavar="URL", help="Where the store is, if not at AWS."),
+    str | None, typer.Option("--endpoint-url", metavar="URL", help="Where the store is, if not at AWS.")
 ]
 Region = Annotated[str | None, typer.Option(help="The bucket's region.")]
 Addressing = Annotated[

@@ -12,13 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from servesync import disk
-from servesync.domain.versions import (
-    Content,
-    Model,
-    Release,
-    Stamp,
-    Version,
-)
+from servesync.domain.versions import Content, Model, Release, Stamp, Version
 from servesync.errors import DiskError, Reason
 from servesync.folders import opened_dir
 from servesync.install import proof, records

@@ -20,12 +20,7 @@ from servesync.planning.facts import (
 )
 
 KEPT_OFF: Final = frozenset(
-    {
-        Reason.SERVER_REFUSED,
-        Reason.SERVER_LOAD_TIMEOUT,
-        Reason.MEMORY_SHORT,
-        Reason.RECORD_UNREADABLE,
-    }
+    {Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIMEOUT, Reason.MEMORY_SHORT, Reason.RECORD_UNREADABLE}
 )
 """Holds that keep even a version of the reserve off the shelf."""
 

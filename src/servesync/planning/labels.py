@@ -29,9 +29,7 @@ class Channel:
 
 
 def wanted_labels(
-    targets: Mapping[str, Version | Channel] | None,
-    followed: AbstractSet[str],
-    channels: Labels,
+    targets: Mapping[str, Version | Channel] | None, followed: AbstractSet[str], channels: Labels
 ) -> dict[str, Version | None]:
     """Return where each label of a model is to point; None for one whose channel is not known now.
 

@@ -24,12 +24,7 @@ class Reloader:
     """Builds the agent for the settings in force; settings that fail now are tried again."""
 
     def __init__(
-        self,
-        path: Path,
-        environment: Mapping[str, str],
-        lock: Lock,
-        jobs: Jobs,
-        listener: "Listener",
+        self, path: Path, environment: Mapping[str, str], lock: Lock, jobs: Jobs, listener: "Listener"
     ) -> None:
         self._path = path
         self._environment = environment

@@ -47,10 +47,7 @@ def verify_command(
         if not path.exists():
             text = f"{path}: no such file or directory; give a version's directory or an archive of one"
             raise SettingsError(Reason.SETTINGS_INVALID, text)
-        with (
-            open_regular(path) as archive,
-            tempfile.TemporaryDirectory(prefix="servesync-verify-") as folder,
-        ):
+        with open_regular(path) as archive, tempfile.TemporaryDirectory(prefix="servesync-verify-") as folder:
             size = os.fstat(archive.fileno()).st_size
             tree = Path(folder, "tree")
             tree.mkdir()

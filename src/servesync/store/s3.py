@@ -163,10 +163,7 @@ class S3Store:
         doing = f"reading {item.key!a:.200}"
         last = offset + len(buffer) - 1
         answer: Mapping[str, Any] = clients.reading.get_object(
-            **self._bucket,
-            Key=item.key,
-            Range=f"bytes={offset}-{last}",
-            IfMatch=item.etag,
+            **self._bucket, Key=item.key, Range=f"bytes={offset}-{last}", IfMatch=item.etag
         )
         with answer["Body"] as body:  # entered, it is the connection's own response: no extra copy
             _check_head(doing, answer, item, (offset, last))

@@ -36,9 +36,7 @@ from servesync.transfer.progress import Report, Reporter
 from servesync.transfer.transit import OF_DAMAGED_ARCHIVES, may_be_transit
 from servesync.transfer.verification import verify_tree
 from servesync.unpack import Unpacked, unpack_archive, unpack_objects
-from servesync.verify import (
-    Expectations,
-)
+from servesync.verify import Expectations
 
 SLICE_BYTES: Final = 256 << 10
 """How many bytes are unpacked between two checks of the free space and of a request to stop."""

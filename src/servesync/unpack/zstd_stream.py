@@ -47,8 +47,7 @@ def unzstd(source: ByteSource) -> Iterator[bytes]:
             _skip(source)
         elif frames > 1:
             raise ReleaseRefused(
-                Reason.ARCHIVE_TRAILING_DATA,
-                f"other data follows the end of the Zstandard stream; {_REPACK}",
+                Reason.ARCHIVE_TRAILING_DATA, f"other data follows the end of the Zstandard stream; {_REPACK}"
             )
         else:
             raise _corrupt("it does not begin with a frame")

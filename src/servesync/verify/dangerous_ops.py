@@ -76,15 +76,7 @@ OF_OTHER_RELEASES: Final = frozenset(
 """Those of `DANGEROUS_OPS` that TensorFlow 2.21 for CPUs does not have."""
 
 SAVER_OPERATIONS: Final = frozenset(
-    {
-        b"MergeV2Checkpoints",
-        b"Restore",
-        b"RestoreSlice",
-        b"RestoreV2",
-        b"Save",
-        b"SaveSlices",
-        b"SaveV2",
-    }
+    {b"MergeV2Checkpoints", b"Restore", b"RestoreSlice", b"RestoreV2", b"Save", b"SaveSlices", b"SaveV2"}
 )
 """What a saver is made of: not reported where only the saver leads to it."""
 

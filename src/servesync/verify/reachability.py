@@ -18,14 +18,7 @@ from servesync.verify.dangerous_ops import (
     SAVER_OPERATIONS,
     Danger,
 )
-from servesync.verify.graph_def import (
-    Node,
-    Scope,
-    body_nodes,
-    nested_scope,
-    read_header,
-    read_node,
-)
+from servesync.verify.graph_def import Node, Scope, body_nodes, nested_scope, read_header, read_node
 from servesync.verify.parse_budget import Reader
 
 CALLS: Final = frozenset({b"PartitionedCall", b"StatefulPartitionedCall"})
