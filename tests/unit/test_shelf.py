@@ -4,13 +4,14 @@ import errno
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from install_box import NOW, M, attempt, proven, publish, release_of, sealed
+from install_box import GRAPH, NOW, M, attempt, proven, publish, release_of, sealed
 from servesync import disk
 from servesync.domain.versions import Content, FileFact, ProvenBy, Release, Version
 from servesync.errors import DiskError, Reason, ReleaseRefused
@@ -403,6 +404,23 @@ def test_a_change_while_it_is_read_is_seen(workspace: Workspace) -> None:
     verdict = shelf.is_right(Version(1), shelf.records()[Version(1)], check)
 
     assert shelf.inventory({Version(1): verdict}).versions[Version(1)].condition is Condition.CHECKING
+
+
+@pytest.mark.parametrize("gone", ["1", "1/assets"])
+def test_what_is_removed_during_an_inventory_is_read_again(workspace: Workspace, gone: str) -> None:
+    """Somebody removes a version, or a folder of it, just before it is opened: no error, no damage yet."""
+    shelf = Shelf(workspace, M)
+    publish(workspace, release_of(1), GRAPH | {"assets/words.txt": "a b c"})
+    to_remove = [str(shelf.path / gone)]
+
+    def remove(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "os.scandir" and str(arguments[0]) in to_remove:
+            shutil.rmtree(to_remove.pop())
+
+    sys.addaudithook(remove)  # it stays for good, and does nothing any more
+
+    assert shelf.inventory().versions[Version(1)].condition is Condition.CHECKING
+    assert to_remove == []
 
 
 def test_what_is_being_read_again_is_as_confirmed_as_before(workspace: Workspace) -> None:

@@ -109,11 +109,11 @@ def _examine(
 
 
 def _stamps(folder: Path) -> Mapping[str, Stamp]:
-    """Return the stamps of a version; none, which no version has, if the disk cannot tell them."""
+    """Return the stamps of a version; none, which no version has, if it is unreadable or is being removed."""
     try:
         return stamps(folder)
     except OSError as error:
-        if error.errno in UNREADABLE:
+        if isinstance(error, FileNotFoundError) or error.errno in UNREADABLE:
             return {}
         raise
 
