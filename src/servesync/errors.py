@@ -118,6 +118,7 @@ class Reason(StrEnum):
     SERVER_BAD_ANSWER = "server_bad_answer"
     SERVER_REFUSED = "server_refused"
     SERVER_LOAD_TIMEOUT = "server_load_timeout"
+    SMOKE_FAILED = "smoke_failed"
     MEMORY_SHORT = "memory_short"
 
     ADMIN_UNAVAILABLE = "admin_unavailable"

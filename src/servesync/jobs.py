@@ -28,6 +28,7 @@ class JobKind(StrEnum):
     LIST = "list"
     DOCUMENT = "document"
     ASK_SERVER = "ask_server"
+    TRIAL = "trial"
     TRANSFER = "transfer"
     REREAD = "reread"
     SCRUB = "scrub"

@@ -40,6 +40,7 @@ class Event(StrEnum):
     VERSION_VERIFIED = "version_verified"
     VERSION_INSTALLED = "version_installed"
     VERSION_AVAILABLE = "version_available"
+    VERSION_TRIED = "version_tried"
     VERSION_REFUSED = "version_refused"
     VERSION_QUARANTINED = "version_quarantined"
     VERSION_PRUNED = "version_pruned"

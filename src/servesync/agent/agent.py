@@ -17,6 +17,7 @@ from servesync.agent.scrub import begin_scrubbing, take_in_scrubbed
 from servesync.agent.snapshot import Seen, Snapshot, take_snapshot
 from servesync.agent.status import status_of
 from servesync.agent.transfer_jobs import give_up_all, take_in
+from servesync.agent.trials import take_in_trial
 from servesync.agent.upkeep import clean, ensure_shelves, prepare_folders, update_records
 from servesync.domain.versions import Model
 from servesync.install import Lock
@@ -31,6 +32,7 @@ _TAKE_IN: Final = {
     JobKind.LIST: polling.take_in_listing,
     JobKind.DOCUMENT: polling.take_in_document,
     JobKind.ASK_SERVER: asking.take_in_answers,
+    JobKind.TRIAL: take_in_trial,
     JobKind.TRANSFER: take_in,
     JobKind.REREAD: tidying.take_in_reread,
     JobKind.SCRUB: take_in_scrubbed,

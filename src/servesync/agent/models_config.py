@@ -229,6 +229,7 @@ class ConfigKeeper:
                 shelf={v for v, item in shelf.items() if item.condition is not Condition.DAMAGED},
                 link=link,
                 served=served,
+                on_trial=facts.on_trial() if facts else frozenset(),
             )
         )
         waiting.update({(model, label): why for label, why in labels.waiting.items()})

@@ -38,6 +38,18 @@ class ServerPort(Protocol):
             ServerError: no answer, or one that is not a status.
         """
 
+    def predict(
+        self, model: Model, version: Version, body: bytes, seconds: float, should_stop: Callable[[], bool]
+    ) -> tuple[int, bytes]:
+        """Send a predict request to one version; return the HTTP status and the body.
+
+        The status is 0 if no whole answer came within `seconds`, or `should_stop` said so.
+
+        Raises:
+            ServerDown: there was no connection.
+            ServerError: the connection broke, or the answer has more than a bounded number of bytes.
+        """
+
     def close(self) -> None:
         """Close all connections."""
 

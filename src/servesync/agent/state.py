@@ -18,7 +18,7 @@ from servesync.errors import Reason, ServerError, StoreError, SyncError
 from servesync.install import Checked, Workspace
 from servesync.jobs import JobKind, RoomWanted, Running
 from servesync.log_throttle import LogThrottle
-from servesync.planning.facts import Served
+from servesync.planning.facts import Served, Trial
 from servesync.planning.fleet_facts import Key, LoadGate
 from servesync.planning.unloading import Unloading
 from servesync.settings import EVERY_MODEL, ModelSettings, Settings
@@ -53,6 +53,19 @@ class Answers:
     asked_at: float
     statuses: Mapping[Model, Mapping[Version, Served] | ServerError]
     started_at: float | None = None
+
+
+@dataclass
+class TrialUnderWay:
+    """The trial by request of one version: a job at work, a pause, or what it came to.
+
+    `misses`: how often it has told nothing, or no answer came in time. `not_before`: monotonic seconds.
+    """
+
+    result: Trial | None = None
+    is_running: bool = False
+    misses: int = 0
+    not_before: float = 0.0
 
 
 @dataclass
@@ -173,6 +186,8 @@ class AgentState:
     models: dict[Model, ModelSettings] = field(default_factory=dict)
     ignored_models: int = 0
     transfers: dict[Key, TransferUnderWay] = field(default_factory=dict)
+    trials: dict[Key, TrialUnderWay] = field(default_factory=dict)
+    """Of versions that the server has for the first time, since they came to the shelf."""
     last_brought: dict[Model, float] = field(default_factory=dict)
     config: ConfigKeeper | None = None
     transfer_tools: Transfers | None = None

@@ -67,15 +67,44 @@ class ModelServer:
             raise _bad_answer(url, f"HTTP {status}")
         return _parse(url, body)
 
+    def predict(
+        self, model: Model, version: Version, body: bytes, seconds: float, should_stop: Callable[[], bool]
+    ) -> tuple[int, bytes]:
+        """Send a predict request to one version; return the HTTP status and the body.
 
-def _client() -> httpx.Client:
+        The status is 0 if no whole answer came within `seconds`, or `should_stop` said so. Each call has a
+        connection of its own, since it may run beside `status`.
+
+        Raises:
+            ServerDown: there was no connection.
+            ServerError: the connection broke, or the answer has more than MAX_ANSWER_BYTES.
+        """
+        url = f"{self._url}/v1/models/{model}/versions/{version}:predict"
+        deadline = Deadline(seconds, "servesync-tries-version")
+        with _client(httpx.Timeout(seconds, connect=2.0)) as client:
+            try:
+                return deadline.call(lambda: _post(client, url, body), should_stop=should_stop)
+            except (httpx.ReadTimeout, httpx.WriteTimeout, TookTooLong):
+                return 0, b""
+            except httpx.HTTPError as error:
+                text = f"{url}: {str(error) or type(error).__name__}"
+                kind = ServerDown if isinstance(error, httpx.ConnectError) else ServerError
+                raise kind(Reason.SERVER_UNREACHABLE, text, url=url) from error
+
+
+def _client(timeout: httpx.Timeout = TIMEOUT) -> httpx.Client:
     return httpx.Client(
-        timeout=TIMEOUT, trust_env=False, headers={"Accept-Encoding": "identity"}, follow_redirects=False
+        timeout=timeout, trust_env=False, headers={"Accept-Encoding": "identity"}, follow_redirects=False
     )
 
 
 def _get(client: httpx.Client, url: str) -> tuple[int, bytes]:
     with client.stream("GET", url) as answer:
+        return answer.status_code, _bounded(answer)
+
+
+def _post(client: httpx.Client, url: str, body: bytes) -> tuple[int, bytes]:
+    with client.stream("POST", url, content=body, headers={"Content-Type": "application/json"}) as answer:
         return answer.status_code, _bounded(answer)
 
 

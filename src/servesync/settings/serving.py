@@ -16,6 +16,8 @@ class Serving(Section):
     server_models_dir: AbsolutePath | None = None
     rest_url: str | None = "http://127.0.0.1:8501"
     version_policy: Literal["all", "latest"] = "all"
+    smoke: Literal["auto", "golden", "off"] = "auto"
+    smoke_timeout_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 30.0
     load_timeout_seconds: Annotated[float, Field(ge=1, le=86_400)] = 600.0
     scan_interval_seconds: Annotated[float, Field(gt=0, le=3600)] = 1.0
     config_file: AbsolutePath | None = None
