@@ -44,7 +44,6 @@ _BUSY: Final = frozenset(
     {
         HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.SERVICE_UNAVAILABLE,
-        HTTPStatus.GATEWAY_TIMEOUT,
         HTTPStatus.CONFLICT,
         499,
     }
@@ -73,7 +72,10 @@ class TrialRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back: an HTTP status and its body, or nothing in time (`status` 0)."""
+    """What came back: an HTTP status and its body, or nothing in time (`status` 0).
+
+    The server gives up a request, too (`--rest_api_timeout_in_ms`), and says so with 504.
+    """
 
     status: int
     body: bytes = b""
@@ -82,7 +84,7 @@ class Reply:
     @property
     def is_late(self) -> bool:
         """Whether no whole answer came in time."""
-        return not self.status
+        return self.status in {0, HTTPStatus.GATEWAY_TIMEOUT}
 
 
 class Outcome(Enum):

@@ -23,6 +23,7 @@ class Flags:
     port: int = 8500
     grpc_socket_path: str = ""
     rest_api_port: int = 0
+    rest_api_timeout_in_ms: int = 30_000
     model_name: str = "default"
     model_base_path: str = ""
     model_config_file: str = ""

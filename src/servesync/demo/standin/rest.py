@@ -82,8 +82,8 @@ class Handler(BaseHTTPRequestHandler):
             )
         if match["method"].lower() != "predict":
             raise RequestFailed(Code.UNIMPLEMENTED, "the stand-in only knows predict")
-        request = _parsed(body)
-        return self.serving.use(model, version, label, lambda _, loaded: predict(loaded, request))
+        request, timeout = _parsed(body), self.serving.timeout_ms
+        return self.serving.use(model, version, label, lambda _, loaded: predict(loaded, request, timeout))
 
     def _status(self, model: str, version: int | None) -> Json:
         """Labels are no part of this: the real server answers with all versions, whatever the label."""

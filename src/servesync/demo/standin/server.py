@@ -189,6 +189,11 @@ class Serving:
             raise RequestFailed(Code.NOT_FOUND, f"Could not find any versions of model {model}")
         return found if version is None else {version: found[version]}
 
+    @property
+    def timeout_ms(self) -> int:
+        """After how many milliseconds a request is given up."""
+        return self._flags.rest_api_timeout_in_ms
+
     def use(
         self, model: str, version: int | None, label: str | None, work: Callable[[int, Loaded], Answer]
     ) -> Answer:
