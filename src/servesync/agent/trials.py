@@ -2,6 +2,8 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 from servesync import disk
@@ -41,7 +43,7 @@ SLOW_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class _Report:
+class TrialReport:
     """What a trial came to. `seconds`: of the requests, for the new version and for the old one (0: none)."""
 
     judgement: Judgement
@@ -51,8 +53,12 @@ class _Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
-    """What the job has to know. `required`: signatures that clients need by the settings."""
+class TrialOrder:
+    """What the job has to know.
+
+    `against`: the version that is replaced; None if nothing else serves. `required`: signatures that clients
+    need by the settings. `seconds`: for one reply.
+    """
 
     model: Model
     version: Version
@@ -71,18 +77,13 @@ def begin_trial(context: AgentContext, found: ModelSnapshot, action: Try) -> boo
         return False
     serving, wish = context.settings.serving, found.settings.signatures
     required = wish if wish is not None and wish != "as_served" else {}
-    order = _Order(*key, action.against, serving.smoke == "golden", required, serving.smoke_timeout_seconds)
+    order = TrialOrder(
+        *key, action.against, serving.smoke == "golden", required, serving.smoke_timeout_seconds
+    )
     root = context.shelf(key[0]).path / str(action.version)
 
-    def work(job: JobContext) -> _Report:
-        signatures = read_signatures(root)
-        requests = golden_requests(read_golden(root, signatures), signatures)
-        if not requests and not order.only_golden:
-            requests = list(made_requests(signatures, order.required))
-        return _try(server, order, requests, job)
-
     trial.is_running = True
-    context.start(Job(JobKind.TRIAL, work, *key))
+    context.start(Job(JobKind.TRIAL, partial(try_version, server, order, root), *key))
     return True
 
 
@@ -98,7 +99,7 @@ def take_in_trial(context: AgentContext, message: Ended) -> None:
     trial.is_running = False
     if isinstance(error, Stopped):
         return
-    report = result if isinstance(result, _Report) else _Report(_failed(error))
+    report = result if isinstance(result, TrialReport) else TrialReport(_failed(error))
     if report.judgement.outcome is Outcome.UNKNOWN or (report.is_late and trial.misses + 1 < MOST_LATE):
         trial.misses += 1
         trial.not_before = context.now() + FIRST_PAUSE_SECONDS * 2.0**trial.misses
@@ -129,10 +130,22 @@ def _failed(error: Exception | None) -> Judgement:
 # -- the job --------------------------------------------------------------------------------------------
 
 
-def _try(server: ServerPort, order: _Order, requests: list[TrialRequest], job: JobContext) -> _Report:
+def try_version(server: ServerPort, order: TrialOrder, root: Path, job: JobContext) -> TrialReport:
+    """Send the trial requests of the version that lies in `root`, and return what its replies come to.
+
+    Raises:
+        ReleaseRefused: no signatures can be read, or its golden file is wrong.
+        ServerError: the server could not be asked.
+        Stopped: the job is cancelled.
+        OSError: `root` cannot be read.
+    """
+    signatures = read_signatures(root)
+    requests = golden_requests(read_golden(root, signatures), signatures)
+    if not requests and not order.only_golden:
+        requests = list(made_requests(signatures, order.required))
     if not requests:
         why = "no golden requests" if order.only_golden else "no request can be made from its signatures"
-        return _Report(Judgement(Outcome.GOOD, f"not tried: {why}"))
+        return TrialReport(Judgement(Outcome.GOOD, f"not tried: {why}"))
     took, took_before, notes = 0.0, 0.0, []
     for number, request in enumerate(requests, 1):
         for body in filter(None, (request.body, request.instead)):
@@ -143,15 +156,15 @@ def _try(server: ServerPort, order: _Order, requests: list[TrialRequest], job: J
         took += new.seconds
         took_before += old.seconds if old is not None else 0.0
         if judgement.outcome is not Outcome.GOOD:
-            return _Report(judgement, number, (took, took_before), new.is_late)
+            return TrialReport(judgement, number, (took, took_before), new.is_late)
         notes += [judgement.text] if judgement.text else []
     what = "golden requests" if requests[0].golden else "requests made from its signatures"
     text = f"it has answered {len(requests)} {what} in {took:.3f} s"
-    return _Report(Judgement(Outcome.GOOD, "; ".join([text, *notes])), len(requests), (took, took_before))
+    return TrialReport(Judgement(Outcome.GOOD, "; ".join([text, *notes])), len(requests), (took, took_before))
 
 
 def _both(
-    server: ServerPort, order: _Order, request: TrialRequest, body: bytes, job: JobContext
+    server: ServerPort, order: TrialOrder, request: TrialRequest, body: bytes, job: JobContext
 ) -> tuple[Reply, Reply | None]:
     """Ask the new version, and the old one where its reply is needed to judge the new one's."""
 

@@ -58,7 +58,7 @@ class TrialRequest:
     """One request of a trial.
 
     `name`: what it is, for people. `body`: JSON for `:predict`. `golden`: with its answers; None for a made
-    request. `is_typical`: clients send such requests: numbers only, and no free size but the first.
+    request. `is_typical`: clients send such requests, so that a sound version answers it.
     """
 
     name: str
@@ -146,7 +146,7 @@ def made_requests(signatures: Signatures, required: Signatures) -> Iterator[Tria
             f"the request made from signature {name[:100]!a}",
             _body(name, zeros),
             signature,
-            is_typical=all(_is_typical(spec) for spec in signature.inputs.values()),
+            is_typical=_is_typical(list(signature.inputs.values())),
             instead=_body(name, ones) if zeros != ones else b"",
         )
 
@@ -214,8 +214,19 @@ def _filled(spec: TensorSpec, number: int) -> Json:
     return value
 
 
-def _is_typical(spec: TensorSpec) -> bool:
-    return spec.dtype != "string" and spec.shape is not None and None not in spec.shape[1:]
+def _is_typical(specs: list[TensorSpec]) -> bool:
+    """Whether clients send such requests: no strings, and no free size that is not surely the batch's.
+
+    Of several inputs with one free size each, such as the values and row splits of a ragged tensor, the sizes
+    may have to fit each other.
+    """
+    return all(_is_fixed_but_for_the_batch(spec, alone=len(specs) == 1) for spec in specs)
+
+
+def _is_fixed_but_for_the_batch(spec: TensorSpec, *, alone: bool) -> bool:
+    if spec.dtype == "string" or spec.shape is None or None in spec.shape[1:]:
+        return False
+    return alone or len(spec.shape) != 1 or spec.shape[0] is not None
 
 
 # -- reading replies ------------------------------------------------------------------------------------
