@@ -49,6 +49,7 @@ _COUNTED: Final = frozenset(
         Kind.RESTORE,
         Kind.INSTALL,
         Kind.REPAIR,
+        Kind.TRY,
         Kind.CONFIRM,
         Kind.QUARANTINE,
         Kind.RETRY,
