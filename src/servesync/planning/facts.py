@@ -208,18 +208,22 @@ class Facts:
     retired: Mapping[Version, Version] = field(default_factory=dict)
     """Versions of the reserve that left the shelf to make room in the server's memory, and for which one."""
 
-    def on_trial(self) -> frozenset[Version]:
-        """Return the AVAILABLE versions on which nothing may depend yet.
+    def untried(self) -> frozenset[Version]:
+        """Return the versions on which nothing may depend yet, whether the server has loaded them or not.
 
         The server has them for the first time, and they have not answered the trial requests as they must.
         """
-        trials = self.server.trials
-        if trials is None or self.server.versions is None:
+        if self.server.trials is None:
             return frozenset()
-        up = {v for v, said in self.server.versions.items() if said.state is ServerState.AVAILABLE}
-        answered = {v for v, trial in trials.items() if not trial.failed}
+        answered = {v for v, trial in self.server.trials.items() if not trial.failed}
         new = {v for v, item in self.shelf.items() if item.condition is Condition.GOOD and not item.confirmed}
-        return frozenset(up & new - answered)
+        return frozenset(new - answered)
+
+    def on_trial(self) -> frozenset[Version]:
+        """Return the untried versions that the server calls AVAILABLE."""
+        versions = self.server.versions or {}
+        up = {v for v, said in versions.items() if said.state is ServerState.AVAILABLE}
+        return self.untried() & up
 
 
 class Role(StrEnum):
