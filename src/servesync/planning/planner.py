@@ -102,7 +102,8 @@ def _is_withdrawn_unserved(index: FactsIndex, version: Version) -> bool:
     """Whether a version may leave at once: no client has it, and no client may get it."""
     if version not in index.facts.withdrawn or index.owned[version].confirmed or not index.server.asked:
         return False
-    return not index.is_available(version) and not index.is_loading(version)
+    serves = index.is_available(version) and version not in index.on_trial
+    return not serves and not index.is_loading(version)
 
 
 def _empties_the_shelf(index: FactsIndex, stays: AbstractSet[Version], version: Version) -> bool:
