@@ -29,7 +29,7 @@ def measured(chunks: Iterable[Chunk], expected: int, what: str) -> Iterator[Chun
         raise TransferError(
             Reason.TRANSFER_BROKEN,
             f"{what}: the store listed {expected} bytes but {'more' if seen > expected else seen} arrived;"
-            " it is fetched again",
+            " it is downloaded again",
             expected_bytes=expected,
             seen_bytes=seen,
         )

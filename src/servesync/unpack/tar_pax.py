@@ -1,6 +1,6 @@
 """PAX extended headers (POSIX.1-2001, "pax Extended Header"): `path` and `size` count.
 
-What cannot change a member's path, size or kind is passed over, as owners and times are everywhere: files get
+Keys that cannot change a member's path, size or kind are ignored, like owners and times everywhere: files get
 mode 0644, no owner and no attribute. Any other key could change what a member is, and is refused.
 """
 

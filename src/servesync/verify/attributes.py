@@ -1,4 +1,4 @@
-"""What the attributes of a node hold: names of functions, and strings wherever they may stand."""
+"""Reads the attributes of a node: names of functions, and strings at any depth."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,16 +26,16 @@ Attribute: TypeAlias = tuple[bytes, memoryview]
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What an attribute points to: a function by name, or bytes that may be anything."""
+    """What an attribute refers to: a function by its name, or a string that may hold anything."""
 
     is_function: bool
     data: memoryview
     is_called: bool = False
-    """The function is the attribute `f` itself, which call operations give their inputs to."""
+    """The attribute is called `f`: a call operation passes its inputs to this function."""
 
 
 def read_entry(reader: Reader, entry: memoryview) -> list[Attribute]:
-    """Return the values of an entry of a map; more than one only if they are to be merged."""
+    """Return the key and value of a map's entry; several if it repeats its value, to be merged."""
     key = b""
     values = []
     for item in reader.fields(entry):
@@ -47,10 +47,10 @@ def read_entry(reader: Reader, entry: memoryview) -> list[Attribute]:
 
 
 def text_of(reader: Reader, value: memoryview) -> bytes:
-    """Return an AttrValue that is a string; the name in angle brackets of one that a caller will fill in.
+    """Return the string in an AttrValue; for a placeholder that a caller fills in, its name as `<name>`.
 
     Raises:
-        Malformed: it is no AttrValue.
+        Malformed: the bytes are no AttrValue.
     """
     text = b""
     for item in reader.fields(value):
@@ -65,7 +65,7 @@ def references(reader: Reader, attributes: Iterable[Attribute]) -> Iterator[Refe
     """Yield every function that the attributes name, and every string in them.
 
     Raises:
-        Malformed: an attribute is none.
+        Malformed: an attribute is damaged.
     """
     pending = [(value, False, key == b"f") for key, value in attributes]
     while pending:

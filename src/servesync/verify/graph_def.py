@@ -1,7 +1,7 @@
-"""What a serialized GraphDef holds: its nodes by name, its functions, and what a node refers to.
+"""Reads a serialized GraphDef: its nodes by name, its functions, and what a node refers to.
 
-Nothing here calls itself: however deep the input is nested, the stack is not. All reading goes through one
-`Reader`, which stops at a bound.
+No function here calls itself, so an input that is nested deep cannot exhaust the stack. All reading goes
+through one `Reader`, which stops at its bounds.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,7 +26,7 @@ MAX_DEPTH: Final = 16
 MAX_PARTS: Final = 500_000
 SMALLEST_GRAPH_BYTES: Final = 8
 LIST_FIELDS: Final = frozenset({ArgDef.NUMBER_ATTR, ArgDef.TYPE_LIST_ATTR})
-"""What an argument has that is a list."""
+"""The fields of an ArgDef whose argument is a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a function says before its body; `arguments` is empty where one of them is a list."""
+    """A function's declaration without its body; `arguments` is empty if one of them is a list."""
 
     name: bytes
     arguments: tuple[bytes, ...]
@@ -55,7 +55,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One GraphDef: the graph of the model, or one that lies serialized inside of another."""
+    """One GraphDef: the graph of the model, or a graph that another one holds as a string."""
 
     number: int
     place: str
@@ -65,7 +65,7 @@ class Scope:
     functions: dict[bytes, list[memoryview]] = field(default_factory=dict)
     gradients: dict[bytes, list[bytes]] = field(default_factory=dict)
     alternatives: dict[bytes, list[bytes]] = field(default_factory=dict)
-    """Functions by their `api_implements`: the optimizer may put one in the place of another."""
+    """Functions by their `api_implements`: the optimizer may replace a function by one with the same."""
 
     def owner(self, function: bytes) -> "Scope | None":
         """Return the nearest scope that defines a function; None if there is none."""
@@ -85,8 +85,8 @@ def read_scope(
     """Return one GraphDef, given in one or more pieces as Protocol Buffers allow.
 
     Raises:
-        Malformed: it is none, or one that TensorFlow refuses: nodes without a name or with the same name.
-        TooMuch: it is too large, or nested too deep.
+        Malformed: the bytes are no GraphDef, or TensorFlow refuses it: a node has no name, or two have one.
+        TooMuch: the graph is too large, or nested too deep.
     """
     depth = parent.depth + 1 if parent else 0
     if depth > MAX_DEPTH:
@@ -105,10 +105,10 @@ def read_scope(
 
 
 def nested_scope(reader: Reader, data: memoryview, number: int, place: str, parent: Scope) -> Scope | None:
-    """Return the GraphDef that the bytes are as a whole, down to each attribute; None if they are none.
+    """Return `data` as a GraphDef; None if not all of it, down to each attribute, can be read as one.
 
     Raises:
-        TooMuch: it is too large, or nested too deep.
+        TooMuch: the graph is too large, or nested too deep.
     """
     if len(data) < SMALLEST_GRAPH_BYTES:
         return None
@@ -159,10 +159,10 @@ def _add_library(reader: Reader, scope: Scope, library: memoryview) -> None:
 
 
 def read_header(reader: Reader, function: memoryview) -> Header:
-    """Return what a FunctionDef says before its body.
+    """Return the declaration of a FunctionDef.
 
     Raises:
-        Malformed: it is none.
+        Malformed: the bytes are no FunctionDef.
     """
     name = implements = b""
     arguments: list[bytes] = []
@@ -179,7 +179,7 @@ def read_header(reader: Reader, function: memoryview) -> Header:
 
 
 def _signature(reader: Reader, definition: memoryview) -> tuple[list[bytes], bytes]:
-    """Return the arguments of an OpDef, an empty name for each that is a list, and its name."""
+    """Return the names of an OpDef's arguments (empty for each that is a list), and its own name."""
     name = b""
     arguments = []
     for item in reader.fields(definition):
@@ -196,7 +196,7 @@ def body_nodes(reader: Reader, function: memoryview) -> Iterator[memoryview]:
     """Yield the nodes of a function, serialized.
 
     Raises:
-        Malformed: it is no FunctionDef.
+        Malformed: the bytes are no FunctionDef.
     """
     for item in reader.fields(function):
         if item.number == FunctionDef.NODE_DEF:
@@ -207,8 +207,8 @@ def read_node(reader: Reader, data: memoryview) -> Node:
     """Return one NodeDef.
 
     Raises:
-        Malformed: it is none.
-        TooMuch: it has too many parts.
+        Malformed: the bytes are no NodeDef.
+        TooMuch: the node has too many inputs and attributes.
     """
     name = operation = b""
     inputs = []

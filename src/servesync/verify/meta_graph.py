@@ -51,7 +51,7 @@ class Entrances:
 
 
 def read_entrances(reader: Reader, saved_model: memoryview) -> Entrances | None:
-    """Return those of the first meta graph with exactly the tag `serve`; None if there is none.
+    """Return the entrances of the first meta graph with exactly the tag `serve`; None without such a graph.
 
     Raises:
         Malformed: the bytes are no SavedModel.
@@ -192,7 +192,7 @@ def _all(reader: Reader, data: memoryview, number: int) -> Iterator[Field]:
 
 
 def _texts(reader: Reader, data: memoryview, numbers: set[int]) -> list[bytes]:
-    """Return the strings of some fields, each of which will stay in memory."""
+    """Return the strings of some fields; each counts as kept in the reader's budget."""
     texts = []
     for item in reader.fields(data):
         if item.number in numbers:

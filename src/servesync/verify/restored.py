@@ -1,7 +1,7 @@
-"""The names under which a graph looks for its variables in the checkpoint, where it says them in constants.
+"""Reads the names under which a graph restores its variables, as far as they are constants.
 
-The server runs the restore op when it loads a version, and ends the version if one of the names is not in
-`variables.index`: a `saved_model.pb` that lies beside the variables of another export.
+When the server loads a version, it runs the restore op, which fails if a name is not in `variables.index`.
+That happens if `saved_model.pb` and `variables/` are of different exports.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,11 +19,11 @@ from servesync.verify.saved_model import opened
 def restored_names(path: Path) -> set[str]:
     """Return the names that the restore op of the graph with the tag `serve` in a saved_model.pb reads.
 
-    They are only those that stand in constants, in the graph or in a function that the restore op calls: none
-    of a graph that is too large to tell.
+    Only constants in the graph, and in functions that the restore op calls, are read. The result is empty for
+    a graph that is too large to follow.
 
     Raises:
-        Malformed: the graph is none.
+        Malformed: the graph is damaged.
         OSError: the file cannot be read.
     """
     with opened(path) as data:

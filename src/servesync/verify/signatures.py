@@ -20,7 +20,7 @@ MAX_DIMENSIONS: Final = 254
 SHOWN: Final = 10
 _DTYPES: Final[tuple[Dtype, ...]] = get_args(Dtype)
 _REFERENCE: Final = 100
-"""DT_FLOAT_REF is DT_FLOAT + 100, and so on."""
+"""Types of references: DT_FLOAT_REF is DT_FLOAT + 100, and so on."""
 
 Signatures = Mapping[str, Signature]
 
@@ -54,10 +54,10 @@ def read_signatures(root: Path) -> Signatures:
 
 
 def check_signatures(found: Signatures, expected: Expectations) -> None:
-    """Make sure that whoever relies on `expected` can use `found`.
+    """Make sure that clients which rely on `expected` can use `found`.
 
-    A dimension that may be unknown must stay so for an input; a signature or an output more is fine, an
-    input more is not: the server refuses requests without it.
+    A dimension of an input that may have any size must keep that freedom. Further signatures and outputs are
+    fine. A further input is not: the server refuses requests without it.
 
     Raises:
         ReleaseRefused: `SIGNATURE_DIFFERS`, with every difference.
@@ -120,7 +120,7 @@ def _tensor_differences(
 
 
 def fits(found: list[int | None] | None, expected: list[int | None] | None, *, may_narrow: bool) -> bool:
-    """Whether two shapes agree; unless it `may_narrow`, what was any size must still be any size."""
+    """Whether two shapes agree; unless it `may_narrow`, a dimension of any size must stay so."""
     if found is None or expected is None:
         return True
     return len(found) == len(expected) and all(
