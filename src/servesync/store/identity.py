@@ -1,4 +1,4 @@
-"""Who the agent is for AWS: where its credentials come from, and what STS calls their owner."""
+"""Finds out who the agent is at AWS: where its credentials come from, and STS's name for their owner."""
 
 import os
 from dataclasses import dataclass
@@ -32,17 +32,17 @@ class Signing:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What STS says of the credentials' owner."""
+    """The owner of the credentials, as STS names it."""
 
     account: str
     arn: str
 
 
 def signs_with(store: Store) -> Signing | None:
-    """Return what requests to the store are signed with now; None if there are no credentials anywhere.
+    """Return which credentials sign requests to the store now; None if there are no credentials anywhere.
 
     Raises:
-        StoreError: `STORE_CREDENTIALS`: there are some, and they cannot be read.
+        StoreError: `STORE_CREDENTIALS`: there are some, but they cannot be read.
     """
     with translated("reading the credentials", Operation.LIST):
         found = obtain_if_any(_session(store), SECONDS)
@@ -66,7 +66,7 @@ def is_aws(store: Store) -> bool:
 
 
 def caller(store: Store) -> Caller:
-    """Ask STS who signs; needs no permission.
+    """Ask STS whose credentials these are; that needs no permission.
 
     Raises:
         StoreError: STS refused the credentials, or did not answer.
@@ -88,7 +88,7 @@ def caller(store: Store) -> Caller:
 
 
 def proxy_of(store: Store) -> str | None:
-    """Return the proxy through which the store is asked, without its password; None if there is none."""
+    """Return the proxy for requests to the store, without its password; None if there is none."""
     url = store.endpoint_url or AWS_S3
     found = get_environ_proxies(url).get(urlsplit(url).scheme)
     if not found:
@@ -99,9 +99,9 @@ def proxy_of(store: Store) -> str | None:
 
 
 def authority() -> tuple[str, Path] | None:
-    """Return the file of certificate authorities that counts instead of the usual ones, and what names it.
+    """Return the file of certificate authorities that replaces the usual ones, and the setting that names it.
 
-    A profile that cannot be read names none: the examination of the credentials says what is wrong with it.
+    A profile that cannot be read names none: the check of the credentials says what is wrong with it.
     """
     for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
         if os.environ.get(name):
