@@ -21,7 +21,7 @@ from servesync.jobs import ThreadJobs
 from servesync.logs import Event, drain, get_logger
 from servesync.planning.facts import Condition, Facts, ModelPlan
 from servesync.runtime.build import build_agent, make_ports
-from servesync.runtime.process import GRACE_SECONDS, LOOK_SECONDS, claimed
+from servesync.runtime.process import GRACE_SECONDS, POLL_SECONDS, claimed
 from servesync.settings import Settings
 from servesync.transfer.attempts import may_pass
 
@@ -84,7 +84,7 @@ def _ended_in_time(limit: _Limit, models: tuple[Model, ...]) -> Iterator[None]:
 
     def watch() -> None:
         while not limit.reached():
-            if done.wait(LOOK_SECONDS):
+            if done.wait(POLL_SECONDS):
                 return
         if not done.wait(GRACE_SECONDS):
             because = limit.because()
