@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from decider_box import World, agent_at_work, settings_of
+from agent_parts import World, one_model
 from servesync.agent.outcome import Outcome
 from servesync.agent.snapshot import Seen
 from servesync.agent.state import AgentState
@@ -16,10 +16,10 @@ from servesync.settings import Poll
 @pytest.fixture
 def seen(tmp_path: Path) -> Seen:
     """Anything that was seen."""
-    world = World()
-    with agent_at_work(tmp_path, world, AgentState.fresh(settings_of(tmp_path), durable=True)) as agent:
+    world, settings = World(), one_model(tmp_path)
+    with world.agent_at_work(settings, AgentState.fresh(settings, durable=True)) as agent:
         agent.turn()
-        world.let_end(JobKind.ASK_SERVER)
+        world.jobs.let_end(JobKind.ASK_SERVER)
         seen = agent.turn(look=False).seen
     assert seen is not None
     return seen

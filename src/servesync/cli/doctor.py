@@ -1,4 +1,4 @@
-"""`servesync doctor`: shows what the doctor finds, line by line as it comes, or as one JSON object."""
+"""`servesync doctor`: shows each finding of the doctor at once on a line, or all in one JSON object."""
 
 import json
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ def doctor(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
     show_keys: Annotated[
-        int, typer.Option(min=0, max=10_000, help="So many keys that are no release are named.")
+        int, typer.Option(min=0, max=10_000, help="Name at most this many keys that are no release.")
     ] = 10,
 ) -> None:
     """Examine settings, credentials, store, disk, lock and server; say what to do. Changes nothing.
@@ -40,7 +40,7 @@ def doctor(
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """Return the command's exit code for what was found."""
+    """Return the command's exit code for these findings."""
     failed = {finding.check for finding in findings if finding.level is Level.FAIL}
     if Check.SETTINGS_FILE in failed:
         return BAD_SETTINGS
@@ -66,7 +66,7 @@ def as_object(findings: list[Finding], code: int) -> dict[str, object]:
 
 
 def _shown(found: Iterable[Finding], console: Console) -> Iterable[Finding]:
-    """Print each finding when it comes, then how many there were, and pass them on."""
+    """Print each finding when it comes and pass it on; at the end print their number by level."""
     counts = dict.fromkeys(Level, 0)
     for item in found:
         counts[item.level] += 1
@@ -81,5 +81,5 @@ def _shown(found: Iterable[Finding], console: Console) -> Iterable[Finding]:
 
 
 def _on_one_line(text: str) -> str:
-    """Return text of whatever origin without line feeds and what a terminal would obey."""
+    """Return foreign text without line feeds and control characters, which a terminal would obey."""
     return escape("".join(character if character.isprintable() else " " for character in text))

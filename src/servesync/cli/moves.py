@@ -16,9 +16,9 @@ from servesync.errors import Reason, SettingsError, readable
 ModelName = Annotated[str, typer.Argument(help="The model.", metavar="MODEL")]
 VersionNumber = Annotated[str, typer.Argument(help="The version's number.", metavar="VERSION")]
 ChannelName = Annotated[str, typer.Option("--channel", metavar="NAME", help="The channel to move.")]
-Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Kept with the move.")]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Recorded with the move.")]
 Who = Annotated[
-    str | None, typer.Option("--who", metavar="NAME", help="Kept with the move; user@host if not given.")
+    str | None, typer.Option("--who", metavar="NAME", help="Recorded with the move; user@host if not given.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
 
@@ -34,13 +34,13 @@ def promote(  # noqa: PLR0913 (each is an option)
     after: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=0, help="For a channel that was lost or put back: a sequence that was seen."
+            metavar="N", min=0, help="For a channel that was lost or restored: a sequence that was seen."
         ),
     ] = None,
     at: StoreOptions,
     as_json: Json = False,
 ) -> None:
-    """Bring a channel to a version: every instance that follows it serves that version next."""
+    """Move a channel to a version: every instance that follows it serves that version next."""
     where = at.store_settings()
     done = publishing.promote(where, (model, version, channel), who or publishing.default_who(), why, after)
     _tell(done, as_json=as_json)
@@ -52,14 +52,15 @@ def rollback(  # noqa: PLR0913 (each is an option)
     *,
     channel: ChannelName,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="VERSION", help="Not the version before, but this one.")
+        str | None,
+        typer.Option("--to", metavar="VERSION", help="Go back to this, not to the version before."),
     ] = None,
     why: Why = "",
     who: Who = None,
     at: StoreOptions,
     as_json: Json = False,
 ) -> None:
-    """Bring a channel back to the version where it stood before."""
+    """Move a channel back to the version before."""
     where = at.store_settings()
     done = publishing.rollback(where, (model, channel), to, who or publishing.default_who(), why)
     _tell(done, as_json=as_json)
@@ -73,7 +74,7 @@ def withdraw(  # noqa: PLR0913 (each is an option)
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; every instance logs it.")],
     who: Who = None,
     removed: Annotated[
-        bool, typer.Option("--removed", help="The store has nothing of it any more, but instances may.")
+        bool, typer.Option("--removed", help="The store has lost the version, but instances may have it.")
     ] = False,
     at: StoreOptions,
     as_json: Json = False,
@@ -98,7 +99,7 @@ def withdraw(  # noqa: PLR0913 (each is an option)
 
 @with_store_options
 def channels(model: ModelName, *, at: StoreOptions, as_json: Json = False) -> None:
-    """List the channels of a model, and where they have been."""
+    """List the channels of a model, and their earlier versions."""
     found = publishing.channels(at.store_settings(), model)
     if as_json:
         shown = {

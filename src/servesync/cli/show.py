@@ -1,4 +1,4 @@
-"""How a plan is shown: as tables for people, as one JSON object for programs."""
+"""Shows a plan: as tables for people, or as one JSON object for programs."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -21,7 +21,7 @@ _STUCK: Final = frozenset({Role.HELD, Role.MISSING})
 
 
 def show(seen: Seen, console: Console) -> None:
-    """Print one table a model, and what comes next."""
+    """Print one table for each model, and what happens next."""
     for trouble in (seen.store_error, seen.server_error, *seen.snapshot.broken.values()):
         if trouble is not None:
             console.print(f"[red]{trouble.reason.value}[/red]: {escape(str(trouble))}")
@@ -53,7 +53,7 @@ def show(seen: Seen, console: Console) -> None:
 
 
 def _later(seen: Seen, model: Model) -> list[Step]:
-    """Return what waits for its turn: for the load gate, or for a free transfer."""
+    """Return the steps that wait for the load gate, or for a free transfer."""
     return [step for step in seen.plan.postponed if step.model == model]
 
 
@@ -63,7 +63,7 @@ def _show_config(draft: Draft | None, console: Console) -> None:
     if draft.problem is not None:
         console.print(f"[red]{draft.problem.reason.value}[/red]: {escape(str(draft.problem))}")
     elif draft.is_written:
-        console.print(f"{escape(str(draft.path))}: as it should be")
+        console.print(f"{escape(str(draft.path))}: up to date")
     else:
         changes = "; ".join(draft.changes) or "nothing changes for the server"
         console.print(f"{escape(str(draft.path))} would be written: {escape(changes)}")

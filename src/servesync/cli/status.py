@@ -1,4 +1,4 @@
-"""`servesync status`: what the running agent reports, as tables for people or as its own JSON."""
+"""`servesync status`: shows the running agent's report, as tables for people or as its own JSON."""
 
 import json
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ Json = Mapping[str, Any]
 
 def status(
     url: Annotated[
-        str | None, typer.Option(help=f"Where the agent's admin interface is: {DEFAULT_URL} if not given.")
+        str | None, typer.Option(help=f"The agent's admin interface: {DEFAULT_URL} if not given.")
     ] = None,
     *,
     config: OptionalAgentConfig = None,
@@ -48,7 +48,7 @@ def status(
 
 
 def _url_of(config: Path | None) -> str:
-    """Return where an agent with these settings is asked; a `SettingsError` if it answers nowhere."""
+    """Return the URL of an agent with these settings; raise `SettingsError` if it does not listen."""
     if config is None:
         return DEFAULT_URL
     admin = load_settings(config, environment_overrides()).admin
@@ -95,7 +95,7 @@ def _parsed(where: str, body: bytes) -> Json:
     except (ValueError, RecursionError) as error:
         raise _no_agent(where, "no JSON") from error
     if not isinstance(found, dict) or found.get("schema_version") != 1:
-        raise _no_agent(where, "no status of a version that this servesync knows")
+        raise _no_agent(where, "its status is of a version that this servesync does not know")
     return found
 
 
@@ -104,11 +104,11 @@ def _no_agent(where: str, what: str) -> ServerError:
 
 
 def show_status(found: Json, console: Console) -> None:
-    """Print tables of everything, what does not work first."""
+    """Print tables of everything, troubles first."""
     store, server = found["store"] or {}, found["server"] or {}
     console.print(f"servesync {found['servesync']}, pid {found['pid']}, since {found['started_at']}")
     if not found["alive"]:
-        console.print("[red]the deciding thread gives no sign[/]")
+        console.print("[red]the deciding thread does not respond[/]")
     for trouble in found["troubles"]:
         console.print(f"[red]{trouble['about']}: {trouble['reason']}[/]: {escape(trouble['text'])}")
     console.print(f"store   {store.get('url')}, last good poll {_ago(store.get('last_good_poll_at'), found)}")
@@ -118,7 +118,7 @@ def show_status(found: Json, console: Console) -> None:
     for name, model in found["models"].items():
         console.print(_model_table(name, model, found))
         if model["more_versions"]:
-            console.print(f"and {model['more_versions']} more in the store that nobody wants")
+            console.print(f"and {model['more_versions']} more versions in the store that are not wanted")
     for event in found["events"][:SHOWN_EVENTS]:
         style = STYLES.get(event["level"], "")
         words = dict.fromkeys(
@@ -154,7 +154,7 @@ def _model_table(name: str, model: Json, found: Json) -> Table:
 
 def _server(server: Json) -> str:
     if not server or server["url"] is None:
-        return "none to ask"
+        return "not configured"
     answers = {True: "answers", False: "[red]does not answer[/]", None: "not asked yet"}[server["answers"]]
     return f"{server['url']} {answers}, version policy {server['policy']}"
 
