@@ -280,7 +280,7 @@ class World(Parts):
 def turn_until_idle(agent: Agent, *, poll: bool = False) -> Outcome:
     """Take turns until one has nothing more to do; return its outcome."""
     for number in range(MOST_TURNS):
-        outcome = agent.turn(poll=poll and not number, look=not number)
+        outcome = agent.turn(poll=poll and not number, refresh=not number)
         if outcome.seen is not None and not (outcome.acted or outcome.busy):
             return outcome
     raise AssertionError(f"still at work after {MOST_TURNS} turns")

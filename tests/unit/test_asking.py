@@ -45,10 +45,10 @@ def test_nothing_is_decided_until_the_server_has_had_its_time(agent: Agent, worl
     """One that accepts and says nothing is waited for a second, and nobody says then that it answers."""
     assert agent.turn().seen is None
     world.clock.seconds += 0.9
-    assert agent.turn(look=False).seen is None
+    assert agent.turn(refresh=False).seen is None
     world.clock.seconds += 0.2
 
-    assert agent.turn(look=False).seen is not None
+    assert agent.turn(refresh=False).seen is not None
     assert shown(agent) is False
 
 
@@ -57,7 +57,7 @@ def test_an_answer_is_decided_upon_at_once_and_asked_for_once(agent: Agent, worl
     agent.turn()
     world.jobs.let_end(JobKind.ASK_SERVER)
     for _ in range(5):
-        assert agent.turn(look=False).seen is not None
+        assert agent.turn(refresh=False).seen is not None
 
     assert shown(agent) is True
     assert world.jobs.started.count(JobKind.ASK_SERVER) == 1
@@ -67,7 +67,7 @@ def test_news_without_end_keep_nothing_from_being_decided(agent: Agent, world: W
     """Each piece of news asks for a newer answer; one of the last second does for all of them."""
     decided = 0
     for _ in range(40):
-        decided += agent.turn(look=True).seen is not None
+        decided += agent.turn(refresh=True).seen is not None
         world.clock.seconds += 0.1
         world.jobs.let_end(JobKind.ASK_SERVER)
 
@@ -79,7 +79,7 @@ def test_a_server_that_does_not_listen_is_asked_once_for_all_models(agent: Agent
     world.server.otherwise = ServerDown(Reason.SERVER_UNREACHABLE, "connection refused")
     agent.turn()
     world.jobs.let_end(JobKind.ASK_SERVER)
-    outcome = agent.turn(look=False)
+    outcome = agent.turn(refresh=False)
 
     assert not outcome.server_answers
     assert shown(agent) is False
@@ -98,10 +98,10 @@ def test_what_another_server_said_does_not_count(
     world.jobs.held.remove(old)
     world.jobs.put(Ended(old.job, old.job.work(Context())))  # it was at its end already
 
-    assert fresh.turn(look=False).seen is None
+    assert fresh.turn(refresh=False).seen is None
     assert state.server.answers is None
     world.jobs.let_end(JobKind.ASK_SERVER)
-    assert fresh.turn(look=False).seen is not None
+    assert fresh.turn(refresh=False).seen is not None
 
 
 def test_one_answer_is_one_line_however_often_it_is_looked_at(agent: Agent, world: World) -> None:
@@ -111,12 +111,12 @@ def test_one_answer_is_one_line_however_often_it_is_looked_at(agent: Agent, worl
     world.jobs.let_end(JobKind.ASK_SERVER)
     with capture_logs() as logs:
         for _ in range(20):
-            agent.turn(look=False)
+            agent.turn(refresh=False)
         for _ in range(3):
             world.clock.seconds += 1.0
             agent.turn()
             world.jobs.let_end(JobKind.ASK_SERVER)
-            agent.turn(look=False)
+            agent.turn(refresh=False)
 
     found = [line["repeats"] for line in logs if line["event"] == "server_unreachable"]
     assert found == [1, 2, 4]

@@ -18,9 +18,9 @@ def polled(world: World, agent: Agent) -> bool:
     """Let the agent list the store and hear the server; return whether it decides upon that at once."""
     agent.turn(poll=True)
     world.jobs.let_end(JobKind.LIST, JobKind.ASK_SERVER)
-    agent.turn(look=False)
+    agent.turn(refresh=False)
     world.jobs.let_end(JobKind.ASK_SERVER)
-    return agent.turn(look=False).seen is not None
+    return agent.turn(refresh=False).seen is not None
 
 
 def world_with_a_channel() -> World:
@@ -40,9 +40,9 @@ def test_nothing_is_decided_until_a_listing_is_understood(tmp_path: Path) -> Non
     with world.agent_at_work(settings, AgentState.fresh(settings, durable=True)) as agent:
         assert not polled(world, agent)
         world.jobs.let_end(JobKind.DOCUMENT)
-        agent.turn(look=False)
+        agent.turn(refresh=False)
         world.jobs.let_end(JobKind.ASK_SERVER)
-        seen = agent.turn(look=False).seen
+        seen = agent.turn(refresh=False).seen
 
     assert seen is not None
     assert seen.snapshot.models[M].facts.channels == {"stable": 7}
@@ -54,7 +54,7 @@ def test_a_document_that_does_not_come_holds_up_nothing_for_long(tmp_path: Path)
     with world.agent_at_work(settings, AgentState.fresh(settings, durable=True)) as agent:
         assert not polled(world, agent)
         world.clock.seconds += 1.0
-        seen = agent.turn(look=False).seen
+        seen = agent.turn(refresh=False).seen
 
     assert seen is not None
     assert seen.snapshot.models[M].facts.channels == {}

@@ -26,7 +26,7 @@ def test_a_version_that_cannot_be_read_is_tried_again_later_and_holds_up_no_othe
             """Take two turns, with the server's answer between them; return what is read then."""
             agent.turn()
             world.jobs.let_end(JobKind.ASK_SERVER)
-            agent.turn(look=False)
+            agent.turn(refresh=False)
             return [item.job.version for item in world.jobs.held if item.job.kind is JobKind.REREAD]
 
         (first,) = turn()
@@ -35,7 +35,7 @@ def test_a_version_that_cannot_be_read_is_tried_again_later_and_holds_up_no_othe
         assert {first, second} == {1, 2}
         world.jobs.let_end(JobKind.REREAD)
         assert turn() == []
-        retry_seconds = agent.turn(look=False).retry_seconds
+        retry_seconds = agent.turn(refresh=False).retry_seconds
         assert retry_seconds is not None
         assert retry_seconds <= REREAD_AGAIN_SECONDS
         world.clock.seconds += REREAD_AGAIN_SECONDS

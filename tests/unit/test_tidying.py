@@ -20,7 +20,7 @@ def test_the_trash_is_emptied_again_at_the_next_poll(tmp_path: Path) -> None:
     with world.agent_at_work(settings, state) as agent:
         agent.turn()
         world.jobs.let_fail(JobKind.EMPTY_TRASH, OSError(errno.EPERM, os.strerror(errno.EPERM)))
-        agent.turn(look=False)
+        agent.turn(refresh=False)
         assert world.jobs.started.count(JobKind.EMPTY_TRASH) == 1
 
         agent.turn(poll=True)
@@ -38,7 +38,7 @@ def test_what_a_dead_transfer_left_goes_at_the_next_poll(tmp_path: Path) -> None
         world.jobs.let_end(JobKind.LIST, JobKind.ASK_SERVER, JobKind.EMPTY_TRASH)
         agent.turn()
         world.jobs.let_end(JobKind.ASK_SERVER)
-        agent.turn(look=False)
+        agent.turn(refresh=False)
         assert JobKind.TRANSFER in world.jobs.started
         left = workspace.begin_attempt()
         agent.turn(poll=True)

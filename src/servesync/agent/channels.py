@@ -197,7 +197,7 @@ class StoreDocuments:
             raise errors[0]
 
     def _read_withdrawal(self, release: Release, before: str | None, refusals: Refusals) -> None:
-        """Read what stands in a manifest's place, if that is news; `before`: see `_judge`."""
+        """Read the document in a manifest's place, if it is new; `before`: see `_note_withdrawal`."""
         item, key = release.manifest, (release.model, release.version)
         if item is None or self._read_manifests.get(key) == release.offer:
             return

@@ -150,7 +150,7 @@ def is_being_understood(context: AgentContext) -> bool:
 
 
 def take_in_document(context: AgentContext, message: Ended) -> None:
-    """Take in a document, and look again at what needed it."""
+    """Take in a document, and decide again on what waited for it."""
     state, error = context.state, message.error
     if isinstance(error, OSError):
         error = disk.describe(error, "reading a document of the store")

@@ -30,7 +30,7 @@ from servesync.store import (
 
 JSON: Final = "application/json"
 SHOWN: Final = 10
-LOOKS: Final = 5
+READS: Final = 5
 
 
 class ChannelMove(NamedTuple):
@@ -174,12 +174,12 @@ class ModelReleases:
 
     def _went_through(self, name: str, now: Channel) -> bool:
         """Return whether the channel has the move now, or in its history if somebody has moved it since."""
-        for attempt in range(LOOKS):
+        for attempt in range(READS):
             self._list_again()
             try:
                 found = self.channel(name)
             except StoreError:
-                if attempt == LOOKS - 1:
+                if attempt == READS - 1:
                     raise
                 continue
             return found is not None and now.now in (found.now, *found.past)

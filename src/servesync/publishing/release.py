@@ -193,10 +193,10 @@ class _Publication:
             if there.manifest is None:
                 raise being_written(manifest_key(self._key)) from None
             return self._compare(there, there.manifest, packed)
-        self._look_back(data)
+        self._verify_written(data)
         return self._published("published", made)
 
-    def _look_back(self, written: bytes) -> None:
+    def _verify_written(self, written: bytes) -> None:
         """Make sure that our objects are still there: without conditional writes, others may replace them.
 
         Raises:

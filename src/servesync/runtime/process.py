@@ -89,9 +89,7 @@ def _serve_signals(thread: threading.Thread, wake: Wake) -> str:
     """Pass signals on until a stop signal comes or the deciding thread ends; return that signal, if any."""
     while thread.is_alive():
         thread.join(POLL_SECONDS)
-        taken = signals.take(
-            signals.STOPPING
-        )  # before the others, of which there may be new ones at every look
+        taken = signals.take(signals.STOPPING)  # first: there may be others at every check
         if taken is not None:
             return taken.name
         if signals.take({signal.SIGHUP}) is not None:

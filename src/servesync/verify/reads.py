@@ -33,7 +33,7 @@ READS: Final = frozenset(
     }
 )
 """Operations that fail if their variable has no value."""
-LOOKS: Final = frozenset({b"IsVariableInitialized", b"VarIsInitializedOp"})
+CHECKS: Final = frozenset({b"IsVariableInitialized", b"VarIsInitializedOp"})
 """Operations that neither set a variable nor fail without a value."""
 FED: Final = b"PlaceholderWithDefault"
 """The request gives this operation its value: the operations that lead to its default do not run."""
@@ -141,7 +141,7 @@ class Reads:
     def _inspect(self, node: Node, variables: Mapping[bytes, Variable]) -> None:
         inputs = enumerate(map(node_of, node.data_inputs))
         given = tuple((index, variables[name]) for index, name in inputs if name in variables)
-        if not given or node.operation in LOOKS:
+        if not given or node.operation in CHECKS:
             return
         if node.operation in CALLS:
             self._call(node, given)
