@@ -68,9 +68,9 @@ def ask(url: str, name: Name) -> list[str]:
     finally:
         connection.close()
     try:
-        found = json.loads(body)
-        missing = [str(line) for line in found["missing"]]
-        consistent = found["ok"] is (not missing) and code == (BAD if missing else GOOD)
+        report = json.loads(body)
+        missing = [str(line) for line in report["missing"]]
+        consistent = report["ok"] is (not missing) and code == (BAD if missing else GOOD)
     except (ValueError, RecursionError, TypeError, KeyError):
         consistent = False
     if not consistent:

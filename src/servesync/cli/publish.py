@@ -107,14 +107,14 @@ def manifest(  # noqa: PLR0913 (each is an option)
 
 
 def _labels(given: list[str] | None) -> dict[str, str]:
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}
     for label in given or ():
         name, equals, value = label.partition("=")
-        if not equals or name in found:
+        if not equals or name in labels:
             text = f"--label {label!a}: must be NAME=VALUE, each name once"
             raise SettingsError(Reason.SETTINGS_INVALID, text)
-        found[name] = value
-    return found
+        labels[name] = value
+    return labels
 
 
 @contextmanager
@@ -159,10 +159,10 @@ def _bar(title: str, request: Request) -> Iterator[Request]:
 
 
 def _tell(store: Store, done: Published) -> None:
-    found, archive = done.manifest, done.manifest.archive
+    written, archive = done.manifest, done.manifest.archive
     size = _size(archive.size)
-    counts = f"{found.totals.files} files, {found.totals.tensors} tensors, {len(archive.parts)} parts"
-    typer.echo(f"{found.model} {found.version}: {done.outcome}")
+    counts = f"{written.totals.files} files, {written.totals.tensors} tensors, {len(archive.parts)} parts"
+    typer.echo(f"{written.model} {written.version}: {done.outcome}")
     typer.echo(f"  s3://{store.bucket}/{done.key} ({size}, sha256 {archive.sha256})")
     typer.echo(f"  s3://{store.bucket}/{done.manifest_key} ({counts})")
     for note in done.notes:

@@ -25,22 +25,22 @@ def show(seen: Seen, console: Console) -> None:
     for trouble in (seen.store_error, seen.server_error, *seen.snapshot.broken.values()):
         if trouble is not None:
             console.print(f"[red]{trouble.reason.value}[/red]: {escape(str(trouble))}")
-    for model, found in seen.snapshot.models.items():
+    for model, snapshot in seen.snapshot.models.items():
         plan = seen.plan.models[model]
         table = Table(title=f"{model}", title_justify="left", show_edge=False, pad_edge=False)
         for column in ("version", "state", "why"):
             table.add_column(column, overflow="fold")
         for version, verdict in sorted(plan.verdicts.items(), reverse=True):
             table.add_row(str(version), state_of(verdict.role.value), escape(verdict.why))
-        for name in found.inventory.strange:
+        for name in snapshot.inventory.strange:
             table.add_row(
                 ascii(name), state_of("foreign"), "the server takes this name for a version; move it away"
             )
         console.print(table)
         console.print(
-            "".join(f"[red]{_UNREADABLE}[/red]: {escape(text)}\n" for text in found.unreadable), end=""
+            "".join(f"[red]{_UNREADABLE}[/red]: {escape(text)}\n" for text in snapshot.unreadable), end=""
         )
-        console.print(_next_step(found, plan, _later(seen, model)))
+        console.print(_next_step(snapshot, plan, _later(seen, model)))
     _show_config(seen.config, console)
     console.print(_memory_line(seen))
     listing = seen.listing
@@ -100,22 +100,22 @@ def _memory_json(seen: Seen) -> Mapping[str, Any]:
     }
 
 
-def _next_step(found: ModelSnapshot, plan: ModelPlan, later: list[Step]) -> str:
+def _next_step(snapshot: ModelSnapshot, plan: ModelPlan, later: list[Step]) -> str:
     if not plan.verdicts:
-        store = "the store was not listed" if found.facts.offered is None else "no version in the store"
+        store = "the store was not listed" if snapshot.facts.offered is None else "no version in the store"
         return f"{store}, and none is on the shelf\n"
     steps = [f"{action.kind.value} {action.version}: {escape(action.because)}" for action in plan.actions]
-    text = "next: " + "; ".join(steps) if steps else _why_nothing(found, plan)
+    text = "next: " + "; ".join(steps) if steps else _why_nothing(snapshot, plan)
     waits = "".join(f"\n{step.action.kind.value} {step.action.version} waits for its turn" for step in later)
     return f"{text}{waits}\n"
 
 
-def _why_nothing(found: ModelSnapshot, plan: ModelPlan) -> str:
-    if found.facts.offered is None:
+def _why_nothing(snapshot: ModelSnapshot, plan: ModelPlan) -> str:
+    if snapshot.facts.offered is None:
         return "not known: the store was not listed"
-    policy = found.facts.policy
+    policy = snapshot.facts.policy
     unknown = (
-        [name for name in policy.channels if name not in found.facts.channels]
+        [name for name in policy.channels if name not in snapshot.facts.channels]
         if isinstance(policy, Follow)
         else []
     )
@@ -134,8 +134,8 @@ def as_json(seen: Seen) -> Mapping[str, Any]:
         "memory": _memory_json(seen),
         "ignored_keys": seen.listing.ignored_keys if seen.listing else None,
         "models": {
-            model: _model_json(found, seen.plan.models[model])
-            for model, found in seen.snapshot.models.items()
+            model: _model_json(snapshot, seen.plan.models[model])
+            for model, snapshot in seen.snapshot.models.items()
         },
         "steps": [_step_json(step) for step in seen.plan.steps],
         "postponed": [_step_json(step) for step in seen.plan.postponed],
@@ -144,7 +144,7 @@ def as_json(seen: Seen) -> Mapping[str, Any]:
     }
 
 
-def _model_json(found: ModelSnapshot, plan: ModelPlan) -> Mapping[str, Any]:
+def _model_json(snapshot: ModelSnapshot, plan: ModelPlan) -> Mapping[str, Any]:
     return {
         "wanted": sorted(plan.wanted),
         "in_place": plan.in_place,
@@ -157,8 +157,8 @@ def _model_json(found: ModelSnapshot, plan: ModelPlan) -> Mapping[str, Any]:
             str(version): {"state": verdict.role.value, "why": verdict.why}
             for version, verdict in plan.verdicts.items()
         },
-        "strange": list(found.inventory.strange),
-        "unreadable": list(found.unreadable),
+        "strange": list(snapshot.inventory.strange),
+        "unreadable": list(snapshot.unreadable),
     }
 
 

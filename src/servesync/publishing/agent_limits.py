@@ -22,11 +22,11 @@ def exceeded_agent_limits(packed: Packed, directories: int, limits: Limits | Non
     Raises:
         ReleaseRefused: `RELEASE_TOO_BIG`: agents with `limits` would refuse it.
     """
-    found = tuple(_beyond(packed, directories, limits or Limits()))
-    if found and limits is not None:
-        text = f"agents with these settings would refuse it: {'; '.join(found)}; raise the limits there first"
+    over = tuple(_beyond(packed, directories, limits or Limits()))
+    if over and limits is not None:
+        text = f"agents with these settings would refuse it: {'; '.join(over)}; raise the limits there first"
         raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text)
-    return tuple(f"agents with the default limits refuse this version: {text}" for text in found)
+    return tuple(f"agents with the default limits refuse this version: {text}" for text in over)
 
 
 def _beyond(packed: Packed, directories: int, limits: Limits) -> Iterator[str]:

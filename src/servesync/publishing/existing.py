@@ -65,18 +65,18 @@ def manifest_of_object(store: Store, request: Request) -> Published:
         (archive,) = release.objects
         with stream(release.objects, reader.read, Fetch(), lambda: False) as parts:
             name = archive.key.rpartition("/")[2]
-            found = _manifest_of(name, archive.size, (piece for _, piece in parts), request)
+            made = _manifest_of(name, archive.size, (piece for _, piece in parts), request)
         reader.describe(archive)  # if it was replaced meanwhile, agents would refuse it for this manifest
     key = manifest_key(archive.key)
     if request.dry_run:
-        return Published("not written (dry run)", archive.key, key, found)
+        return Published("not written (dry run)", archive.key, key, made)
     with S3Writer(store) as writer:
         try:
-            writer.put_new(key, manifest.dump(found), ObjectAttributes(MANIFEST_TYPE))
+            writer.put_new(key, manifest.dump(made), ObjectAttributes(MANIFEST_TYPE))
         except AlreadyThere:
             _check_being_written(store, model, version, key)
             raise exists(model, version, "it has a manifest") from None
-    return Published("published", archive.key, key, found)
+    return Published("published", archive.key, key, made)
 
 
 def _check_being_written(store: Store, model: Model, version: Version, key: str) -> None:

@@ -21,9 +21,9 @@ def check_installable(
         ReleaseRefused: an instance would refuse the release for the same reason.
         StoreError, TransferError: the store did not answer.
     """
-    item = release.manifest
-    if item is not None:
-        _check_manifest(release, read(item, manifest.MAX_MANIFEST_BYTES))
+    listed = release.manifest
+    if listed is not None:
+        _check_manifest(release, read(listed, manifest.MAX_MANIFEST_BYTES))
         return
     if store.require_manifest:
         text = f"{release.model} {release.version} has no manifest, and store.require_manifest asks for one"

@@ -128,21 +128,21 @@ class ModelReleases:
 
     def channel(self, name: str) -> Channel | None:
         """Return a channel; None if there is none."""
-        item = self._listing.channels.get(self._model, {}).get(name)
-        if item is None:
+        listed = self._listing.channels.get(self._model, {}).get(name)
+        if listed is None:
             return None
-        return channel.parse_channel(self._read(item, channel.MAX_BYTES), self._model, name)
+        return channel.parse_channel(self._read(listed, channel.MAX_BYTES), self._model, name)
 
     def channels(self) -> dict[str, Channel | ReleaseRefused]:
         """Return all channels by name; for one that cannot be read, the error."""
-        found: dict[str, Channel | ReleaseRefused] = {}
-        for name, item in sorted(self._listing.channels.get(self._model, {}).items()):
+        by_name: dict[str, Channel | ReleaseRefused] = {}
+        for name, listed in sorted(self._listing.channels.get(self._model, {}).items()):
             try:
-                data = self._read(item, channel.MAX_BYTES)
-                found[name] = channel.parse_channel(data, self._model, name)
+                data = self._read(listed, channel.MAX_BYTES)
+                by_name[name] = channel.parse_channel(data, self._model, name)
             except ReleaseRefused as error:
-                found[name] = error
-        return found
+                by_name[name] = error
+        return by_name
 
     def move(self, name: str, asked: ChannelMove, after: int | None = None) -> MoveDone:
         """Move a channel to a version; the move gets the next sequence, at least the one after `after`.
@@ -160,8 +160,8 @@ class ModelReleases:
         except ValidationError as error:
             raise SettingsError(Reason.SETTINGS_INVALID, canonical_json.error_location(error)) from error
         key = self._store.prefix + channel.key_of(self._model, name)
-        item = self._listing.channels.get(self._model, {}).get(name)
-        self._write(key, channel.dump(now), item, lambda: self._went_through(name, now))
+        listed = self._listing.channels.get(self._model, {}).get(name)
+        self._write(key, channel.dump(now), listed, lambda: self._went_through(name, now))
         return MoveDone(was, now, changed=True)
 
     def _channel_to_move(self, name: str, *, replace: bool) -> Channel | None:
@@ -177,12 +177,12 @@ class ModelReleases:
         for attempt in range(READS):
             self._list_again()
             try:
-                found = self.channel(name)
+                channel_now = self.channel(name)
             except StoreError:
                 if attempt == READS - 1:
                     raise
                 continue
-            return found is not None and now.now in (found.now, *found.past)
+            return channel_now is not None and now.now in (channel_now.now, *channel_now.past)
         return False
 
     def withdraw(self, version: Version, who: str, reason: str, *, removed: bool) -> WithdrawDone:
@@ -190,12 +190,12 @@ class ModelReleases:
         release = self._release(version) or self._orphaned(version)
         if release is None:
             self._check_removed(version, removed=removed)
-        item = release.manifest if release else None
-        old = self._read(item, manifest.MAX_MANIFEST_BYTES) if item else None
-        if item is not None and old is not None:
-            found = sound_withdrawal(old, self._model, version)
-            if found is not None:
-                return WithdrawDone(item.key, found, fresh=False)
+        old_document = release.manifest if release else None
+        old = self._read(old_document, manifest.MAX_MANIFEST_BYTES) if old_document else None
+        if old_document is not None and old is not None:
+            withdrawal = sound_withdrawal(old, self._model, version)
+            if withdrawal is not None:
+                return WithdrawDone(old_document.key, withdrawal, fresh=False)
         try:
             fresh = Withdrawal(
                 model=self._model,
@@ -207,8 +207,8 @@ class ModelReleases:
             )
         except ValidationError as error:
             raise SettingsError(Reason.SETTINGS_INVALID, canonical_json.error_location(error)) from error
-        key = item.key if item else self._key_for(release, version)
-        self._write(key, channel.dump(fresh), item, lambda: self._is_withdrawn(version))
+        key = old_document.key if old_document else self._key_for(release, version)
+        self._write(key, channel.dump(fresh), old_document, lambda: self._is_withdrawn(version))
         return WithdrawDone(key, fresh, fresh=True)
 
     def _check_removed(self, version: Version, *, removed: bool) -> None:

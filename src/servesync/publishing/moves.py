@@ -53,14 +53,14 @@ def rollback(store: Store, names: tuple[str, str], to: str | None, who: str, why
     """Move a channel back to the version before, or to the version `to`. Raises as `promote` does."""
     model, name = _model(names[0]), _channel(names[1])
     with _opened(store, model) as releases:
-        found = releases.channel(name)
-        if found is None:
+        current = releases.channel(name)
+        if current is None:
             text = f"{store.url} has no channel {name} of {model}: nothing to go back from"
             raise ReleaseRefused(Reason.CHANNEL_MISSING, text)
-        version = channel.before(found) if to is None else _version(to)
+        version = channel.before(current) if to is None else _version(to)
         if version is None:
             text = (
-                f"the channel {name} of {model} is at {found.now.version}, and its version before is not "
+                f"the channel {name} of {model} is at {current.now.version}, and its version before is not "
                 "known: name one with --to"
             )
             raise ReleaseRefused(Reason.CHANNEL_INVALID, text)
@@ -69,14 +69,14 @@ def rollback(store: Store, names: tuple[str, str], to: str | None, who: str, why
         except ReleaseRefused as error:
             if to is not None:
                 raise
-            text = f"{model} {version}, where it was before: {error}; {_elsewhere(found, version)}"
+            text = f"{model} {version}, where it was before: {error}; {_elsewhere(current, version)}"
             raise ReleaseRefused(error.reason, text) from error
         return replace(releases.move(name, ChannelMove(version, "rollback", who, why)), note=note)
 
 
-def _elsewhere(found: Channel, version: Version) -> str:
-    seen = dict.fromkeys(move.version for move in found.past)
-    others = [str(number) for number in seen if number not in (version, found.now.version)][:SHOWN]
+def _elsewhere(current: Channel, version: Version) -> str:
+    seen = dict.fromkeys(move.version for move in current.past)
+    others = [str(number) for number in seen if number not in (version, current.now.version)][:SHOWN]
     been = f" (it has also been at {', '.join(others)})" if others else ""
     return f"name another version with --to{been}"
 
@@ -117,18 +117,18 @@ def _opened(store: Store, model: Model) -> Iterator[ModelReleases]:
 
 
 def _model(name: str) -> Model:
-    found = parse_model(name)
-    if found is None:
+    model = parse_model(name)
+    if model is None:
         text = f"{name!a} is no model's name: 1 to 100 of A-Z a-z 0-9 . _ -, not starting with a dot"
         raise SettingsError(Reason.SETTINGS_INVALID, text)
-    return found
+    return model
 
 
 def _version(number: str) -> Version:
-    found = parse_version(number)
-    if found is None:
+    version = parse_version(number)
+    if version is None:
         raise SettingsError(Reason.SETTINGS_INVALID, f"{number!a} is no version: a number, 0 or more")
-    return found
+    return version
 
 
 def _channel(name: str) -> str:

@@ -225,10 +225,10 @@ class _Publication:
         """Return the version that the store has already, if it has the same files."""
         data = _read(self.store, item)
         channel.check_not_withdrawn(data, self.model, self.version)
-        found = manifest.parse_for(there, data)
-        if found.content != self._manifest(packed).content:
-            raise exists(self.model, self.version, f"it was published on {found.created} with other files")
-        return Published("already there", there.objects[0].key, item.key, found)
+        old = manifest.parse_for(there, data)
+        if old.content != self._manifest(packed).content:
+            raise exists(self.model, self.version, f"it was published on {old.created} with other files")
+        return Published("already there", there.objects[0].key, item.key, old)
 
     def _check_same_archive(self, there: Release, packed: Packed) -> None:
         """Make sure that an archive without a manifest is the one of an interrupted run."""

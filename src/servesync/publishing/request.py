@@ -79,8 +79,8 @@ def stem_of(store: Store, model: Model, version: Version) -> str:
     """
     pattern = KeyPattern(store.key_pattern)
     stem = pattern.stem(model, version)
-    found = pattern.parse(stem + MANIFEST_ENDING)
-    if found is None or (found.model, found.version) != (model, version):
+    parsed = pattern.parse(stem + MANIFEST_ENDING)
+    if parsed is None or (parsed.model, parsed.version) != (model, version):
         text = (
             f"by the key pattern {store.key_pattern!a} nobody can tell which version {stem!a} is: choose "
             "another name, or a pattern with a / between {model} and {version}"

@@ -45,10 +45,10 @@ def signs_with(store: Store) -> Signing | None:
         StoreError: `STORE_CREDENTIALS`: there are some, but they cannot be read.
     """
     with translated("reading the credentials", Operation.LIST):
-        found = obtain_if_any(_session(store), SECONDS)
-    if found is None:
+        credentials = obtain_if_any(_session(store), SECONDS)
+    if credentials is None:
         return None
-    return Signing(found.provider, found.access_key[-SHOWN_OF_KEY:], bool(found.token))
+    return Signing(credentials.provider, credentials.access_key[-SHOWN_OF_KEY:], bool(credentials.token))
 
 
 def _session(store: Store) -> botocore.session.Session:
@@ -81,21 +81,21 @@ def caller(store: Store) -> Caller:
             obtain(core, SECONDS)
             session = boto3.session.Session(botocore_session=core)
             region = session.region_name or "us-east-1"
-            found = session.client("sts", region_name=region, config=config).get_caller_identity()
+            identity = session.client("sts", region_name=region, config=config).get_caller_identity()
     except TransferError as error:
         raise StoreError(error.reason, error.what, error.advice) from error
-    return Caller(str(found.get("Account", "")), str(found.get("Arn", "")))
+    return Caller(str(identity.get("Account", "")), str(identity.get("Arn", "")))
 
 
 def proxy_of(store: Store) -> str | None:
     """Return the proxy for requests to the store, without its password; None if there is none."""
     url = store.endpoint_url or AWS_S3
-    found = get_environ_proxies(url).get(urlsplit(url).scheme)
-    if not found:
+    proxy = get_environ_proxies(url).get(urlsplit(url).scheme)
+    if not proxy:
         return None
-    scheme = found.partition("://")[0]
-    place = found.rpartition("@")[2].rpartition("://")[2].partition("/")[0]
-    return f"{scheme if scheme.isalnum() and scheme != found else 'http'}://{place}"
+    scheme = proxy.partition("://")[0]
+    place = proxy.rpartition("@")[2].rpartition("://")[2].partition("/")[0]
+    return f"{scheme if scheme.isalnum() and scheme != proxy else 'http'}://{place}"
 
 
 def authority() -> tuple[str, Path] | None:
@@ -108,7 +108,7 @@ def authority() -> tuple[str, Path] | None:
             return name, Path(os.environ[name])
     try:
         with usable(CONFIGURATION):
-            found = botocore.session.get_session().get_config_variable("ca_bundle")
+            bundle = botocore.session.get_session().get_config_variable("ca_bundle")
     except CredentialsUnusable:
         return None
-    return ("ca_bundle in the AWS profile", Path(str(found))) if found else None
+    return ("ca_bundle in the AWS profile", Path(str(bundle))) if bundle else None

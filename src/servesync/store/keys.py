@@ -99,8 +99,8 @@ def manifest_key_at(release: Release) -> str:
     """Return the key under which a release has its manifest, or would have it."""
     if release.layout is Layout.ARCHIVE:
         return manifest_key(release.objects[0].key)
-    item = release.objects[0]
-    return item.key.removesuffix(item.path).removesuffix("/") + MANIFEST_ENDING
+    first = release.objects[0]
+    return first.key.removesuffix(first.path).removesuffix("/") + MANIFEST_ENDING
 
 
 def manifest_key(archive_key: str) -> str:

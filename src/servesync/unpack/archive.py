@@ -87,10 +87,10 @@ def unpack_archive(  # noqa: PLR0913 (what is known of the archive, and who is t
     return Unpacked(into / root, Content.of(inside), stamps, kind is not Format.TAR)
 
 
-def _as_promised(found: Iterator[Member], promised_bytes: int | None) -> Iterator[Member]:
+def _as_promised(members: Iterator[Member], promised_bytes: int | None) -> Iterator[Member]:
     """Yield members; refuse far more content than promised (files are compared with the manifest later)."""
     total = 0
-    for member in found:
+    for member in members:
         total += member.size
         if promised_bytes is not None and total > promised_bytes + SLACK_BYTES:
             text = (

@@ -74,10 +74,10 @@ def _sniff(source: ByteSource, what: str) -> Format:
         return Format.ZSTD
     if tar_header.looks_like_tar(head):
         return Format.TAR
-    found = lookalike(head)
-    if found is not None:
-        text = f"{what} is {found.name}: {found.advice}"
-        raise ReleaseRefused(Reason.ARCHIVE_FORMAT, text, looks_like=found.name)
+    known = lookalike(head)
+    if known is not None:
+        text = f"{what} is {known.name}: {known.advice}"
+        raise ReleaseRefused(Reason.ARCHIVE_FORMAT, text, looks_like=known.name)
     for magic, name in _OTHERS:
         if head.lstrip().startswith(magic):
             raise _no_archive(what, name)

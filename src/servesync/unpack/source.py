@@ -62,10 +62,10 @@ class ByteSource:
         Raises:
             ReleaseRefused: the stream ends before; the text says it ends inside `inside`.
         """
-        found = self._up_to(count)
-        if len(found) < count:
+        data = self._up_to(count)
+        if len(data) < count:
             raise ends_inside(inside)
-        return found
+        return data
 
     def exactly(self, count: int, inside: str) -> Iterator[memoryview]:
         """Yield the next `count` bytes piece by piece, each valid until the next is asked for.
@@ -82,9 +82,9 @@ class ByteSource:
 
     def peek(self, count: int) -> bytes:
         """Return the next `count` bytes, fewer only at the end of the stream, and leave them unread."""
-        found = self._up_to(count)
-        self.push_back(found)
-        return found
+        data = self._up_to(count)
+        self.push_back(data)
+        return data
 
     def push_back(self, data: bytes) -> None:
         """Put `data`, the bytes that were returned last, back to be returned again."""
@@ -101,10 +101,10 @@ class ByteSource:
         return self._at == len(self._chunk)
 
     def _up_to(self, count: int) -> bytes:
-        found = bytes(self.some(count))
-        while len(found) < count and (more := self.some(count - len(found))):
-            found += more
-        return found
+        data = bytes(self.some(count))
+        while len(data) < count and (more := self.some(count - len(data))):
+            data += more
+        return data
 
     def _advance(self) -> None:
         """Take the next chunk if the last one is used up."""

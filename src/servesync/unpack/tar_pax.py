@@ -69,7 +69,7 @@ def check_global_pax(payload: bytes) -> None:
 
 
 def _records(payload: bytes) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
+    records: dict[bytes, bytes] = {}
     if not payload:
         raise bad_header("a PAX header is empty")
     at = 0
@@ -82,11 +82,11 @@ def _records(payload: bytes) -> dict[bytes, bytes]:
         key, equals, value = record[:-1].partition(b"=")
         if end > len(payload) or not record.endswith(b"\n") or not key or not equals:
             raise bad_header("a PAX record does not end where its length says, or has no key")
-        if key in found:
+        if key in records:
             raise bad_header(f"a PAX header has {shown(key)} twice")
-        found[key] = value
+        records[key] = value
         at = end
-    return found
+    return records
 
 
 def _refused_key(key: bytes) -> ReleaseRefused:

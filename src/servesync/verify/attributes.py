@@ -38,11 +38,11 @@ def read_entry(reader: Reader, entry: memoryview) -> list[Attribute]:
     """Return the key and value of a map's entry; several if it repeats its value, to be merged."""
     key = b""
     values = []
-    for item in reader.fields(entry):
-        if item.number == MapEntry.KEY:
-            key = bytes(item.message())
-        elif item.number == MapEntry.VALUE:
-            values.append(item.message())
+    for field in reader.fields(entry):
+        if field.number == MapEntry.KEY:
+            key = bytes(field.message())
+        elif field.number == MapEntry.VALUE:
+            values.append(field.message())
     return [(key, value) for value in values]
 
 
@@ -53,11 +53,11 @@ def text_of(reader: Reader, value: memoryview) -> bytes:
         Malformed: the bytes are no AttrValue.
     """
     text = b""
-    for item in reader.fields(value):
-        if item.number == AttrValue.S:
-            text = bytes(item.message())
-        elif item.number == AttrValue.PLACEHOLDER:
-            text = b"<" + bytes(item.message()) + b">"
+    for field in reader.fields(value):
+        if field.number == AttrValue.S:
+            text = bytes(field.message())
+        elif field.number == AttrValue.PLACEHOLDER:
+            text = b"<" + bytes(field.message()) + b">"
     return text
 
 
@@ -70,17 +70,17 @@ def references(reader: Reader, attributes: Iterable[Attribute]) -> Iterator[Refe
     pending = [(value, False, key == b"f") for key, value in attributes]
     while pending:
         value, is_list, is_called = pending.pop()
-        for item in reader.fields(value):
-            number = item.number
+        for field in reader.fields(value):
+            number = field.number
             if number == AttrValue.LIST and not is_list:
-                pending.append((item.message(), True, False))
+                pending.append((field.message(), True, False))
             elif number == AttrValue.S:
-                yield Reference(is_function=False, data=item.message())
+                yield Reference(is_function=False, data=field.message())
             elif number == AttrValue.TENSOR:
-                for text in _strings(reader, item.message()):
+                for text in _strings(reader, field.message()):
                     yield Reference(is_function=False, data=text)
             elif number == (ListValue.FUNC if is_list else AttrValue.FUNC):
-                name, inner = _function(reader, item.message())
+                name, inner = _function(reader, field.message())
                 yield Reference(is_function=True, data=name, is_called=is_called)
                 pending += [(attribute, False, False) for attribute in inner]
 
@@ -89,11 +89,11 @@ def _function(reader: Reader, data: memoryview) -> tuple[memoryview, list[memory
     """Return the name of a NameAttrList and its attributes."""
     name = memoryview(b"")
     attributes: list[memoryview] = []
-    for item in reader.fields(data):
-        if item.number == NameAttrList.NAME:
-            name = item.message()
-        elif item.number == NameAttrList.ATTR:
-            attributes += [value for _, value in read_entry(reader, item.message())]
+    for field in reader.fields(data):
+        if field.number == NameAttrList.NAME:
+            name = field.message()
+        elif field.number == NameAttrList.ATTR:
+            attributes += [value for _, value in read_entry(reader, field.message())]
     return name, attributes
 
 
@@ -102,15 +102,15 @@ def _strings(reader: Reader, tensor: memoryview) -> Iterator[memoryview]:
     pending = [tensor]
     while pending:
         message = pending.pop()
-        for part in reader.fields(message):
-            if part.number == TensorProto.STRING_VAL:
-                yield part.message()
-            elif part.number == TensorProto.VARIANT_VAL:
-                for item in reader.fields(part.message()):
-                    if item.number == VariantTensorDataProto.METADATA:
-                        yield item.message()
-                    elif item.number == VariantTensorDataProto.TENSORS:
-                        pending.append(item.message())
+        for field in reader.fields(message):
+            if field.number == TensorProto.STRING_VAL:
+                yield field.message()
+            elif field.number == TensorProto.VARIANT_VAL:
+                for part in reader.fields(field.message()):
+                    if part.number == VariantTensorDataProto.METADATA:
+                        yield part.message()
+                    elif part.number == VariantTensorDataProto.TENSORS:
+                        pending.append(part.message())
         yield from _packed_strings(reader, message)
 
 
@@ -119,13 +119,13 @@ def _packed_strings(reader: Reader, tensor: memoryview) -> Iterator[memoryview]:
     dtype = 0
     elements = 1
     content = memoryview(b"")
-    for part in reader.fields(tensor):
-        if part.number == TensorProto.DTYPE:
-            dtype = part.value
-        elif part.number == TensorProto.TENSOR_SHAPE:
-            elements = _elements(reader, part.message())
-        elif part.number == TensorProto.TENSOR_CONTENT:
-            content = part.message()
+    for field in reader.fields(tensor):
+        if field.number == TensorProto.DTYPE:
+            dtype = field.value
+        elif field.number == TensorProto.TENSOR_SHAPE:
+            elements = _elements(reader, field.message())
+        elif field.number == TensorProto.TENSOR_CONTENT:
+            content = field.message()
     if dtype != STRING_TENSOR or elements > len(content):
         return
     reader.spend(2 * elements)
@@ -141,9 +141,9 @@ def _packed_strings(reader: Reader, tensor: memoryview) -> Iterator[memoryview]:
 def _elements(reader: Reader, shape: memoryview) -> int:
     """Return how many elements a TensorShapeProto has, at most `TOO_MANY`."""
     elements = 1
-    for item in reader.fields(shape):
-        if item.number == TensorShapeProto.DIM:
-            parts = reader.fields(item.message())
+    for field in reader.fields(shape):
+        if field.number == TensorShapeProto.DIM:
+            parts = reader.fields(field.message())
             size = next((part.value for part in parts if part.number == Dim.SIZE), 0)
             elements = min(elements * size, TOO_MANY)
     return elements

@@ -151,7 +151,7 @@ class Reads:
             (self._read if is_read or node.operation in READS else self._spared).add(variable.name)
 
     def _call(self, node: Node, given: Given) -> None:
-        functions = [item for item in node.attributes if item[0] in CALLED]
+        functions = [attribute for attribute in node.attributes if attribute[0] in CALLED]
         for reference in references(self._reader, functions):
             if reference.is_function:
                 self._to_call.append((bytes(reference.data), given))
@@ -173,9 +173,9 @@ class Reads:
 def _ends(reader: Reader, function: memoryview) -> list[bytes]:
     """Return the tensors that a function returns, and the nodes that it runs for what they do."""
     ends = []
-    for item in reader.fields(function):
-        if item.number in {FunctionDef.RET, FunctionDef.CONTROL_RET}:
-            entry = reader.fields(item.message())
+    for field in reader.fields(function):
+        if field.number in {FunctionDef.RET, FunctionDef.CONTROL_RET}:
+            entry = reader.fields(field.message())
             ends += [bytes(part.message()) for part in entry if part.number == MapEntry.VALUE]
     return ends
 
@@ -189,4 +189,4 @@ def _operation(reader: Reader, node: memoryview) -> bytes:
 
 
 def _part(reader: Reader, node: memoryview, number: int) -> bytes:
-    return next((bytes(item.message()) for item in reader.fields(node) if item.number == number), b"")
+    return next((bytes(field.message()) for field in reader.fields(node) if field.number == number), b"")

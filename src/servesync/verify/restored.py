@@ -53,8 +53,8 @@ def _called(reader: Reader, scope: Scope, node: Node) -> Iterable[memoryview]:
     """Return the bodies of the functions that a node calls."""
     if node.operation not in CALLS:
         return []
-    functions = [item for item in references(reader, node.attributes) if item.is_called]
-    return [body for item in functions for body in scope.functions.get(bytes(item.data), [])]
+    functions = [reference for reference in references(reader, node.attributes) if reference.is_called]
+    return [body for function in functions for body in scope.functions.get(bytes(function.data), [])]
 
 
 def _restored(reader: Reader, nodes: Mapping[bytes, memoryview]) -> set[bytes]:
@@ -67,6 +67,6 @@ def _restored(reader: Reader, nodes: Mapping[bytes, memoryview]) -> set[bytes]:
         for tensor in node.data_inputs[1:2]:
             source = read_node(reader, nodes[node_of(tensor)]) if node_of(tensor) in nodes else None
             if source is not None and source.operation == b"Const":
-                values = [item for item in source.attributes if item[0] == b"value"]
-                found |= {bytes(item.data) for item in references(reader, values) if not item.is_function}
+                values = [value for value in source.attributes if value[0] == b"value"]
+                found |= {bytes(name.data) for name in references(reader, values) if not name.is_function}
     return found

@@ -127,7 +127,7 @@ def _graph(data: memoryview) -> Graph:
                 has_variables |= _has_variables(field.message())
             case MetaGraphDef.SAVER_DEF:
                 restores = any(
-                    item.number == SaverDef.RESTORE_OP_NAME and item.data for item in fields(field.message())
+                    part.number == SaverDef.RESTORE_OP_NAME and part.data for part in fields(field.message())
                 )
             case MetaGraphDef.SIGNATURE_DEF:
                 entries.append(_signature_entry(field.message(), entries))

@@ -51,11 +51,11 @@ def read_slice(data: memoryview) -> tuple[Extent, ...]:
     for field in fields(data):
         if field.number == TensorSliceProto.EXTENT:
             start, length = WHOLE
-            for item in fields(field.message()):
-                if item.number == SliceExtent.START:
-                    start = item.signed
-                elif item.number == SliceExtent.LENGTH:
-                    length = item.signed
+            for part in fields(field.message()):
+                if part.number == SliceExtent.START:
+                    start = part.signed
+                elif part.number == SliceExtent.LENGTH:
+                    length = part.signed
             extents.append((start, length))
             if len(extents) > MAX_DIMENSIONS:
                 raise Malformed(f"a slice of more than {MAX_DIMENSIONS} dimensions")

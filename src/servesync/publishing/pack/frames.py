@@ -53,10 +53,10 @@ class Compressors:
 
     def _compressor(self, level: int) -> zstandard.ZstdCompressor:
         """Return this thread's own compressor: threads must not share one."""
-        found: dict[int, zstandard.ZstdCompressor] = self._own.__dict__.setdefault("by_level", {})
-        if level not in found:
-            found[level] = zstandard.ZstdCompressor(level, write_checksum=True, write_content_size=True)
-        return found[level]
+        by_level: dict[int, zstandard.ZstdCompressor] = self._own.__dict__.setdefault("by_level", {})
+        if level not in by_level:
+            by_level[level] = zstandard.ZstdCompressor(level, write_checksum=True, write_content_size=True)
+        return by_level[level]
 
 
 def _shrinks(compressor: zstandard.ZstdCompressor, data: bytes | bytearray) -> bool:

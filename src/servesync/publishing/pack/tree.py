@@ -83,8 +83,8 @@ def members(root: Path) -> Iterator[Member]:
 
 
 def _below(folder: int, shown: Path, prefix: str) -> Iterator[Member]:
-    with os.scandir(folder) as found:
-        listed = sorted(found, key=lambda entry: entry.name)
+    with os.scandir(folder) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
     for entry in listed:
         path, source = prefix + entry.name, shown / entry.name
         disk.check_name(entry.name)

@@ -56,15 +56,15 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def _specs(named: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _spec(item) for name, item in named.items()}
+    return {name: _spec(tensor) for name, tensor in named.items()}
 
 
-def _spec(item: Any) -> dict[str, Any]:  # noqa: ANN401
+def _spec(tensor: Any) -> dict[str, Any]:  # noqa: ANN401
     """Describe one input or output; older graphs give tensors where others give a TensorSpec."""
-    shape = None if item.shape.rank is None else item.shape.as_list()
-    dense = isinstance(item, tf.TensorSpec | tf.Tensor)
+    shape = None if tensor.shape.rank is None else tensor.shape.as_list()
+    dense = isinstance(tensor, tf.TensorSpec | tf.Tensor)
     return {
-        "dtype": item.dtype.base_dtype.name,
+        "dtype": tensor.dtype.base_dtype.name,
         "shape": shape,
         "encoding": "dense" if dense else "composite",
     }
