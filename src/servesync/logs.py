@@ -117,7 +117,7 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO | 
         cache_logger_on_first_use=False,
     )
     handle_library_warnings(_ToStructlog())
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of every request that is none
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of every request that cannot be parsed
     # watchdog speaks of watches that are replaced, or end, while events are under way: events only wake us
     logging.getLogger("watchdog").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")

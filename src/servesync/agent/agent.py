@@ -73,7 +73,7 @@ class Agent:
         context.transfers.pool.apply(context.settings.fetch)
 
     def close(self) -> None:
-        """Close all connections to store and server; jobs are ended by whoever started them."""
+        """Close all connections to store and server; the caller that started the jobs ends them."""
         self.context.ports.store.close()
         if self.context.ports.server is not None:
             self.context.ports.server.close()

@@ -145,9 +145,7 @@ class StoreDocuments:
     def _take(self, model: Model, name: str, item: StoredObject, known: Position | None) -> None:
         seen = known.sequence if known else None
         if item.size > channel.MAX_BYTES:
-            text = (
-                f"the channel {name} of {model} has {item.size} bytes, over {channel.MAX_BYTES}: it is none"
-            )
+            text = f"the channel {name} of {model} has {item.size} bytes, over {channel.MAX_BYTES}"
             raise ReleaseRefused(Reason.CHANNEL_INVALID, f"{text}; {channel.set_anew(seen)}")
         data = self._bytes_of(item, model)
         found = channel.parse_channel(data, model, name, seen)

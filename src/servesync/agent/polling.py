@@ -132,7 +132,7 @@ def _going_on(context: AgentContext, model: Model) -> Iterator[None]:
 
 
 def begin_documents(context: AgentContext) -> None:
-    """Start jobs for the documents that were asked for."""
+    """Start jobs for the requested documents."""
     for job in context.state.documents.jobs():
         context.start(job)
 
@@ -173,7 +173,7 @@ def weigh(context: AgentContext, release: Release) -> None:
         found = context.state.documents.get(item, release.model, lambda data: _from_manifest(release, data))
     except NotReadYet:
         context.state.weighing[f"{item.key}\0{item.etag}"] = release
-    except SyncError:  # whoever fetches the version will meet it, and say so
+    except SyncError:  # the transfer of the version will report it
         context.state.memory.estimates.cache(release, None)
     else:
         weight = found.weight if isinstance(found, Weighed) else _from_manifest(release, found).weight

@@ -22,7 +22,7 @@ from servesync.redaction import redact
 from servesync.settings import Level, Store
 from servesync.store import KeyPattern
 
-READABLE: Final = "whoever publishes must be able to read every file and folder of the version"
+READABLE: Final = "the publisher must be able to read every file and folder of the version"
 UNPACKED_ASIDE: Final = (
     "the archive must be readable, and unpacks below the temporary directory; TMPDIR names another one"
 )

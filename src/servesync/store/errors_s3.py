@@ -56,7 +56,7 @@ _TYPES: Final[tuple[tuple[type[Exception], Reason], ...]] = (
 )
 _ADVICE: Final[Mapping[Reason, str]] = {
     Reason.STORE_DENIED: "the agent needs {permission}; check its policy, the bucket's, and the owner "
-    "(and store.request_payer, if whoever reads this bucket pays)",
+    "(and store.request_payer, if readers pay for this bucket)",
     Reason.STORE_CREDENTIALS: "check the agent's AWS credentials (environment, profile, role)",
     Reason.STORE_NOT_FOUND: "check the bucket in store.url",
     Reason.STORE_WRONG_REGION: "set store.region to the bucket's region",

@@ -238,7 +238,7 @@ class Settling:
     def remaining(self, model: Model, releases: Iterable[Release], listed_at: float) -> dict[Version, float]:
         """Return the seconds after `listed_at` for which each release must still stay as it is.
 
-        Archives need none. `listed_at` is when the listing was asked for that shows `releases`.
+        Archives need none. `listed_at` is when the listing that shows `releases` was requested.
         """
         known = self._since.get(model, {})
         seen: dict[Version, tuple[str, float]] = {}

@@ -188,7 +188,7 @@ class S3Store:
                 text = f"{doing}: below {self._bounds.floor_bytes_per_second} bytes/s after {done} bytes"
                 raise TransferError(Reason.TRANSFER_TOO_SLOW, f"{text}; servesync tries again")
         if _read_some(doing, raw, 1, done):
-            raise bad_answer(doing, "more bytes than were asked for")
+            raise bad_answer(doing, "more bytes than were requested")
 
     def close(self) -> None:
         """Close all connections; a later call opens new ones."""
@@ -226,17 +226,17 @@ class S3Store:
 
 
 def _check_head(doing: str, answer: Mapping[str, Any], item: StoredObject, wanted: tuple[int, int]) -> None:
-    """Make sure that the answer is the range that was asked for, of the object that was listed."""
+    """Make sure that the answer is the requested range of the object that was listed."""
     status = answer["ResponseMetadata"]["HTTPStatusCode"]
     found = _RANGE.fullmatch(answer.get("ContentRange", ""))
     check_as_stored(doing, answer["ResponseMetadata"]["HTTPHeaders"])
     if status != 206 or found is None:  # noqa: PLR2004 (Partial Content)
-        raise bad_answer(doing, f"HTTP {status} without the range that was asked for")
+        raise bad_answer(doing, f"HTTP {status} without the requested range")
     if answer.get("ETag", "").strip('"') != item.etag.strip('"') or int(found[3]) != item.size:
         text = f"{doing}: it was replaced after the listing; the next poll sees the new one"
         raise TransferError(Reason.OBJECT_CHANGED, text)
     if (int(found[1]), int(found[2])) != wanted:
-        raise bad_answer(doing, f"asked for bytes {wanted[0]}-{wanted[1]}, got {found[0]}")
+        raise bad_answer(doing, f"requested bytes {wanted[0]}-{wanted[1]}, got {found[0]}")
     length = wanted[1] - wanted[0] + 1
     if answer.get("ContentLength", length) != length:  # a proxy that compresses shows here
         raise bad_answer(doing, f"a body of {answer['ContentLength']} bytes for a range of {length}")

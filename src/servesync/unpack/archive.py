@@ -31,7 +31,7 @@ class Unpacked:
     content: Content
     stamps: Mapping[str, Stamp]
     is_checksummed: bool = False
-    """Whether a checksum inside the archive, written by whoever packed it, has confirmed every byte."""
+    """Whether a checksum inside the archive, written when it was packed, has confirmed every byte."""
 
 
 def unpack_archive(  # noqa: PLR0913 (what is known of the archive, and who is told)

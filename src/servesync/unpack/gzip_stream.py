@@ -40,7 +40,7 @@ def gunzip(source: ByteSource) -> Iterator[bytes]:
         if not is_first and source.peek(len(MAGIC)) != MAGIC:
             raise ReleaseRefused(
                 Reason.ARCHIVE_TRAILING_DATA,
-                "other data follows the end of the gzip stream; pack the version anew with tar -czf",
+                "other data follows the end of the gzip stream; pack the version again with tar -czf",
             )
         is_first = False
         size = yield from _member(source)

@@ -43,7 +43,7 @@ def parse_path(path: bytes, *, is_directory: bool) -> Parts:
 
 
 def _refused(path: bytes, why: str) -> ReleaseRefused:
-    text = f"the path {shown(path)} {why}; pack the version anew without it ({RENAMING})"
+    text = f"the path {shown(path)} {why}; pack the version again without it ({RENAMING})"
     return ReleaseRefused(Reason.ARCHIVE_PATH, text, member=shown(path))
 
 
@@ -75,7 +75,7 @@ class Names:
             raise ReleaseRefused(
                 Reason.ARCHIVE_DUPLICATE,
                 f"{shown(path)} occurs twice (as {shown(there[0])}); case does not count, as on some"
-                " filesystems. Pack it anew, each path once",
+                " filesystems. Pack it again, each path once",
                 member=shown(path),
             )
 

@@ -68,7 +68,7 @@ class ByteSource:
         return data
 
     def exactly(self, count: int, inside: str) -> Iterator[memoryview]:
-        """Yield the next `count` bytes piece by piece, each valid until the next is asked for.
+        """Yield the next `count` bytes piece by piece, each valid until the next is requested.
 
         Raises:
             ReleaseRefused: the stream ends before; the text says it ends inside `inside`.
@@ -127,5 +127,5 @@ def ends_inside(inside: str) -> ReleaseRefused:
     """Return the refusal of an archive that ends too early."""
     return ReleaseRefused(
         Reason.ARCHIVE_TRUNCATED,
-        f"the archive ends inside {inside}; pack it anew and check that the upload was complete",
+        f"the archive ends inside {inside}; pack it again and check that the upload was complete",
     )

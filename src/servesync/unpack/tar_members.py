@@ -203,5 +203,5 @@ def _prove_end(stream: ByteSource) -> None:
 def _after_the_end(what: str) -> ReleaseRefused:
     return ReleaseRefused(
         Reason.ARCHIVE_TRAILING_DATA,
-        f"{what} after the end of the tar archive (archives cannot be joined with cat): pack it anew",
+        f"{what} after the end of the tar archive (archives cannot be joined with cat): pack it again",
     )
