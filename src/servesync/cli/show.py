@@ -32,7 +32,7 @@ def show(seen: Seen, console: Console) -> None:
             table.add_column(column, overflow="fold")
         for version, verdict in sorted(plan.verdicts.items(), reverse=True):
             table.add_row(str(version), state_of(verdict.role.value), escape(verdict.why))
-        for name in snapshot.inventory.strange:
+        for name in snapshot.inventory.foreign_names:
             table.add_row(
                 ascii(name), state_of("foreign"), "the server takes this name for a version; move it away"
             )
@@ -157,7 +157,7 @@ def _model_json(snapshot: ModelSnapshot, plan: ModelPlan) -> Mapping[str, Any]:
             str(version): {"state": verdict.role.value, "why": verdict.why}
             for version, verdict in plan.verdicts.items()
         },
-        "strange": list(snapshot.inventory.strange),
+        "strange": list(snapshot.inventory.foreign_names),
         "unreadable": list(snapshot.unreadable),
     }
 

@@ -22,7 +22,7 @@ from botocore.exceptions import InvalidRegionError, NoRegionError
 from servesync.deadline import Deadline, TookTooLong
 from servesync.redaction import remember
 from servesync.store.flaws import flaw_of, flaw_of_secret
-from servesync.store.foreign import told
+from servesync.store.foreign import safe_wording
 from servesync.store.named_files import not_regular
 
 CONFIGURATION: Final = "the AWS configuration"
@@ -114,9 +114,9 @@ def usable(provider: str) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 (the one rule of this module)
         what = _container_flaw(error) if provider == botocore.credentials.ContainerProvider.METHOD else ""
-        text = f"no credentials from {provider}: {what or told(error)}"
+        text = f"no credentials from {provider}: {what or safe_wording(error)}"
         if provider == CONFIGURATION:
-            text = f"{provider} (environment, profile) cannot be used: {told(error)}"
+            text = f"{provider} (environment, profile) cannot be used: {safe_wording(error)}"
         raise CredentialsUnusable(provider, text) from None
 
 
@@ -262,7 +262,7 @@ def _container_flaw(error: Exception) -> str:
     try:
         token = Path(file).read_text() if file is not None else os.environ.get(_TOKEN)
     except (OSError, ValueError) as unread:
-        why = unread.strerror if isinstance(unread, OSError) else told(unread)
+        why = unread.strerror if isinstance(unread, OSError) else safe_wording(unread)
         return f"{_TOKEN}_FILE names {file!a}: {why}"
     remember(token)
     flaw = flaw_of(token) if token is not None else ""

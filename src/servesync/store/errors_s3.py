@@ -13,7 +13,7 @@ from botocore.parsers import ResponseParserError
 from servesync.errors import Reason, StoreError, TransferError
 from servesync.redaction import redact
 from servesync.store.credentials import CredentialsUnusable
-from servesync.store.foreign import told
+from servesync.store.foreign import safe_wording
 from servesync.store.oddities import oddity
 
 _CODES_OF: Final = {
@@ -139,7 +139,7 @@ def translated(doing: str, operation: Operation) -> Iterator[None]:
         reason = next((ours for kind, ours in _TYPES if isinstance(error, kind)), Reason.STORE_FAILED)
         if operation is Operation.LIST and reason is Reason.TRANSFER_BROKEN:
             reason = Reason.STORE_UNREACHABLE
-        raise _error(reason, doing, _shown(told(error), MAX_DETAIL_CHARACTERS), operation) from error
+        raise _error(reason, doing, _shown(safe_wording(error), MAX_DETAIL_CHARACTERS), operation) from error
 
 
 def _reason(code: str, status: int, operation: Operation) -> Reason:

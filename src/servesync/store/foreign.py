@@ -24,7 +24,7 @@ _QUOTING: Final = (
 )
 
 
-def told(error: BaseException) -> str:
+def safe_wording(error: BaseException) -> str:
     """Return a text for an error of a library, in the library's words if they are safe."""
     match error:
         case TookTooLong() | ResponseParserError():
