@@ -157,7 +157,7 @@ class S3Bucket:
         return False
 
     def put_new(self, key: str, data: bytes, attributes: ObjectAttributes) -> None:
-        """Write one new object in one request, also if the store's answer to it is lost.
+        """Write one new object in one request; a lost answer is no error if the object was written.
 
         Raises:
             AlreadyThere: somebody else, as far as can be told, has written the key, or is writing it.

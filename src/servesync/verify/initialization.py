@@ -29,7 +29,7 @@ class Unset:
 
 
 def uninitialized_variables(path: Path) -> Unset:
-    """Return the unset variables that keep the graph with the tag `serve` in a saved_model.pb from answering.
+    """Return the variables whose lack of a value keeps the `serve` graph in a saved_model.pb from answering.
 
     The graph cannot answer if each request of its default signature fails or, without a default signature,
     each request of every signature. A variable counts as set if the init op or the restore op leads to it, or

@@ -81,7 +81,7 @@ def load_model(
 ) -> LoadReport:
     """Load the version in `root` on trial, compare its signatures, and run its golden requests.
 
-    Verify the version's structure before. `check` is called about five times a second and may raise. However
+    Verify the version's structure first. `check` is called about five times a second and may raise. However
     this ends, no process is left behind. `root` is only read. With `patient`, a trial that was killed from
     outside or ran out of time does not refuse the version: a busy machine may be to blame.
 

@@ -46,8 +46,7 @@ class Ended:
 def run_trial(root: Path, requests: list[JsonValue], limits: LoadLimits, check: Callable[[], None]) -> Ended:
     """Load the version in `root` in a process of its own; return how that ended.
 
-    The process is killed when the calling thread ends, or when `check` raises, which is called every
-    POLL_SECONDS.
+    `check` is called every POLL_SECONDS. If it raises, or if the calling thread ends, the process is killed.
 
     Raises:
         OSError: the process could not be started; nothing is left of it.
