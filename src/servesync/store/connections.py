@@ -25,9 +25,9 @@ class _Response(http.client.HTTPResponse):
             HTTPException: it has several lengths, or is not HTTP; the caller closes the connection.
         """
         super().begin()
-        told = ",".join(self.headers.get_all("content-length", [])).split(",")
+        stated = ",".join(self.headers.get_all("content-length", [])).split(",")
         try:
-            lengths = {int(length) for length in told}
+            lengths = {int(length) for length in stated}
         except ValueError:
             return  # none at all: the client refuses such an answer later
         if len(lengths) > 1:

@@ -108,7 +108,7 @@ def _watch(
 ) -> None:
     """Read the process's output until it ends, exceeds a limit, or `check` raises."""
     deadline = time.monotonic() + limits.wall_seconds
-    told = bytearray()
+    received = bytearray()
     answers, prints = (pipe.fileno() for pipe in pipes)
     with selectors.DefaultSelector() as selector:
         for number in (answers, prints):
@@ -119,16 +119,16 @@ def _watch(
             for key, _ in selector.select(0 if has_ended else POLL_SECONDS):
                 piece = _read(key.fd, everything=has_ended)
                 if key.fd == answers:
-                    told += piece
+                    received += piece
                 else:
                     ended.tail = (ended.tail + piece)[-TAIL_BYTES:]
                 if not piece:
                     selector.unregister(key.fd)
-            ended.lines = bytes(told).split(b"\n")[:-1]
+            ended.lines = bytes(received).split(b"\n")[:-1]
             if has_ended:
                 return
             check()
-            ended.excess = _excess(process.pid, len(told), deadline, limits)
+            ended.excess = _excess(process.pid, len(received), deadline, limits)
 
 
 def _read(number: int, *, everything: bool) -> bytes:
@@ -142,10 +142,10 @@ def _read(number: int, *, everything: bool) -> bytes:
     return bytes(pieces)
 
 
-def _excess(pid: int, told: int, deadline: float, limits: LoadLimits) -> Excess | None:
+def _excess(pid: int, received: int, deadline: float, limits: LoadLimits) -> Excess | None:
     if time.monotonic() > deadline:
         return "wall_seconds"
-    if told > answer.MAX_BYTES:
+    if received > answer.MAX_BYTES:
         return "answer"
     status = _status(pid)
     if limits.memory_bytes is not None and status.get("VmHWM", 0) * 1024 > limits.memory_bytes:
