@@ -456,7 +456,7 @@ def test_tls_where_clear_text_is_spoken(ward: Ward) -> None:
         ("my model/3.tar.gz", ["'my model' is no model's name"]),
         ("m-3.tar.gz", ['m 3 under store.key_pattern: "{model}-{version}"']),
         ("backup.tar.gz", ["no model and version"]),
-        ("README.md", ["left alone"]),
+        ("README.md", ["ignores it"]),
     ],
 )
 def test_keys_that_are_no_release(key: str, words: list[str], ward: Ward) -> None:
