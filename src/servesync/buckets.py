@@ -27,7 +27,7 @@ REGION: Final = re.compile(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)", re.ASCII
 
 
 def split_url(url: str) -> tuple[str, str] | None:
-    """Return bucket and prefix (without a `/` at its ends) of an `s3://` URL; None if it is none."""
+    """Return bucket and prefix (without a `/` at its ends) of an `s3://` URL; None if it is no such URL."""
     found = _URL.fullmatch(url)
     return None if found is None else (found["bucket"], (found["prefix"] or "").rstrip("/"))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 MOST_LEFT_BEHIND: Final = 4
-LOOK_SECONDS: Final = 0.2
+POLL_SECONDS: Final = 0.2
 
 T = TypeVar("T")
 
@@ -101,4 +101,4 @@ class Deadline:
             return
         until = time.monotonic() + self._seconds
         while thread.is_alive() and time.monotonic() < until and not should_stop():
-            thread.join(LOOK_SECONDS)
+            thread.join(POLL_SECONDS)

@@ -16,8 +16,8 @@ from typing import Final, Protocol, TypeVar
 from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError, Reason, Stopped, SyncError, internal_error
 
-ROOM_LOOK_SECONDS: Final = 0.2
-LOOK_SECONDS: Final = 0.2
+ROOM_POLL_SECONDS: Final = 0.2
+POLL_SECONDS: Final = 0.2
 
 T = TypeVar("T")
 
@@ -210,7 +210,7 @@ class _Thread(threading.Thread):
             answered.set()
 
         self._put(RoomWanted(self._job, short, answer))
-        while not answered.wait(ROOM_LOOK_SECONDS):
+        while not answered.wait(ROOM_POLL_SECONDS):
             self.check()
         return granted
 
@@ -239,7 +239,7 @@ def ask_beside(work: Callable[[], T], check: Callable[[], None]) -> T:
         text = "cannot start a thread to ask the store with: raise the limit on processes and threads"
         raise SyncError(Reason.THREADS_EXHAUSTED, text) from problem
     while thread.is_alive():
-        thread.join(LOOK_SECONDS)
+        thread.join(POLL_SECONDS)
         check()
     if error:
         raise error[0]

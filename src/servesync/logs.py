@@ -83,7 +83,7 @@ class Event(StrEnum):
 
 
 MOST_LINES_WAITING = 10_000
-LOOK_AGAIN_SECONDS = 1.0
+CHECK_AGAIN_SECONDS = 1.0
 PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3}
 """Those of syslog and the journal, by the names of our levels."""
 
@@ -118,7 +118,7 @@ def configure(level: Level, style: Literal["json", "console"], stream: TextIO | 
         cache_logger_on_first_use=False,
     )
     handle_library_warnings(_ToStructlog())
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of every request that is none
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of every request that cannot be parsed
     # watchdog speaks of watches that are replaced, or end, while events are under way: events only wake us
     logging.getLogger("watchdog").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"watchdog\.")
@@ -203,7 +203,7 @@ class _Output:
             try:
                 data = data[os.write(handle, data) :]
             except BlockingIOError:  # whoever made the pipe shares its O_NONBLOCK with us
-                select.select([], [handle], [], LOOK_AGAIN_SECONDS)
+                select.select([], [handle], [], CHECK_AGAIN_SECONDS)
 
 
 def _is_journal(stream: TextIO) -> bool:

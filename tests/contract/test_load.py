@@ -141,7 +141,7 @@ def test_every_wrong_answer_is_named(real_models: Path, tmp_path: Path) -> None:
 
     assert error.reason is Reason.GOLDEN_DIFFERS
     assert "request 1, output same[1] is b'b', not b'c'" in str(error)
-    assert "request 1, output sizes[1] is 1, not 4, off by 3 where 0 may be" in str(error)
+    assert "request 1, output sizes[1] is 1, not 4, off by 3 (allowed: 0)" in str(error)
     assert "request 1, output y[0] is inf, not nan" in str(error)
     assert error.facts["outputs"] == 6
 

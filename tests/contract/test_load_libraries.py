@@ -85,7 +85,7 @@ def test_a_crash_says_what_it_did_and_why(echo_model: Path, tmp_path: Path) -> N
     ("code", "expected"),
     [
         ("import nothing_such", "ModuleNotFoundError: No module named 'nothing_such'"),
-        ("import os; os.abort()", "killed by SIGABRT (it gave up by itself); it printed nothing"),
+        ("import os; os.abort()", "killed by SIGABRT (it aborted itself); it printed nothing"),
         ("raise ImportError('caf\\udce9.so')", r"ImportError: caf\\udce9.so"),
         ("import os; os._exit(0)", "no answer that can be understood; it printed nothing"),
         (THREADS, "it reached verify.load.threads (200)"),

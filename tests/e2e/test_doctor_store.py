@@ -448,7 +448,7 @@ def test_tls_where_clear_text_is_spoken(ward: Ward) -> None:
         ),
         ("m/99999999999999999999.tar.gz", ["the highest is 9223372036854775807"]),
         ("m/3.zip", [".zip is none of .tar.gz", "pack it with tar"]),
-        ("m/3.tar.gz.part", ["an upload that did not end"]),
+        ("m/3.tar.gz.part", ["an unfinished upload"]),
         ("m/3", ["it has no ending"]),
         ("team/m/3.tar.gz", ["'team'", "store.url"]),
         ("m/export/3.tar.gz", ["'export'", "store.key_pattern"]),
@@ -456,7 +456,7 @@ def test_tls_where_clear_text_is_spoken(ward: Ward) -> None:
         ("my model/3.tar.gz", ["'my model' is no model's name"]),
         ("m-3.tar.gz", ['m 3 under store.key_pattern: "{model}-{version}"']),
         ("backup.tar.gz", ["no model and version"]),
-        ("README.md", ["left alone"]),
+        ("README.md", ["ignores it"]),
     ],
 )
 def test_keys_that_are_no_release(key: str, words: list[str], ward: Ward) -> None:

@@ -15,7 +15,7 @@ from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError, Reason, Stopped, SyncError
 from servesync.jobs import Ended, Job, JobKind, Message, RoomWanted, Running
 
-LOOK_SECONDS: Final = 0.05
+POLL_SECONDS: Final = 0.05
 REAL_SECONDS: Final = 60.0
 """A job that keeps the baton for longer hangs in something that is not simulated."""
 
@@ -138,7 +138,7 @@ class Task(threading.Thread):
         with self._changed:
             self._waits_for = holds
             while holds() and not self._heeds and not self._is_dying:
-                self._changed.wait(LOOK_SECONDS)
+                self._changed.wait(POLL_SECONDS)
             self._waits_for = never
 
     def should_stop(self) -> bool:

@@ -234,10 +234,10 @@ class Machine(RuleBasedStateMachine):
 
     # -- time ---------------------------------------------------------------------------------------------
 
-    @rule(poll=st.booleans(), look=st.booleans())
-    def turn(self, *, poll: bool, look: bool) -> None:
+    @rule(poll=st.booleans(), refresh=st.booleans())
+    def turn(self, *, poll: bool, refresh: bool) -> None:
         """One turn of the agent."""
-        self.world.turn(poll=poll, look=look)
+        self.world.turn(poll=poll, refresh=refresh)
 
     @rule(data=st.data(), points=st.one_of(POINTS, st.none()))
     def run_job(self, data: st.DataObject, points: int | None) -> None:
@@ -255,7 +255,7 @@ class Machine(RuleBasedStateMachine):
             if alive:
                 self.world.run(alive[which % len(alive)], points)
             if which % 2:
-                self.world.turn(look=which % 3 == 0)
+                self.world.turn(refresh=which % 3 == 0)
 
     @rule(seconds=st.integers(1, 30))
     def work(self, seconds: int) -> None:

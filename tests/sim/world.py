@@ -45,7 +45,7 @@ REST_STEPS: Final = ((900, 30), (300, 5), (0, 1))
 """After so many seconds of a rest that does not come the agent turns once in so many seconds."""
 
 STUCK_SECONDS: Final = 150
-LOOK_ANYWAY: Final = 20
+CHECK_ANYWAY: Final = 20
 SMALL: Final = 1 << 20
 
 DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -150,7 +150,7 @@ class World:
         except (SyncError, OSError) as error:
             self.trace.append(f"{self.clock.now:g}: the agent cannot start: {error}")
             self.kill()
-        self._look("start")
+        self._check_invariants("start")
 
     def _begin(self, *, one_pass: bool) -> None:
         workspace = Workspace(self.models_dir)
@@ -196,7 +196,7 @@ class World:
             state.follow(old.context.settings, fresh.context.settings)
             self.agent = fresh
         self.server.serve(self.models)
-        self._look("reload")
+        self._check_invariants("reload")
 
     def stop(self, seconds: float = 1.0) -> bool:
         """End the agent as SIGTERM does; return whether all its jobs have ended."""
@@ -218,7 +218,7 @@ class World:
         if self._lock is not None:
             self._lock.__exit__()
         self.agent = self._lock = None
-        self._look("kill")
+        self._check_invariants("kill")
 
     def restart(self) -> None:
         """Kill the agent, and start another one."""
@@ -252,7 +252,7 @@ class World:
         self.tally["turns"] += 1
         self.schedule.append(("turn", *sorted(how.items())))
         outcome: Outcome | None = self._alive(lambda: agent.turn(**how))
-        self._look("turn")
+        self._check_invariants("turn")
         return outcome
 
     def run(self, task: Task, points: int | None = None) -> bool:
@@ -263,7 +263,7 @@ class World:
         self._alive(lambda: self.jobs.resume(task, points))
         self.tally["jobs left midway"] += points is not None and not task.has_ended
         self.schedule.append((task.job.kind, task.job.model, task.job.version, task.at))
-        self._look(f"{task.job.kind}")
+        self._check_invariants(f"{task.job.kind}")
         return task.has_ended or task.at != before
 
     def run_jobs(self, *kinds: JobKind) -> bool:
@@ -279,7 +279,7 @@ class World:
         is_due = self.clock.now >= self._poll_at
         if is_due:
             self._poll_at = self.clock.now + self.poll_seconds
-        outcome = self.turn(poll=is_due, look=is_due)
+        outcome = self.turn(poll=is_due, refresh=is_due)
         acted = False
         for _ in range(MOST_ROUNDS):
             if outcome is None:
@@ -288,7 +288,7 @@ class World:
             moved = self.run_jobs()
             if not (moved or outcome.acted or self.jobs.has_news):
                 return acted
-            outcome = self.turn(look=False)
+            outcome = self.turn(refresh=False)
         raise Broken(f"{MOST_ROUNDS} rounds in one moment: {self.said()}")
 
     def wait(self, seconds: int, step: int = 1) -> None:
@@ -352,11 +352,11 @@ class World:
                     return
         raise Broken(f"no rest after {LONGEST_SECONDS} s; {why or 'it is never quiet'}: {self.said()}")
 
-    def _look(self, what: str) -> None:
+    def _check_invariants(self, what: str) -> None:
         """Check the invariants if anything was done since the last check, and now and then in any case."""
         self._steps += 1
         done = len(self.disk.effects)
-        if done != self._seen or not self._steps % LOOK_ANYWAY:
+        if done != self._seen or not self._steps % CHECK_ANYWAY:
             self._seen = done
             self.invariants.check(what)
 

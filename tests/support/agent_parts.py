@@ -1,22 +1,25 @@
-"""An agent among ports that a test holds in its hand: what the store offers, what the server says, the time.
+"""An agent among ports that a test controls: what the store offers, what the server answers, and the time.
 
-Jobs run at once, in the thread of the test, unless it hands over others.
+With `Parts`, each job runs at once, in the thread of the test. With `World`, it runs when the test says so.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from servesync.admin import AgentStatus
 from servesync.agent.agent import Agent
 from servesync.agent.outcome import Outcome
 from servesync.agent.ports import FootprintPort, Ports
+from servesync.agent.state import AgentState
 from servesync.domain.versions import Model, Release, StoredObject, Version
-from servesync.errors import DiskError, ServerError, Stopped, SyncError
-from servesync.install import Lock
-from servesync.jobs import Ended, Job, Jobs, Message, Running
-from servesync.planning.facts import Served
+from servesync.errors import DiskError, Reason, ServerError, Stopped, StoreError, SyncError
+from servesync.install import Lock, Workspace
+from servesync.jobs import Ended, Job, JobKind, Jobs, Message, Running
+from servesync.planning.facts import Served, ServerState
 from servesync.runtime.build import build_agent
 from servesync.serving import Limit
 from servesync.settings import Settings
@@ -24,16 +27,26 @@ from servesync.store import Listing
 from servesync.store.port import ObjectFacts
 
 MOST_TURNS: Final = 30
+ONE: Final = {Version(1): Served(ServerState.AVAILABLE)}
 
 
-def settings_of(models_dir: Path, *names: str, **sections: Mapping[str, Any]) -> Settings:
-    """Return settings for some models (or "*"); `sections`: what else they say."""
+def settings_of(
+    models_dir: Path, *models: str | Mapping[str, Any], **sections: Mapping[str, Any]
+) -> Settings:
+    """Return settings for models (a name, "*", or the settings of one); `sections`: the other settings."""
     defaults: dict[str, dict[str, Any]] = {
         "store": {"url": "s3://bucket", "endpoint_url": "http://127.0.0.1:9", "region": "us-east-1"},
         "serving": {"models_dir": str(models_dir), "rest_url": None},
     }
     merged = {name: {**defaults.get(name, {}), **sections.get(name, {})} for name in defaults | sections}
-    return Settings.model_validate({**merged, "models": [{"name": name} for name in names]})
+    listed = [{"name": model} if isinstance(model, str) else model for model in models]
+    return Settings.model_validate({**merged, "models": listed})
+
+
+def one_model(folder: Path, url: str = "http://127.0.0.1:8501", **versions: object) -> Settings:
+    """Return settings with a server and one model, which is not required; `versions`: its policy."""
+    model = {"name": "m", "required": False, "versions": versions or {"latest": 1}}
+    return settings_of(folder / "models", model, serving={"rest_url": url})
 
 
 def listing_of(*releases: Release) -> Listing:
@@ -78,16 +91,19 @@ class StoreStub:
 
 @dataclass
 class ServerStub:
-    """Says of each model what `said` has for it: by default that it knows no version."""
+    """Answers for each model with what `said` has for it, and for the others with `otherwise`."""
 
     said: dict[Model, Mapping[Version, Served] | ServerError] = field(default_factory=dict)
+    otherwise: Mapping[Version, Served] | ServerError = field(default_factory=dict)
 
     def status(self, model: Model, should_stop: Callable[[], bool] | None = None) -> Mapping[Version, Served]:
-        """Return it, or raise it."""
-        found = self.said.get(model, {})
-        if isinstance(found, ServerError):
-            raise found
-        return found
+        """Return the answer, or raise it."""
+        if should_stop is not None and should_stop():
+            raise Stopped
+        answer = self.said.get(model, self.otherwise)
+        if isinstance(answer, ServerError):
+            raise answer
+        return answer
 
     def predict(
         self, model: Model, version: Version, body: bytes, seconds: float, should_stop: Callable[[], bool]
@@ -154,16 +170,20 @@ class Context:
         return False
 
 
-class _Done:
-    def __init__(self, job: Job) -> None:
-        self.job = job
+@dataclass
+class StartedJob:
+    """A job that an agent has started."""
+
+    job: Job
+    context: Context = field(default_factory=Context)
 
     def cancel(self) -> None:
-        """It has ended."""
+        """Tell it to end."""
+        self.context.is_cancelled = True
 
 
 def run_job(job: Job, context: Context | None = None) -> Ended:
-    """Do the work of a job here and now; what is no failure of its own is a failure of the test."""
+    """Do the work of a job here and now; an error that no job should raise fails the test."""
     try:
         return Ended(job, job.work(context or Context()))
     except (SyncError, OSError) as error:
@@ -177,22 +197,52 @@ class PromptJobs:
         self._inbox: deque[Message] = deque()
 
     def start(self, job: Job) -> Running:
-        """Run it, and keep what it says."""
+        """Run it, and keep its result."""
         self.put(run_job(job))
-        return _Done(job)
+        return StartedJob(job)
 
     def put(self, message: Message) -> None:
         """Let the agent find a message at its next turn."""
         self._inbox.append(message)
 
     def take(self) -> Iterator[Message]:
-        """Yield what they said."""
+        """Yield the messages."""
         while self._inbox:
             yield self._inbox.popleft()
 
     def close(self, seconds: float) -> bool:
-        """None is at work."""
+        """No job runs any more."""
         return True
+
+
+class HeldJobs(PromptJobs):
+    """Keeps each job until the test lets it end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[StartedJob] = []
+        self.started: list[JobKind] = []
+
+    def start(self, job: Job) -> Running:
+        """Keep a job."""
+        self.started.append(job.kind)
+        self.held.append(StartedJob(job))
+        return self.held[-1]
+
+    def let_end(self, *kinds: JobKind) -> None:
+        """Run the jobs of these kinds."""
+        for held in self._released(*kinds):
+            self.put(run_job(held.job, held.context))
+
+    def let_fail(self, kind: JobKind, error: OSError) -> None:
+        """End the jobs of a kind with an error, without their work."""
+        for held in self._released(kind):
+            self.put(Ended(held.job, error=error))
+
+    def _released(self, *kinds: JobKind) -> list[StartedJob]:
+        released = [held for held in self.held if held.job.kind in kinds]
+        self.held = [held for held in self.held if held not in released]
+        return released
 
 
 @dataclass
@@ -205,16 +255,38 @@ class Parts:
     footprint: FootprintPort = field(default_factory=FootprintStub)
     jobs: Jobs = field(default_factory=PromptJobs)
 
+    def ports(self) -> Ports:
+        """Return them as the agent takes them."""
+        return Ports(self.store, self.server, self.clock, self.jobs, self.footprint)
+
     def agent(self, settings: Settings, lock: Lock | None = None, *, one_pass: bool = False) -> Agent:
-        """Return an agent among them; with `lock` None it only looks."""
-        ports = Ports(self.store, self.server, self.clock, self.jobs, self.footprint)
-        return build_agent(settings, lock, ports, one_pass=one_pass)
+        """Return an agent among them; with `lock` None it changes nothing."""
+        return build_agent(settings, lock, self.ports(), one_pass=one_pass)
+
+
+@dataclass
+class World(Parts):
+    """Ports without a store, a server that serves version 1, and jobs that end when the test says so."""
+
+    store: StoreStub = field(default_factory=lambda: StoreStub(StoreError(Reason.STORE_UNREACHABLE, "away")))
+    server: ServerStub = field(default_factory=lambda: ServerStub(otherwise=ONE))
+    jobs: HeldJobs = field(default_factory=HeldJobs)
+
+    @contextmanager
+    def agent_at_work(self, settings: Settings, state: AgentState) -> Iterator[Agent]:
+        """Lend an agent that holds the lock of the models directory."""
+        workspace = Workspace(settings.serving.models_dir)
+        workspace.claim()
+        with Lock(workspace.lock) as lock:
+            agent = build_agent(settings, lock, self.ports(), state=state, agent_status=AgentStatus())
+            agent.prepare()
+            yield agent
 
 
 def turn_until_idle(agent: Agent, *, poll: bool = False) -> Outcome:
-    """Take turns until one has nothing more to do; return what that one said."""
+    """Take turns until one has nothing more to do; return its outcome."""
     for number in range(MOST_TURNS):
-        outcome = agent.turn(poll=poll and not number, look=not number)
+        outcome = agent.turn(poll=poll and not number, refresh=not number)
         if outcome.seen is not None and not (outcome.acted or outcome.busy):
             return outcome
     raise AssertionError(f"still at work after {MOST_TURNS} turns")

@@ -10,7 +10,7 @@ import httpx
 from servesync.demo.server import ModelServer
 
 RESTART_SECONDS = 1.0
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 
 
 class Supervised:
@@ -61,7 +61,7 @@ class Supervised:
     def _ask_on(self) -> None:
         with httpx.Client(timeout=2, trust_env=False) as http:
             last = time.monotonic()
-            while not self._stop.wait(LOOK_SECONDS):
+            while not self._stop.wait(POLL_SECONDS):
                 try:
                     is_up = "AVAILABLE" in http.get(self._url).text
                 except httpx.HTTPError:

@@ -59,9 +59,9 @@ class Scene:
         serving = {"models_dir": str(workspace.models_dir), "rest_url": "http://127.0.0.1:9"}
         self.agent: Agent = self.parts.agent(settings_of(workspace.models_dir, *names, serving=serving))
 
-    def said(self, *, look: bool = False) -> object:
+    def said(self, *, refresh: bool = False) -> object:
         """Take a turn; return what it took for the server's word on `m`: None while it waits for one."""
-        seen = self.agent.turn(look=look).seen
+        seen = self.agent.turn(refresh=refresh).seen
         if seen is None:
             return None
         return seen.snapshot.models[M].facts.server.versions or {}
@@ -76,7 +76,7 @@ def scene(tmp_path: Path) -> Scene:
 def test_a_server_that_does_not_answer_counts_as_silent_after_a_while(scene: Scene) -> None:
     """Until it does; nobody else waits for it, and no second question is asked."""
     scene.server.said = {M: {Version(1): UP}}
-    assert scene.said(look=True) is None
+    assert scene.said(refresh=True) is None
     scene.clock.seconds += PATIENCE_SECONDS - 0.01
     assert scene.said() is None
 
@@ -110,7 +110,7 @@ def test_where_one_model_is_unreachable_the_others_are_not_asked(tmp_path: Path)
     scene.agent.turn()
     scene.jobs.answer()
 
-    seen = scene.agent.turn(look=False).seen
+    seen = scene.agent.turn(refresh=False).seen
 
     assert seen is not None
     assert seen.server_error is SILENT
@@ -124,7 +124,7 @@ def test_one_models_bad_answer_is_no_others(tmp_path: Path) -> None:
     scene.agent.turn()
     scene.jobs.answer()
 
-    seen = scene.agent.turn(look=False).seen
+    seen = scene.agent.turn(refresh=False).seen
 
     assert seen is not None
     assert seen.snapshot.models[M].facts.server.versions is None

@@ -98,7 +98,7 @@ def test_what_is_no_file_is_missed(put: Callable[[Path], None], tmp_path: Path) 
     error = refusal(root)
 
     assert error.reason is Reason.ASSET_MISSING
-    assert "missing or are no files: 'assets/words.txt' (assets/ " in str(error)
+    assert "missing, or are no regular files: 'assets/words.txt' (assets/ " in str(error)
     assert ("holds 'Words.txt'" in str(error)) == (put is _rename)
     assert error.facts["files"] == ["words.txt"]
 

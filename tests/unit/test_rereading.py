@@ -4,7 +4,7 @@ import errno
 import os
 from pathlib import Path
 
-from decider_box import World, agent_at_work, settings_of
+from agent_parts import World, one_model
 from install_box import publish, release_of
 from servesync.agent.state import AgentState
 from servesync.agent.tidying import REREAD_AGAIN_SECONDS
@@ -14,10 +14,10 @@ from servesync.jobs import JobKind
 
 def test_a_version_that_cannot_be_read_is_tried_again_later_and_holds_up_no_other(tmp_path: Path) -> None:
     """Trying at once for ever would keep a processor busy, and the other version from being read."""
-    settings, world = settings_of(tmp_path), World()
+    settings, world = one_model(tmp_path), World()
     workspace = Workspace(settings.serving.models_dir)
     state = AgentState.fresh(settings, durable=True)
-    with agent_at_work(tmp_path, world, state) as agent:
+    with world.agent_at_work(settings, state) as agent:
         for number in (1, 2):
             publish(workspace, release_of(number))
             os.utime(settings.serving.models_dir / "m" / str(number) / "saved_model.pb", (1, 1))
@@ -25,18 +25,18 @@ def test_a_version_that_cannot_be_read_is_tried_again_later_and_holds_up_no_othe
         def turn() -> list[int | None]:
             """Take two turns, with the server's answer between them; return what is read then."""
             agent.turn()
-            world.let_end(JobKind.ASK_SERVER)
-            agent.turn(look=False)
-            return [item.job.version for item in world.waiting if item.job.kind is JobKind.REREAD]
+            world.jobs.let_end(JobKind.ASK_SERVER)
+            agent.turn(refresh=False)
+            return [item.job.version for item in world.jobs.held if item.job.kind is JobKind.REREAD]
 
         (first,) = turn()
-        world.let_fail(JobKind.REREAD, OSError(errno.EACCES, os.strerror(errno.EACCES)))
+        world.jobs.let_fail(JobKind.REREAD, OSError(errno.EACCES, os.strerror(errno.EACCES)))
         (second,) = turn()
         assert {first, second} == {1, 2}
-        world.let_end(JobKind.REREAD)
+        world.jobs.let_end(JobKind.REREAD)
         assert turn() == []
-        retry_seconds = agent.turn(look=False).retry_seconds
+        retry_seconds = agent.turn(refresh=False).retry_seconds
         assert retry_seconds is not None
         assert retry_seconds <= REREAD_AGAIN_SECONDS
-        world.now += REREAD_AGAIN_SECONDS
+        world.clock.seconds += REREAD_AGAIN_SECONDS
         assert turn() == [first]

@@ -177,7 +177,7 @@ def test_what_others_put_there_is_foreign(workspace: Workspace) -> None:
     found = shelf.inventory()
 
     assert found.versions[Version(2)].condition is Condition.FOREIGN
-    assert found.strange == ("+5", "007", "9")
+    assert found.foreign_names == ("+5", "007", "9")
 
 
 def test_the_same_bytes_are_adopted_and_others_are_not(workspace: Workspace) -> None:

@@ -192,7 +192,7 @@ ENTRIES = w.block([HEADER])
         (b"\x01", "restarts"),
         (w.block([HEADER, (b"b", b""), (b"a", b"")]), "order"),
         (w.block([HEADER, (b"a", b""), (b"a", b"")]), "order"),
-        (w.block([HEADER, (b"\x7f", b"")]), "behind its last key"),
+        (w.block([HEADER, (b"\x7f", b"")]), "after its last key"),
         (b"\x01" + ENTRIES[1:], "does not fit"),
         (b"\x00\x7f" + ENTRIES[2:], "does not fit"),
     ],

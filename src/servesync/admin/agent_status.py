@@ -162,7 +162,7 @@ class AgentStatus:
         self._installed[model, version] = time.monotonic()
 
     def available(self, model: Model, version: Version, published_at: float | None) -> None:
-        """Note that a version has arrived: the server says AVAILABLE, or there is none to ask.
+        """Note that a version has arrived: the server says AVAILABLE, or no server is configured.
 
         The time since its publication counts only if this agent ran then: a new agent installs versions that
         were published long ago.

@@ -110,7 +110,7 @@ class StoreStatus:
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """The model server. `url` None: there is none to ask; `answers` None: it was not asked yet."""
+    """The model server. `url` None: no server is configured; `answers` None: it was not asked yet."""
 
     url: str | None
     policy: str

@@ -1,1 +1,1 @@
-"""The agent at work: take in results, look, plan, act, and say so."""
+"""The agent at work: take in results, take a snapshot, plan, act, and announce what changed."""

@@ -75,7 +75,7 @@ class Agent:
         context.transfers.pool.apply(context.settings.fetch)
 
     def close(self) -> None:
-        """Close all connections to store and server; jobs are ended by whoever started them."""
+        """Close all connections to store and server; the caller that started the jobs ends them."""
         self.context.ports.store.close()
         if self.context.ports.server is not None:
             self.context.ports.server.close()
@@ -86,13 +86,13 @@ class Agent:
 
     # -- a turn -------------------------------------------------------------------------------------
 
-    def turn(self, *, poll: bool = False, look: bool = True, hurry: bool = False) -> Outcome:
+    def turn(self, *, poll: bool = False, refresh: bool = True, hurry: bool = False) -> Outcome:
         """Do what can be done now, without waiting.
 
         Args:
             poll: List the store.
-            look: Something may have changed on the disk or in the server.
-            hurry: Try again at once what has failed.
+            refresh: Something may have changed on the disk or in the server.
+            hurry: Retry failed work at once.
 
         Raises:
             LockHeld: the lock was taken away; nothing may be changed any more.
@@ -103,7 +103,7 @@ class Agent:
         if hurry:
             context.state.attempts.end_pauses()
         news = self._take_messages()
-        if look or poll or news:
+        if refresh or poll or news:
             asking.want_answer(context)
         if poll or context.state.store.is_wanted:
             polling.begin_poll(context)

@@ -107,7 +107,7 @@ def standing(context: AgentContext) -> Standing:
 
 
 def is_answering(context: AgentContext) -> bool | None:
-    """Tell whether the server last answered for every model; None if there is none to ask."""
+    """Tell whether the server last answered for every model; None if none is configured."""
     if context.ports.server is None:
         return None
     return context.state.server.answers is not None and server_error(context) is None

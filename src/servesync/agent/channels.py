@@ -145,9 +145,7 @@ class StoreDocuments:
     def _take(self, model: Model, name: str, item: StoredObject, known: Position | None) -> None:
         seen = known.sequence if known else None
         if item.size > channel.MAX_BYTES:
-            text = (
-                f"the channel {name} of {model} has {item.size} bytes, over {channel.MAX_BYTES}: it is none"
-            )
+            text = f"the channel {name} of {model} has {item.size} bytes, over {channel.MAX_BYTES}"
             raise ReleaseRefused(Reason.CHANNEL_INVALID, f"{text}; {channel.set_anew(seen)}")
         data = self._bytes_of(item, model)
         found = channel.parse_channel(data, model, name, seen)
@@ -197,7 +195,7 @@ class StoreDocuments:
             raise errors[0]
 
     def _read_withdrawal(self, release: Release, before: str | None, refusals: Refusals) -> None:
-        """Read what stands in a manifest's place, if that is news; `before`: see `_judge`."""
+        """Read the document in a manifest's place, if it is new; `before`: see `_note_withdrawal`."""
         item, key = release.manifest, (release.model, release.version)
         if item is None or self._read_manifests.get(key) == release.offer:
             return

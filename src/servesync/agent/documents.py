@@ -84,5 +84,5 @@ class DocumentReader:
 
     @property
     def is_idle(self) -> bool:
-        """Whether everything that was asked for has been read."""
+        """Whether every requested document has been read."""
         return not self._wanted and not self._running

@@ -234,7 +234,7 @@ class ModelReader:
                 Reason.VERSION_FOREIGN,
                 f"{str(self._context.workspace.shelf(model) / name)!a} {TAKES_THE_NUMBER}",
             )
-            for name in inventory.strange
+            for name in inventory.foreign_names
             if (version := parse_version(name.strip(" \t\n\v\f\r").removeprefix("+"))) is not None
         }
         holds |= {

@@ -50,7 +50,7 @@ class Outcome:
 
     @property
     def server_answers(self) -> bool:
-        """Whether the server answers, or there is none to ask."""
+        """Whether the server answers, or none is configured."""
         return self.seen is None or self.seen.server_error is None
 
 

@@ -132,7 +132,7 @@ def _going_on(context: AgentContext, model: Model) -> Iterator[None]:
 
 
 def begin_documents(context: AgentContext) -> None:
-    """Start jobs for the documents that were asked for."""
+    """Start jobs for the requested documents."""
     for job in context.state.documents.jobs():
         context.start(job)
 
@@ -150,7 +150,7 @@ def is_being_understood(context: AgentContext) -> bool:
 
 
 def take_in_document(context: AgentContext, message: Ended) -> None:
-    """Take in a document, and look again at what needed it."""
+    """Take in a document, and decide again on what waited for it."""
     state, error = context.state, message.error
     if isinstance(error, OSError):
         error = disk.describe(error, "reading a document of the store")
@@ -173,7 +173,7 @@ def weigh(context: AgentContext, release: Release) -> None:
         found = context.state.documents.get(item, release.model, lambda data: _from_manifest(release, data))
     except NotReadYet:
         context.state.weighing[f"{item.key}\0{item.etag}"] = release
-    except SyncError:  # whoever fetches the version will meet it, and say so
+    except SyncError:  # the transfer of the version will report it
         context.state.memory.estimates.cache(release, None)
     else:
         weight = found.weight if isinstance(found, Weighed) else _from_manifest(release, found).weight

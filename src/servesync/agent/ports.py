@@ -69,7 +69,7 @@ class FootprintPort(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """One agent's surroundings. `server` None: there is none to ask, and installation is the end."""
+    """One agent's surroundings. `server` None: none is configured, and installation is the last step."""
 
     store: StorePort
     server: ServerPort | None

@@ -139,7 +139,7 @@ def _unrecognized(context: AgentContext, model: Model, found: ModelSnapshot) -> 
         condition: tuple(v for v, item in found.inventory.versions.items() if item.condition is condition)
         for condition in (Condition.DAMAGED, Condition.FOREIGN)
     }
-    there = (found.inventory.strange, *by_condition.values())
+    there = (found.inventory.foreign_names, *by_condition.values())
     if there == known.get(model, ((), (), ())):
         return
     known[model] = there
@@ -152,7 +152,7 @@ def _unrecognized(context: AgentContext, model: Model, found: ModelSnapshot) -> 
             because="its files are not those that were installed",
         )
     names = [str(version) for version in by_condition[Condition.FOREIGN]]
-    names += [ascii(name) for name in found.inventory.strange]
+    names += [ascii(name) for name in found.inventory.foreign_names]
     if names:
         because = "not put there by servesync: left alone, but the server loads whatever has such a name"
         log.warning(Event.VERSION_FOREIGN, names=names, because=because)

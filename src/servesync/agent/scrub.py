@@ -96,7 +96,7 @@ def _read(shelf: Shelf, version: Version, record: Record, bytes_per_second: int,
 
     try:
         _, is_same = shelf.is_right(version, record, pace, from_disk=True)
-    except OSError:  # a version that leaves meanwhile: the next look tells
+    except OSError:  # the version leaves meanwhile, which the next snapshot shows
         return Scrubbed(shelf, version, record, None)
     return Scrubbed(shelf, version, record, is_same)
 
@@ -131,7 +131,7 @@ def _note(context: AgentContext, found: Scrubbed) -> None:
 
 
 def _records_of(shelf: Shelf) -> Mapping[Version, Record]:
-    """Return the records of a model; none if they cannot be read, which each look reports."""
+    """Return the records of a model; none if they cannot be read, which each snapshot reports."""
     try:
         return shelf.records()
     except OSError:

@@ -86,7 +86,7 @@ class _Suspects:
     traces: dict[Version, _Trace] = field(default_factory=dict)
 
     def count(self, process: _Process, unproven: Mapping[Version, str]) -> None:
-        """Count the ends since the last look; `unproven`: identities of what never served."""
+        """Count the ends since the last check; `unproven`: identities of what never served."""
         new, self.counted = process.ends - self.counted, process.ends
         for version in self.versions & unproven.keys() if new else ():
             trace = self.traces.pop(version, None)

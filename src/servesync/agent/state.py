@@ -70,7 +70,7 @@ class TrialUnderWay:
 
 @dataclass
 class StoreView:
-    """The last good listing, and what came of the last attempt to get one.
+    """The last good listing, and the result of the last attempt to get one.
 
     `polled_at`, `listed_at`: when the store was last asked, and last with success, in seconds since 1970.
     `asked_at`: the latter by the monotonic clock, as those that follow. `tried_at`: when the last attempt

@@ -84,7 +84,7 @@ def _model(model: Model, settings: ModelSettings, seen: Seen) -> ModelStatus:
         in_store=None if found.facts.offered is None else len(found.offered),
         versions={version: _version(found, plan, version) for version in shown},
         more_versions=len(plan.verdicts) - len(shown),
-        strange_names=tuple(ascii(name) for name in found.inventory.strange[:MOST_NOT_WANTED]),
+        strange_names=tuple(ascii(name) for name in found.inventory.foreign_names[:MOST_NOT_WANTED]),
         trouble=_unreadable(found.unreadable),
         held_newest=seen.held.get(model),
     )

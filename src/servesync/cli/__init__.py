@@ -1,4 +1,4 @@
-"""The commands: each one line of work on top of the daemon; errors become one message and an exit code."""
+"""The commands: each calls one function of another package; an error becomes one message and an exit code."""
 
 import sys
 from collections import UserDict
@@ -36,11 +36,11 @@ COMMANDS: Final = {
     "schema": "schema",
     "demo": "demo",
 }
-"""Each command, and the module of this package that has it as a function of the same name."""
+"""Each command, and the module of this package that defines the function of that name."""
 
 
 class _Loaded(UserDict[str, Any]):
-    """The commands by name; each is imported when it is asked for."""
+    """The commands by name; each is imported at its first use."""
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 (Typer does not export the type of a command)
         module = import_module(f"servesync.cli.{self.data[name]}")
@@ -50,10 +50,10 @@ class _Loaded(UserDict[str, Any]):
 
 
 class Commands(TyperGroup):
-    """Imports only what is called: a shell that completes a word does not wait for an S3 client."""
+    """Imports only the command that is called: a shell's completion need not wait for an S3 client."""
 
     def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 (they are Typer's)
-        """Take everything as Typer gives it, but for the commands, of which there are none yet."""
+        """Take Typer's arguments, but replace its commands by those that are imported at first use."""
         super().__init__(**attributes)
         self.commands = _Loaded(COMMANDS)
 
@@ -75,7 +75,7 @@ app = typer.Typer(
 
 
 def run_command_line(arguments: list[str]) -> int:
-    """Run one command and return its exit code; what a user can meet is one message on standard error."""
+    """Run one command and return its exit code; every error is one message on standard error."""
     try:
         return _run(arguments)
     finally:

@@ -30,7 +30,7 @@ def sync(
     timeout: Annotated[float, typer.Option(min=1, help="Give up after this many seconds.")] = 3600.0,
     *,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 3 if an older version is in place of a newest one.")
+        bool, typer.Option("--strict", help="Exit with 3 if an older version stands in for a newest one.")
     ] = False,
 ) -> None:
     """Do one pass, then exit: for init containers and cron."""
@@ -60,15 +60,15 @@ def plan(
 
 def verify(
     path: Annotated[Path, typer.Argument(help="A version's directory, or an archive of one.")],
-    level: Annotated[Level, typer.Option(help="How much is proven; see verify.level.")] = "checksum",
+    level: Annotated[Level, typer.Option(help="How much is verified; see verify.level.")] = "checksum",
     config: Annotated[
         Path | None,
         typer.Option(
-            "-c", "--config", help="A settings file, whose limits and verify.load then count.", dir_okay=False
+            "-c", "--config", help="A settings file; its limits and verify.load apply.", dir_okay=False
         ),
     ] = None,
 ) -> None:
-    """Prove a directory or an archive on disk as the agent would before installing it."""
+    """Verify a directory or an archive on disk as the agent would before installing it."""
     if config is None:
         proof = verify_command(path, level)
     else:
@@ -82,7 +82,7 @@ def retry(
     version: Annotated[str, typer.Argument(help="The version that was refused or quarantined.")],
     config: ConfigFile,
 ) -> None:
-    """Let this instance try a refused version again, once its cause is mended."""
+    """Let this instance try a refused version again, once the cause is fixed."""
     typer.echo(clear_refusal(load_settings(config, environment_overrides()), model, version))
 
 

@@ -1,4 +1,4 @@
-"""`servesync doctor`: shows what the doctor finds, line by line as it comes, or as one JSON object."""
+"""`servesync doctor`: shows each finding of the doctor at once on a line, or all in one JSON object."""
 
 import json
 from collections.abc import Iterable
@@ -24,15 +24,15 @@ def doctor(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of lines.")] = False,
     show_keys: Annotated[
-        int, typer.Option(min=0, max=10_000, help="So many keys that are no release are named.")
+        int, typer.Option(min=0, max=10_000, help="Name at most this many keys that are no release.")
     ] = 10,
 ) -> None:
     """Examine settings, credentials, store, disk, lock and server; say what to do. Changes nothing.
 
     Exit code 0: nothing fails, there may be warnings; 2: the settings cannot be used; 3: something fails.
     """
-    found = examine(config.absolute(), environment_overrides(), show_keys)
-    findings = list(found) if as_json else list(_shown(found, Console(highlight=False, soft_wrap=True)))
+    examined = examine(config.absolute(), environment_overrides(), show_keys)
+    findings = list(examined) if as_json else list(_shown(examined, Console(highlight=False, soft_wrap=True)))
     code = exit_code(findings)
     if as_json:
         typer.echo(json.dumps(as_object(findings, code), indent=2))
@@ -40,7 +40,7 @@ def doctor(
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """Return the command's exit code for what was found."""
+    """Return the command's exit code for these findings."""
     failed = {finding.check for finding in findings if finding.level is Level.FAIL}
     if Check.SETTINGS_FILE in failed:
         return BAD_SETTINGS
@@ -51,35 +51,35 @@ def as_object(findings: list[Finding], code: int) -> dict[str, object]:
     """Return what `--json` prints."""
     return {
         "exit_code": code,
-        "counts": {level.value: sum(item.level is level for item in findings) for level in Level},
+        "counts": {level.value: sum(finding.level is level for finding in findings) for level in Level},
         "findings": [
             {
-                "id": item.check.value,
-                "level": item.level.value,
-                "subject": item.subject,
-                "text": item.text,
-                "advice": item.advice,
+                "id": finding.check.value,
+                "level": finding.level.value,
+                "subject": finding.subject,
+                "text": finding.text,
+                "advice": finding.advice,
             }
-            for item in findings
+            for finding in findings
         ],
     }
 
 
-def _shown(found: Iterable[Finding], console: Console) -> Iterable[Finding]:
-    """Print each finding when it comes, then how many there were, and pass them on."""
+def _shown(findings: Iterable[Finding], console: Console) -> Iterable[Finding]:
+    """Print each finding when it comes and pass it on; at the end print their number by level."""
     counts = dict.fromkeys(Level, 0)
-    for item in found:
-        counts[item.level] += 1
-        style = _STYLES[item.level]
-        about = f"{item.subject}: " if item.subject else ""
-        text = _on_one_line(about + item.text)
-        console.print(f"[{style}]{item.level.value:<4}[/]  {item.check.value:<{_ID_WIDTH}} {text}")
-        if item.advice:
-            console.print(f"      {'':<{_ID_WIDTH}} [dim]->[/] {_on_one_line(item.advice)}")
-        yield item
+    for finding in findings:
+        counts[finding.level] += 1
+        style = _STYLES[finding.level]
+        about = f"{finding.subject}: " if finding.subject else ""
+        text = _on_one_line(about + finding.text)
+        console.print(f"[{style}]{finding.level.value:<4}[/]  {finding.check.value:<{_ID_WIDTH}} {text}")
+        if finding.advice:
+            console.print(f"      {'':<{_ID_WIDTH}} [dim]->[/] {_on_one_line(finding.advice)}")
+        yield finding
     console.print(", ".join(f"{count} {level.value}" for level, count in counts.items()))
 
 
 def _on_one_line(text: str) -> str:
-    """Return text of whatever origin without line feeds and what a terminal would obey."""
+    """Return foreign text without line feeds and control characters, which a terminal would obey."""
     return escape("".join(character if character.isprintable() else " " for character in text))

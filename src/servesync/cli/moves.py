@@ -16,9 +16,9 @@ from servesync.errors import Reason, SettingsError, readable
 ModelName = Annotated[str, typer.Argument(help="The model.", metavar="MODEL")]
 VersionNumber = Annotated[str, typer.Argument(help="The version's number.", metavar="VERSION")]
 ChannelName = Annotated[str, typer.Option("--channel", metavar="NAME", help="The channel to move.")]
-Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Kept with the move.")]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Recorded with the move.")]
 Who = Annotated[
-    str | None, typer.Option("--who", metavar="NAME", help="Kept with the move; user@host if not given.")
+    str | None, typer.Option("--who", metavar="NAME", help="Recorded with the move; user@host if not given.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
 
@@ -34,13 +34,13 @@ def promote(  # noqa: PLR0913 (each is an option)
     after: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=0, help="For a channel that was lost or put back: a sequence that was seen."
+            metavar="N", min=0, help="For a channel that was lost or restored: a sequence that was seen."
         ),
     ] = None,
     at: StoreOptions,
     as_json: Json = False,
 ) -> None:
-    """Bring a channel to a version: every instance that follows it serves that version next."""
+    """Move a channel to a version: every instance that follows it serves that version next."""
     where = at.store_settings()
     done = publishing.promote(where, (model, version, channel), who or publishing.default_who(), why, after)
     _tell(done, as_json=as_json)
@@ -52,14 +52,15 @@ def rollback(  # noqa: PLR0913 (each is an option)
     *,
     channel: ChannelName,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="VERSION", help="Not the version before, but this one.")
+        str | None,
+        typer.Option("--to", metavar="VERSION", help="Go back to this, not to the version before."),
     ] = None,
     why: Why = "",
     who: Who = None,
     at: StoreOptions,
     as_json: Json = False,
 ) -> None:
-    """Bring a channel back to the version where it stood before."""
+    """Move a channel back to the version before."""
     where = at.store_settings()
     done = publishing.rollback(where, (model, channel), to, who or publishing.default_who(), why)
     _tell(done, as_json=as_json)
@@ -73,7 +74,7 @@ def withdraw(  # noqa: PLR0913 (each is an option)
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; every instance logs it.")],
     who: Who = None,
     removed: Annotated[
-        bool, typer.Option("--removed", help="The store has nothing of it any more, but instances may.")
+        bool, typer.Option("--removed", help="The store has lost the version, but instances may have it.")
     ] = False,
     at: StoreOptions,
     as_json: Json = False,
@@ -89,38 +90,38 @@ def withdraw(  # noqa: PLR0913 (each is an option)
             json.dumps(done.withdrawal.model_dump(mode="json", by_alias=True) | {"written": done.fresh})
         )
         return
-    found = done.withdrawal
+    withdrawal = done.withdrawal
     state = "withdrawn" if done.fresh else "was withdrawn already"
-    because = readable(f"{found.who}: {found.reason}")
-    typer.echo(f"{found.model} {found.version}: {state} ({found.time}, {because})")
+    because = readable(f"{withdrawal.who}: {withdrawal.reason}")
+    typer.echo(f"{withdrawal.model} {withdrawal.version}: {state} ({withdrawal.time}, {because})")
     typer.echo(f"  s3://{where.bucket}/{done.key}")
 
 
 @with_store_options
 def channels(model: ModelName, *, at: StoreOptions, as_json: Json = False) -> None:
-    """List the channels of a model, and where they have been."""
-    found = publishing.channels(at.store_settings(), model)
+    """List the channels of a model, and their earlier versions."""
+    by_name = publishing.channels(at.store_settings(), model)
     if as_json:
         shown = {
-            name: item.model_dump(mode="json", by_alias=True)
-            if isinstance(item, Channel)
-            else {"reason": item.reason.value, "text": str(item)}
-            for name, item in found.items()
+            name: channel.model_dump(mode="json", by_alias=True)
+            if isinstance(channel, Channel)
+            else {"reason": channel.reason.value, "text": str(channel)}
+            for name, channel in by_name.items()
         }
         typer.echo(json.dumps(shown, indent=2))
         return
-    if not found:
+    if not by_name:
         typer.echo(f"{model} has no channel; `servesync promote {model} VERSION --channel NAME` makes one")
         return
     table = Table(show_edge=False, pad_edge=False)
     for title in ("channel", "version", "seq.", "since (UTC)", "who", "why"):
         table.add_column(title, overflow="fold")
-    for name, item in found.items():
-        if not isinstance(item, Channel):
-            table.add_row(name, "?", "", "", "", escape(str(item)))
+    for name, channel in by_name.items():
+        if not isinstance(channel, Channel):
+            table.add_row(name, "?", "", "", "", escape(str(channel)))
             continue
-        table.add_row(name, *_cells(item.now), style="bold")
-        for move in item.past:
+        table.add_row(name, *_cells(channel.now), style="bold")
+        for move in channel.past:
             table.add_row("", *_cells(move), style="dim")
     console().print(table)
 
@@ -133,16 +134,16 @@ def _cells(move: Move) -> tuple[str, ...]:
 
 
 def _tell(done: publishing.MoveDone, *, as_json: bool) -> None:
-    found = done.now
+    channel = done.now
     if as_json:
-        plain: dict[str, Any] = found.model_dump(mode="json", by_alias=True)
+        plain: dict[str, Any] = channel.model_dump(mode="json", by_alias=True)
         typer.echo(json.dumps(plain | {"was": done.was, "written": done.changed, "note": done.note}))
         return
     if done.note:
         typer.echo(f"note: {done.note}", err=True)
-    name = f"{found.model}, channel {found.channel}"
+    name = f"{channel.model}, channel {channel.channel}"
     if not done.changed:
-        typer.echo(f"{name}: at {found.now.version} already; nothing was written")
+        typer.echo(f"{name}: at {channel.now.version} already; nothing was written")
         return
     was = "new" if done.was is None else f"was {done.was}"
-    typer.echo(f"{name}: at {found.now.version} now ({was}; sequence {found.now.sequence})")
+    typer.echo(f"{name}: at {channel.now.version} now ({was}; sequence {channel.now.sequence})")

@@ -1,4 +1,4 @@
-"""Options that several commands have, and where an agent with given settings is asked on its own machine."""
+"""Options that several commands have, and the URL of the agent with given settings on this machine."""
 
 from pathlib import Path
 from typing import Annotated, Final
@@ -20,7 +20,7 @@ OptionalAgentConfig = Annotated[Path | None, _of_agent]
 
 
 def admin_url(admin: Admin) -> str | None:
-    """Return the URL; None if the agent answers nowhere, or on a port that only its log tells."""
+    """Return the agent's URL; None if it does not listen, or on a port that only its log shows."""
     if not admin.port:
         return None
     host = _ANY.get(admin.host, admin.host)

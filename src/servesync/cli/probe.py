@@ -1,4 +1,4 @@
-"""`servesync probe`: asks the running agent one of its probes; for health checks that run a command.
+"""`servesync probe`: sends one probe to the running agent, for health checks that run a command.
 
 It runs every few seconds for as long as a container lives, so it imports little.
 """
@@ -15,7 +15,7 @@ from servesync.errors import Reason, ServerError, SettingsError
 from servesync.settings_file import environment_overrides, load_admin, load_settings
 
 SECONDS: Final = 4.0
-"""Less than the time that the shipped health checks give the command."""
+"""Shorter than the time limit of the shipped health checks."""
 MOST_BYTES: Final = 64 << 10
 NO: Final = 1
 GOOD: Final = 200
@@ -29,20 +29,20 @@ def probe(
     *,
     config: AgentConfig,
 ) -> None:
-    """Ask the running agent a probe, for health checks that run a command.
+    """Send a probe to the running agent, for health checks that run a command.
 
-    Exit code 0: yes; 1: no, with what is missing, or no agent answers; 2: the settings cannot be used.
+    Exit code 0: yes; 1: no, and the message says why, or no agent answers; 2: the settings cannot be used.
     """
     environment = environment_overrides()
     admin = load_admin(config, environment)
     url = admin_url(admin)
     if url is None:
-        text = f"{config}: admin.port is {admin.port}: an agent with a port of its own can be probed"
+        text = f"{config}: admin.port is {admin.port}: set a port, so that the agent can be probed"
         raise SettingsError(Reason.SETTINGS_INVALID, text)
     try:
         missing = ask(url, name)
     except ServerError:
-        load_settings(config, environment)  # a mistake in the file may be why; it is told instead
+        load_settings(config, environment)  # a mistake in the file may be why; report that instead
         raise
     for line in missing:
         typer.echo(ascii(line)[1:-1])
@@ -51,7 +51,7 @@ def probe(
 
 
 def ask(url: str, name: Name) -> list[str]:
-    """Return what is missing for the probe's yes, by the agent at `url`; nothing if it says yes.
+    """Return why the probe of the agent at `url` fails; an empty list if it passes.
 
     Raises:
         ServerError: there is no agent, or something else answers.
@@ -68,9 +68,9 @@ def ask(url: str, name: Name) -> list[str]:
     finally:
         connection.close()
     try:
-        found = json.loads(body)
-        missing = [str(line) for line in found["missing"]]
-        consistent = found["ok"] is (not missing) and code == (BAD if missing else GOOD)
+        report = json.loads(body)
+        missing = [str(line) for line in report["missing"]]
+        consistent = report["ok"] is (not missing) and code == (BAD if missing else GOOD)
     except (ValueError, RecursionError, TypeError, KeyError):
         consistent = False
     if not consistent:

@@ -22,16 +22,15 @@ from servesync.redaction import redact
 from servesync.settings import Level, Store
 from servesync.store import KeyPattern
 
-READABLE: Final = "whoever publishes must be able to read every file and folder of the version"
+READABLE: Final = "the publisher must be able to read every file and folder of the version"
 UNPACKED_ASIDE: Final = (
-    "the archive must be readable, and is unpacked for a moment below the temporary directory; TMPDIR names "
-    "another one"
+    "the archive must be readable, and unpacks below the temporary directory; TMPDIR names another one"
 )
 Labels = Annotated[
     list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="Put into the manifest; repeatable.")
 ]
-LevelOption = Annotated[Level, typer.Option(help="How much is proven: verify.level.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write.")]
+LevelOption = Annotated[Level, typer.Option(help="How much is verified; see verify.level.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything except writing.")]
 
 
 @with_store_options
@@ -44,7 +43,7 @@ def publish(  # noqa: PLR0913 (each is an option)
     label: Labels = None,
     level: LevelOption = "checksum",
     archive_format: Annotated[
-        Literal["tar.zst", "tar.gz"], typer.Option("--format", help="tar.gz for other tools' sake.")
+        Literal["tar.zst", "tar.gz"], typer.Option("--format", help="tar.gz only if other tools need it.")
     ] = "tar.zst",
     dry_run: DryRun = False,
 ) -> None:
@@ -79,7 +78,7 @@ def manifest(  # noqa: PLR0913 (each is an option)
     level: LevelOption = "checksum",
     dry_run: DryRun = False,
 ) -> None:
-    """Make a manifest for an archive that exists: printed for a file, put beside an object of the store."""
+    """Make a manifest for an existing archive: print it for a file, upload it for an object of the store."""
     labels = _labels(label)
     if not archive.startswith("s3://"):
         if model is None or version is None:
@@ -108,21 +107,21 @@ def manifest(  # noqa: PLR0913 (each is an option)
 
 
 def _labels(given: list[str] | None) -> dict[str, str]:
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}
     for label in given or ():
         name, equals, value = label.partition("=")
-        if not equals or name in found:
+        if not equals or name in labels:
             text = f"--label {label!a}: must be NAME=VALUE, each name once"
             raise SettingsError(Reason.SETTINGS_INVALID, text)
-        found[name] = value
-    return found
+        labels[name] = value
+    return labels
 
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the command as Ctrl-C does: what was sent is removed, and it says so.
+    """Let SIGTERM and SIGHUP end the command as Ctrl-C does: it removes what it sent, and says so.
 
-    A signal that whoever started the command has it ignore (`nohup`) stays ignored.
+    A signal that the command was started to ignore (`nohup`) stays ignored.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -133,7 +132,7 @@ def _ended_by_signals() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        text = "agents take nothing that is not complete; the same command completes it"
+        text = "agents ignore an incomplete version; run the same command again to complete it"
         sys.stderr.write(f"servesync: stopped by {str(interrupt) or 'Ctrl-C'}: {text}\n")
         raise
     finally:
@@ -160,10 +159,10 @@ def _bar(title: str, request: Request) -> Iterator[Request]:
 
 
 def _tell(store: Store, done: Published) -> None:
-    found, archive = done.manifest, done.manifest.archive
+    written, archive = done.manifest, done.manifest.archive
     size = _size(archive.size)
-    counts = f"{found.totals.files} files, {found.totals.tensors} tensors, {len(archive.parts)} parts"
-    typer.echo(f"{found.model} {found.version}: {done.outcome}")
+    counts = f"{written.totals.files} files, {written.totals.tensors} tensors, {len(archive.parts)} parts"
+    typer.echo(f"{written.model} {written.version}: {done.outcome}")
     typer.echo(f"  s3://{store.bucket}/{done.key} ({size}, sha256 {archive.sha256})")
     typer.echo(f"  s3://{store.bucket}/{done.manifest_key} ({counts})")
     for note in done.notes:
@@ -171,7 +170,7 @@ def _tell(store: Store, done: Published) -> None:
 
 
 def _size(size: int) -> str:
-    """Return a number of bytes as people read it."""
+    """Return a number of bytes for people."""
     for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= least:
             return f"{size / least:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""`servesync schema`: the settings described for editors, or an example file to begin with."""
+"""`servesync schema`: prints the JSON Schema of the settings, or an example file to begin with."""
 
 import json
 from typing import Annotated
@@ -11,7 +11,7 @@ from servesync.settings_schema import example, json_schema
 def schema(
     *,
     as_example: Annotated[
-        bool, typer.Option("--example", help="A settings file with every key, its default and what it is.")
+        bool, typer.Option("--example", help="A settings file with every key, its default and its meaning.")
     ] = False,
 ) -> None:
     """Print the JSON Schema of the settings file, for editors; see docs/settings.md."""

@@ -1,4 +1,4 @@
-"""How a plan is shown: as tables for people, as one JSON object for programs."""
+"""Shows a plan: as tables for people, or as one JSON object for programs."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -21,26 +21,26 @@ _STUCK: Final = frozenset({Role.HELD, Role.MISSING})
 
 
 def show(seen: Seen, console: Console) -> None:
-    """Print one table a model, and what comes next."""
+    """Print one table for each model, and what happens next."""
     for trouble in (seen.store_error, seen.server_error, *seen.snapshot.broken.values()):
         if trouble is not None:
             console.print(f"[red]{trouble.reason.value}[/red]: {escape(str(trouble))}")
-    for model, found in seen.snapshot.models.items():
+    for model, snapshot in seen.snapshot.models.items():
         plan = seen.plan.models[model]
         table = Table(title=f"{model}", title_justify="left", show_edge=False, pad_edge=False)
         for column in ("version", "state", "why"):
             table.add_column(column, overflow="fold")
         for version, verdict in sorted(plan.verdicts.items(), reverse=True):
             table.add_row(str(version), state_of(verdict.role.value), escape(verdict.why))
-        for name in found.inventory.strange:
+        for name in snapshot.inventory.foreign_names:
             table.add_row(
                 ascii(name), state_of("foreign"), "the server takes this name for a version; move it away"
             )
         console.print(table)
         console.print(
-            "".join(f"[red]{_UNREADABLE}[/red]: {escape(text)}\n" for text in found.unreadable), end=""
+            "".join(f"[red]{_UNREADABLE}[/red]: {escape(text)}\n" for text in snapshot.unreadable), end=""
         )
-        console.print(_next_step(found, plan, _later(seen, model)))
+        console.print(_next_step(snapshot, plan, _later(seen, model)))
     _show_config(seen.config, console)
     console.print(_memory_line(seen))
     listing = seen.listing
@@ -53,7 +53,7 @@ def show(seen: Seen, console: Console) -> None:
 
 
 def _later(seen: Seen, model: Model) -> list[Step]:
-    """Return what waits for its turn: for the load gate, or for a free transfer."""
+    """Return the steps that wait for the load gate, or for a free transfer."""
     return [step for step in seen.plan.postponed if step.model == model]
 
 
@@ -63,7 +63,7 @@ def _show_config(draft: Draft | None, console: Console) -> None:
     if draft.problem is not None:
         console.print(f"[red]{draft.problem.reason.value}[/red]: {escape(str(draft.problem))}")
     elif draft.is_written:
-        console.print(f"{escape(str(draft.path))}: as it should be")
+        console.print(f"{escape(str(draft.path))}: up to date")
     else:
         changes = "; ".join(draft.changes) or "nothing changes for the server"
         console.print(f"{escape(str(draft.path))} would be written: {escape(changes)}")
@@ -100,22 +100,22 @@ def _memory_json(seen: Seen) -> Mapping[str, Any]:
     }
 
 
-def _next_step(found: ModelSnapshot, plan: ModelPlan, later: list[Step]) -> str:
+def _next_step(snapshot: ModelSnapshot, plan: ModelPlan, later: list[Step]) -> str:
     if not plan.verdicts:
-        store = "the store was not listed" if found.facts.offered is None else "no version in the store"
+        store = "the store was not listed" if snapshot.facts.offered is None else "no version in the store"
         return f"{store}, and none is on the shelf\n"
     steps = [f"{action.kind.value} {action.version}: {escape(action.because)}" for action in plan.actions]
-    text = "next: " + "; ".join(steps) if steps else _why_nothing(found, plan)
+    text = "next: " + "; ".join(steps) if steps else _why_nothing(snapshot, plan)
     waits = "".join(f"\n{step.action.kind.value} {step.action.version} waits for its turn" for step in later)
     return f"{text}{waits}\n"
 
 
-def _why_nothing(found: ModelSnapshot, plan: ModelPlan) -> str:
-    if found.facts.offered is None:
+def _why_nothing(snapshot: ModelSnapshot, plan: ModelPlan) -> str:
+    if snapshot.facts.offered is None:
         return "not known: the store was not listed"
-    policy = found.facts.policy
+    policy = snapshot.facts.policy
     unknown = (
-        [name for name in policy.channels if name not in found.facts.channels]
+        [name for name in policy.channels if name not in snapshot.facts.channels]
         if isinstance(policy, Follow)
         else []
     )
@@ -134,8 +134,8 @@ def as_json(seen: Seen) -> Mapping[str, Any]:
         "memory": _memory_json(seen),
         "ignored_keys": seen.listing.ignored_keys if seen.listing else None,
         "models": {
-            model: _model_json(found, seen.plan.models[model])
-            for model, found in seen.snapshot.models.items()
+            model: _model_json(snapshot, seen.plan.models[model])
+            for model, snapshot in seen.snapshot.models.items()
         },
         "steps": [_step_json(step) for step in seen.plan.steps],
         "postponed": [_step_json(step) for step in seen.plan.postponed],
@@ -144,7 +144,7 @@ def as_json(seen: Seen) -> Mapping[str, Any]:
     }
 
 
-def _model_json(found: ModelSnapshot, plan: ModelPlan) -> Mapping[str, Any]:
+def _model_json(snapshot: ModelSnapshot, plan: ModelPlan) -> Mapping[str, Any]:
     return {
         "wanted": sorted(plan.wanted),
         "in_place": plan.in_place,
@@ -157,8 +157,8 @@ def _model_json(found: ModelSnapshot, plan: ModelPlan) -> Mapping[str, Any]:
             str(version): {"state": verdict.role.value, "why": verdict.why}
             for version, verdict in plan.verdicts.items()
         },
-        "strange": list(found.inventory.strange),
-        "unreadable": list(found.unreadable),
+        "strange": list(snapshot.inventory.foreign_names),
+        "unreadable": list(snapshot.unreadable),
     }
 
 

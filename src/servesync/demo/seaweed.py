@@ -1,4 +1,4 @@
-"""A real S3 server for the demo and the tests: SeaweedFS in one process, on loopback, in one folder."""
+"""Runs a real S3 server for the demo and the tests: SeaweedFS in one process, on loopback, in one folder."""
 
 import ctypes
 import json
@@ -19,7 +19,7 @@ START_SECONDS: Final = 60.0
 GRPC_OFFSET: Final = 10_000
 ONE_VOLUME_AT_A_TIME: Final = "[master.volume_growth]\ncopy_1 = 1\n"  # the default is 7 for each bucket
 _PR_SET_PDEATHSIG: Final = 1
-_libc: Final = ctypes.CDLL(None)  # loaded here: a forked child must not
+_libc: Final = ctypes.CDLL(None)  # loaded here, since a forked child must not
 
 
 class ServerDidNotStart(RuntimeError):
@@ -33,7 +33,7 @@ def find_weed() -> str | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports on loopback that are free now, and whose gRPC partner (port + 10000) is free, too."""
+    """Return free ports on loopback whose gRPC port (port + 10000) is free, too."""
     found: list[int] = []
     while len(found) < count:
         with socket.socket() as probe, socket.socket() as partner:
@@ -78,7 +78,7 @@ class Seaweed:
         """Start the server and wait until it answers.
 
         Raises:
-            ServerDidNotStart: it did not.
+            ServerDidNotStart: the server ended, or did not answer in time.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         for _ in range(3):
@@ -107,7 +107,7 @@ class Seaweed:
             self._process = None
 
     def start_again(self) -> None:
-        """Start the server anew on the same port, with the data it had."""
+        """Start the server again on the same port, with the same data."""
         self._run(self._ports)
 
     def _run(self, ports: list[int]) -> None:

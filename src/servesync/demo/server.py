@@ -19,13 +19,13 @@ FLAGS: Final = (
     "--num_unload_threads=1",
     "--file_system_poll_wait_seconds=1",
 )
-"""What servesync recommends for a server beside it."""
+"""The flags that servesync recommends for a server on the shelf."""
 
 
 class ModelServer:
     """A model server that runs while entered, and dies with the thread that started it.
 
-    Its port opens only after a first version is loaded, so starting and being ready are two things.
+    Its port opens only after a first version is loaded: `wait_ready` waits for that.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ModelServer:
 
     @property
     def is_standin(self) -> bool:
-        """Whether it is not the real server."""
+        """Whether this is the stand-in and not the real server."""
         return self._real is None
 
     @property
@@ -103,7 +103,7 @@ class ModelServer:
             self._end(signal.SIGKILL)
 
     def restart(self) -> None:
-        """End the process and start it anew on the same port, with what the configuration file says now."""
+        """End the process and start it again on the same port, with the configuration file as it is now."""
         self.kill()
         self.start()
 
@@ -111,19 +111,19 @@ class ModelServer:
         """Wait for the process to end by itself; return its exit code.
 
         Raises:
-            subprocess.TimeoutExpired: it still runs.
+            subprocess.TimeoutExpired: the process still runs.
         """
         return self._started().wait(seconds)
 
     def output(self) -> str:
-        """Return what it has written so far."""
+        """Return the output of the server so far."""
         return self._log.read_text(errors="replace")
 
     def wait_ready(self, seconds: float) -> None:
-        """Wait until its port is open.
+        """Wait until the server's port is open.
 
         Raises:
-            ServerDidNotStart: it ended, or the port did not open in time.
+            ServerDidNotStart: the process ended, or the port did not open in time.
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self._started().poll() is None:

@@ -1,4 +1,4 @@
-"""`servesync doctor`: looks at all that the agent depends on, says what is wrong, and what to do about it.
+"""`servesync doctor`: examines all that the agent depends on, says what is wrong, and what to do about it.
 
 It changes nothing that lasts, takes no lock, and may run beside an agent at any time.
 """

@@ -80,8 +80,8 @@ def _shelf(workspace: Workspace, model: Model, shelf: Path) -> Iterator[Finding]
         return
     foreign = [str(v) for v, item in found.versions.items() if item.condition is Condition.FOREIGN]
     damaged = [str(v) for v, item in found.versions.items() if item.condition is Condition.DAMAGED]
-    if found.strange:
-        text = f"the server takes these names for versions: {_some([*map(ascii, found.strange)])}"
+    if found.foreign_names:
+        text = f"the server takes these names for versions: {_some([*map(ascii, found.foreign_names)])}"
         advice = f"move them out of {shelf}: only servesync should put numbers there"
         yield fail(Check.DISK_SHELF, text, advice, model)
     if foreign:
@@ -94,7 +94,7 @@ def _shelf(workspace: Workspace, model: Model, shelf: Path) -> Iterator[Finding]
     if found.unreadable:
         text = _some(list(found.unreadable.values()))
         yield warn(Check.DISK_SHELF, text, "`servesync plan` shows every record that cannot be read", model)
-    if not (found.strange or foreign or damaged or found.unreadable):
+    if not (found.foreign_names or foreign or damaged or found.unreadable):
         yield ok(Check.DISK_SHELF, f"versions: {len(found.versions)}, all as installed", model)
 
 

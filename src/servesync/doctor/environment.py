@@ -49,9 +49,9 @@ def examine_environment(store: Store, environment: Mapping[str, str]) -> Iterato
 
 
 def _aws(environment: Mapping[str, str]) -> Finding:
-    told = [f"{name}={environment[name]}" for name in _TOLD if environment.get(name)]
+    shown = [f"{name}={environment[name]}" for name in _TOLD if environment.get(name)]
     named = [f"{name} is set" for name in _ONLY_NAMED if environment.get(name)]
-    found = ", ".join(told + named)
+    found = ", ".join(shown + named)
     profile = next((name for name in _PROFILES if environment.get(name)), None)
     if profile and environment.get("AWS_ACCESS_KEY_ID"):
         advice = f"the keys in the environment win over {profile}: unset one of the two"

@@ -16,7 +16,7 @@ class Level(StrEnum):
 
 
 class Check(StrEnum):
-    """What was looked at; scripts may rely on these ids, and `docs/doctor.md` has one row for each."""
+    """What was examined; scripts may rely on these ids, and `docs/doctor.md` has one row for each."""
 
     SETTINGS_FILE = "settings.file"
     SETTINGS_CLEAR_TEXT = "settings.clear_text"

@@ -80,7 +80,7 @@ def _closed(models_dir: Path, shelves: Sequence[Path], server: Process | None) -
         if not place.admits(server, only_through=True):
             yield place
     for shelf in shelves:
-        for place in _places(itertools.islice(_looked_at(shelf), MOST_PLACES)):
+        for place in _places(itertools.islice(_read_by_server(shelf), MOST_PLACES)):
             if not place.admits(server, only_through=False):
                 yield place
 
@@ -102,7 +102,7 @@ def _sees_our_root(server: Process | None) -> bool:
         return False
 
 
-def _looked_at(shelf: Path) -> Iterator[Path]:
+def _read_by_server(shelf: Path) -> Iterator[Path]:
     """Yield what the server reads: the shelf, and all of each version."""
     if not shelf.is_dir():
         return

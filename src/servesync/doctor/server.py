@@ -17,7 +17,7 @@ from servesync.serving import ModelServer
 from servesync.settings import Serving
 
 RECENT_SECONDS: Final = 5.0
-LOOK_AGAIN_SECONDS: Final = 2.0
+CHECK_AGAIN_SECONDS: Final = 2.0
 CONFIGURED: Final = "in its models.config, or by --model_name and --model_base_path"
 TELL_ALL: Final = "tell it model_version_policy {{ all {{}} }} for {model} in its models.config"
 
@@ -65,7 +65,7 @@ def _model(server: ModelServer, serving: Serving, model: Model, shelf: Path) -> 
     try:
         state = _read_state(server, serving, model, shelf)
         if state.trouble(serving) is not None:  # the server may be in the middle of a change
-            time.sleep(LOOK_AGAIN_SECONDS)
+            time.sleep(CHECK_AGAIN_SECONDS)
             state = _read_state(server, serving, model, shelf)
     except ServerError as error:
         yield fail(Check.SERVER_ANSWER, str(error), "look at the server's log", model)

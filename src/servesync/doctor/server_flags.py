@@ -36,7 +36,7 @@ def _scanning(text: str) -> Iterator[Finding]:
         return
     said = f"--file_system_poll_wait_seconds={text}"
     if seconds <= 0:
-        advice = "it never looks at the shelf again: set it to 1"
+        advice = "the server never scans the shelf again: set it to 1"
         yield fail(Check.SERVER_FLAGS, said, advice, "file_system_poll_wait_seconds")
     elif seconds > SLOW_SCAN_SECONDS:
         advice = "it sees a new version only after that time: 1 is the usual value"

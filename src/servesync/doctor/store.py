@@ -109,7 +109,7 @@ class StoreArea:
         if denied and not paid and probe.list_some(self._store.prefix, pays=True).error is None:
             return fail(
                 Check.STORE_LIST,
-                f"whoever reads the bucket {self._store.bucket} pays (Requester Pays)",
+                f"readers of the bucket {self._store.bucket} pay (Requester Pays)",
                 "set store.request_payer: requester, if that is meant",
             )
         return _trouble(error, Operation.LIST, answer.code, self._store, answer.region)

@@ -44,7 +44,7 @@ def parse(kind: type[_Kind], data: bytes, max_bytes: int, schema: str) -> _Kind:
     """Return the document in `data`.
 
     Raises:
-        NotCanonical: it is none of this kind; the text names the first place that is wrong.
+        NotCanonical: it is no document of this kind; the text names the first place that is wrong.
     """
     plain, digest = load(data, max_bytes, schema)
     try:

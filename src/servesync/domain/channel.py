@@ -194,5 +194,5 @@ def withdrawn(found: Withdrawal) -> ReleaseRefused:
 
 
 def dump(document: Channel | Withdrawal) -> bytes:
-    """Return the sealed form, which the parsers above take."""
+    """Return the canonical JSON of the document, which the parsers above accept."""
     return canonical_json.dump(document)

@@ -1,4 +1,4 @@
-"""Objects as ordered streams of pieces, out of many ranged reads at once, over buffers that they share."""
+"""Reads objects as ordered streams of pieces, with many ranged reads at once and shared buffers."""
 
 from servesync.fetch.pool import FetchPool
 from servesync.fetch.reading import Read, Retries

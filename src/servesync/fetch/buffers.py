@@ -1,4 +1,4 @@
-"""Buffers that are used again, and whose memory goes back to the system when they are dropped."""
+"""Keeps buffers for reuse; a buffer that is dropped gives its memory back to the system."""
 
 import mmap
 from typing import Final
@@ -9,15 +9,15 @@ PRIVATE: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 class Buffers:
     """The buffers that nobody uses at the moment. The pool calls it under its lock.
 
-    Each is a mapping of its own: the heap would keep parts of what was freed. A page that nobody wrote to
-    takes no memory. What is dropped gives up its pages at once, though a view of it may still exist.
+    Each buffer is a mapping of its own: the heap would keep parts of freed memory. A page that was never
+    written takes no memory. A dropped buffer frees its pages at once, even if a view of it exists.
     """
 
     def __init__(self) -> None:
         self._free: list[memoryview] = []
 
     def take(self, size: int, room: int) -> memoryview:
-        """Return a buffer of `size` bytes; it and the free ones that are kept fit into `room` together.
+        """Return a buffer of `size` bytes; with the free ones that are kept, it fits into `room` bytes.
 
         Raises:
             MemoryError: the system gives no more memory.

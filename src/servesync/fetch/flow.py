@@ -1,4 +1,4 @@
-"""What is known of one open stream: which parts are to come, being read, ready, and lent to the consumer."""
+"""The state of one open stream: which parts are pending, being read, ready, and lent to the consumer."""
 
 import math
 import threading
@@ -15,7 +15,7 @@ FAVOUR_SECONDS: Final = 30.0
 
 @dataclass(slots=True, eq=False)
 class Piece:
-    """One part on its way. It keeps its buffer while it pauses after a failed attempt."""
+    """One part that was started. It keeps its buffer while it pauses after a failed attempt."""
 
     number: int
     part: Part
@@ -28,7 +28,7 @@ class Piece:
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """One read at work: a connection and a buffer. After `revoked_at` its bytes count for nothing."""
+    """One running read: a connection and a buffer. After `revoked_at` its bytes are discarded."""
 
     flow: "Flow"
     piece: Piece
@@ -65,18 +65,18 @@ class Flow:
     _count: int = 0
 
     def __post_init__(self) -> None:
-        """Look at the first part."""
+        """Take the first part."""
         self.advance()
 
     def advance(self) -> None:
-        """Go on to the next part that nobody has asked for yet."""
+        """Go on to the next part that was not requested yet."""
         part = next(self.parts, None)
         self.upcoming = None if part is None else Piece(self._count, part)
         self._count += 1
 
     @property
     def is_hungry(self) -> bool:
-        """Whether there are parts to ask for, now or after a pause."""
+        """Whether there are parts to request, now or after a pause."""
         return self.is_admitted and self.error is None and bool(self.again or self.upcoming is not None)
 
     @property
@@ -91,14 +91,14 @@ class Flow:
         return len(self.reading) + len(self.ready) + pausing + (self.lent is not None)
 
     def is_favoured(self, now: float) -> bool:
-        """Whether the stream goes before others; one without progress for half a minute does not."""
+        """Whether the stream has precedence; it loses it after half a minute without progress."""
         return self.first and now - self.moved_at < FAVOUR_SECONDS
 
     def due(self, now: float, connections: int) -> list[Piece]:
-        """Return the parts that may be asked for now, in order.
+        """Return the parts that may be requested now, in order.
 
-        A part that failed leaves its connection to other streams, but not to further parts of this one: a
-        store in trouble is not asked for more and more.
+        While a failed part pauses, other streams may use its connection, but further parts of this stream may
+        not: a store in trouble would get more and more requests.
         """
         found = sorted((piece for piece in self.again if piece.due_at <= now), key=lambda one: one.number)
         if self.upcoming is not None and len(self.again) + len(self.reading) < connections:
@@ -106,7 +106,7 @@ class Flow:
         return found
 
     def gives_up_at(self, number: int) -> float:
-        """Return the moment from which the consumer need not wait for a part any more."""
+        """Return when the consumer stops waiting for a part."""
         return min((one.give_up_at for one in self._outstanding() if one.number == number), default=math.inf)
 
     def last_with_buffer(self) -> Piece | None:

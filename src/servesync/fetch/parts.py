@@ -1,4 +1,4 @@
-"""How objects are cut into parts, and how fast parts may be asked for."""
+"""Cuts objects into parts, and limits the rate at which parts are requested."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ PARTS_A_SECOND: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One ranged read, and what proves it. `length` 0: an empty object, for which nothing is asked."""
+    """One ranged read, and its proofs. `length` 0: an empty object, which needs no request."""
 
     item: StoredObject
     offset: int
@@ -23,9 +23,9 @@ class Part:
 
 
 def part_bytes(settings: Fetch) -> int:
-    """Return the size of a part: smaller where memory is short, and under a rate limit.
+    """Return the bytes of a part: smaller if memory is short, or under a rate limit.
 
-    Every transfer has room for one, and so has one more that is just ending.
+    Every transfer has room for one part, and so has one more transfer that is just ending.
     """
     shares = settings.transfers + 1 if settings.transfers > 1 else 1
     size = min(settings.part_bytes, max(SMALLEST_PART_BYTES, settings.memory_bytes // shares))
@@ -61,17 +61,17 @@ def cut_by_proofs(item: StoredObject, proofs: Sequence[Proof], size: int) -> Ite
 
 
 class RateLimit:
-    """Says when the next bytes may be asked for, so that the average stays below a rate; needs a lock."""
+    """Says when the next bytes may be requested, so that the average stays below a rate; needs a lock."""
 
     def __init__(self, bytes_per_second: int | None) -> None:
         self.bytes_per_second = bytes_per_second
         self._free_at = -math.inf
 
     def wait(self, now: float) -> float:
-        """Return the seconds until something may be asked for."""
+        """Return the seconds until the next request is allowed."""
         return 0.0 if self.bytes_per_second is None else max(0.0, self._free_at - now)
 
     def book(self, length: int, now: float) -> None:
-        """Count bytes that are asked for now; others wait until their time is over."""
+        """Count bytes that are requested now; later requests wait for as long as these take at the rate."""
         if self.bytes_per_second is not None:
             self._free_at = max(now, self._free_at) + length / self.bytes_per_second

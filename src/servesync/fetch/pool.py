@@ -22,7 +22,7 @@ from servesync.fetch.reading import AGAIN, Read, Retries, prove
 from servesync.fetch.shares import FORGET_SECONDS, GRACE_SECONDS, Shares
 from servesync.settings import MIB, Fetch
 
-LOOK_SECONDS: Final = 0.2
+POLL_SECONDS: Final = 0.2
 LEAVE_SECONDS: Final = 0.5
 PATIENCE_SECONDS: Final = 2.0
 DOCUMENTS: Final = Fetch(connections=1, part_bytes=4 * MIB, memory_bytes=4 * MIB, transfers=1)
@@ -32,14 +32,14 @@ class FetchPool:
     """Buffers, connections and bandwidth that all transfers of one agent share; safe in several threads.
 
     Together the streams never take more than `memory_bytes` of buffers, nor more than `connections` reads at
-    once; a single one may take all. A read that hangs although it was told to end counts for two seconds for
-    a stream that has nothing else, and for a minute for the others.
+    once; a single one may take all. A read that hangs although it was told to end counts against the others
+    for a minute, against a stream that has nothing else for two seconds.
     """
 
     def __init__(self, settings: Fetch, patience_seconds: float = PATIENCE_SECONDS) -> None:
         """Take nothing yet: buffers and threads exist only while streams are open.
 
-        `patience_seconds`: for so long a stream stays below its share before it takes from one above its own.
+        `patience_seconds`: how long a stream stays below its share before it takes from one above its share.
         """
         self._settings = settings
         self._patience_seconds = patience_seconds
@@ -52,7 +52,7 @@ class FetchPool:
         self._turns = 0
 
     def apply(self, settings: Fetch) -> None:
-        """Keep to other settings from now on; streams that are open keep the size of their parts."""
+        """Use these settings from now on; open streams keep the size of their parts."""
         with self._changed:
             self._settings = settings
             self._rate.bytes_per_second = settings.max_bytes_per_second
@@ -75,15 +75,15 @@ class FetchPool:
         `proofs`: if there are any, they cover the only object, in order and without a gap; nothing is handed
         on before its range is proven. A stream whose largest range has no room beside those of the other
         streams waits until one of them ends; if it is larger than `memory_bytes`, it gets one buffer of that
-        size. `first`: it goes before the streams that are not, which keep one connection and one buffer.
+        size. `first`: the stream goes before those without it, which keep one connection and one buffer.
 
-        A piece is valid until the next one is asked for. An empty object gives one empty piece. Leaving the
-        context gives everything back; a read that hangs in the network is left behind for its own time-out
-        to end, and so is its buffer.
+        A piece is valid until the next one is requested. An empty object gives one empty piece. Leaving the
+        context gives everything back; a read that hangs in the network is abandoned, with its buffer, until
+        its own time-out ends it.
 
         Raises (from the iterator):
-            Stopped: `should_stop` said so.
-            ReleaseRefused: `PART_DIFFERS`: bytes that were read twice are not those of the proof.
+            Stopped: `should_stop` returned True.
+            ReleaseRefused: `PART_DIFFERS`: a range was read twice and did not match its proof.
             SyncError: a part could not be read, after all its retries; the first error counts.
         """
         flow = self._flow(objects, read, should_stop, retries or Retries(), proofs, first=first)
@@ -92,15 +92,15 @@ class FetchPool:
             self._open(flow)
             yield pieces
         finally:
-            flow.lent = None  # not used again: the consumer may still look at it
+            flow.lent = None  # not reused: the consumer may still read it
             pieces.close()
             self._close(flow)
 
     def read_whole(self, item: StoredObject, read: Read, should_stop: Callable[[], bool]) -> bytes:
-        """Return all bytes of a small object; the caller has looked at its size. Raises as `stream` does.
+        """Return all bytes of a small object; the caller has checked its size. Raises as `stream` does.
 
-        It waits for no other stream: it has a connection and a buffer of its own, and its bytes are taken off
-        those that the rate leaves to the others.
+        It waits for no other stream: it has a connection and a buffer of its own. Its bytes count for the
+        rate limit of the others.
         """
         with self._changed:
             self._rate.book(item.size, time.monotonic())
@@ -137,7 +137,7 @@ class FetchPool:
             self._admit()
 
     def _admit(self) -> None:
-        """Let those streams begin that have room for a buffer beside the others; call it with the lock."""
+        """Let the streams begin for which a buffer fits beside the others; needs the lock."""
         waiting = [flow for flow in self._flows if not flow.is_admitted and flow.error is None]
         for flow in sorted(waiting, key=lambda one: not one.first):
             if self._shares().fits_in(flow.size):
@@ -148,7 +148,7 @@ class FetchPool:
         self._hire()
 
     def _close(self, flow: Flow) -> None:
-        """Give back everything; wait a moment for the reads that were told to end."""
+        """Give back everything; wait a moment for the reads to end that were told to."""
         deadline = time.monotonic() + LEAVE_SECONDS
         with self._changed:
             self._clear(flow)
@@ -178,7 +178,7 @@ class FetchPool:
     # -- the consumer ---------------------------------------------------------------------------------
 
     def _pieces(self, flow: Flow) -> Generator[tuple[StoredObject, memoryview]]:
-        """Yield the parts in order; a buffer goes back when the next piece is asked for."""
+        """Yield the parts in order; a buffer goes back when the next piece is requested."""
         number = 0
         while (piece := self._wait_for(flow, number)) is not None:
             buffer = flow.lent
@@ -195,7 +195,7 @@ class FetchPool:
             number += 1
 
     def _wait_for(self, flow: Flow, number: int) -> Piece | None:
-        """Return a part when it is there, its buffer lent; None after the last."""
+        """Wait for a part and return it with its buffer lent; None after the last."""
         while True:
             if flow.should_stop():
                 raise Stopped
@@ -210,10 +210,10 @@ class FetchPool:
                     return None
                 now = time.monotonic()
                 if now > flow.gives_up_at(number):
-                    text = f"part {number} hangs: the store neither answers nor fails; tried again later"
+                    text = f"part {number} hangs: the store neither answers nor fails; repeated later"
                     raise TransferError(Reason.TRANSFER_TOO_SLOW, text)
                 self._claim(flow, now)
-                self._changed.wait(LOOK_SECONDS)
+                self._changed.wait(POLL_SECONDS)
 
     def _claim(self, flow: Flow, now: float) -> None:
         """Take a connection or a buffer from another stream if this one has waited too long for its share."""
@@ -238,7 +238,7 @@ class FetchPool:
             self._changed.notify_all()
 
     def _take_back(self, flow: Flow, piece: Piece) -> None:
-        """Take the buffer of a part, which must be read anew; a read of it is told to end."""
+        """Take the buffer of a part, which must be read again; tell a running read of it to end."""
         lease = flow.reading.pop(piece.number, None)
         if lease is None:
             self._buffers.give(flow.take_back(piece))
@@ -253,7 +253,7 @@ class FetchPool:
     def _hire(self) -> None:
         """Start the workers that the open streams can use, or as many as the machine allows.
 
-        Those that read are no help to a stream with parts to ask for: their reads may hang.
+        Workers that are reading do not count for a stream with parts to request: their reads may hang.
         """
         hungry = [flow for flow in self._flows if flow.is_hungry]
         reading = sum(len(flow.reading) for flow in self._flows)
@@ -278,7 +278,7 @@ class FetchPool:
             pass
 
     def _work_once(self) -> bool:
-        """Read one part; nothing of it is kept here while the worker waits for the next."""
+        """Read one part; keep no reference to it while the worker waits for the next."""
         lease = self._next()
         if lease is None:
             return False
@@ -289,7 +289,7 @@ class FetchPool:
         return True
 
     def _next(self) -> Lease | None:
-        """Wait for a part that may be read; None when this worker is not needed any more."""
+        """Wait for a part that may be read; return None when this worker is not needed any more."""
         me = threading.current_thread()
         with self._changed:
             while True:
@@ -310,7 +310,7 @@ class FetchPool:
     def _pause(self, now: float) -> float:
         """Return for how many seconds a worker may wait: until the next retry, or until the rate allows."""
         pauses = [one.due_at - now for flow in self._flows for one in flow.again if one.due_at > now]
-        return min([LOOK_SECONDS, *pauses, *filter(None, [self._rate.wait(now)])])
+        return min([POLL_SECONDS, *pauses, *filter(None, [self._rate.wait(now)])])
 
     def _grant(self, now: float) -> Lease | None:
         """Give a connection and a buffer to the stream whose turn it is; None if no stream can start."""
@@ -355,7 +355,7 @@ class FetchPool:
         return lease
 
     def _finish(self, lease: Lease, error: SyncError | None) -> None:
-        """Take note of how a read ended."""
+        """Record the result of a read."""
         flow, piece = lease.flow, lease.piece
         if flow.reading.get(piece.number) is not lease:
             self._finish_revoked(lease)
@@ -376,7 +376,7 @@ class FetchPool:
         self._hire()
 
     def _finish_revoked(self, lease: Lease) -> None:
-        """Give the buffer of a read back that was told to end, and has ended."""
+        """Give back the buffer of a read that was told to end, and has ended."""
         if lease.piece.number not in lease.flow.reading:
             lease.piece.give_up_at = float("inf")
         if lease in self._revoked:

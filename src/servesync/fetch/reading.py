@@ -1,4 +1,4 @@
-"""What one ranged read is, how often it is repeated, and how its bytes are proven."""
+"""Defines one ranged read: how often it is repeated, and how its bytes are proven."""
 
 import hashlib
 import random
@@ -39,10 +39,10 @@ class Read(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often a part is asked for, how long the pauses between are (full jitter), and when to give up.
+    """How often a part is requested, how long the pauses between are (full jitter), and when to give up.
 
-    `silent_seconds` is the last line of defence: an attempt that has taken longer, on top of the time that
-    its bytes take at `slowest_bytes_per_second`, ends the stream, whatever it is hanging in.
+    `silent_seconds` is the last line of defence. An attempt may take so long in addition to the time of its
+    bytes at `slowest_bytes_per_second`; a longer one ends the stream, wherever it hangs.
     """
 
     attempts: int = 5
@@ -65,8 +65,8 @@ def prove(part: Part, buffer: memoryview, *, again: bool) -> None:
     """Compare the bytes of a part with its proofs; the first difference may be damage on the way.
 
     Raises:
-        TransferError: `TRANSFER_DIFFERS`: it is worth to read the part again.
-        ReleaseRefused: `PART_DIFFERS`: it has been read `again`, with the same result.
+        TransferError: `TRANSFER_DIFFERS`: reading the part again may help.
+        ReleaseRefused: `PART_DIFFERS`: the part was read `again`, with the same result.
     """
     for proof in part.proofs:
         start = proof.offset - part.offset
@@ -74,7 +74,7 @@ def prove(part: Part, buffer: memoryview, *, again: bool) -> None:
             continue
         where = f"{part.item.key!a}: bytes {proof.offset} to {proof.offset + proof.size}"
         if not again:
-            text = f"{where} arrived other than the manifest says; read again"
+            text = f"{where} do not match the manifest; they are read again"
             raise TransferError(Reason.TRANSFER_DIFFERS, text)
-        text = f"{where} are not those that the manifest names, read twice: publish under a new number"
+        text = f"{where} do not match the manifest, and were read twice: publish under a new number"
         raise ReleaseRefused(Reason.PART_DIFFERS, text, key=part.item.key, offset=proof.offset)

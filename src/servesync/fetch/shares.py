@@ -1,7 +1,7 @@
 """Decides which stream may have one more connection or buffer, and which has too many.
 
 Every open stream may have one of each. The rest is shared evenly among those that have parts to ask for; the
-favoured ones share it among themselves. What hangs after it was told to end counts for a while.
+favoured ones share it among themselves. A read that hangs after it was told to end counts for a while.
 """
 
 import math
@@ -27,16 +27,16 @@ class Shares:
 
     @property
     def memory_bytes(self) -> int:
-        """What all buffers together may take; after a reload one buffer of each open stream at least."""
+        """The bytes that all buffers together may take; after a reload at least one buffer of each stream."""
         return max(self.settings.memory_bytes, sum(flow.size for flow in self.flows if self._counts(flow)))
 
     @property
     def used_bytes(self) -> int:
-        """What all buffers take that are in use, including those of reads that hang."""
+        """The bytes of all buffers in use, including those of reads that hang."""
         return self._used_bytes(FORGET_SECONDS)
 
     def fits_in(self, size: int) -> bool:
-        """Tell whether there is one buffer of `size` for one more stream; larger than all: one at a time."""
+        """Tell whether one more stream may have a buffer of `size`; only one may exceed all memory."""
         if size > self.settings.memory_bytes:
             return not any(flow.is_admitted and flow.size > self.settings.memory_bytes for flow in self.flows)
         taken = sum(flow.size for flow in self.flows if self._counts(flow))
@@ -90,7 +90,7 @@ class Shares:
         return flow.buffers < self._buffers_for(flow, math.floor)
 
     def most_connected(self, flow: Flow) -> Flow | None:
-        """Return who has most connections above what it may keep; a stream without any gets one of all."""
+        """Return the stream with most connections above its share, or above one if `flow` has none."""
 
         def excess(other: Flow) -> int:
             return len(other.reading) - (self._connections_for(other, math.floor) if flow.reading else 1)
@@ -98,7 +98,7 @@ class Shares:
         return _most([one for one in self.flows if one is not flow], excess)
 
     def richest(self, flow: Flow) -> Flow | None:
-        """Return who has most memory above what it may keep; a stream without any gets a buffer of all."""
+        """Return the stream with most memory above its share, or above one buffer if `flow` has none."""
 
         def excess(other: Flow) -> int:
             keeps = self._buffers_for(other, math.floor) if flow.buffers else 1
@@ -107,7 +107,7 @@ class Shares:
         return _most([one for one in self.flows if one is not flow and self._counts(one)], excess)
 
     def order(self, flow: Flow) -> tuple[bool, int, int]:
-        """Return what sorts those that may read: favoured ones, then few reads, then the longest unserved."""
+        """Return the sort key of streams that may read: favoured, then few reads, then longest unserved."""
         return not flow.is_favoured(self.now), len(flow.reading), flow.last_turn
 
     # -- shares ---------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class Shares:
     # -- what is in use -------------------------------------------------------------------------------
 
     def _counts(self, flow: Flow) -> bool:
-        """A stream whose only buffer is larger than all memory stands beside the others."""
+        """Whether a stream counts: one whose only buffer is larger than all memory does not."""
         return flow.is_admitted and flow.size <= self.settings.memory_bytes
 
     def _owing(self, seconds: float) -> list[Lease]:

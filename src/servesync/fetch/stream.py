@@ -1,4 +1,4 @@
-"""One stream by itself, with buffers, connections and a rate of its own."""
+"""A single stream with buffers, connections and a rate of its own."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,5 +25,5 @@ def stream(
 
 
 def read_whole(item: StoredObject, read: Read, settings: Fetch, should_stop: Callable[[], bool]) -> bytes:
-    """Return all bytes of a small object; the caller has looked at its size. Raises as `stream` does."""
+    """Return all bytes of a small object, whose size the caller has checked. Raises as `stream` does."""
     return FetchPool(settings).read_whole(item, read, should_stop)

@@ -29,7 +29,7 @@ Checked = dict[Version, tuple[Mapping[str, Stamp], bool]]
 class Inventory:
     """What is on the shelf, found without changing anything.
 
-    `strange`: names that the server takes for versions though servesync would never write them.
+    `foreign_names`: names that the server takes for versions though servesync would never write them.
     `refreshed`: new records for those that are out of date; `Shelf.write_refreshed` writes them.
     `orphaned`: records of versions that are no longer on the shelf. `recorded`: those of the ones that are.
     `unreadable`: what to say of records that are there and cannot be read; of those in `blocking` nothing new
@@ -39,7 +39,7 @@ class Inventory:
     """
 
     versions: Mapping[Version, Shelved]
-    strange: tuple[str, ...] = ()
+    foreign_names: tuple[str, ...] = ()
     refreshed: Mapping[Version, Record] = field(default_factory=dict)
     orphaned: Mapping[Version, Record] = field(default_factory=dict)
     recorded: Mapping[Version, Record] = field(default_factory=dict)
@@ -60,13 +60,13 @@ def take_inventory(workspace: Workspace, model: Model, checked: Checked) -> Inve
     versions: dict[Version, Shelved] = {}
     refreshed: dict[Version, Record] = {}
     recorded: dict[Version, Record] = {}
-    strange = []
+    foreign_names = []
     is_missing, shelf = not workspace.has_shelf(model), workspace.shelf(model)
     for entry in disk.entries(shelf):
         version = parse_canonical(entry.name)
         if version is None or not entry.is_dir(follow_symlinks=False):
             if server_sees_version(entry.name):
-                strange.append(entry.name)
+                foreign_names.append(entry.name)
             continue
         record = known.pop(version, None)
         if version in there.unreadable:
@@ -82,7 +82,7 @@ def take_inventory(workspace: Workspace, model: Model, checked: Checked) -> Inve
     unreadable = {version: _said(item, version, versions) for version, item in there.unreadable.items()}
     blocking = frozenset(version for version, item in there.unreadable.items() if not item.is_lost)
     return Inventory(
-        versions, tuple(strange), refreshed, known, recorded, unreadable, blocking, to_check, is_missing
+        versions, tuple(foreign_names), refreshed, known, recorded, unreadable, blocking, to_check, is_missing
     )
 
 

@@ -156,7 +156,7 @@ class Reserve:
         What is gone, a link, and what the disk cannot tell have not.
 
         Raises:
-            OSError: it cannot be looked at.
+            OSError: it cannot be read.
         """
         folder = self.path / str(version)
         try:

@@ -186,7 +186,7 @@ class Shelf:
         Raises:
             DiskError: `DISK_FAILED`: it has changed since, and is to be compared anew; nothing was done.
             ReleaseRefused: `RELEASE_TOO_BIG`: it has more files than a record can hold; nothing was changed.
-            OSError: it cannot be looked at, or the disk refused the record.
+            OSError: it cannot be read, or the disk refused the record.
         """
         folder = self.path / str(release.version)
         with opened_dir(folder):

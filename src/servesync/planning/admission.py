@@ -56,7 +56,7 @@ class _Rounds:
 
     def __init__(self, fleet: FleetFacts, facts: dict[Model, Facts], plans: dict[Model, ModelPlan]) -> None:
         self._fleet = fleet
-        self._looked = facts
+        self._first_facts = facts
         self._facts = dict(facts)
         self._plans = plans
         self._to_weigh: dict[Model, Version] = {}
@@ -72,7 +72,7 @@ class _Rounds:
         memories = _elsewhere(self._fleet.memory.elsewhere)
         refused: dict[Model, dict[Version, Shortage]] = {}
         short: dict[Model, Shortage] = {}
-        changed = set(self._looked)
+        changed = set(self._first_facts)
         for _ in range(MOST_ROUNDS):
             for model in changed:
                 memories[model] = self._memory_of(self._facts[model], self._plans[model])
@@ -104,7 +104,7 @@ class _Rounds:
         self._plans[model] = plan(facts)
 
     def _refuse(self, model: Model, short: Shortage, refused: dict[Version, Shortage]) -> None:
-        facts = self._looked[model]
+        facts = self._first_facts[model]
         left = [version for version, successor in facts.retired.items() if successor == short.version]
         if left and not short.note and is_gap(facts):
             who = ", ".join(map(str, sorted(left)))

@@ -45,7 +45,7 @@ class _Planner:
         plans = self._admitted.plans
         self._loading = loading((self._admitted.facts[model], plan) for model, plan in plans.items())
         self._gate = renewed(fleet.gate, self._loading, fleet.now)
-        self._order = LoadOrder(self._gate, fleet.now, self._loading | self._unlearnt())
+        self._order = LoadOrder(self._gate, fleet.now, self._loading | self._unmeasured())
         self._awaited = awaited(fleet, self._admitted)
         self._steps: list[Step] = []
         self._postponed: list[Step] = []
@@ -69,7 +69,7 @@ class _Planner:
             gate=self._gate,
         )
 
-    def _unlearnt(self) -> frozenset[Model]:
+    def _unmeasured(self) -> frozenset[Model]:
         """Return the models with a version that is to be confirmed now: its growth is learnt then."""
         return frozenset(
             model

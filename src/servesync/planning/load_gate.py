@@ -82,13 +82,13 @@ def makes_load(facts: Facts, action: FleetAction) -> bool:
 class LoadOrder:
     """Lets the steps of one plan through, in the order in which they ask.
 
-    `unlearnt`: models with a version whose growth in memory is still to be seen, or to be recorded: nothing
+    `unmeasured`: models with a version whose growth in memory is still to be seen, or to be recorded: nothing
     makes room before, because the estimates that ask for it may be about to change.
     """
 
     gate: LoadGate
     now: float
-    unlearnt: frozenset[Model] = frozenset()
+    unmeasured: frozenset[Model] = frozenset()
 
     def lets_through(self, facts: Facts, action: FleetAction) -> bool:
         """Tell whether an action may be carried out now; if so, it counts for those that ask later.
@@ -99,7 +99,7 @@ class LoadOrder:
         room = makes_room(action)
         if not (room or makes_load(facts, action)) or facts.server.versions is None:
             return True
-        if room and self.unlearnt:
+        if room and self.unmeasured:
             return False
         if (self.gate.loading | self.gate.retired_at.keys()) - {facts.model}:
             return False

@@ -1,4 +1,4 @@
-"""Compares what is published with the limits of the agents, or with the default limits if unknown."""
+"""Compares a version with the limits of the agents, or with the default limits if those are unknown."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -11,7 +11,7 @@ from servesync.unpack import RATIO_FLOOR_BYTES
 FOLDER: Final = 1
 """The version's own directory is a member of the archive, too."""
 AROUND_BYTES: Final = 1 << 10
-"""What a tar has around a member, and at its end: a header and zeros."""
+"""The bytes that a tar adds to each member, and at its end: a header and zeros."""
 
 
 def exceeded_agent_limits(packed: Packed, directories: int, limits: Limits | None) -> tuple[str, ...]:
@@ -22,11 +22,11 @@ def exceeded_agent_limits(packed: Packed, directories: int, limits: Limits | Non
     Raises:
         ReleaseRefused: `RELEASE_TOO_BIG`: agents with `limits` would refuse it.
     """
-    found = tuple(_beyond(packed, directories, limits or Limits()))
-    if found and limits is not None:
-        text = f"agents with these settings would refuse it: {'; '.join(found)}; raise the limits there first"
+    over = tuple(_beyond(packed, directories, limits or Limits()))
+    if over and limits is not None:
+        text = f"agents with these settings would refuse it: {'; '.join(over)}; raise the limits there first"
         raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text)
-    return tuple(f"agents with the default limits refuse this version: {text}" for text in found)
+    return tuple(f"agents with the default limits refuse this version: {text}" for text in over)
 
 
 def _beyond(packed: Packed, directories: int, limits: Limits) -> Iterator[str]:
@@ -44,6 +44,6 @@ def _beyond(packed: Packed, directories: int, limits: Limits) -> Iterator[str]:
 
 
 def _ratio(packed: Packed, members: int) -> int:
-    """Return how many bytes come out of each stored one, over the whole archive, as agents count them."""
+    """Return the ratio of unpacked to stored bytes of the whole archive, as agents compute it."""
     unpacked = sum(file.size for file in packed.files) + (members + 1) * AROUND_BYTES
     return -(-unpacked // packed.size) if unpacked > RATIO_FLOOR_BYTES else 0

@@ -1,4 +1,4 @@
-"""Manifests for archives that exist already: their parts are plain ranges of bytes."""
+"""Makes manifests for existing archives, whose parts are plain ranges of bytes."""
 
 import os
 import tempfile
@@ -33,12 +33,12 @@ KINDS = {".tar.zst": "tar.zst", ".tar.gz": "tar.gz", ".tgz": "tar.gz", ".tar": "
 
 
 def manifest_of_file(path: Path, request: Request) -> Manifest:
-    """Return a manifest for an archive on this machine, which is unpacked for a moment and proven.
+    """Return a manifest for an archive on this machine; unpacks it for a moment, and verifies it.
 
     Raises:
         ReleaseRefused: the archive would not be installed.
-        SettingsError: there is no archive, or it has a name that says no format.
-        OSError: it cannot be read, or unpacked below the temporary directory.
+        SettingsError: there is no archive, or its name has no known ending.
+        OSError: the archive cannot be read, or unpacked below the temporary directory.
     """
     try:
         archive = open_regular(path)
@@ -51,13 +51,13 @@ def manifest_of_file(path: Path, request: Request) -> Manifest:
 
 
 def manifest_of_object(store: Store, request: Request) -> Published:
-    """Write a manifest beside an archive that lies in the store without one.
+    """Write a manifest beside an archive of the store that has none.
 
     Raises:
         ReleaseRefused: the archive would not be installed, there is none under this number, or it has a
             manifest already.
         StoreError, TransferError: the store refused or did not answer.
-        OSError: it cannot be unpacked below the temporary directory.
+        OSError: the archive cannot be unpacked below the temporary directory.
     """
     model, version = checked(request)
     with closing(S3Store(store, Fetch(), request.limits)) as reader:
@@ -65,22 +65,22 @@ def manifest_of_object(store: Store, request: Request) -> Published:
         (archive,) = release.objects
         with stream(release.objects, reader.read, Fetch(), lambda: False) as parts:
             name = archive.key.rpartition("/")[2]
-            found = _manifest_of(name, archive.size, (piece for _, piece in parts), request)
-        reader.describe(archive)  # a manifest of what was replaced meanwhile would make agents refuse it
+            made = _manifest_of(name, archive.size, (piece for _, piece in parts), request)
+        reader.describe(archive)  # if it was replaced meanwhile, agents would refuse it for this manifest
     key = manifest_key(archive.key)
     if request.dry_run:
-        return Published("not written (dry run)", archive.key, key, found)
+        return Published("not written (dry run)", archive.key, key, made)
     with S3Writer(store) as writer:
         try:
-            writer.put_new(key, manifest.dump(found), ObjectAttributes(MANIFEST_TYPE))
+            writer.put_new(key, manifest.dump(made), ObjectAttributes(MANIFEST_TYPE))
         except AlreadyThere:
             _check_being_written(store, model, version, key)
             raise exists(model, version, "it has a manifest") from None
-    return Published("published", archive.key, key, found)
+    return Published("published", archive.key, key, made)
 
 
 def _check_being_written(store: Store, model: Model, version: Version, key: str) -> None:
-    """Raise if the store lists no manifest, though by its answer there is one."""
+    """Raise if the store lists no manifest although its answer says that there is one."""
     with closing(S3Store(store, Fetch())) as reader:
         listing = reader.list(lambda name: name == model)
     if not any(release.version == version and release.manifest for release in listing.documented(model)):
@@ -101,7 +101,7 @@ def _archive_in(reader: S3Store, store: Store, model: Model, version: Version) -
 
 
 def _manifest_of(name: str, size: int, chunks: Iterable[bytes | memoryview], request: Request) -> Manifest:
-    """Unpack and prove an archive in one pass over `chunks`, and describe it."""
+    """Unpack and verify an archive in one pass over `chunks`, and return its manifest."""
     kind = next((kind for ending, kind in KINDS.items() if name.endswith(ending)), None)
     if kind is None:
         text = f"{name!a}: the name of an archive must end in one of {', '.join(KINDS)}"

@@ -18,20 +18,20 @@ def check_installable(
     The bytes of the release itself are not read.
 
     Raises:
-        ReleaseRefused: an instance would refuse it for the same reason.
+        ReleaseRefused: an instance would refuse the release for the same reason.
         StoreError, TransferError: the store did not answer.
     """
-    item = release.manifest
-    if item is not None:
-        _check_manifest(release, read(item, manifest.MAX_MANIFEST_BYTES))
+    listed = release.manifest
+    if listed is not None:
+        _check_manifest(release, read(listed, manifest.MAX_MANIFEST_BYTES))
         return
     if store.require_manifest:
         text = f"{release.model} {release.version} has no manifest, and store.require_manifest asks for one"
         raise ReleaseRefused(Reason.RELEASE_UNPROVEN, text)
     if release.layout is Layout.ARCHIVE and reader.describe(release.objects[0]).manifest_to_come:
         text = (
-            f"{release.objects[0].key!a} was published with a manifest, which is not there (yet): if it "
-            "stays away, run `servesync publish` again"
+            f"{release.objects[0].key!a} was published with a manifest, which is missing (so far): if it "
+            "stays missing, run `servesync publish` again"
         )
         raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
 
@@ -45,7 +45,7 @@ def _check_manifest(release: Release, data: bytes) -> None:
 
 
 def sound_withdrawal(data: bytes, model: Model, version: Version) -> Withdrawal | None:
-    """Return the withdrawal of a version; None if `data` is no valid one, which instances would ignore."""
+    """Return the withdrawal of a version; None if `data` is no valid one: instances ignore those."""
     try:
         return channel.parse_withdrawal(data, model, version)
     except ReleaseRefused:

@@ -30,11 +30,11 @@ from servesync.store import (
 
 JSON: Final = "application/json"
 SHOWN: Final = 10
-LOOKS: Final = 5
+READS: Final = 5
 
 
 class ChannelMove(NamedTuple):
-    """A move of a channel as the caller asks for it: the version, the kind of move, who moves it, and why."""
+    """The move of a channel that the caller wants: the version, the kind of move, who moves it, and why."""
 
     version: Version
     kind: Literal["promote", "rollback"]
@@ -57,7 +57,7 @@ class MoveDone:
 
 @dataclass(frozen=True, slots=True)
 class WithdrawDone:
-    """The withdrawal that stands in the store now; `fresh`: it was written just now."""
+    """The withdrawal that the store has now; `fresh`: this call has written it."""
 
     key: str
     withdrawal: Withdrawal
@@ -79,7 +79,7 @@ class ModelReleases:
 
     def _read(self, item: StoredObject, most: int) -> bytes:
         if item.size > most:
-            text = f"{item.key!a} has {item.size} bytes, over {most}: it is not what its name says"
+            text = f"{item.key!a} has {item.size} bytes, over {most}: it cannot be what its name says"
             raise ReleaseRefused(Reason.CHANNEL_INVALID, text)
         try:
             return read_whole(item, self._reader.read, Fetch(), lambda: False)
@@ -93,7 +93,7 @@ class ModelReleases:
         return next((release for release in releases if release.version == version), None)
 
     def _orphaned(self, version: Version) -> Release | None:
-        """Return the release whose manifest, or withdrawal, is there while its archive is not."""
+        """Return the release that has a manifest, or a withdrawal, but no archive."""
         orphaned = self._listing.orphaned.get(self._model, ())
         return next((release for release in orphaned if release.version == version), None)
 
@@ -120,7 +120,7 @@ class ModelReleases:
 
     def _unproven(self, release: Release) -> str:
         text = (
-            f"{release.version} has no manifest: whether it is sound is known once an instance has brought it"
+            f"{release.version} has no manifest: only an instance that downloads it can tell if it is sound"
         )
         if release.layout is Layout.DIRECTORY:
             return text
@@ -128,24 +128,24 @@ class ModelReleases:
 
     def channel(self, name: str) -> Channel | None:
         """Return a channel; None if there is none."""
-        item = self._listing.channels.get(self._model, {}).get(name)
-        if item is None:
+        listed = self._listing.channels.get(self._model, {}).get(name)
+        if listed is None:
             return None
-        return channel.parse_channel(self._read(item, channel.MAX_BYTES), self._model, name)
+        return channel.parse_channel(self._read(listed, channel.MAX_BYTES), self._model, name)
 
     def channels(self) -> dict[str, Channel | ReleaseRefused]:
-        """Return all channels, or what is wrong with them."""
-        found: dict[str, Channel | ReleaseRefused] = {}
-        for name, item in sorted(self._listing.channels.get(self._model, {}).items()):
+        """Return all channels by name; for one that cannot be read, the error."""
+        by_name: dict[str, Channel | ReleaseRefused] = {}
+        for name, listed in sorted(self._listing.channels.get(self._model, {}).items()):
             try:
-                data = self._read(item, channel.MAX_BYTES)
-                found[name] = channel.parse_channel(data, self._model, name)
+                data = self._read(listed, channel.MAX_BYTES)
+                by_name[name] = channel.parse_channel(data, self._model, name)
             except ReleaseRefused as error:
-                found[name] = error
-        return found
+                by_name[name] = error
+        return by_name
 
     def move(self, name: str, asked: ChannelMove, after: int | None = None) -> MoveDone:
-        """Move a channel to a version, and give the move the next sequence, or a later one than `after`.
+        """Move a channel to a version; the move gets the next sequence, at least the one after `after`.
 
         With `after`, a channel that cannot be read is replaced. A channel that is at the version already is
         written again unless its sequence is later than `after`.
@@ -160,8 +160,8 @@ class ModelReleases:
         except ValidationError as error:
             raise SettingsError(Reason.SETTINGS_INVALID, canonical_json.error_location(error)) from error
         key = self._store.prefix + channel.key_of(self._model, name)
-        item = self._listing.channels.get(self._model, {}).get(name)
-        self._write(key, channel.dump(now), item, lambda: self._went_through(name, now))
+        listed = self._listing.channels.get(self._model, {}).get(name)
+        self._write(key, channel.dump(now), listed, lambda: self._went_through(name, now))
         return MoveDone(was, now, changed=True)
 
     def _channel_to_move(self, name: str, *, replace: bool) -> Channel | None:
@@ -173,29 +173,29 @@ class ModelReleases:
             return None
 
     def _went_through(self, name: str, now: Channel) -> bool:
-        """Return whether the move is in the channel now, or in its past if somebody has moved it since."""
-        for attempt in range(LOOKS):
+        """Return whether the channel has the move now, or in its history if somebody has moved it since."""
+        for attempt in range(READS):
             self._list_again()
             try:
-                found = self.channel(name)
+                channel_now = self.channel(name)
             except StoreError:
-                if attempt == LOOKS - 1:
+                if attempt == READS - 1:
                     raise
                 continue
-            return found is not None and now.now in (found.now, *found.past)
+            return channel_now is not None and now.now in (channel_now.now, *channel_now.past)
         return False
 
     def withdraw(self, version: Version, who: str, reason: str, *, removed: bool) -> WithdrawDone:
-        """Replace a manifest by a withdrawal; an invalid withdrawal that is there is replaced, too."""
+        """Replace a manifest, or an invalid withdrawal, by a withdrawal."""
         release = self._release(version) or self._orphaned(version)
         if release is None:
             self._check_removed(version, removed=removed)
-        item = release.manifest if release else None
-        old = self._read(item, manifest.MAX_MANIFEST_BYTES) if item else None
-        if item is not None and old is not None:
-            found = sound_withdrawal(old, self._model, version)
-            if found is not None:
-                return WithdrawDone(item.key, found, fresh=False)
+        old_document = release.manifest if release else None
+        old = self._read(old_document, manifest.MAX_MANIFEST_BYTES) if old_document else None
+        if old_document is not None and old is not None:
+            withdrawal = sound_withdrawal(old, self._model, version)
+            if withdrawal is not None:
+                return WithdrawDone(old_document.key, withdrawal, fresh=False)
         try:
             fresh = Withdrawal(
                 model=self._model,
@@ -207,8 +207,8 @@ class ModelReleases:
             )
         except ValidationError as error:
             raise SettingsError(Reason.SETTINGS_INVALID, canonical_json.error_location(error)) from error
-        key = item.key if item else self._key_for(release, version)
-        self._write(key, channel.dump(fresh), item, lambda: self._is_withdrawn(version))
+        key = old_document.key if old_document else self._key_for(release, version)
+        self._write(key, channel.dump(fresh), old_document, lambda: self._is_withdrawn(version))
         return WithdrawDone(key, fresh, fresh=True)
 
     def _check_removed(self, version: Version, *, removed: bool) -> None:
@@ -237,10 +237,10 @@ class ModelReleases:
         return sound_withdrawal(data, self._model, version) is not None
 
     def _write(self, key: str, data: bytes, old: StoredObject | None, stands: Callable[[], bool]) -> None:
-        """Write `data` under `key` in place of `old`, or as a new object; then ask `stands` whether it lasts.
+        """Write `data` under `key` in place of `old`, or as a new object; then call `stands` to verify it.
 
         The answer to a write can be lost although the store has written. The repeated request is then refused
-        because of our own object, so every error but a clear refusal is decided by `stands`.
+        because of our own object. So after every error but a clear refusal, `stands` decides.
         """
         try:
             self._put(key, data, old)
@@ -261,7 +261,7 @@ class ModelReleases:
             self._writer.replace(key, data, old.etag, ObjectAttributes(JSON))
 
     def _lost(self, key: str) -> StoreError:
-        text = f"somebody else wrote {key!a} meanwhile: look at it (`servesync channels`), and run this again"
+        text = f"somebody else wrote {key!a} meanwhile: check it (`servesync channels`), and run this again"
         return StoreError(Reason.CHANNEL_MOVED_MEANWHILE, text)
 
 

@@ -1,7 +1,7 @@
-"""Moves channels, and withdraws versions: small documents, each written only in the place of what was read.
+"""Moves channels, and withdraws versions: each write replaces only the small document that was read.
 
-A store that does not know conditional writes ignores the condition, so what was written is read again, and
-whoever lost a race is told. Channels and withdrawals are the only objects that servesync ever replaces.
+A store that does not know conditional writes ignores the condition. So each document is read again after the
+write, and whoever lost a race gets an error. servesync replaces no other objects than channels and manifests.
 """
 
 import getpass
@@ -22,10 +22,10 @@ SHOWN = 10
 
 
 def default_who() -> str:
-    """Return who calls, as far as this machine knows: user@host."""
+    """Return the caller as this machine knows it: user@host."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # the user has no name, as in some containers
         user = "unknown"
     return f"{user}@{socket.gethostname()}"[:128]
 
@@ -33,14 +33,14 @@ def default_who() -> str:
 def promote(
     store: Store, names: tuple[str, str, str], who: str, why: str, after: int | None = None
 ) -> MoveDone:
-    """Bring a channel to a version; `names`: model, version and channel, as they were given.
+    """Move a channel to a version; `names`: model, version and channel, as they were given.
 
-    `after`: a sequence that instances have seen, for a channel whose object was lost, spoilt or restored: it
-    goes on after that, and what cannot be read is replaced.
+    `after`: a sequence that instances have seen, for a channel whose object was lost, damaged or restored.
+    The move gets a later sequence, and replaces an object that cannot be read.
 
     Raises:
-        SettingsError: a name or a number that none can have.
-        ReleaseRefused: no instance would take the version, or the channel's object is none.
+        SettingsError: a name or a number is not valid.
+        ReleaseRefused: no instance would install the version, or the channel's object cannot be read.
         StoreError: `CHANNEL_MOVED_MEANWHILE`: somebody else was faster; or the store did not answer.
     """
     model, version, name = _model(names[0]), _version(names[1]), _channel(names[2])
@@ -50,18 +50,18 @@ def promote(
 
 
 def rollback(store: Store, names: tuple[str, str], to: str | None, who: str, why: str) -> MoveDone:
-    """Bring a channel back to where it stood before, or to the version `to`. Raises as `promote` does."""
+    """Move a channel back to the version before, or to the version `to`. Raises as `promote` does."""
     model, name = _model(names[0]), _channel(names[1])
     with _opened(store, model) as releases:
-        found = releases.channel(name)
-        if found is None:
+        current = releases.channel(name)
+        if current is None:
             text = f"{store.url} has no channel {name} of {model}: nothing to go back from"
             raise ReleaseRefused(Reason.CHANNEL_MISSING, text)
-        version = channel.before(found) if to is None else _version(to)
+        version = channel.before(current) if to is None else _version(to)
         if version is None:
             text = (
-                f"the channel {name} of {model} is at {found.now.version}, and nothing is known of before: "
-                "say where it is to go, with --to"
+                f"the channel {name} of {model} is at {current.now.version}, and its version before is not "
+                "known: name one with --to"
             )
             raise ReleaseRefused(Reason.CHANNEL_INVALID, text)
         try:
@@ -69,23 +69,23 @@ def rollback(store: Store, names: tuple[str, str], to: str | None, who: str, why
         except ReleaseRefused as error:
             if to is not None:
                 raise
-            text = f"{model} {version}, where it was before: {error}; {_elsewhere(found, version)}"
+            text = f"{model} {version}, where it was before: {error}; {_elsewhere(current, version)}"
             raise ReleaseRefused(error.reason, text) from error
         return replace(releases.move(name, ChannelMove(version, "rollback", who, why)), note=note)
 
 
-def _elsewhere(found: Channel, version: Version) -> str:
-    seen = dict.fromkeys(move.version for move in found.past)
-    others = [str(number) for number in seen if number not in (version, found.now.version)][:SHOWN]
+def _elsewhere(current: Channel, version: Version) -> str:
+    seen = dict.fromkeys(move.version for move in current.past)
+    others = [str(number) for number in seen if number not in (version, current.now.version)][:SHOWN]
     been = f" (it has also been at {', '.join(others)})" if others else ""
-    return f"say where it is to go, with --to{been}"
+    return f"name another version with --to{been}"
 
 
 def channels(store: Store, model_name: str) -> Mapping[str, Channel | ReleaseRefused]:
-    """Return every channel of a model, or what is wrong with it.
+    """Return every channel of a model by name; for one that cannot be read, the error.
 
     Raises:
-        SettingsError: a name that none can have.
+        SettingsError: the model's name is not valid.
         StoreError, TransferError: the store did not answer.
     """
     model = _model(model_name)
@@ -96,12 +96,12 @@ def channels(store: Store, model_name: str) -> Mapping[str, Channel | ReleaseRef
 def withdraw(
     store: Store, names: tuple[str, str], who: str, reason: str, *, removed: bool = False
 ) -> WithdrawDone:
-    """Put a withdrawal in the place of a version's manifest; its archive stays, for whoever must look at it.
+    """Replace a version's manifest by a withdrawal; the archive stays, so that it can be examined.
 
-    `removed`: withdraw a number of which the store has nothing any more, as instances may still have it.
+    `removed`: withdraw a version that the store has lost, since instances may still have it.
 
     Raises:
-        SettingsError: a name that none can have, or no reason.
+        SettingsError: a name or the number is not valid, or there is no reason.
         ReleaseRefused: the store has no such version.
         StoreError: `CHANNEL_MOVED_MEANWHILE`: the manifest was changed meanwhile; or the store is silent.
     """
@@ -117,18 +117,18 @@ def _opened(store: Store, model: Model) -> Iterator[ModelReleases]:
 
 
 def _model(name: str) -> Model:
-    found = parse_model(name)
-    if found is None:
+    model = parse_model(name)
+    if model is None:
         text = f"{name!a} is no model's name: 1 to 100 of A-Z a-z 0-9 . _ -, not starting with a dot"
         raise SettingsError(Reason.SETTINGS_INVALID, text)
-    return found
+    return model
 
 
 def _version(number: str) -> Version:
-    found = parse_version(number)
-    if found is None:
+    version = parse_version(number)
+    if version is None:
         raise SettingsError(Reason.SETTINGS_INVALID, f"{number!a} is no version: a number, 0 or more")
-    return found
+    return version
 
 
 def _channel(name: str) -> str:

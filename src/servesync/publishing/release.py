@@ -1,7 +1,7 @@
-"""Publishes a version: proven, packed and uploaded in one pass, the archive first, its manifest last.
+"""Publishes a version: verifies it, packs and uploads it in one pass, and uploads its manifest last.
 
-A version is immutable. Publishing the same content again is a success that writes nothing; other content
-under the same number is refused. An agent takes the archive only once its manifest is there.
+A version is immutable. Publishing the same content again succeeds and writes nothing; other content under the
+same number is refused. Agents ignore the archive until its manifest is there.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,13 +44,13 @@ ARCHIVE_TYPES: Final[Mapping[str, str]] = {"tar.zst": "application/zstd", "tar.g
 def publish_tree(root: Path, store: Store, request: Request) -> Published:
     """Publish the SavedModel in `root` as one version.
 
-    Interrupted at any point, it leaves nothing that an agent would take, and running it again completes it.
+    If it is interrupted at any point, agents ignore what is there, and running it again completes it.
 
     Raises:
-        SettingsError: there is no directory, or model, version or labels are not acceptable, or by the
-            store's pattern nobody could tell which version it is.
-        ReleaseRefused: the SavedModel is not sound, or has names that agents refuse, or something else is in
-            the store under this number.
+        SettingsError: there is no directory, or model, version or labels are not acceptable, or the key would
+            be ambiguous by the store's pattern.
+        ReleaseRefused: the SavedModel is not sound, or has names that agents refuse, or the store has other
+            content under this number.
         StoreError, TransferError: the store refused or did not answer.
         OSError: a file cannot be read.
     """
@@ -66,13 +66,13 @@ def publish_tree(root: Path, store: Store, request: Request) -> Published:
     with S3Writer(store) as writer:
         done = _Publication(root, model, version, stem, proven, facts, store, request, writer).run()
         if not request.dry_run:
-            writer.remove_leftovers(done.key)  # of publishers that were killed: the key is taken now
+            writer.remove_leftovers(done.key)  # of killed publishers, which cannot complete them now
         return done
 
 
 @dataclass
 class _Publication:
-    """One version on its way into the store."""
+    """One version that is being published."""
 
     root: Path
     model: Model
@@ -98,7 +98,7 @@ class _Publication:
         return self._complete(there)
 
     def _complete(self, there: Release) -> Published:
-        """Compare what is there with what is to be published, and add the manifest if that is missing."""
+        """Compare the version in the store with this one, and add the manifest if it is missing."""
         packed = self._packed(lambda _: None)
         if there.manifest is not None:
             return self._compare(there, there.manifest, packed)
@@ -113,7 +113,7 @@ class _Publication:
         return f"{self.stem}.{self.request.archive_format}"
 
     def _there(self) -> Release | None:
-        """Return what the store has under this number; it is refused if that is no archive of this name."""
+        """Return the release under this number, if any; refuse one that is not an archive of this name."""
         with closing(S3Store(self.store, Fetch())) as reader:
             listing = reader.list(lambda model: model == self.model)
         problem = listing.problems.get((self.model, self.version))
@@ -127,7 +127,7 @@ class _Publication:
         return None
 
     def _there_now(self) -> Release:
-        """Return what the store has by its answer under this number; a `StoreError` if it lists nothing."""
+        """Return the release that exists by the store's answer; raise `StoreError` if it lists none."""
         there = self._there()
         if there is None:
             raise being_written(self._key)
@@ -140,8 +140,8 @@ class _Publication:
         )
         with self.writer.upload_new(self._key, attributes) as write:
             packed = self._packed(write)
-            manifest.dump(self._manifest(packed))  # too large a manifest must be known before
-            if self._there() is not None:  # not every store knows conditions
+            manifest.dump(self._manifest(packed))  # raises before the upload if it is too large
+            if self._there() is not None:  # not every store knows conditional writes
                 raise AlreadyThere(self._key)
         self.is_known = self.writer.is_ours(self._key)
         if not self.is_known:
@@ -193,15 +193,15 @@ class _Publication:
             if there.manifest is None:
                 raise being_written(manifest_key(self._key)) from None
             return self._compare(there, there.manifest, packed)
-        self._look_back(data)
+        self._verify_written(data)
         return self._published("published", made)
 
-    def _look_back(self, written: bytes) -> None:
-        """Make sure that what was written stands: a store that knows no conditions lets others replace it.
+    def _verify_written(self, written: bytes) -> None:
+        """Make sure that our objects are still there: without conditional writes, others may replace them.
 
         Raises:
             ReleaseRefused: somebody else wrote at the same time, or has withdrawn the version since.
-            StoreError: the store does not show what it has taken.
+            StoreError: the store does not list an object that it has accepted.
         """
         there = self._there()
         if there is None or there.manifest is None:
@@ -216,22 +216,22 @@ class _Publication:
 
     def _disturbed(self) -> ReleaseRefused:
         text = (
-            f"somebody else published {self.model} {self.version} at the same time, and the store has let "
-            "both write: take this number out (`servesync withdraw`), and publish under a new one"
+            f"somebody else published {self.model} {self.version} at the same time, and the store accepted "
+            "both: withdraw this number (`servesync withdraw`), and publish under a new one"
         )
         return ReleaseRefused(Reason.RELEASE_EXISTS, text)
 
     def _compare(self, there: Release, item: StoredObject, packed: Packed) -> Published:
-        """Return the version that is there already, if it has the same files."""
+        """Return the version that the store has already, if it has the same files."""
         data = _read(self.store, item)
         channel.check_not_withdrawn(data, self.model, self.version)
-        found = manifest.parse_for(there, data)
-        if found.content != self._manifest(packed).content:
-            raise exists(self.model, self.version, f"it was published on {found.created} with other files")
-        return Published("already there", there.objects[0].key, item.key, found)
+        old = manifest.parse_for(there, data)
+        if old.content != self._manifest(packed).content:
+            raise exists(self.model, self.version, f"it was published on {old.created} with other files")
+        return Published("already there", there.objects[0].key, item.key, old)
 
     def _check_same_archive(self, there: Release, packed: Packed) -> None:
-        """Make sure that an archive without manifest is the one that an interrupted run has left."""
+        """Make sure that an archive without a manifest is the one of an interrupted run."""
         (archive,) = there.objects
         same = archive.size == packed.size
         if same:

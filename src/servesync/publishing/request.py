@@ -1,4 +1,4 @@
-"""What is asked of the publisher, and what comes of it."""
+"""The publisher's input and result, and what its modules share."""
 
 import shlex
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ UNCONDITIONAL: Final = (
 
 
 class Progress(Protocol):
-    """Takes how many bytes of how many are done."""
+    """Called with how many bytes of how many are done."""
 
     def __call__(self, done_bytes: int, total_bytes: int, /) -> None:
         """Report; called often."""
@@ -39,7 +39,7 @@ def _silent(_done: int, _total: int) -> None:
 class Request:
     """What to publish, under which name; `limits`: those of the agents, None if they are not known.
 
-    `load`: what the level load imports, and what it may use.
+    `load`: the libraries and the limits of the level load.
     """
 
     model: str
@@ -55,10 +55,10 @@ class Request:
 
 
 def checked(request: Request) -> tuple[Model, Version]:
-    """Return model and version of a request.
+    """Return model and version of a request after checking them.
 
     Raises:
-        SettingsError: they, or the labels, are not acceptable.
+        SettingsError: the model, the version or the labels are not acceptable.
     """
     model = parse_model(request.model)
     if model is None:
@@ -79,8 +79,8 @@ def stem_of(store: Store, model: Model, version: Version) -> str:
     """
     pattern = KeyPattern(store.key_pattern)
     stem = pattern.stem(model, version)
-    found = pattern.parse(stem + MANIFEST_ENDING)
-    if found is None or (found.model, found.version) != (model, version):
+    parsed = pattern.parse(stem + MANIFEST_ENDING)
+    if parsed is None or (parsed.model, parsed.version) != (model, version):
         text = (
             f"by the key pattern {store.key_pattern!a} nobody can tell which version {stem!a} is: choose "
             "another name, or a pattern with a / between {model} and {version}"
@@ -90,15 +90,15 @@ def stem_of(store: Store, model: Model, version: Version) -> str:
 
 
 def to_complete(store: Store, key: str) -> str:
-    """Return the command that makes a manifest for an archive, as it can be copied to a shell."""
+    """Return the command that makes a manifest for an archive, ready to be copied to a shell."""
     return f"`servesync manifest {shlex.quote(f's3://{store.bucket}/{key}')}`"
 
 
 def prove(root: Path, request: Request) -> ModelFacts:
-    """Prove the SavedModel in `root` as far as the request asks.
+    """Verify the SavedModel in `root` to the level of the request.
 
     Raises:
-        ReleaseRefused: it is not sound.
+        ReleaseRefused: the SavedModel is not sound.
         OSError: a file cannot be read.
     """
     facts = verify_structure(root)
@@ -111,7 +111,7 @@ def prove(root: Path, request: Request) -> ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What is in the store now: keys, the archive's bytes and SHA-256, and what to know about the store."""
+    """The version in the store: its keys, its archive's size and SHA-256, and notes about the store."""
 
     outcome: Outcome
     key: str
@@ -127,9 +127,9 @@ def exists(model: Model, version: Version, what: str) -> ReleaseRefused:
 
 
 def being_written(key: str) -> StoreError:
-    """Return the error for an object that is there by the store's answer, and is not listed."""
+    """Return the error for an object that exists by the store's answer, but is not listed."""
     text = (
-        f"{key!a}: by the store's answers it is there, or is being written, but the store does not list it: "
+        f"{key!a}: the store answers that it exists, or is being written, but does not list it: "
         "run the command again"
     )
     return StoreError(Reason.STORE_FAILED, text)

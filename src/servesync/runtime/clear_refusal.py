@@ -58,7 +58,7 @@ def _tell(workspace: Workspace) -> str:
     pid, host = holder
     if host == socket.gethostname() and _is_agent(pid):
         os.kill(pid, signal.SIGUSR1)
-        return f"the agent (pid {pid}) looks at once"
+        return f"the agent (pid {pid}) retries it at once"
     return "the agent tries it at its next poll"
 
 

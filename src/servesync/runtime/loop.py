@@ -81,10 +81,10 @@ class Loop:
                 agent, poll, self._watched = fresh, True, None
         if poll:
             self._pace.polled(agent.context.settings.poll, now)
-        look = woken.look or poll or self._pace.is_look_due(now)
-        if look:
-            self._pace.looked()
-        outcome = self._isolate(partial(agent.turn, poll=poll, look=look, hurry=woken.hurry))
+        refresh = woken.refresh or poll or self._pace.is_refresh_due(now)
+        if refresh:
+            self._pace.refreshed()
+        outcome = self._isolate(partial(agent.turn, poll=poll, refresh=refresh, hurry=woken.hurry))
         self._watch(agent)
         self._measure(time.monotonic() - now)
         self._sleep(outcome)
@@ -105,14 +105,14 @@ class Loop:
         self._agent_status.awake()
 
     def _watch(self, agent: Agent) -> None:
-        """Restart timer and watchers if the folders changed: other models, or a folder that was made anew."""
+        """Restart timer and watchers if the folders changed: other models, or a folder that was replaced."""
         context = agent.context
         shelves = [context.workspace.shelf(model) for model in context.models]
         found = {shelf: identity for shelf in shelves if (identity := _identity_of(shelf)) is not None}
         if found != self._watched:
             self._watched = found
             self._triggers.start(context.settings.poll, found)
-            self._wake.look()  # nobody has told of what changed before the watchers were there
+            self._wake.refresh()  # for changes before the watchers started
 
     def _isolate(self, work: Callable[[], Result]) -> Result | None:
         """Run `work`, log an unexpected error, and go on: this is the only catch-all of the loop."""

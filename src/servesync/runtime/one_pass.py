@@ -1,4 +1,4 @@
-"""`sync` repeats cycles until nothing is left to do, for init containers and cron; `plan` looks once."""
+"""`sync` takes turns until nothing is left to do, for init containers and cron; `plan` only plans once."""
 
 import os
 import signal
@@ -21,11 +21,11 @@ from servesync.jobs import ThreadJobs
 from servesync.logs import Event, drain, get_logger
 from servesync.planning.facts import Condition, Facts, ModelPlan
 from servesync.runtime.build import build_agent, make_ports
-from servesync.runtime.process import GRACE_SECONDS, LOOK_SECONDS, claimed
+from servesync.runtime.process import GRACE_SECONDS, POLL_SECONDS, claimed
 from servesync.settings import Settings
 from servesync.transfer.attempts import may_pass
 
-LOOK_AGAIN_SECONDS: Final = 0.5
+CHECK_AGAIN_SECONDS: Final = 0.5
 STORE_AGAIN_SECONDS: Final = 5.0
 JOBS_END_SECONDS: Final = 1.0
 LONGEST_PLAN_SECONDS: Final = 120.0
@@ -84,7 +84,7 @@ def _ended_in_time(limit: _Limit, models: tuple[Model, ...]) -> Iterator[None]:
 
     def watch() -> None:
         while not limit.reached():
-            if done.wait(LOOK_SECONDS):
+            if done.wait(POLL_SECONDS):
                 return
         if not done.wait(GRACE_SECONDS):
             because = limit.because()
@@ -149,24 +149,24 @@ def _passed_over(outcome: Outcome | None) -> dict[Model, tuple[Version, str]]:
 
 
 def _work(agent: Agent, limit: _Limit, woken: threading.Event) -> Outcome | None:
-    """Take turns until one finds nothing to do; return the last one that looked at everything."""
+    """Take turns until one finds nothing to do; return the last outcome with a snapshot."""
     last: Outcome | None = None
-    next_poll, look = 0.0, True
+    next_poll, refresh = 0.0, True
     try:
         while not limit.reached():
             now = time.monotonic()
             poll = now >= next_poll
             if poll:
                 next_poll = now + agent.context.settings.poll.interval_seconds
-            outcome = agent.turn(poll=poll, look=look)
-            look = False
+            outcome = agent.turn(poll=poll, refresh=refresh)
+            refresh = False
             if outcome.seen is not None:
                 last = outcome
                 next_poll = min(next_poll, _next_poll(outcome))
                 if _is_done(outcome):
                     break
-            pause = 0.0 if outcome.is_due else LOOK_AGAIN_SECONDS
-            look = not woken.wait(pause) and (outcome.is_due or (last is not None and last.waiting))
+            pause = 0.0 if outcome.is_due else CHECK_AGAIN_SECONDS
+            refresh = not woken.wait(pause) and (outcome.is_due or (last is not None and last.waiting))
             woken.clear()
     except Stopped:
         pass
@@ -179,7 +179,7 @@ def _next_poll(outcome: Outcome) -> float:
         return now + STORE_AGAIN_SECONDS
     if outcome.settling_seconds is None:
         return float("inf")
-    return now + max(LOOK_AGAIN_SECONDS, outcome.settling_seconds)
+    return now + max(CHECK_AGAIN_SECONDS, outcome.settling_seconds)
 
 
 def _is_done(outcome: Outcome) -> bool:
@@ -229,11 +229,11 @@ def take_snapshot(settings: Settings) -> Seen:
     until, poll = time.monotonic() + LONGEST_PLAN_SECONDS, True
     try:
         while True:
-            outcome = agent.turn(poll=poll, look=poll)
+            outcome = agent.turn(poll=poll, refresh=poll)
             poll = False
             if outcome.seen is not None and (not outcome.busy or time.monotonic() > until):
                 return outcome.seen
-            woken.wait(LOOK_AGAIN_SECONDS)
+            woken.wait(CHECK_AGAIN_SECONDS)
             woken.clear()
     finally:
         jobs.close(0.5)

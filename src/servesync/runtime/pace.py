@@ -18,13 +18,13 @@ SHORTEST_PAUSE_SECONDS: Final = 0.05
 
 @dataclass
 class Pace:
-    """Decides whether a turn lists the store and looks at everything, and how long to sleep after it.
+    """Decides whether a turn lists the store or takes a fresh snapshot, and how long to sleep after it.
 
     The poll does not depend on the timer alone, since the timer follows the wall clock.
     """
 
     _poll_at: float = 0.0
-    _look_at: float = 0.0
+    _refresh_at: float = 0.0
     _waits: int = 0
 
     def is_poll_due(self, now: float) -> bool:
@@ -35,32 +35,32 @@ class Pace:
         """Note that the store is being listed."""
         self._poll_at = now + longest_wait(poll)
 
-    def is_look_due(self, now: float) -> bool:
-        """Whether disk and server must be looked at again though no change is known."""
-        return now >= self._look_at
+    def is_refresh_due(self, now: float) -> bool:
+        """Whether disk and server must be read again although no change is known."""
+        return now >= self._refresh_at
 
-    def looked(self) -> None:
-        """Note that a look has begun; `pause` sets when the next one is due."""
-        self._look_at = math.inf
+    def refreshed(self) -> None:
+        """Note that a turn reads disk and server; `pause` sets when that is due again."""
+        self._refresh_at = math.inf
 
     def pause(self, outcome: Outcome | None, now: float) -> float:
-        """Return how many seconds to sleep if nothing happens. `outcome` None: the turn met a bug."""
+        """Return how many seconds to sleep if nothing happens. `outcome` None: the turn failed with a bug."""
         if outcome is None:
-            self._look_at = now + AFTER_A_BUG_SECONDS
+            self._refresh_at = now + AFTER_A_BUG_SECONDS
             return AFTER_A_BUG_SECONDS
         if outcome.acted:
             self._waits = 0
         if outcome.is_due:
-            self._look_at = now
+            self._refresh_at = now
             return 0.0
         pause = min(max(SHORTEST_PAUSE_SECONDS, seconds) for seconds in self._due(outcome, now))
         if outcome.seen is not None:
-            self._look_at = min(self._look_at, now + pause)  # another wake-up must not delay the next look
-            pause = max(0.0, self._look_at - now)
+            self._refresh_at = min(self._refresh_at, now + pause)  # another wake-up must not delay it
+            pause = max(0.0, self._refresh_at - now)
         return pause
 
     def _due(self, outcome: Outcome, now: float) -> list[float]:
-        """Return in how many seconds each piece of work is due that nobody has to ask for."""
+        """Return in how many seconds each piece of periodic work is due."""
         if outcome.settling_seconds is not None and not outcome.store_failed:
             settled_at = now + max(SETTLED_AGAIN_SECONDS, outcome.settling_seconds)
             self._poll_at = min(self._poll_at, settled_at)

@@ -18,7 +18,7 @@ from servesync.runtime.triggers import Wake
 from servesync.settings import Settings
 
 GRACE_SECONDS: Final = 7.0
-LOOK_SECONDS: Final = 0.2
+POLL_SECONDS: Final = 0.2
 
 
 @contextmanager
@@ -88,10 +88,8 @@ def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -
 def _serve_signals(thread: threading.Thread, wake: Wake) -> str:
     """Pass signals on until a stop signal comes or the deciding thread ends; return that signal, if any."""
     while thread.is_alive():
-        thread.join(LOOK_SECONDS)
-        taken = signals.take(
-            signals.STOPPING
-        )  # before the others, of which there may be new ones at every look
+        thread.join(POLL_SECONDS)
+        taken = signals.take(signals.STOPPING)  # first: there may be others at every check
         if taken is not None:
             return taken.name
         if signals.take({signal.SIGHUP}) is not None:

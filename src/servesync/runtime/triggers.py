@@ -23,7 +23,7 @@ def jitter_of(poll: Poll) -> float:
 
 
 def longest_wait(poll: Poll) -> float:
-    """Return after how many seconds the store is listed even if the timer has not said so.
+    """Return after how many seconds the store is listed even if the timer has not fired.
 
     The timer follows the wall clock: if that is set back, the timer stops for as long.
     """
@@ -33,14 +33,14 @@ def longest_wait(poll: Poll) -> float:
 class Woken(NamedTuple):
     """Why the deciding thread was woken: list the store, read the settings; `asked`: by an operator.
 
-    `hurry`: what has failed is to be tried again at once. `look`: something has changed on the disk.
+    `hurry`: retry failed work at once. `refresh`: something has changed on the disk.
     """
 
     poll: bool
     reload: bool
     asked: bool
     hurry: bool
-    look: bool
+    refresh: bool
 
 
 def _taken(event: threading.Event) -> bool:
@@ -52,7 +52,7 @@ def _taken(event: threading.Event) -> bool:
 
 
 class Wake:
-    """What the deciding thread waits on, with the reasons for waking it."""
+    """Wakes the deciding thread, and keeps the reasons until it takes them."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -60,7 +60,7 @@ class Wake:
         self._reload = threading.Event()
         self._asked = threading.Event()
         self._hurry = threading.Event()
-        self._look = threading.Event()
+        self._refresh = threading.Event()
         self.stop = threading.Event()
 
     def poll(self) -> None:
@@ -69,24 +69,24 @@ class Wake:
         self._event.set()
 
     def hurry(self) -> None:
-        """List the store now, and try again at once what has failed: an operator says so."""
+        """List the store now and retry failed work at once, since an operator says so."""
         self._hurry.set()
         self.poll()
 
     def reload(self, *, asked: bool = False) -> None:
-        """Read the settings anew; `asked`: because an operator said so."""
+        """Read the settings again; `asked`: because an operator said so."""
         if asked:
             self._asked.set()
         self._reload.set()
         self._event.set()
 
-    def look(self) -> None:
-        """Look at shelf and server again."""
-        self._look.set()
+    def refresh(self) -> None:
+        """Read shelf and server again."""
+        self._refresh.set()
         self._event.set()
 
     def result(self) -> None:
-        """Take in what a job says."""
+        """Take in the message of a job."""
         self._event.set()
 
     def end(self) -> None:
@@ -95,14 +95,14 @@ class Wake:
         self._event.set()
 
     def clear(self) -> "Woken":
-        """Return why the thread was woken and reset that; called before anything is looked at."""
+        """Return why the thread was woken, and reset that; to be called before anything is read."""
         self._event.clear()
         return Woken(
             poll=_taken(self._poll),
             reload=_taken(self._reload),
             asked=_taken(self._asked),
             hurry=_taken(self._hurry),
-            look=_taken(self._look),
+            refresh=_taken(self._refresh),
         )
 
     def wait(self, seconds: float | None) -> None:
@@ -127,7 +127,7 @@ class _Changes(FileSystemEventHandler):
             if names & {self._settings_file.name, "..data"}:
                 self._wake.reload()
         elif event.event_type != "modified" or not event.is_directory:
-            self._wake.look()
+            self._wake.refresh()
 
 
 class Triggers:

@@ -20,7 +20,7 @@ from servesync.planning.memory import Budget
 from servesync.serving.cgroup import anonymous_bytes, cgroup_of, memory_limit
 from servesync.settings import Memory
 
-LOOK_AGAIN_SECONDS: Final = 10.0
+CHECK_AGAIN_SECONDS: Final = 10.0
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 PORTS: Final = {"http": 80, "https": 443}
 
@@ -146,7 +146,7 @@ class ServerFootprint:
         port = self._local_port()
         if port is None or time.monotonic() < self._next_search:
             return None
-        self._next_search = time.monotonic() + LOOK_AGAIN_SECONDS
+        self._next_search = time.monotonic() + CHECK_AGAIN_SECONDS
         for item in psutil.net_connections("tcp"):
             if item.status == psutil.CONN_LISTEN and item.laddr.port == port and item.pid is not None:
                 self._process = psutil.Process(item.pid)

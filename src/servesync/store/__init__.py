@@ -1,4 +1,4 @@
-"""What the bucket offers: one listing for all models, and ranged reads bound to one identity."""
+"""Reads the bucket: one listing for all models, and ranged reads of exactly the objects that were listed."""
 
 from servesync.store.bounds import Bounds
 from servesync.store.bucket_writer import AlreadyThere, Changed, ObjectAttributes

@@ -1,4 +1,4 @@
-"""How long, how slow and how large an answer of the store may be."""
+"""The bounds on an answer of the store: how long it may take, how slow and how large it may be."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one request may cost before it is given up.
+    """The bounds on one request, after which it is given up.
 
-    `read_seconds` bounds silence, and how long a provider of credentials may take; the floor bounds a drip
-    that is never silent. `answer_bytes` and `answer_seconds` are for answers that are no objects: a page of
-    a listing, an error. `listing_seconds` is for all pages of one listing together.
+    `read_seconds` bounds silence, and how long a provider of credentials may take. The floor bounds an
+    answer that is never silent but too slow. `answer_bytes` and `answer_seconds` bound answers that are no
+    objects: pages of a listing, errors. `listing_seconds` bounds all pages of one listing together.
     """
 
     connect_seconds: float = 5.0
@@ -26,7 +26,7 @@ class Bounds:
 
 
 class SpeedFloor:
-    """Watches one transfer: every stretch of `floor_after_seconds` must reach the floor, not the average."""
+    """Watches one transfer: its speed in every stretch of `floor_after_seconds` must reach the floor."""
 
     def __init__(self, bounds: Bounds, now: float) -> None:
         self._bounds = bounds

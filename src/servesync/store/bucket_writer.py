@@ -31,17 +31,17 @@ CONFLICT: Final = 409
 NOT_IMPLEMENTED: Final = 501
 NO_SUCH_UPLOAD: Final = "NoSuchUpload"
 NOT_KNOWN: Final = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest", "MalformedXML"})
-"""What stores answer to a checksum, or a type of checksum, that they do not know."""
+"""The codes with which stores refuse a checksum, or a type of checksum, that they do not know."""
 WRITE_NONCE: Final = "servesync-write"
 """The metadata key of the nonce."""
 WRITING: Final = Bounds(read_seconds=60.0, answer_seconds=300.0, list_attempts=5)
 _OPEN: Final = frozenset({Reason.STORE_UNREACHABLE, Reason.STORE_FAILED, Reason.TRANSFER_BROKEN})
-"""After these a write may have gone through or not."""
+"""After these errors, the store may have written the object or not."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectAttributes:
-    """What is stored with an object besides its bytes."""
+    """The metadata and headers that are stored with an object."""
 
     content_type: str
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -61,21 +61,21 @@ class Changed(Exception):
 class S3Bucket:
     """One bucket; connections are opened by the first request.
 
-    `unconditional`: the store knows no conditional writes, and something was written without a condition.
+    `unconditional`: an object was written without a condition, since the store knows no conditional writes.
     `has_checksums`: the store has not refused a CRC32 as unknown so far.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.bucket = bucket_of(store)
-        """The bucket, as boto3 wants it."""
+        """The arguments with which boto3 names the bucket."""
         self._clients: Clients | None = None
         self._nonces: dict[str, tuple[str, int]] = {}
         self.unconditional = False
         self.has_checksums = True
 
     def where(self, key: str) -> dict[str, Any]:
-        """Return bucket and key as boto3 wants them."""
+        """Return the arguments with which boto3 names an object."""
         return self.bucket | {"Key": key}
 
     @contextmanager
@@ -116,8 +116,8 @@ class S3Bucket:
     def is_ours(self, key: str, *, patient: bool = True) -> bool | None:
         """Return whether this writer has written the object under `key`.
 
-        None means unknown: nothing was written here, the store does not let us read the metadata, or it keeps
-        none. `patient`: the request is repeated if the store does not answer.
+        None means unknown: this writer wrote nothing, or the store refuses to show the metadata, or keeps
+        none. `patient`: repeat the request if the store does not answer.
         """
         if key not in self._nonces:
             return None
@@ -157,10 +157,10 @@ class S3Bucket:
         return False
 
     def put_new(self, key: str, data: bytes, attributes: ObjectAttributes) -> None:
-        """Write one object in one request; an answer that was lost is no failure.
+        """Write one new object in one request; a lost answer is no error if the object was written.
 
         Raises:
-            AlreadyThere: the key is taken, or being written, by somebody else as far as can be told.
+            AlreadyThere: somebody else, as far as can be told, has written the key, or is writing it.
             StoreError, TransferError: the store refused or did not answer; the object may be there or not.
         """
         request: dict[str, Any] = {
@@ -194,7 +194,7 @@ class S3Bucket:
             client.abort_multipart_upload(**self.where(key), UploadId=upload_id)
 
     def proof(self, data: bytes) -> dict[str, str]:
-        """Return the checksum of an object or a part: its CRC32, or its MD5 if the store knows no CRC32."""
+        """Return the checksum of `data` as an argument: its CRC32, or its MD5 if the store knows no CRC32."""
         if self.has_checksums:
             return {"ChecksumCRC32": base64_crc32(data)}
         md5 = hashlib.md5(data, usedforsecurity=False).digest()
@@ -211,7 +211,7 @@ class S3Bucket:
             try:
                 ask()
             except StoreError:
-                self.has_checksums = True  # it was something else that it does not know
+                self.has_checksums = True  # the store does not know something else
                 raise
 
     def retry_unconditional(self, key: str, error: StoreError, write: Callable[[], None]) -> None:
@@ -234,5 +234,5 @@ def _is_not_known(error: StoreError) -> bool:
 
 
 def base64_crc32(data: bytes) -> str:
-    """Return the CRC32 of an object or a part as S3 wants it."""
+    """Return the CRC32 of an object or a part as S3 writes it."""
     return base64.b64encode(crc32(data).to_bytes(4, "big")).decode()

@@ -1,4 +1,4 @@
-"""The checksum that a store keeps of a whole object, computed again over the bytes as they arrive.
+"""Computes the checksum that the store keeps of a whole object again, over the bytes as they arrive.
 
 Source: "Checking object integrity in Amazon S3": values are base64 of the big-endian checksum. Only
 full-object checksums count; a composite one (`...-12`) is a checksum of the parts' checksums, and depends on
@@ -51,37 +51,37 @@ _ALGORITHMS: Final[Mapping[str, Callable[[], _Hash]]] = {
     "ChecksumCRC32": lambda: _Crc(crc32, 4),
     "ChecksumSHA1": lambda: hashlib.sha1(usedforsecurity=False),
 }
-"""By the names that S3's answers have for them, the one that proves most first."""
+"""By their names in S3's answers, the strongest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectChecksum:
-    """What the store says of a whole object: `algorithm` as S3 calls it (`CRC32`), `digest` as bytes."""
+    """The store's checksum of a whole object: `algorithm` as S3 calls it (`CRC32`), `digest` as bytes."""
 
     algorithm: str
     digest: bytes
 
     def start(self) -> "Running":
-        """Begin to compute the same over the object's bytes."""
+        """Begin to compute the same checksum over the object's bytes."""
         return Running(self, _ALGORITHMS[f"Checksum{self.algorithm}"]())
 
 
 class Running:
-    """A checksum under way."""
+    """A checksum that is being computed."""
 
     def __init__(self, expected: ObjectChecksum, running: _Hash) -> None:
         self._expected = expected
         self._running = running
 
     def update(self, piece: memoryview) -> None:
-        """Take in the next bytes."""
+        """Add the next bytes."""
         self._running.update(piece)
 
     def check(self, key: str) -> None:
-        """Compare, after the last byte.
+        """Compare the checksums after the last byte.
 
         Raises:
-            ReleaseRefused: `OBJECT_CHECKSUM`: what was read is not what was uploaded.
+            ReleaseRefused: `OBJECT_CHECKSUM`: the bytes that were read are not those that were uploaded.
         """
         if self._running.digest() != self._expected.digest:
             text = (
@@ -92,7 +92,7 @@ class Running:
 
 
 def checksum_of(answer: Mapping[str, Any]) -> ObjectChecksum | None:
-    """Return the full-object checksum in an answer to HeadObject; None if there is none that we know."""
+    """Return the full-object checksum in an answer to HeadObject; None if it has none that we know."""
     if answer.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
         return None
     for name, start in _ALGORITHMS.items():

@@ -2,7 +2,7 @@
 
 botocore reads the body of a listing or of an error without any bound on bytes or on the whole time. Its
 `before-send` event lets us send the request ourselves, and hand it an answer that has been read within
-our bounds; only the body of an object is left to be read by the caller.
+our bounds; the caller reads only the body of an object.
 """
 
 import functools
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES: Final = 256 * 1024
 MOST_DIGITS: Final = 19
-"""Of the length of an object: Python makes no number of thousands."""
+"""The most digits of an object's length: Python refuses to parse numbers of thousands of digits."""
 NO_DELAY: Final = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 NEEDED_HEADERS: Final = frozenset(
     {
@@ -57,7 +57,7 @@ _SUSPECT: Final = re.compile(
     rb"<(Size|LastModified)\s*/>|<Size>(?![0-9]{1,19}</Size>)[^<]*</Size>|<LastModified>"
     rb"(?![0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{5,20}Z</LastModified>)(?P<time>[^<]*)</LastModified>"
 )
-"""A size in a listing that is none, and a time that may be none."""
+"""In a listing, sizes that are no numbers, and times that may be none."""
 KEEP_ALIVE: Final = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
@@ -75,9 +75,9 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds, on_request: OnRequest = 
     """Return clients with credentials that were read just now.
 
     Raises:
-        CredentialsUnusable: there are none, or the environment or the profile cannot be used.
-        NoRegionError, InvalidRegionError: no region is known, or it is none.
-        StoreError: the file of authorities is a pipe, a device or the like.
+        CredentialsUnusable: there are no credentials, or the environment or the profile cannot be used.
+        NoRegionError, InvalidRegionError: no region is set, or it is not a region's name.
+        StoreError: the file of certificate authorities is a pipe, a device or the like.
     """
     core = botocore.session.get_session()
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
@@ -90,7 +90,7 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds, on_request: OnRequest = 
     check_authorities(authority)
     for proxy in proxies.values():
         remember_login(proxy)
-    credentials = obtain(core, bounds.read_seconds)  # after the region is set: a role is assumed there
+    credentials = obtain(core, bounds.read_seconds)  # the region must be set: a role is assumed there
     http = Connections(
         verify=authority or True,
         proxies=proxies,
@@ -113,12 +113,12 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds, on_request: OnRequest = 
 
 @functools.cache
 def _loader(data_path: str | None) -> Loader:
-    """Return what reads botocore's description of S3: once, for it is large."""
+    """Return the loader of botocore's description of S3, which is large: it is read only once."""
     return create_loader(data_path)
 
 
 def bucket_of(store: Store) -> dict[str, Any]:
-    """Return the bucket as boto3 wants it, and its owner and who pays as the settings have them."""
+    """Return the arguments with which boto3 names the bucket, its owner, and who pays."""
     owner, payer = store.expected_bucket_owner, store.request_payer
     found: dict[str, Any] = {"Bucket": store.bucket}
     return (
@@ -127,7 +127,7 @@ def bucket_of(store: Store) -> dict[str, Any]:
 
 
 def _timestamp(text: str) -> datetime:
-    """Parse the time of an object: botocore's own way takes half of the time that a large listing takes."""
+    """Parse an object's time: botocore's own parser takes half of the time of a large listing."""
     try:
         return datetime.fromisoformat(text)
     except (ValueError, TypeError):
@@ -135,7 +135,7 @@ def _timestamp(text: str) -> datetime:
 
 
 def _only_times(suspect: re.Match[bytes]) -> bytes:
-    """Return a time as it is, and nothing for what is none: botocore would give up the whole page."""
+    """Return a time as it is, and nothing if it is no time: botocore would refuse the whole page."""
     try:
         _timestamp((suspect["time"] or b"").decode())
     except (ValueError, OverflowError, RuntimeError):
@@ -157,17 +157,17 @@ def _config(store: Store, attempts: int) -> Config:
 
 
 def _addressing_style(store: Store) -> str:
-    """Return what botocore is to do: without a wish in the settings, by path at all stores but Amazon's."""
+    """Return the setting or, without one, `path` for all stores but Amazon's."""
     wanted = store.addressing_style
     return "path" if wanted == "auto" and store.endpoint_url else wanted
 
 
 def _sender(http: Connections, bounds: Bounds, on_request: OnRequest) -> Callable[..., AWSResponse]:
-    """Return the handler of `before-send` that sends, and reads what is no object."""
+    """Return the handler of `before-send` that sends a request, and reads every answer but an object."""
     deadline = Deadline(bounds.answer_seconds, "servesync-lists")
 
     def send(request: AWSPreparedRequest, event_name: str, **_: object) -> AWSResponse:
-        if event_name.endswith(".HeadBucket"):  # botocore's own: see `_no_bucket`
+        if event_name.endswith(".HeadBucket"):  # botocore's own request: see `_no_bucket`
             return _no_bucket(request)
         request.stream_output = True
         is_listing = event_name.endswith(".ListObjectsV2")  # reads are watched by the stream that they feed
@@ -194,7 +194,7 @@ def _sender(http: Connections, bounds: Bounds, on_request: OnRequest) -> Callabl
 
 
 def _within(deadline: Deadline, http: Connections, request: AWSPreparedRequest) -> AWSResponse:
-    """Send a request whose answer's head must be there in time: a head that drips is never silent."""
+    """Send a request; the whole head of its answer must arrive in time, however slowly it drips."""
     try:
         return deadline.call(lambda: http.send(request), lambda late: late.raw.close())
     except TookTooLong as error:
@@ -204,17 +204,17 @@ def _within(deadline: Deadline, http: Connections, request: AWSPreparedRequest) 
 def _no_bucket(request: AWSPreparedRequest) -> AWSResponse:
     """Return the answer to botocore's own HeadBucket, without a request.
 
-    Whatever redirects a read without naming a region (a captive portal does) makes botocore ask for the
-    region with HeadBucket; a redirect of that makes it ask again, until the stack ends. S3 names the region.
+    If a read is redirected without a region's name, as by a captive portal, botocore asks for the region with
+    HeadBucket. If that is redirected, it asks again, until the stack ends. S3 itself names the region.
     """
     headers: Any = {}
     return AWSResponse(request.url, 404, headers, _Body(b""))
 
 
 def _with_needed_headers(answer: AWSResponse) -> AWSResponse:
-    """Return the answer to a read with only the headers that we look at.
+    """Return the answer to a read with only the headers that we use.
 
-    botocore parses every date and number in the others, and lets go of the connection if one is none.
+    botocore parses every date and number in the others, and leaks the connection if one cannot be parsed.
 
     Raises:
         ResponseParserError: the length is no number; the connection is closed.
@@ -228,7 +228,7 @@ def _with_needed_headers(answer: AWSResponse) -> AWSResponse:
 
 
 class _Body(NamedTuple):
-    """A body that has been read, in the form in which botocore takes one."""
+    """A body that has been read, in the form that botocore expects."""
 
     content: bytes
 
@@ -240,7 +240,7 @@ def _read_answer(raw: "HTTPResponse", bounds: Bounds) -> bytes:
     """Return the whole body of an answer that is no object.
 
     Raises:
-        ResponseParserError: it is larger or takes longer than any answer of a store.
+        ResponseParserError: the body is larger than `bounds` allow, or takes longer.
         HTTPError: (urllib3's) the connection broke.
     """
     body = bytearray()
@@ -257,10 +257,10 @@ def _read_answer(raw: "HTTPResponse", bounds: Bounds) -> bytes:
 
 
 def _check_is_listing(body: bytes) -> None:
-    """Refuse what only looks like an answer; botocore would take it for an error of the store (500).
+    """Refuse an answer that is no listing; botocore would take it for an error of the store (500).
 
     Raises:
-        ResponseParserError: this is no whole listing.
+        ResponseParserError: the body is no listing, or not a whole one.
     """
     if b"ListBucketResult" not in body[:1024] or not body.rstrip().endswith(b"ListBucketResult>"):
         raise ResponseParserError("the answer is no listing, or not a whole one")

@@ -1,4 +1,4 @@
-"""The connections to a store; what ends one closes its socket at once, and not when memory is tidied up."""
+"""The connections to a store: each socket is closed at once, and not when memory is collected."""
 
 import http.client
 from typing import Any, Final
@@ -13,23 +13,23 @@ from botocore.httpsession import URLLib3Session
 
 
 class _Response(http.client.HTTPResponse):
-    """Refuses two lengths while the connection is still at hand.
+    """Refuses an answer with two lengths while its connection can still be closed.
 
-    urllib3 looks at them later, and then nobody closes the socket, which the answer has taken over.
+    urllib3 reads the lengths later. By then the answer owns the socket, and nobody closes it.
     """
 
     def begin(self) -> None:
         """Read the head.
 
         Raises:
-            HTTPException: it has several lengths, or is not HTTP; the connection is closed by the caller.
+            HTTPException: it has several lengths, or is not HTTP; the caller closes the connection.
         """
         super().begin()
-        told = ",".join(self.headers.get_all("content-length", [])).split(",")
+        stated = ",".join(self.headers.get_all("content-length", [])).split(",")
         try:
-            lengths = {int(length) for length in told}
+            lengths = {int(length) for length in stated}
         except ValueError:
-            return  # none at all: the store's answer is refused for that elsewhere
+            return  # none at all: the client refuses such an answer later
         if len(lengths) > 1:
             raise http.client.HTTPException(f"several lengths: {sorted(lengths)}"[:80])
 

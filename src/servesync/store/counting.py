@@ -1,4 +1,4 @@
-"""Tells whoever counts of every request that was sent: what was asked for, and how it ended, in few words."""
+"""Reports every request that was sent to a counter: its operation and its outcome."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ def nobody_counts(_operation: str, _outcome: str) -> None:
 
 @contextmanager
 def counted(on_request: OnRequest, event_name: str) -> Iterator[Callable[[int], None]]:
-    """Count what is asked for inside; the caller passes on the status of the answer, if there is one."""
+    """Count the request that is sent inside; the caller passes on the status of its answer, if any."""
     outcome = "no_answer"
 
     def answered(status: int) -> None:

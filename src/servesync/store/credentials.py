@@ -1,4 +1,4 @@
-"""Obtains what requests are signed with, and makes sure that it can be sent before anything is.
+"""Obtains the credentials that sign requests, and checks that they can be sent before any request is.
 
 Whatever is raised while credentials are obtained or refreshed becomes `CredentialsUnusable`, by one rule
 and not by a list of errors: providers read files, run programs and ask servers, and all of them fail in
@@ -22,15 +22,15 @@ from botocore.exceptions import InvalidRegionError, NoRegionError
 from servesync.deadline import Deadline, TookTooLong
 from servesync.redaction import remember
 from servesync.store.flaws import flaw_of, flaw_of_secret
-from servesync.store.foreign import told
+from servesync.store.foreign import safe_wording
 from servesync.store.named_files import not_regular
 
 CONFIGURATION: Final = "the AWS configuration"
 PROCESS_GRACE_SECONDS: Final = 2.0
 LAST_SECONDS: Final = 5
-"""Before credentials end: they would not outlast a request."""
+"""Credentials that end sooner would not outlast a request."""
 SHORTEST_KEY_ID: Final = 16
-"""Of those that Amazon gives; a shorter one is a name that somebody chose, and may be the bucket's, too."""
+"""Amazon's are this long; a shorter one is a name that somebody chose, perhaps the bucket's, too."""
 _TOKEN: Final = "AWS_CONTAINER_AUTHORIZATION_TOKEN"  # noqa: S105 (a variable's name)
 _ROLE_TOKEN: Final = "AWS_WEB_IDENTITY_TOKEN_FILE"  # noqa: S105 (as above)
 _URI: Final = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
@@ -48,7 +48,7 @@ class CredentialsUnusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SignsWith:
-    """What requests are signed with, and who gave it (botocore's name); compared, and never shown."""
+    """The credentials that sign requests, and their provider (botocore's name); compared, but never shown."""
 
     provider: str
     access_key: str = field(repr=False)
@@ -57,13 +57,13 @@ class SignsWith:
 
 
 def obtain(core: botocore.session.Session, seconds: float) -> SignsWith:
-    """Return what `core` signs with now, and let all that it signs later pass the same checks.
+    """Return the credentials of `core`; it checks those that it refreshes later in the same way.
 
-    `seconds`: how long each provider may take, now and when it refreshes what it gave.
+    `seconds`: how long each provider may take, now and when it refreshes its credentials.
 
     Raises:
-        CredentialsUnusable: there are none, or they cannot be obtained, or not be sent.
-        NoRegionError, InvalidRegionError: a provider needs a region to ask.
+        CredentialsUnusable: there are no credentials, or they cannot be obtained or sent.
+        NoRegionError, InvalidRegionError: a provider needs a region for its request.
     """
     found = obtain_if_any(core, seconds)
     if found is None:
@@ -72,7 +72,7 @@ def obtain(core: botocore.session.Session, seconds: float) -> SignsWith:
 
 
 def obtain_if_any(core: botocore.session.Session, seconds: float) -> SignsWith | None:
-    """Return what `obtain` does, or None if there are no credentials and nothing stands in their way."""
+    """Return what `obtain` does; None if there are no credentials, and all AWS files can be read."""
     core.register("before-sign", _check_signer)
     with usable(CONFIGURATION):
         _check_role_token(core.get_scoped_config())
@@ -93,7 +93,7 @@ def _check_role_token(profile: Mapping[str, Any]) -> None:
     """Make sure that the file with the token of a role is a regular one, if it is there.
 
     Raises:
-        CredentialsUnusable: it is a pipe, a device or the like.
+        CredentialsUnusable: the file is a pipe, a device or the like.
     """
     path = profile.get("web_identity_token_file") or os.environ.get(_ROLE_TOKEN)
     what = not_regular(path) if path else ""
@@ -104,9 +104,9 @@ def _check_role_token(profile: Mapping[str, Any]) -> None:
 
 @contextmanager
 def usable(provider: str) -> Iterator[None]:
-    """Raise `CredentialsUnusable` for whatever is raised inside, without what may hold a secret.
+    """Raise `CredentialsUnusable` for any error inside, without a text that may hold a secret.
 
-    What was raised stays its context, for a debugger; Python does not print it.
+    The original error stays its context, for a debugger; Python does not print it.
     """
     try:
         yield
@@ -114,9 +114,9 @@ def usable(provider: str) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 (the one rule of this module)
         what = _container_flaw(error) if provider == botocore.credentials.ContainerProvider.METHOD else ""
-        text = f"no credentials from {provider}: {what or told(error)}"
+        text = f"no credentials from {provider}: {what or safe_wording(error)}"
         if provider == CONFIGURATION:
-            text = f"{provider} (environment, profile) cannot be used: {told(error)}"
+            text = f"{provider} (environment, profile) cannot be used: {safe_wording(error)}"
         raise CredentialsUnusable(provider, text) from None
 
 
@@ -128,7 +128,7 @@ class _Chain:
         self._seconds = seconds
 
     def load_credentials(self) -> "_Checked | None":
-        """Return the first credentials that there are."""
+        """Return the credentials of the first provider that has some."""
         for provider in self.providers:
             with usable(provider.METHOD):
                 found = _within(self._seconds, provider.METHOD, provider.load)
@@ -138,7 +138,7 @@ class _Chain:
 
 
 class _Checked(botocore.credentials.Credentials):
-    """Credentials that can be sent, or an error of ours, also when they are refreshed later."""
+    """Credentials that are checked now and after each refresh; those that cannot be sent raise our error."""
 
     def __init__(self, found: Any, seconds: float) -> None:  # noqa: ANN401 (botocore has no common type)
         self._found = found
@@ -147,10 +147,10 @@ class _Checked(botocore.credentials.Credentials):
         self.method = found.method
 
     def get_frozen_credentials(self) -> Any:  # noqa: ANN401 (botocore's type has no stub)
-        """Return what to sign with now.
+        """Return the credentials to sign with now.
 
         Raises:
-            CredentialsUnusable: it could not be refreshed, or cannot be sent.
+            CredentialsUnusable: they could not be refreshed, or cannot be sent.
         """
         ask = self._found.get_frozen_credentials
         is_due = getattr(self._found, "refresh_needed", lambda *_: False)
@@ -160,22 +160,22 @@ class _Checked(botocore.credentials.Credentials):
             except TookTooLong:
                 if self._checked is None or is_due(LAST_SECONDS):
                     raise
-                frozen = self._checked  # they are renewed long before they end
+                frozen = self._checked  # the old ones are valid still
         if frozen is not self._checked:
             _check(frozen, self.method)
             self._checked = frozen
         return frozen
 
     def get_deferred_property(self, property_name: str) -> Callable[[], Any]:
-        """Return what reads one property when it is needed."""
+        """Return a function that reads one property when it is needed."""
         return lambda: getattr(self.get_frozen_credentials(), property_name, None)
 
 
 def _check(frozen: Any, provider: str) -> None:  # noqa: ANN401 (botocore's type has no stub)
-    """Make sure that a request signed so can be sent as it is.
+    """Make sure that a request signed with `frozen` can be sent as it is.
 
     Raises:
-        CredentialsUnusable: naming which of the three is flawed and what is wrong, without its value.
+        CredentialsUnusable: its text says which of the three is flawed and how, without the value.
     """
     given = {
         "access key id": (frozen.access_key, flaw_of),
@@ -194,7 +194,7 @@ def _check(frozen: Any, provider: str) -> None:  # noqa: ANN401 (botocore's type
 
 
 def _check_signer(**about: Any) -> None:  # noqa: ANN401 (botocore's events hand over anything)
-    """Check what a provider signs its own requests with: the keys of a `source_profile`, for a role's."""
+    """Check the keys with which a provider signs its own requests: a role's are those of `source_profile`."""
     found = getattr(about["request_signer"], "_credentials", None)
     if found is not None and not isinstance(found, _Checked):
         method = str(found.method)
@@ -210,7 +210,7 @@ def _within(seconds: float, provider: str, ask: Callable[[], _T]) -> _T:
 
 @cache
 def _deadline(seconds: float, _provider: str) -> Deadline:
-    """Return the one deadline of a provider, which counts all calls to it that were left behind."""
+    """Return the one deadline of a provider, which counts all abandoned calls to it."""
     return Deadline(seconds + PROCESS_GRACE_SECONDS, "servesync-credentials")
 
 
@@ -229,7 +229,7 @@ class _Program(subprocess.Popen[bytes]):
             raise TookTooLong(f"the program has not ended within {self.seconds:g} s") from None
 
     def _forget_output(self) -> None:
-        """Close the pipes: what the program has started may hold their other ends for ever."""
+        """Close the pipes: processes that the program started may hold their other ends for ever."""
         for pipe in (self.stdout, self.stderr):
             if pipe is not None:
                 pipe.close()
@@ -238,7 +238,7 @@ class _Program(subprocess.Popen[bytes]):
 
 
 def _bounded(core: botocore.session.Session, provider: Any, seconds: float) -> Any:  # noqa: ANN401 (as above)
-    """Return the provider; one that runs a program in a form that ends it in time."""
+    """Return the provider; if it runs a program, that is killed when its time is over."""
     if not isinstance(provider, botocore.credentials.ProcessProvider):
         return provider
 
@@ -251,18 +251,18 @@ def _bounded(core: botocore.session.Session, provider: Any, seconds: float) -> A
     return botocore.credentials.ProcessProvider(profile, lambda: core.full_config, popen=start)
 
 
-# -- what may be said of failures that botocore words badly ------------------------------------------------
+# -- better texts for failures that botocore words badly ---------------------------------------------------
 
 
 def _container_flaw(error: Exception) -> str:
     """Return why the server of a container's credentials (ECS, EKS Pod Identity) cannot be asked, or ""."""
     if isinstance(error, TookTooLong):
-        return ""  # whatever hung would hang again
+        return ""  # the call that hung would hang again
     file = os.environ.get(f"{_TOKEN}_FILE")
     try:
         token = Path(file).read_text() if file is not None else os.environ.get(_TOKEN)
     except (OSError, ValueError) as unread:
-        why = unread.strerror if isinstance(unread, OSError) else told(unread)
+        why = unread.strerror if isinstance(unread, OSError) else safe_wording(unread)
         return f"{_TOKEN}_FILE names {file!a}: {why}"
     remember(token)
     flaw = flaw_of(token) if token is not None else ""
@@ -275,7 +275,7 @@ def _container_flaw(error: Exception) -> str:
 
 
 def _unread_files(core: botocore.session.Session) -> str:
-    """Return which of the AWS files are there and cannot be read: botocore takes them as absent."""
+    """Return which AWS files exist but cannot be read: botocore treats them as absent."""
     names = [str(core.get_config_variable(name) or "") for name in ("credentials_file", "config_file")]
     problems = [problem for name in names if name and (problem := _unread(Path(name).expanduser()))]
     return f" ({', '.join(problems)})" if problems else ""

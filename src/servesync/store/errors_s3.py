@@ -13,7 +13,7 @@ from botocore.parsers import ResponseParserError
 from servesync.errors import Reason, StoreError, TransferError
 from servesync.redaction import redact
 from servesync.store.credentials import CredentialsUnusable
-from servesync.store.foreign import told
+from servesync.store.foreign import safe_wording
 from servesync.store.oddities import oddity
 
 _CODES_OF: Final = {
@@ -56,20 +56,20 @@ _TYPES: Final[tuple[tuple[type[Exception], Reason], ...]] = (
 )
 _ADVICE: Final[Mapping[Reason, str]] = {
     Reason.STORE_DENIED: "the agent needs {permission}; check its policy, the bucket's, and the owner "
-    "(and store.request_payer, if whoever reads this bucket pays)",
+    "(and store.request_payer, if readers pay for this bucket)",
     Reason.STORE_CREDENTIALS: "check the agent's AWS credentials (environment, profile, role)",
     Reason.STORE_NOT_FOUND: "check the bucket in store.url",
     Reason.STORE_WRONG_REGION: "set store.region to the bucket's region",
     Reason.STORE_CLOCK_SKEW: "set this machine's clock (NTP)",
-    Reason.STORE_THROTTLED: "the store asks for fewer requests; tried again later",
+    Reason.STORE_THROTTLED: "the store asks for fewer requests; servesync tries again later",
     Reason.STORE_TLS: "check the store's certificate; AWS_CA_BUNDLE names an authority of your own",
     Reason.STORE_BAD_ANSWER: "something other than S3 answers; check store.endpoint_url and proxies",
-    Reason.STORE_UNREACHABLE: "check store.endpoint_url and the network; tried again later",
-    Reason.OBJECT_CHANGED: "it was replaced after the listing; the next poll sees the new one",
-    Reason.OBJECT_GONE: "it was removed after the listing",
-    Reason.OBJECT_ARCHIVED: "it lies in an archive class: restore it first",
-    Reason.TRANSFER_BROKEN: "the connection ended early; tried again",
-    Reason.STORE_FAILED: "the store could not answer; tried again later",
+    Reason.STORE_UNREACHABLE: "check store.endpoint_url and the network; servesync tries again later",
+    Reason.OBJECT_CHANGED: "the object was replaced after the listing; the next poll sees the new one",
+    Reason.OBJECT_GONE: "the object was removed after the listing",
+    Reason.OBJECT_ARCHIVED: "the object lies in an archive class: restore it first",
+    Reason.TRANSFER_BROKEN: "the connection ended early; servesync tries again",
+    Reason.STORE_FAILED: "the store could not answer; servesync tries again later",
 }
 _AGAIN: Final = "run the command again"
 _ADVICE_ON_WRITES: Final[Mapping[Reason, str]] = {
@@ -77,12 +77,12 @@ _ADVICE_ON_WRITES: Final[Mapping[Reason, str]] = {
     Reason.STORE_CREDENTIALS: "check the publisher's AWS credentials (environment, profile, role)",
     Reason.STORE_THROTTLED: f"the store asks for fewer requests; {_AGAIN} later",
     Reason.STORE_UNREACHABLE: f"check the endpoint and the network, and {_AGAIN}",
-    Reason.STORE_FAILED: f"the store could not do it; {_AGAIN}",
+    Reason.STORE_FAILED: f"the store failed; {_AGAIN}",
     Reason.TRANSFER_BROKEN: f"the connection ended early; {_AGAIN}",
-    Reason.OBJECT_GONE: f"the store does not have it; {_AGAIN}",
-    Reason.OBJECT_CHANGED: f"somebody else writes it; {_AGAIN}",
+    Reason.OBJECT_GONE: f"the store does not have the object; {_AGAIN}",
+    Reason.OBJECT_CHANGED: f"somebody else writes the object; {_AGAIN}",
 }
-"""What a person is told who publishes: nothing is tried again by itself."""
+"""The advice to a person who publishes, where nothing is tried again by itself."""
 _OF_TRANSFER: Final = frozenset(
     {
         Reason.OBJECT_CHANGED,
@@ -97,7 +97,7 @@ MAX_DETAIL_CHARACTERS: Final = 300
 
 
 class Operation(Enum):
-    """What is asked of S3, by the names that botocore has for it; only the publisher writes."""
+    """The operations of S3, by botocore's names; only the publisher writes."""
 
     LIST = "ListObjectsV2"
     READ = "GetObject"
@@ -105,7 +105,7 @@ class Operation(Enum):
 
     @property
     def permission(self) -> str:
-        """What a policy must allow."""
+        """The permission that a policy must give."""
         return {
             Operation.LIST: "s3:ListBucket",
             Operation.READ: "s3:GetObject (and kms:Decrypt, if encrypted)",
@@ -115,7 +115,7 @@ class Operation(Enum):
 
 @contextmanager
 def translated(doing: str, operation: Operation) -> Iterator[None]:
-    """Raise our error for whatever boto3 raises inside, naming what was being done.
+    """Raise our error for any error that boto3 raises inside; `doing` says in the text what failed.
 
     Raises:
         StoreError: the store refused, or did not answer.
@@ -124,7 +124,7 @@ def translated(doing: str, operation: Operation) -> Iterator[None]:
     try:
         yield
     except CredentialsUnusable as error:
-        detail = _on_one_line(str(error))[:MAX_DETAIL_CHARACTERS]  # it is worded here, and holds no secret
+        detail = _on_one_line(str(error))[:MAX_DETAIL_CHARACTERS]  # we worded it, and it holds no secret
         raise _error(Reason.STORE_CREDENTIALS, doing, detail, operation, provider=error.provider) from None
     except ClientError as error:
         details = error.response.get("Error", {})
@@ -139,11 +139,11 @@ def translated(doing: str, operation: Operation) -> Iterator[None]:
         reason = next((ours for kind, ours in _TYPES if isinstance(error, kind)), Reason.STORE_FAILED)
         if operation is Operation.LIST and reason is Reason.TRANSFER_BROKEN:
             reason = Reason.STORE_UNREACHABLE
-        raise _error(reason, doing, _shown(told(error), MAX_DETAIL_CHARACTERS), operation) from error
+        raise _error(reason, doing, _shown(safe_wording(error), MAX_DETAIL_CHARACTERS), operation) from error
 
 
 def _reason(code: str, status: int, operation: Operation) -> Reason:
-    """Return the reason of an answer that is an error."""
+    """Return the reason for an error in an answer."""
     reason = _CODES.get(code) or _CODES.get(str(status)) or Reason.STORE_FAILED
     if operation is Operation.LIST and reason is Reason.OBJECT_GONE:
         return Reason.STORE_NOT_FOUND
@@ -155,7 +155,7 @@ def _reason(code: str, status: int, operation: Operation) -> Reason:
 def _error(
     reason: Reason, doing: str, detail: str, advised: Operation | str, **facts: str | int
 ) -> StoreError | TransferError:
-    """Return our error, with the advice that is given, or that there is for what was being done."""
+    """Return our error, with the given advice or else the usual one for its reason and operation."""
     if isinstance(advised, Operation):
         on_writes = _ADVICE_ON_WRITES.get(reason) if advised is Operation.WRITE else None
         advised = (on_writes or _ADVICE.get(reason, "")).format(permission=advised.permission)

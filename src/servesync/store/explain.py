@@ -1,4 +1,4 @@
-"""Why a key names no version by `store.key_pattern`: what somebody probably meant, and what is in the way."""
+"""Explains why a key names no version by `store.key_pattern`: what was probably meant, and what to change."""
 
 import re
 from collections.abc import Container
@@ -45,7 +45,7 @@ _known: Final = lru_cache(maxsize=100)(KeyPattern)
 
 @dataclass(frozen=True, slots=True)
 class KeyProblem:
-    """Why a key is no release: a word for the kind, and a sentence that says what to change."""
+    """The reason why a key is no release: a word for its kind, and a sentence that says what to change."""
 
     kind: str
     text: str
@@ -55,7 +55,7 @@ def explain(pattern: str, key: str, wanted: Container[str] = ()) -> KeyProblem |
     """Return why `key` (without the store's prefix) is no part of a release; None if it is one.
 
     Where several explanations are possible, one that leads to a `wanted` model is preferred.
-    An archive inside of a version's folder parses as one of its files, and is explained all the same.
+    An archive inside of a version's folder parses as one of the version's files, but is explained, too.
     """
     known = _known(pattern)
     parsed = known.parse(key)
@@ -100,7 +100,7 @@ def _other_ending(pattern: str, key: str) -> KeyProblem | None:
     if not ending:
         return KeyProblem("no_ending", f"it has no ending; an archive ends in one of {_ENDINGS}")
     if _PARTLY_UPLOADED.fullmatch(ending):
-        return KeyProblem("unfinished", f"{ending} looks like an upload that did not end; it is not taken")
+        return KeyProblem("unfinished", f"{ending} looks like an unfinished upload, and is ignored")
     return KeyProblem(
         "ending", f"the ending {ending} is none of {_ENDINGS}, {MANIFEST_ENDING}: pack it with tar"
     )
@@ -121,13 +121,13 @@ def _no_number(pattern: str, key: str) -> KeyProblem | None:
 
 
 def _beside_the_model(pattern: str, key: str) -> KeyProblem | None:
-    """Explain what lies in a version's folder, but outside of the folder in it that the pattern names."""
+    """Explain a file in a version's folder that lies outside of the inner folder that the pattern names."""
     end = max(pattern.rfind("{model}"), pattern.rfind("{version}"))
     folder, _, inside = pattern[end:].partition("/")
     head = pattern[:end] + folder
     if not inside or _fits(head, MODEL, "[0-9]{1,40}", "/.+", key) is None:
         return None
-    text = f"it lies beside the model, which store.key_pattern looks for in {inside!a}: it is left alone"
+    text = f"it lies beside the model, which is in {inside!a} by store.key_pattern: it is ignored"
     return KeyProblem("beside", text)
 
 
@@ -182,4 +182,4 @@ def _other_pattern(pattern: str, key: str, wanted: Container[str]) -> KeyProblem
 def _nothing_like_it(pattern: str, key: str) -> KeyProblem:
     if key.endswith(ARCHIVE_ENDINGS):
         return KeyProblem("no_version", f"an archive whose key names no model and version by {pattern!r}")
-    return KeyProblem("other", "nothing that servesync knows; it is left alone")
+    return KeyProblem("other", "servesync does not know what it is, and ignores it")

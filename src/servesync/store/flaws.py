@@ -1,4 +1,4 @@
-"""What is wrong with a credential as it was given, in words that do not show it."""
+"""Says what is wrong with a credential without showing it."""
 
 import unicodedata
 from collections.abc import Callable
@@ -24,15 +24,15 @@ _WRAPPED: Final = "; it must be one line"
 
 
 def flaw_of(value: object) -> str:
-    """Return what is wrong with a value that is sent in a header, or "": it must be visible ASCII."""
+    """Return what is wrong with a value for a header, which must be visible ASCII; "" if nothing is."""
     return _flaw(value, lambda sign: not "!" <= sign <= "~")
 
 
 def flaw_of_secret(value: object) -> str:
-    """Return what is wrong with a secret key, or "": it is only computed with, so much is allowed inside."""
+    """Return what is wrong with a secret key, or "": it is never sent, so inside, more is allowed."""
     if isinstance(value, str) and value != value.strip():
         inside = value.strip()
-        return flaw_of(value.replace(inside, "x" * len(inside), 1))  # what is at its ends
+        return flaw_of(value.replace(inside, "x" * len(inside), 1))  # only its ends are checked
     return _flaw(value, lambda sign: sign < " " or sign == "\x7f")
 
 

@@ -1,4 +1,4 @@
-"""What of a library's error may be told: never what a program, a server or a file has said to it.
+"""Words errors of libraries without what a program, a server or a file said, which may hold a secret.
 
 An exception may quote the header that could not be sent, the line that could not be parsed, or the whole
 output of a program. The kinds below are worded from names, places and codes; of all others only the name
@@ -24,8 +24,8 @@ _QUOTING: Final = (
 )
 
 
-def told(error: BaseException) -> str:
-    """Return what may be told of an error of a library, in the words of the library where they are safe."""
+def safe_wording(error: BaseException) -> str:
+    """Return a text for an error of a library, in the library's words if they are safe."""
     match error:
         case TookTooLong() | ResponseParserError():
             # botocore's own of the latter quotes the whole answer, and STS's holds credentials
@@ -33,7 +33,7 @@ def told(error: BaseException) -> str:
         case ClientError():
             details = error.response.get("Error", {})
             code, said = (redact(str(details.get(name, ""))) for name in ("Code", "Message"))
-            return f"{code}: {said}"  # joined last: "ExpiredToken: " would hide the word that follows
+            return f"{code}: {said}"  # joined last: redaction hides the word after "ExpiredToken: "
         case UnicodeError():
             return "what was read is no UTF-8 text"
         case json.JSONDecodeError():

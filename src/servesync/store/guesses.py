@@ -1,4 +1,4 @@
-"""What somebody probably meant: the `key_pattern` that serves a key, and the number of a version without one.
+"""Guesses what somebody meant: a `key_pattern` that serves a key, or a number for a version without one.
 
 A pattern is proposed only if it would serve the next version, too: a date or `1.2.0` changes in more than one
 place, so for these a number is named instead.
@@ -27,7 +27,7 @@ _NOT_IN_PATTERNS: Final = frozenset("{}*?\\")
 SHOWN_CHARACTERS: Final = 200
 _YEARS: Final = range(1970, 2101)
 _COMMON_NAMES: Final = frozenset({"model", "models", "data", "export", "saved_model", "savedmodel"})
-"""Models with such a name are told from a folder that is called so for every model."""
+"""A folder with such a name is not taken for a model: it probably has this name for every model."""
 
 
 def date_in(key: str) -> str | None:
@@ -40,7 +40,7 @@ def date_in(key: str) -> str | None:
 def number_for(word: str) -> str | None:
     """Return a number that grows as dates or semantic versions such as `word` do; None if it is neither.
 
-    `word`: what stands in place of the number; of several folders the last may be a semantic version.
+    `word` stands in place of the number. If it is several folders, the last one may be a semantic version.
     """
     semantic = _SEMANTIC.fullmatch(word.rpartition("/")[2])
     number = date_in(word)
@@ -76,7 +76,7 @@ def _may_be_in_a_pattern(text: str) -> bool:
 
 
 def setting(pattern: str) -> str:
-    """Return the line of a settings file that sets a pattern: YAML in quotes, escaped as all foreign text."""
+    """Return the line of a settings file that sets a pattern: quoted YAML, escaped like all foreign text."""
     escaped = pattern.replace('"', '\\"').encode("ascii", "backslashreplace").decode()
     return f'store.key_pattern: "{escaped}"'
 
@@ -89,7 +89,7 @@ def _general(name: str, model: Model, version: Version) -> str:
 
 
 def pattern_of_key(key: str, wanted: Container[str]) -> str | None:
-    """Return the pattern that serves a key with more folders than usual; None unless one number is in it."""
+    """Return the pattern that serves a key with more folders than usual; None unless it has one number."""
     stem = stem_of(key)
     names = stem.split("/") if stem else []
     if len(names) < 2 or not _may_be_in_a_pattern(stem):  # noqa: PLR2004 (a model and a version)

@@ -1,4 +1,4 @@
-"""HeadObject, whose errors have no body: why one was refused is asked for again, with a read of one byte."""
+"""Sends HeadObject. Its errors have no body, so a read of one byte then asks for the reason."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -19,7 +19,7 @@ def head_object(client: "S3Client", request: Mapping[str, Any]) -> Mapping[str, 
     """Return the answer to HeadObject.
 
     Raises:
-        ClientError: it was refused; if a read of the same object is refused, too, with what that says.
+        ClientError: the store refused it; if it refuses a read of the object, too, with that error's text.
         BotoCoreError: there was no answer.
     """
     try:
@@ -34,10 +34,10 @@ def head_object(client: "S3Client", request: Mapping[str, Any]) -> Mapping[str, 
 
 
 def _raise_reason(client: "S3Client", request: Mapping[str, Any]) -> None:
-    """Ask for the first byte; return if nothing is said against that.
+    """Ask for the first byte; return if the store sends it.
 
     Raises:
-        ClientError: there is.
+        ClientError: the store refused to.
     """
     asked = {name: value for name, value in request.items() if name not in _OF_HEAD_ALONE}
     try:

@@ -1,4 +1,4 @@
-"""Who the agent is for AWS: where its credentials come from, and what STS calls their owner."""
+"""Finds out who the agent is at AWS: where its credentials come from, and STS's name for their owner."""
 
 import os
 from dataclasses import dataclass
@@ -32,23 +32,23 @@ class Signing:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What STS says of the credentials' owner."""
+    """The owner of the credentials, as STS names it."""
 
     account: str
     arn: str
 
 
 def signs_with(store: Store) -> Signing | None:
-    """Return what requests to the store are signed with now; None if there are no credentials anywhere.
+    """Return which credentials sign requests to the store now; None if there are no credentials anywhere.
 
     Raises:
-        StoreError: `STORE_CREDENTIALS`: there are some, and they cannot be read.
+        StoreError: `STORE_CREDENTIALS`: there are some, but they cannot be read.
     """
     with translated("reading the credentials", Operation.LIST):
-        found = obtain_if_any(_session(store), SECONDS)
-    if found is None:
+        credentials = obtain_if_any(_session(store), SECONDS)
+    if credentials is None:
         return None
-    return Signing(found.provider, found.access_key[-SHOWN_OF_KEY:], bool(found.token))
+    return Signing(credentials.provider, credentials.access_key[-SHOWN_OF_KEY:], bool(credentials.token))
 
 
 def _session(store: Store) -> botocore.session.Session:
@@ -66,7 +66,7 @@ def is_aws(store: Store) -> bool:
 
 
 def caller(store: Store) -> Caller:
-    """Ask STS who signs; needs no permission.
+    """Ask STS whose credentials these are; that needs no permission.
 
     Raises:
         StoreError: STS refused the credentials, or did not answer.
@@ -81,34 +81,34 @@ def caller(store: Store) -> Caller:
             obtain(core, SECONDS)
             session = boto3.session.Session(botocore_session=core)
             region = session.region_name or "us-east-1"
-            found = session.client("sts", region_name=region, config=config).get_caller_identity()
+            identity = session.client("sts", region_name=region, config=config).get_caller_identity()
     except TransferError as error:
         raise StoreError(error.reason, error.what, error.advice) from error
-    return Caller(str(found.get("Account", "")), str(found.get("Arn", "")))
+    return Caller(str(identity.get("Account", "")), str(identity.get("Arn", "")))
 
 
 def proxy_of(store: Store) -> str | None:
-    """Return the proxy through which the store is asked, without its password; None if there is none."""
+    """Return the proxy for requests to the store, without its password; None if there is none."""
     url = store.endpoint_url or AWS_S3
-    found = get_environ_proxies(url).get(urlsplit(url).scheme)
-    if not found:
+    proxy = get_environ_proxies(url).get(urlsplit(url).scheme)
+    if not proxy:
         return None
-    scheme = found.partition("://")[0]
-    place = found.rpartition("@")[2].rpartition("://")[2].partition("/")[0]
-    return f"{scheme if scheme.isalnum() and scheme != found else 'http'}://{place}"
+    scheme = proxy.partition("://")[0]
+    place = proxy.rpartition("@")[2].rpartition("://")[2].partition("/")[0]
+    return f"{scheme if scheme.isalnum() and scheme != proxy else 'http'}://{place}"
 
 
 def authority() -> tuple[str, Path] | None:
-    """Return the file of certificate authorities that counts instead of the usual ones, and what names it.
+    """Return the file of certificate authorities that replaces the usual ones, and the setting that names it.
 
-    A profile that cannot be read names none: the examination of the credentials says what is wrong with it.
+    A profile that cannot be read names none: the check of the credentials says what is wrong with it.
     """
     for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
         if os.environ.get(name):
             return name, Path(os.environ[name])
     try:
         with usable(CONFIGURATION):
-            found = botocore.session.get_session().get_config_variable("ca_bundle")
+            bundle = botocore.session.get_session().get_config_variable("ca_bundle")
     except CredentialsUnusable:
         return None
-    return ("ca_bundle in the AWS profile", Path(str(found))) if found else None
+    return ("ca_bundle in the AWS profile", Path(str(bundle))) if bundle else None

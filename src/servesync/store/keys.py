@@ -1,4 +1,4 @@
-"""From a key to the version that it belongs to, by `store.key_pattern`."""
+"""Finds the version to which a key belongs, by `store.key_pattern`."""
 
 import re
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _REST: Final = rf"{_ARCHIVE}|(?P<manifest>{re.escape(MANIFEST_ENDING)})|/(?P<pat
 
 @dataclass(frozen=True, slots=True)
 class ParsedKey:
-    """What a key says: a version's archive, its manifest, or one file (`path`) of a version's directory."""
+    """The meaning of a key: a version's archive, its manifest, or one file (`path`) of its directory."""
 
     model: Model
     version: Version
@@ -41,8 +41,8 @@ class KeyKind(Enum):
 def stem_regex(pattern: str, model: str = MODEL, version: str = VERSION) -> str:
     """Return the regular expression of a key without its ending; its groups are `model` and `version`.
 
-    `model`, `version`: what each placeholder stands for. Where one occurs again it is the same model, or a
-    version of the same number, with leading zeros or without.
+    `model`, `version`: the expressions for the placeholders. A second `{model}` must be the same model, a
+    second `{version}` the same number, with leading zeros or without.
     """
     again = r"0{0,39}(?P=number)"
     if pattern.count("{version}") > 1 and version == VERSION:
@@ -68,12 +68,12 @@ class KeyPattern:
         return tuple(re.compile(stem_regex(folder), re.ASCII | re.DOTALL) for folder in folders)
 
     def is_marker(self, key: str, size: int | None) -> bool:
-        """Tell whether a key is an empty object that only stands for a folder, of whichever tool."""
+        """Tell whether a key is an empty object with which some tool marks a folder."""
         if size:
             return False
         if key == "" or key.endswith(("/", FOLDER_ENDING)):
             return True
-        is_empty = size == 0  # one that is listed without a size may be anything
+        is_empty = size == 0  # without a listed size it may be anything
         return is_empty and self.parse(key) is None and any(folder.fullmatch(key) for folder in self._folders)
 
     def stem(self, model: Model, version: Version) -> str:
@@ -81,7 +81,7 @@ class KeyPattern:
         return self.text.replace("{model}", model).replace("{version}", str(version))
 
     def parse(self, key: str) -> ParsedKey | None:
-        """Return what `key` says, or None if it is no part of a release."""
+        """Return the meaning of `key`; None if it belongs to no release."""
         match = self._stem.fullmatch(key)
         if match is None:
             return None
@@ -99,8 +99,8 @@ def manifest_key_at(release: Release) -> str:
     """Return the key under which a release has its manifest, or would have it."""
     if release.layout is Layout.ARCHIVE:
         return manifest_key(release.objects[0].key)
-    item = release.objects[0]
-    return item.key.removesuffix(item.path).removesuffix("/") + MANIFEST_ENDING
+    first = release.objects[0]
+    return first.key.removesuffix(first.path).removesuffix("/") + MANIFEST_ENDING
 
 
 def manifest_key(archive_key: str) -> str:

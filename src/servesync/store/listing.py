@@ -24,9 +24,9 @@ class Listing:
     """What one complete listing of the store shows.
 
     `problems`: why a version that has keys is no release. `ignored_keys`: how many keys name no version of
-    any model, with a few examples, escaped. `requests`: how many the listing took. `channels`: the objects of
-    the channels of each model, by name. `orphaned`: manifests, or withdrawals in their place, whose archives
-    are gone; each of them is also in `problems`.
+    any model, with a few examples, escaped. `requests`: how many requests the listing took. `channels`: the
+    objects of each model's channels, by name. `orphaned`: manifests, or withdrawals in their place, whose
+    archives are gone; each of them is also in `problems`.
     """
 
     releases: Mapping[Model, tuple[Release, ...]]
@@ -75,8 +75,8 @@ class ListingBuilder:
     def add(self, key: str, size: int | None, etag: str | None, modified: float | None = None) -> bool:
         """Add one key of the listing; False if it was added before, which a sound listing never does.
 
-        An empty object that stands for a folder counts for nothing, another empty file counts. Size and ETag
-        are needed of what belongs to a wanted release only: without them that release has a problem.
+        An empty object that marks a folder is ignored; any other empty object is a file. Objects of wanted
+        releases need a size and an ETag: without them, the release gets a problem.
         """
         relative = key.removeprefix(self._prefix)
         if self._pattern.is_marker(relative, size):
@@ -109,7 +109,7 @@ class ListingBuilder:
         return fresh
 
     def _add_other(self, relative: str, item: StoredObject | None) -> bool:
-        """Add a key that belongs to no release: it is that of a channel, or it is ignored."""
+        """Add a key that belongs to no release: a channel's key, or one that is ignored."""
         place = channel.parse_key(relative)
         if place is not None and item is not None:
             return self._add_channel(*place, item)
@@ -140,7 +140,7 @@ class ListingBuilder:
         problems: dict[tuple[Model, Version], SyncError] = {}
         for (model, version), found in sorted(self._found.items()):
             if found.members and not (found.archives or found.manifests or found.folders or found.unreadable):
-                continue  # nothing but empty objects
+                continue  # it has only empty objects
             try:
                 release = self._release(model, version, found)
             except ReleaseRefused as problem:
@@ -164,8 +164,8 @@ class ListingBuilder:
     def _release(self, model: Model, version: Version, found: _Found) -> Release:
         if found.unreadable:
             text = (
-                f"the store lists {found.unreadable!a} without a size or an ETag, so nobody can tell what is "
-                "read: upload it again; if the store always lists it so, publish under a new number"
+                f"the store lists {found.unreadable!a} without a size or an ETag, so its bytes cannot be "
+                "verified: upload it again; if the store always lists it so, publish under a new number"
             )
             raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
         sources = sorted(found.archives) + sorted(found.folders)
@@ -179,7 +179,7 @@ class ListingBuilder:
             return Release(model, version, Layout.ARCHIVE, (archive,), _identity([archive]), manifest)
         if found.manifests and not found.folders:
             text = (
-                f"{min(found.manifests)!a} belongs to an archive that is not there: put that back, or "
+                f"{min(found.manifests)!a} belongs to an archive that is missing: put the archive back, or "
                 "publish under a new number"
             )
             raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
@@ -212,7 +212,7 @@ def _frozen(releases: Mapping[Model, list[Release]]) -> dict[Model, tuple[Releas
 
 
 def modified_at(found: object) -> float | None:
-    """Return a `LastModified` as seconds since 1970; None if it is none, or none that a clock can show."""
+    """Return a `LastModified` as seconds since 1970; None if it is no time, or out of a clock's range."""
     try:
         return found.timestamp() if isinstance(found, datetime) else None
     except (OverflowError, ValueError):
@@ -238,7 +238,7 @@ class Settling:
     def remaining(self, model: Model, releases: Iterable[Release], listed_at: float) -> dict[Version, float]:
         """Return the seconds after `listed_at` for which each release must still stay as it is.
 
-        Archives need none. `listed_at` is when the listing was asked for that shows `releases`.
+        Archives need none. `listed_at` is when the listing that shows `releases` was requested.
         """
         known = self._since.get(model, {})
         seen: dict[Version, tuple[str, float]] = {}

@@ -1,4 +1,4 @@
-"""Looks at files that the environment or a profile names: whoever opens a pipe waits for it for ever."""
+"""Checks files that the environment or a profile names: opening a pipe could block for ever."""
 
 import os
 from pathlib import Path
@@ -11,10 +11,10 @@ _AUTHORITIES: Final = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 
 
 def check_authorities(path: str | None) -> None:
-    """Make sure that the authorities' file is a regular one, if it is named and there.
+    """Make sure that the file of certificate authorities, if it is named and exists, is a regular file.
 
     Raises:
-        StoreError: `STORE_TLS`: it is a pipe, a device or the like.
+        StoreError: `STORE_TLS`: the file is a pipe, a device or the like.
     """
     what = not_regular(path) if path and not Path(path).is_dir() else ""
     if what:
@@ -24,11 +24,11 @@ def check_authorities(path: str | None) -> None:
 
 
 def not_regular(path: str) -> str:
-    """Return what a path leads to instead of a regular file; empty if it does, or to nothing."""
+    """Return what a path leads to instead of a regular file; empty if it is a regular file, or missing."""
     try:
         open_regular(Path(path).expanduser()).close()
     except NotRegular as error:
         return error.strerror or "it is no regular file"
     except OSError:
-        pass  # whoever opens it says so
+        pass  # the error comes when it is opened
     return ""

@@ -1,4 +1,4 @@
-"""What stores say that are S3 in all but a few things: what it means, and what to do about it."""
+"""Explains errors of stores that differ from S3 in a few things: what they mean, and what to do."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from servesync.settings import Store
 _BUCKET_IN_THE_HOST: Final = frozenset(
     {"SecondLevelDomainForbidden", "PathStyleDomainForbidden", "VirtualHostDomainRequired"}
 )
-"""By Alibaba's OSS, Tencent's COS and Huawei's OBS."""
+"""Sent by Alibaba's OSS, Tencent's COS and Huawei's OBS."""
 _NO_SUCH_OPERATION: Final = frozenset({"NotImplemented", "MethodNotAllowed", "405", "501"})
 _VIRTUAL: Final = (
     "this store wants the bucket's name in the host's: set store.addressing_style: virtual (without settings "
@@ -22,7 +22,7 @@ _NO_V2: Final = (
     "newer release of it; or something other than S3 answers: check store.endpoint_url and proxies"
 )
 _PROJECT_PAYS: Final = (
-    "whoever reads this bucket pays, and Google wants a project named for that, which servesync cannot: turn "
+    "readers pay for this bucket, and Google wants the name of a project, which servesync cannot give: turn "
     "Requester Pays off for the bucket, or copy the models to another"
 )
 _CUSTOMER_KEY: Final = (
@@ -49,10 +49,10 @@ _MAYBE_MISPLACED: Final = frozenset(
 
 
 def oddity(code: str, said: str, asked: str) -> tuple[Reason, str] | None:
-    """Return what an error means, and what to do; None if it means what it means at Amazon.
+    """Return an error's reason, and what to do; None if it means the same as at Amazon.
 
-    `code`: its name, or the HTTP status if it has none. `said`: the store's words. `asked`: what was asked
-    for, by S3's name.
+    `code`: its name, or the HTTP status if it has none. `said`: the store's text. `asked`: the operation, by
+    S3's name.
     """
     lists = asked == "ListObjectsV2"
     if code in _BUCKET_IN_THE_HOST:
@@ -67,7 +67,7 @@ def oddity(code: str, said: str, asked: str) -> tuple[Reason, str] | None:
 
 
 def misplaced_bucket(store: Store, reason: Reason) -> str:
-    """Return what may be wrong if the endpoint holds the bucket's name; empty if it does not."""
+    """Return advice if the endpoint's host or path holds the bucket's name; empty if it does not."""
     parts = urlsplit(store.endpoint_url or "")
     first, last = (parts.hostname or "").partition(".")[0], parts.path.rstrip("/").rpartition("/")[2]
     if reason not in _MAYBE_MISPLACED or store.bucket.lower() not in {first, last.lower()}:
@@ -90,12 +90,12 @@ def odd_advice(error: SyncError) -> str:
 def check_as_stored(doing: str, headers: Mapping[str, str]) -> None:
     """Make sure that the store sends an object as it is stored; `headers` in lower case.
 
-    Google's store unpacks what has `Content-Encoding: gzip` while it sends it, and then ignores ranges.
+    Google's store decompresses objects with `Content-Encoding: gzip` as it sends them, and ignores ranges.
 
     Raises:
-        StoreError: `STORE_BAD_ANSWER`: it does not.
+        StoreError: `STORE_BAD_ANSWER`: the store decompresses the object.
     """
     stored = headers.get("x-goog-stored-content-encoding", "identity")
     if stored not in {"identity", headers.get("content-encoding")}:
-        text = f"it is stored with Content-Encoding: {stored!a:.20}, so the store unpacks it as it sends it"
+        text = f"it is stored with Content-Encoding: {stored!a:.20}, and the store decompresses it on sending"
         raise StoreError(Reason.STORE_BAD_ANSWER, f"{doing}: {text}", _UNPACKED)

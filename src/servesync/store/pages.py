@@ -1,4 +1,4 @@
-"""One listing, page by page: whole, of this bucket, and within bounds."""
+"""Reads one listing page by page, and makes sure that it is whole, of this bucket, and within bounds."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_PAGES: Final = 10_000
 MAX_EMPTY_PAGES: Final = 100
-"""In a row: a store may have to pass by many removed keys, but not for ever."""
+"""The most empty pages in a row: a store may have to skip many removed keys, but not for ever."""
 
 
 def pages(
@@ -27,8 +27,8 @@ def pages(
 
     Raises:
         StoreError: an answer is no listing of this bucket and prefix, or the listing does not end within
-            `bounds.listing_seconds`, `MAX_PAGES`, or `MAX_EMPTY_PAGES` without a key.
-        Stopped: `should_stop` said so; it is asked before each page.
+            `bounds.listing_seconds` or `MAX_PAGES`, or has `MAX_EMPTY_PAGES` without a key in a row.
+        Stopped: `should_stop`, called before each page, returned True.
     """
     doing = f"listing {store.url}"
     deadline = time.monotonic() + bounds.listing_seconds
@@ -60,7 +60,7 @@ def _page(client: "S3Client", store: Store, doing: str, continued: Mapping[str, 
     ours = store.prefix
     try:
         page: Mapping[str, Any] = client.list_objects_v2(Prefix=ours, **bucket_of(store), **continued)
-    except ValueError as error:  # what botocore's parser makes of a number that is none
+    except ValueError as error:  # botocore's parser met a number that is none
         raise bad_answer(doing, "the answer is no listing") from error
     if not buckets.is_listed_as(store.bucket, page.get("Name")) or not isinstance(
         page.get("IsTruncated"), bool
@@ -73,11 +73,11 @@ def _page(client: "S3Client", store: Store, doing: str, continued: Mapping[str, 
 
 
 def _next(doing: str, page: Mapping[str, Any]) -> str | None:
-    """Return where the listing goes on; None at its end."""
+    """Return the token of the next page; None on the last page."""
     token: str | None = page.get("NextContinuationToken")
     if not page["IsTruncated"]:
         if token:
-            raise bad_answer(doing, "the listing says that it ends, and where it goes on")
+            raise bad_answer(doing, "the listing says that it ends, but has a token for a next page")
         return None
     if token:
         return token

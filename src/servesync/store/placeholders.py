@@ -1,4 +1,4 @@
-"""Empty objects that stand for a folder: tools that think in folders leave them where a store has none."""
+"""Leaves out the empty objects with which tools mark a folder, since a store has no folders."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -7,7 +7,7 @@ from servesync.domain.versions import StoredObject
 
 
 def without_placeholders(members: Sequence[StoredObject]) -> Iterator[StoredObject]:
-    """Yield the files of one version's directory, without empty ones that others need as their folder."""
+    """Yield the files of a version's directory, without empty ones whose path is a folder of others."""
     empty = {item.path for item in members if item.size == 0}
     folders = empty & FOLDERS | empty.intersection(_folders(item.path for item in members))
     return (item for item in members if item.size or item.path not in folders)

@@ -1,4 +1,4 @@
-"""What the agent needs of a store; tests have one in memory."""
+"""The interface of a store for the agent; tests implement it in memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from servesync.store.listing import Listing
 class ObjectFacts:
     """What the store knows of one object besides its bytes.
 
-    `manifest_to_come`: whoever uploaded it says that a manifest belongs to it, and uploads that last.
+    `manifest_to_come`: its metadata says that the publisher uploads a manifest for it afterwards.
     """
 
     checksum: ObjectChecksum | None
@@ -28,7 +28,7 @@ class StorePort(Protocol):
 
         Raises:
             StoreError: the store did not answer with a complete listing.
-            Stopped: `should_stop` said so.
+            Stopped: `should_stop` returned True.
         """
 
     def describe(self, item: StoredObject) -> ObjectFacts:
@@ -48,7 +48,7 @@ class StorePort(Protocol):
         """Fill `buffer` with `length` bytes of one object from `offset` on.
 
         Raises:
-            TransferError: the bytes are not there, or not those of the object that was listed.
+            TransferError: the bytes are missing, or not those of the object that was listed.
             StoreError: the store refused or did not answer.
-            Stopped: `should_stop` said so.
+            Stopped: `should_stop` returned True.
         """

@@ -1,4 +1,4 @@
-"""Single requests to the store, and all that their answers tell besides: for finding out what is wrong."""
+"""Sends single requests to the store, and reports details of their answers, to find out what is wrong."""
 
 import email.utils
 import time
@@ -21,11 +21,11 @@ PROBE_BOUNDS: Final = Bounds(connect_seconds=5.0, read_seconds=10.0, answer_seco
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one request told.
+    """What the answer to one request said.
 
-    `code`: the error's name as S3 gives it. `region`: that of the bucket, if the store says so.
-    `skew_seconds`: how far the store's clock is ahead of ours. `keys`: what a listing began with.
-    `is_version_1`: the listing is one of ListObjects before version 2.
+    `code`: the error's name in S3. `region`: the bucket's, if the store names it. `skew_seconds`: how far the
+    store's clock is ahead of ours. `keys`: the first keys of a listing. `is_version_1`: the listing is an
+    answer of ListObjects before version 2.
     """
 
     error: StoreError | TransferError | None = None
@@ -58,7 +58,7 @@ class Probe:
     ) -> Answer:
         """Ask for the first keys below `prefix`.
 
-        `for_owner`: only if the bucket is the expected owner's. `pays`: whoever asks pays for it, also if
+        `for_owner`: only if the bucket belongs to the expected owner. `pays`: we pay for the request, even if
         the settings do not say so.
         """
         more = ({} if for_owner else {"expected_bucket_owner": None}) | (

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from urllib3.response import HTTPResponse
 
 MANIFEST_TO_COME: Final = "servesync-manifest"
-"""The metadata key of an archive whose manifest is uploaded after it."""
+"""The metadata key that marks an archive whose manifest is uploaded after it."""
 _RANGE: Final = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", re.ASCII)
 _T = TypeVar("_T")
 
@@ -62,13 +62,13 @@ class S3Store:
         see: Callable[[str, int], None] = lambda _key, _size: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Listing:
-        """Return all that lies below the prefix for wanted models.
+        """Return the releases of wanted models below the prefix.
 
         `see` is called with every key, without the prefix, and its size in bytes (0 if the store tells none).
 
         Raises:
-            StoreError: there was no complete listing; what was read of it counts for nothing.
-            Stopped: `should_stop` said so, which is asked before each page of 1,000 keys.
+            StoreError: there was no complete listing; the part that was read is discarded.
+            Stopped: `should_stop`, called before each page of 1,000 keys, returned True.
         """
 
         def call(clients: Clients) -> Listing:
@@ -99,7 +99,7 @@ class S3Store:
         if not key.startswith(self._store.prefix):
             raise bad_answer(doing, f"the key {key!a:.80} is not below the prefix")
         if not builder.add(key, size, item.get("ETag"), modified_at(item.get("LastModified"))):
-            raise bad_answer(doing, f"the key {key!a:.80} comes twice")
+            raise bad_answer(doing, f"the key {key!a:.80} is listed twice")
         see(key.removeprefix(self._store.prefix), size or 0)
 
     # -- reading --------------------------------------------------------------------------------------
@@ -114,12 +114,12 @@ class S3Store:
     ) -> None:
         """Fill `buffer` with `length` bytes from `offset` on, of exactly the object that was listed.
 
-        One request; to ask again is the caller's decision.
+        This sends one request; whether to repeat it is the caller's decision.
 
         Raises:
-            TransferError: the object is another one now, or gone, or its bytes did not all come.
+            TransferError: the object was replaced or removed, or not all of its bytes arrived.
             StoreError: the store refused or did not answer, or ignored the range.
-            Stopped: `should_stop` said so. The buffer's content counts for nothing in all three cases.
+            Stopped: `should_stop` returned True. In all three cases the buffer's content is undefined.
         """
         if should_stop():
             raise Stopped
@@ -130,13 +130,13 @@ class S3Store:
         self._ask(f"reading {item.key!a:.200}", Operation.READ, call)
 
     def describe(self, item: StoredObject) -> ObjectFacts:
-        """Return what the store knows of an object that was listed; one request.
+        """Return what the store knows of an object that was listed; this sends one request.
 
         Raises:
-            TransferError: the object is another one now, or gone.
+            TransferError: the object was replaced or removed.
             StoreError: the store refused or did not answer.
         """
-        doing = f"looking at {item.key!a:.200}"
+        doing = f"reading the metadata of {item.key!a:.200}"
 
         def call(clients: Clients) -> Mapping[str, Any]:
             asked = self._bucket | {"Key": item.key, "IfMatch": item.etag, "ChecksumMode": "ENABLED"}
@@ -148,7 +148,7 @@ class S3Store:
         if answer.get("ETag", "").strip('"') != item.etag.strip('"'):
             text = f"{doing}: it was replaced after the listing; the next poll sees the new one"
             raise TransferError(Reason.OBJECT_CHANGED, text)
-        # some stores give the names of metadata back as HTTP writes headers: Servesync-Manifest
+        # some stores return the names of metadata capitalized like HTTP headers: Servesync-Manifest
         names = {name.lower() for name in answer.get("Metadata", {})}
         return ObjectFacts(checksum_of(answer), MANIFEST_TO_COME in names)
 
@@ -165,7 +165,7 @@ class S3Store:
         answer: Mapping[str, Any] = clients.reading.get_object(
             **self._bucket, Key=item.key, Range=f"bytes={offset}-{last}", IfMatch=item.etag
         )
-        with answer["Body"] as body:  # entered, it is the connection's own response: no extra copy
+        with answer["Body"] as body:  # its context is the raw response: no extra copy
             _check_head(doing, answer, item, (offset, last))
             self._fill(doing, body, buffer, should_stop)
         check_no_page(doing, item, offset, buffer, answer.get("ContentType", ""))
@@ -173,7 +173,7 @@ class S3Store:
     def _fill(
         self, doing: str, raw: "HTTPResponse", buffer: memoryview, should_stop: Callable[[], bool]
     ) -> None:
-        """Read exactly `len(buffer)` bytes, in whatever blocks they come, watching the speed."""
+        """Read exactly `len(buffer)` bytes, in blocks of any size, and watch the speed."""
         done = 0
         floor = SpeedFloor(self._bounds, time.monotonic())
         while done < len(buffer):
@@ -186,9 +186,9 @@ class S3Store:
             done += len(block)
             if not floor.holds(done, time.monotonic()):
                 text = f"{doing}: below {self._bounds.floor_bytes_per_second} bytes/s after {done} bytes"
-                raise TransferError(Reason.TRANSFER_TOO_SLOW, f"{text}; tried again")
+                raise TransferError(Reason.TRANSFER_TOO_SLOW, f"{text}; servesync tries again")
         if _read_some(doing, raw, 1, done):
-            raise bad_answer(doing, "more bytes than were asked for")
+            raise bad_answer(doing, "more bytes than were requested")
 
     def close(self) -> None:
         """Close all connections; a later call opens new ones."""
@@ -200,7 +200,7 @@ class S3Store:
     # -- the clients ----------------------------------------------------------------------------------
 
     def _ask(self, doing: str, operation: Operation, call: Callable[[Clients], _T]) -> _T:
-        """Return what `call` does; once more if the credentials were refused and there are new ones."""
+        """Return the result of `call`; repeat it once if the credentials were refused and new ones exist."""
         used: Clients | None = None
         try:
             with translated(doing, operation):
@@ -217,7 +217,7 @@ class S3Store:
             return call(renewed)
 
     def _connected(self, refused: Clients | None = None) -> Clients:
-        """Return the clients, but none that read their credentials before `refused`: files may be rotated."""
+        """Return clients whose credentials are newer than those of `refused`: files may be rotated."""
         with self._lock:
             if self._clients is None or self._clients is refused:
                 self._clients = None
@@ -226,24 +226,24 @@ class S3Store:
 
 
 def _check_head(doing: str, answer: Mapping[str, Any], item: StoredObject, wanted: tuple[int, int]) -> None:
-    """Make sure that the answer is the range that was asked for, of the object that was listed."""
+    """Make sure that the answer is the requested range of the object that was listed."""
     status = answer["ResponseMetadata"]["HTTPStatusCode"]
     found = _RANGE.fullmatch(answer.get("ContentRange", ""))
     check_as_stored(doing, answer["ResponseMetadata"]["HTTPHeaders"])
     if status != 206 or found is None:  # noqa: PLR2004 (Partial Content)
-        raise bad_answer(doing, f"HTTP {status} without the range that was asked for")
+        raise bad_answer(doing, f"HTTP {status} without the requested range")
     if answer.get("ETag", "").strip('"') != item.etag.strip('"') or int(found[3]) != item.size:
         text = f"{doing}: it was replaced after the listing; the next poll sees the new one"
         raise TransferError(Reason.OBJECT_CHANGED, text)
     if (int(found[1]), int(found[2])) != wanted:
-        raise bad_answer(doing, f"asked for bytes {wanted[0]}-{wanted[1]}, got {found[0]}")
+        raise bad_answer(doing, f"requested bytes {wanted[0]}-{wanted[1]}, got {found[0]}")
     length = wanted[1] - wanted[0] + 1
-    if answer.get("ContentLength", length) != length:  # a Content-Encoding of a proxy shows here
+    if answer.get("ContentLength", length) != length:  # a proxy that compresses shows here
         raise bad_answer(doing, f"a body of {answer['ContentLength']} bytes for a range of {length}")
 
 
 def _read_some(doing: str, raw: "HTTPResponse", at_most: int, done: int) -> bytes:
-    """Return what is there, as soon as anything is: waiting for a full block would hide a drip."""
+    """Return bytes as soon as any arrive: waiting for a full block would hide a slow transfer."""
     try:
         return raw.read1(at_most, decode_content=False)
     except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -251,4 +251,4 @@ def _read_some(doing: str, raw: "HTTPResponse", at_most: int, done: int) -> byte
 
 
 def _broken(doing: str, what: str) -> TransferError:
-    return TransferError(Reason.TRANSFER_BROKEN, f"{doing}: the transfer broke: {what}; tried again")
+    return TransferError(Reason.TRANSFER_BROKEN, f"{doing}: broken off: {what}; servesync tries again")

@@ -1,4 +1,4 @@
-"""Uploads one new object in one pass: in one request if it is small, else in parts."""
+"""Uploads one new object in one pass: in one request if the object is small, else in parts."""
 
 import base64
 import threading
@@ -17,7 +17,7 @@ AT_ONCE: Final = 4
 
 
 class _Part(NamedTuple):
-    """One part as the store has taken it."""
+    """One part that the store has accepted."""
 
     number: int
     etag: str
@@ -27,7 +27,7 @@ class _Part(NamedTuple):
 class Upload:
     """One object that is being written.
 
-    The store gets the CRC32 of every part and of the whole. One that does not know them gets the MD5 of
+    The store gets the CRC32 of every part and of the whole. If it does not know them, it gets the MD5 of
     every part.
     """
 
@@ -46,7 +46,7 @@ class Upload:
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="upload")
 
     def write(self, data: bytes | memoryview) -> None:
-        """Take the next bytes; waits while enough parts are under way."""
+        """Take the next bytes; wait while enough parts are being sent."""
         self._crc = crc32(data, self._crc)
         self._size += len(data)
         self._buffer += data
@@ -59,7 +59,7 @@ class Upload:
         """Send what is left and make the object visible.
 
         Raises:
-            AlreadyThere: there is another object, or none though the store said that it is done.
+            AlreadyThere: another object has the key, or none has although the store reported success.
             StoreError, TransferError: the store refused or did not answer.
         """
         if not self._id:
@@ -78,7 +78,7 @@ class Upload:
         self._pool.shutdown()
 
     def abort(self) -> None:
-        """Remove the parts that were sent; what cannot be removed is invisible, and a lifecycle rule's."""
+        """Remove the parts that were sent; the rest stays invisible until a lifecycle rule removes it."""
         self._pool.shutdown(cancel_futures=True)
         if self._id:
             with suppress(SyncError, AlreadyThere):
@@ -127,7 +127,7 @@ class Upload:
             self._slots.release()
 
     def _complete(self, parts: list[_Part]) -> None:
-        """Make the object visible; step by step without what the store says that it does not know."""
+        """Make the object visible; leave out, one by one, the features that the store does not know."""
 
         def complete(condition: dict[str, Any]) -> None:
             with self._bucket.asking(self._key) as client:
@@ -139,7 +139,7 @@ class Upload:
                     **condition,
                 )
             if not answer.get("ETag") and self._bucket.is_ours(self._key) is False:
-                raise AlreadyThere(self._key)  # an answer that says nothing, and there is nothing of ours
+                raise AlreadyThere(self._key)  # the answer was empty, and our object is not there
 
         try:
             self._bucket.with_checksums_or_not(lambda: complete({"IfNoneMatch": "*"}))

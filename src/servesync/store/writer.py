@@ -1,8 +1,8 @@
-"""Writes releases into the store: none is ever replaced, and what is interrupted leaves nothing visible.
+"""Writes releases into the store; it never replaces one, and an interrupted write leaves nothing visible.
 
-Every write of something new asks for `If-None-Match: *`, every replacement (of a channel, or of a manifest by
-a withdrawal) for `If-Match`. A store that does not know the condition ignores it, or says that it does not
-know it (501); then it is written without, so the publisher also looks before and after it writes.
+Every write of a new object has the condition `If-None-Match: *`, every replacement (of a channel, or of a
+manifest by a withdrawal) `If-Match`. A store that does not know a condition ignores it, or answers 501 and
+gets the write without it. So the publisher also reads the key before and after it writes.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,10 +33,10 @@ class S3Writer(S3Bucket):
         self.close()
 
     def replace(self, key: str, data: bytes, etag: str, attributes: ObjectAttributes) -> None:
-        """Write one small object in the place of the one that has this ETag.
+        """Replace the object that has this ETag by one small object.
 
         Raises:
-            Changed: another one is there, or none; after an answer that was lost it may be this one.
+            Changed: the key has another object, or none; if an answer was lost, it may be this new object.
             StoreError, TransferError: the store refused or did not answer; either object may be there.
         """
         request: dict[str, Any] = {
@@ -47,7 +47,7 @@ class S3Writer(S3Bucket):
         }
         try:
             self.put(key, data, request, IfMatch=etag)
-        except AlreadyThere as error:  # the same answers say that the condition does not hold
+        except AlreadyThere as error:  # here the answer means that If-Match does not hold
             raise Changed(key) from error
         except TransferError as error:
             if error.reason is Reason.OBJECT_GONE:
@@ -65,12 +65,12 @@ class S3Writer(S3Bucket):
     ) -> Iterator[Callable[[bytes | memoryview], None]]:
         """Lend a function that takes the object's bytes in order; leaving the context makes it visible.
 
-        Leaving it by an exception, `KeyboardInterrupt` too, makes nothing visible and removes what was sent.
+        Leaving it by an exception, `KeyboardInterrupt` too, makes nothing visible and removes the parts sent.
         Up to five parts of `part_bytes` are held in memory. The store gets the CRC32 of every part, and of
         the whole, or else the MD5 of every part.
 
         Raises:
-            AlreadyThere: the key is taken or being written, or somebody has ended this upload: look.
+            AlreadyThere: somebody has written the key or is writing it, or has ended this upload.
             StoreError, TransferError: the store refused or did not answer.
         """
         upload = Upload(self, key, self._part_bytes, attributes)
@@ -82,9 +82,9 @@ class S3Writer(S3Bucket):
             raise
 
     def remove_leftovers(self, key: str) -> None:
-        """Remove the parts of uploads that others began for an object that is there, and never can end.
+        """Remove the parts of others' unfinished uploads to a key that has an object: they can never end.
 
-        What the store refuses to list or to remove stays: it is invisible, and a lifecycle rule's.
+        Parts that the store refuses to list or to remove stay invisible until a lifecycle rule removes them.
         """
         with suppress(SyncError, AlreadyThere):
             with self.asking(key) as client:

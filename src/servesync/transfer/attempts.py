@@ -68,7 +68,7 @@ class _Failure:
 
 
 class Damaged(BaseModel):
-    """The record of a release that was read `count` times and found damaged each time, perhaps by the way.
+    """The record of a release that was read `count` times and found damaged each time, perhaps in transit.
 
     `offer`: the release's; another offer starts anew. `pause_seconds`: from `last_at` to the next try.
     """
@@ -100,7 +100,7 @@ class Attempts:
     A failure of the store or of the disk would hit the model's other versions just as well: they pause, too,
     for a moment. What has failed five times counts as passing no longer: the next good version is due then.
 
-    `workspace`: where what the way may have damaged is recorded; None: nothing is kept over a restart.
+    `workspace`: where releases that may have been damaged in transit are recorded; None: only in memory.
     Nothing here changes the disk but `in_transit`, `succeeded`, `forget`, and `tidy`.
     """
 
@@ -181,7 +181,7 @@ class Attempts:
         ends += [transit.not_before for transit in self._transit.values()]
         return min((end - now for end in ends if end > now), default=None)
 
-    # -- what the way may have damaged ---------------------------------------------------------------
+    # -- releases that may have been damaged in transit ----------------------------------------------
 
     def in_transit(
         self, key: Key, offer: str, error: SyncError, now_monotonic: float, now_wall: float

@@ -37,7 +37,7 @@ class Reporter(Protocol):
 
 
 def for_stream(stream: TextIO) -> Reporter:
-    """Return the way of reporting that suits `stream`: a bar if it is a terminal, else log lines."""
+    """Return the kind of report that suits `stream`: a bar if it is a terminal, else log lines."""
     return _Bar(Console(file=stream)) if stream.isatty() else _lines
 
 

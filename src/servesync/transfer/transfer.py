@@ -103,7 +103,7 @@ class Transfers:
         The folder stays for whoever gets the result; after any error it is removed.
 
         Raises:
-            ReleaseRefused: it is not what it should be; `in_transit`: the way from the store may be why.
+            ReleaseRefused: it is damaged or unsafe; `in_transit`: perhaps it was damaged in transit.
             CheckFailed: this machine could not make a proof.
             StoreError, TransferError: the store did not give its bytes.
             DiskError: the disk refused, has not enough space, or somebody else changes the staging directory.
@@ -199,7 +199,7 @@ class _Transfer:
         """Bring the release's bytes into the tree in one pass; no archive ever lies on the disk."""
         release, started = self._release, time.monotonic()
         needed = needed_by(release, proofs.manifest, self._settings.limits)
-        # each part is proven before it is handed on, so nothing that is met later comes from the way
+        # each part is proven before it is handed on, so later errors cannot come from the transfer
         self._is_confirmed = proofs.manifest is not None
         with self._shared.guard.reserve(needed, self._settings.limits, self._context.make_room) as space:
             unpacked = self._unpack(proofs, space)
@@ -324,7 +324,7 @@ class _Transfer:
     # -- the end ---------------------------------------------------------------------------------------
 
     def _finish(self, unpacked: Unpacked, proven: Proven) -> Staged:
-        """Make the tree durable, and compare what lies on the shelf with it, if that is asked for."""
+        """Make the tree durable, and compare it with the version on the shelf, if that is requested."""
         release, check = self._release, self._context.check
         self._lift(unpacked.root)
         files = ((file.path, file.size) for file in proven.content.files)

@@ -48,7 +48,7 @@ _OF_DAMAGE: Final = OF_DAMAGED_ARCHIVES | OF_DAMAGED_MODELS
 
 
 def may_be_transit(error: ReleaseRefused, *, is_confirmed: bool) -> bool:
-    """Whether damage on the way may explain a refusal; `is_confirmed`: a checksum has covered all bytes."""
+    """Whether damage in transit may explain a refusal; `is_confirmed`: a checksum has covered all bytes."""
     if error.in_transit or error.reason in OF_THE_WAY:
         return True
     return not is_confirmed and error.reason in _OF_DAMAGE

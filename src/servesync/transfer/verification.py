@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from servesync.errors import CheckFailed
-from servesync.jobs import LOOK_SECONDS
+from servesync.jobs import POLL_SECONDS
 from servesync.logs import Event, get_logger
 from servesync.settings import Signature, Verify
 from servesync.verify import (
@@ -57,7 +57,7 @@ def verify_tree(
     checked = verify_tensors(root, check=check).tensors if settings.level != "structure" else 0
     trial = None
     if settings.level == "load":
-        while not trial_lock.acquire(timeout=LOOK_SECONDS):
+        while not trial_lock.acquire(timeout=POLL_SECONDS):
             check()
         try:
             trial = load_model(root, expected, settings.load, patient=patient, check=check)

@@ -1,4 +1,4 @@
-"""From the bytes of a release to a tree of files: one pass, nothing outside `into`, nothing half believed."""
+"""Turns the bytes of a release into a tree of files, in one pass, and refuses whatever is in doubt."""
 
 from servesync.unpack.archive import Unpacked, unpack_archive
 from servesync.unpack.formats import RATIO_FLOOR_BYTES

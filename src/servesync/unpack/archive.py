@@ -1,4 +1,4 @@
-"""An archive, from its bytes as they arrive to the directory that is the version, in one pass."""
+"""Unpacks an archive into a version's directory while its bytes arrive, in one pass."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ SLACK_BYTES: Final = 16 << 20
 class Unpacked:
     """A complete tree: the directory that is the version, and every file in it, relative to that.
 
-    `stamps`: those of the files when they were written, to tell whether somebody else changed them since.
+    `stamps` were taken when the files had been written: they tell whether somebody changed a file since.
     """
 
     root: Path
     content: Content
     stamps: Mapping[str, Stamp]
     is_checksummed: bool = False
-    """Whether a checksum inside the archive, written by whoever packed it, has confirmed every byte."""
+    """Whether a checksum inside the archive, written when it was packed, has confirmed every byte."""
 
 
 def unpack_archive(  # noqa: PLR0913 (what is known of the archive, and who is told)
@@ -46,10 +46,10 @@ def unpack_archive(  # noqa: PLR0913 (what is known of the archive, and who is t
 ) -> Unpacked:
     """Unpack a tar, tar.gz or tar.zst into the empty directory `into` and return what is there now.
 
-    `chunks` is read once, to its end; a chunk is not touched after the next one was asked for.
+    `chunks` is read once, to its end; a chunk is not used after the next one was requested.
     `version` None accepts a folder of any number; `archive_bytes` is the size that the store listed.
-    `promised_bytes` is what all files have together by a manifest, which has been held against `limits`:
-    then `limits.max_ratio` is that of the whole, and a stretch of zeros is no bomb. None: there is none.
+    `promised_bytes` (None without a manifest) is the size of all files by the manifest, checked against
+    `limits`. With it, `limits.max_ratio` holds for the whole archive: a long run of zeros is then no bomb.
     `wrote` is called after each write, by two threads.
     Directories get mode 0755, `into` too, and files 0644. Nothing is synced.
 
@@ -87,10 +87,10 @@ def unpack_archive(  # noqa: PLR0913 (what is known of the archive, and who is t
     return Unpacked(into / root, Content.of(inside), stamps, kind is not Format.TAR)
 
 
-def _as_promised(found: Iterator[Member], promised_bytes: int | None) -> Iterator[Member]:
-    """Yield members until they have much more than was promised; a small difference is told file by file."""
+def _as_promised(members: Iterator[Member], promised_bytes: int | None) -> Iterator[Member]:
+    """Yield members; refuse far more content than promised (files are compared with the manifest later)."""
     total = 0
-    for member in found:
+    for member in members:
         total += member.size
         if promised_bytes is not None and total > promised_bytes + SLACK_BYTES:
             text = (

@@ -1,4 +1,4 @@
-"""What an archive is, told by its first bytes and never by its name; and its plain tar bytes, metered."""
+"""Recognizes an archive by its first bytes, never by its name, and decodes it within the limits."""
 
 from collections.abc import Callable, Iterator
 from enum import StrEnum
@@ -13,7 +13,7 @@ from servesync.unpack.source import ByteSource, owned_pieces
 from servesync.unpack.tar_members import Capacity
 
 RATIO_FLOOR_BYTES: Final = 16 << 20
-"""Below this much content the ratio is not looked at: small zero-filled variables are honest."""
+"""The ratio is not checked below this much content: small variables full of zeros are legitimate."""
 
 _SNIFFED: Final = tar_header.BLOCK_BYTES
 
@@ -44,12 +44,12 @@ _OTHERS: Final = (
 def open_tar(
     source: ByteSource, archive_bytes: int, limits: Limits, *, is_promised: bool = False
 ) -> tuple[ByteSource, Capacity, Format]:
-    """Return the tar stream inside `source`, what it can hold at most, and what it is packed in.
+    """Return the tar stream inside `source`, its capacity, and the format of the archive.
 
-    `is_promised`: a manifest says what it holds, so the ratio need only hold for the whole archive.
+    `is_promised`: a manifest says how much it holds, so the ratio need only hold for the whole archive.
 
     Raises:
-        ReleaseRefused: now, if it is no archive that is accepted; while the stream is read, if it is
+        ReleaseRefused: at once, if the format is not accepted; later, while the stream is read, if it is
             damaged or larger than `limits` allow.
     """
     kind = _sniff(source, "the archive")
@@ -74,10 +74,10 @@ def _sniff(source: ByteSource, what: str) -> Format:
         return Format.ZSTD
     if tar_header.looks_like_tar(head):
         return Format.TAR
-    found = lookalike(head)
-    if found is not None:
-        text = f"{what} is {found.name}: {found.advice}"
-        raise ReleaseRefused(Reason.ARCHIVE_FORMAT, text, looks_like=found.name)
+    known = lookalike(head)
+    if known is not None:
+        text = f"{what} is {known.name}: {known.advice}"
+        raise ReleaseRefused(Reason.ARCHIVE_FORMAT, text, looks_like=known.name)
     for magic, name in _OTHERS:
         if head.lstrip().startswith(magic):
             raise _no_archive(what, name)
@@ -93,7 +93,7 @@ def _no_archive(what: str, looks_like: str) -> ReleaseRefused:
 
 
 def _metered(pieces: Iterator[bytes], read: Callable[[], int], limits: Limits) -> Iterator[bytes]:
-    """Yield `pieces`, and stop where they outgrow the bytes that count as `read` by more than the ratio."""
+    """Yield `pieces`; refuse the archive once they exceed the bytes that count as `read` by the ratio."""
     total = 0
     for piece in pieces:
         total += len(piece)
@@ -101,7 +101,7 @@ def _metered(pieces: Iterator[bytes], read: Callable[[], int], limits: Limits) -
             raise ReleaseRefused(
                 Reason.ARCHIVE_RATIO,
                 f"{read()} bytes of the archive unpack to more than {total} bytes, over"
-                f" limits.max_ratio ({limits.max_ratio}); raise it if the model really is that empty",
+                f" limits.max_ratio ({limits.max_ratio}); raise it if the model really is mostly zeros",
                 unpacked_bytes=total,
                 consumed_bytes=read(),
                 limit=limits.max_ratio,

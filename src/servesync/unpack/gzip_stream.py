@@ -2,8 +2,8 @@
 
 A file is one member or several in a row, as bgzip and parallel compressors write it; their content is joined.
 
-The deflate stream inside is decoded by ISA-L in raw mode; the checksum, the length, the header's bound and
-that nothing follows are our own business.
+ISA-L decodes the deflate stream inside in raw mode. This module checks the checksum, the length, the bound of
+the header, and that nothing follows.
 """
 
 from collections.abc import Generator, Iterator
@@ -40,13 +40,13 @@ def gunzip(source: ByteSource) -> Iterator[bytes]:
         if not is_first and source.peek(len(MAGIC)) != MAGIC:
             raise ReleaseRefused(
                 Reason.ARCHIVE_TRAILING_DATA,
-                "other data follows the end of the gzip stream; pack the version anew with tar -czf",
+                "other data follows the end of the gzip stream; pack the version again with tar -czf",
             )
         is_first = False
         size = yield from _member(source)
         small += size < SMALL_BYTES
         if small > MAX_SMALL_MEMBERS:
-            raise _corrupt(f"more than {MAX_SMALL_MEMBERS} of its members hold next to nothing")
+            raise _corrupt(f"more than {MAX_SMALL_MEMBERS} of its members are almost empty")
 
 
 def _member(source: ByteSource) -> Generator[bytes, None, int]:
@@ -61,7 +61,7 @@ def _member(source: ByteSource) -> Generator[bytes, None, int]:
     if int.from_bytes(trailer[:4], "little") != crc:
         raise _corrupt("the content does not match its CRC-32")
     if int.from_bytes(trailer[4:], "little") != size & 0xFFFFFFFF:
-        raise _corrupt("the content does not have the length that the trailer tells")
+        raise _corrupt("the content does not have the length that the trailer gives")
     return size
 
 

@@ -28,7 +28,7 @@ class TopLevel:
         self._names: set[str] = set()
         self._folder: str | None = None
         self._model: Parts | None = None
-        """The folder of the model that lies least deep."""
+        """The least deep folder that holds a model."""
 
     def add(self, parts: Parts, *, is_directory: bool) -> None:
         """Note one member.

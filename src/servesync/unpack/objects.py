@@ -1,4 +1,4 @@
-"""A version that the store holds as one object a file: the same rules as for an archive's members."""
+"""Writes a version that the store holds as one object per file, by the rules for an archive's members."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,12 +21,12 @@ def unpack_objects(
 ) -> Unpacked:
     """Write each object to its `path` below the empty directory `into` and return what is there now.
 
-    Each object's chunks are read once, to their end, before the next object is asked for; a chunk is not
-    touched after the next one was asked for. `wrote` is called after each write, by two threads. Modes are
-    as for `unpack_archive`. Nothing is synced.
+    Each object's chunks are read once, to their end, before the next object is requested; a chunk is not used
+    after the next one was requested. `wrote` is called after each write, by two threads. Modes are as for
+    `unpack_archive`. Nothing is synced.
 
     Raises:
-        ReleaseRefused: a path is not acceptable or there twice, or the objects are too many or too large.
+        ReleaseRefused: a path is not acceptable or occurs twice, or the objects are too many or too large.
             What was written lies in `into`, which must be discarded whole.
         TransferError: an object's chunks have another length than its size; `into` must be discarded.
         OSError: the disk refused; `into` must be discarded.
@@ -34,13 +34,13 @@ def unpack_objects(
     names = Names(limits)
     total = 0
     with TreeWriter(into, wrote) as tree:
-        for item, chunks in objects:
-            parts = parse_path(item.path.encode(errors="surrogatepass"), is_directory=False)
+        for stored, chunks in objects:
+            parts = parse_path(stored.path.encode(errors="surrogatepass"), is_directory=False)
             names.add(parts, is_directory=False)
-            total += item.size
+            total += stored.size
             if total > limits.max_unpacked_bytes:
                 raise unpacks_too_big(total, limits)
-            source = ByteSource(measured(chunks, item.size, f"the object {item.key!a}"))
+            source = ByteSource(measured(chunks, stored.size, f"the object {stored.key!a}"))
             tree.write_file(parts, owned_pieces(source))
         files = tree.finish()
     if not files:

@@ -1,4 +1,4 @@
-"""Which names a version may hold, and that no two of them are, or on some filesystem become, the same."""
+"""Checks a version's paths: each is acceptable, and no two are the same on any filesystem."""
 
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -17,8 +17,8 @@ def parse_path(path: bytes, *, is_directory: bool) -> Parts:
     Only what `tar -C DIR -c .` writes is normalised: one leading `./`, and a directory's trailing `/`.
 
     Raises:
-        ReleaseRefused: the path is absolute, climbs, is too long, too deep or no UTF-8, or a name in it is
-            none that a version may hold (`domain.paths`).
+        ReleaseRefused: the path is absolute, climbs, is too long, too deep or no UTF-8, or holds a name that
+            a version may not have (`domain.paths`).
     """
     if is_directory:
         path = path.removesuffix(b"/")
@@ -43,7 +43,7 @@ def parse_path(path: bytes, *, is_directory: bool) -> Parts:
 
 
 def _refused(path: bytes, why: str) -> ReleaseRefused:
-    text = f"the path {shown(path)} {why}; pack the version anew without it ({RENAMING})"
+    text = f"the path {shown(path)} {why}; pack the version again without it ({RENAMING})"
     return ReleaseRefused(Reason.ARCHIVE_PATH, text, member=shown(path))
 
 
@@ -74,19 +74,19 @@ class Names:
         elif there != here or not is_directory:
             raise ReleaseRefused(
                 Reason.ARCHIVE_DUPLICATE,
-                f"{shown(path)} is there twice (as {shown(there[0])}); case does not count, as on some"
-                " filesystems. Pack it anew, each path once",
+                f"{shown(path)} occurs twice (as {shown(there[0])}); case does not count, as on some"
+                " filesystems. Pack it again, each path once",
                 member=shown(path),
             )
 
 
 def check_paths(paths: Mapping[str, bool], top: str) -> None:
-    """Make sure that an archive of these paths, each with whether it is a directory, would be unpacked.
+    """Make sure that unpacking accepts these paths; each comes with whether it is a directory.
 
-    `top`: the folder of the archive that holds them all. How many they are is not looked at.
+    `top`: the folder of the archive that holds them all. Their number is not checked.
 
     Raises:
-        ReleaseRefused: as unpacking it would.
+        ReleaseRefused: unpacking an archive of them would raise it.
     """
     names = Names(Limits().model_copy(update={"max_members": len(paths) + 1}))
     names.add((top,), is_directory=True)

@@ -29,7 +29,7 @@ def measured(chunks: Iterable[Chunk], expected: int, what: str) -> Iterator[Chun
         raise TransferError(
             Reason.TRANSFER_BROKEN,
             f"{what}: the store listed {expected} bytes but {'more' if seen > expected else seen} arrived;"
-            " it is fetched again",
+            " it is downloaded again",
             expected_bytes=expected,
             seen_bytes=seen,
         )
@@ -62,13 +62,13 @@ class ByteSource:
         Raises:
             ReleaseRefused: the stream ends before; the text says it ends inside `inside`.
         """
-        found = self._up_to(count)
-        if len(found) < count:
+        data = self._up_to(count)
+        if len(data) < count:
             raise ends_inside(inside)
-        return found
+        return data
 
     def exactly(self, count: int, inside: str) -> Iterator[memoryview]:
-        """Yield the next `count` bytes piece by piece, each valid until the next is asked for.
+        """Yield the next `count` bytes piece by piece, each valid until the next is requested.
 
         Raises:
             ReleaseRefused: the stream ends before; the text says it ends inside `inside`.
@@ -82,9 +82,9 @@ class ByteSource:
 
     def peek(self, count: int) -> bytes:
         """Return the next `count` bytes, fewer only at the end of the stream, and leave them unread."""
-        found = self._up_to(count)
-        self.push_back(found)
-        return found
+        data = self._up_to(count)
+        self.push_back(data)
+        return data
 
     def push_back(self, data: bytes) -> None:
         """Put `data`, the bytes that were returned last, back to be returned again."""
@@ -101,10 +101,10 @@ class ByteSource:
         return self._at == len(self._chunk)
 
     def _up_to(self, count: int) -> bytes:
-        found = bytes(self.some(count))
-        while len(found) < count and (more := self.some(count - len(found))):
-            found += more
-        return found
+        data = bytes(self.some(count))
+        while len(data) < count and (more := self.some(count - len(data))):
+            data += more
+        return data
 
     def _advance(self) -> None:
         """Take the next chunk if the last one is used up."""
@@ -127,5 +127,5 @@ def ends_inside(inside: str) -> ReleaseRefused:
     """Return the refusal of an archive that ends too early."""
     return ReleaseRefused(
         Reason.ARCHIVE_TRUNCATED,
-        f"the archive ends inside {inside}; pack it anew and check that the upload was complete",
+        f"the archive ends inside {inside}; pack it again and check that the upload was complete",
     )

@@ -24,7 +24,7 @@ _MAX_SIZE: Final = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What counts of a header; owners, modes and times are not even looked at."""
+    """The fields of a header that are used; owners, modes and times are ignored."""
 
     kind: bytes
     path: bytes

@@ -138,7 +138,7 @@ def _member(header: Header, extensions: _Extensions) -> Member:
 
 
 def _agreed_size(ustar: int, pax: int) -> int:
-    """Return the PAX size where a reader that knows only ustar could not read another one."""
+    """Return a member's size; refuse it if a reader that knows only ustar would read another one."""
     if ustar == pax or (pax > tar_header.OVERFLOWN_SIZE and ustar in {0, tar_header.OVERFLOWN_SIZE}):
         return pax
     raise bad_header(f"a member has {ustar} bytes by its header and {pax} by its PAX header")
@@ -203,5 +203,5 @@ def _prove_end(stream: ByteSource) -> None:
 def _after_the_end(what: str) -> ReleaseRefused:
     return ReleaseRefused(
         Reason.ARCHIVE_TRAILING_DATA,
-        f"{what} after the end of the tar archive (archives cannot be joined with cat): pack it anew",
+        f"{what} after the end of the tar archive (archives cannot be joined with cat): pack it again",
     )

@@ -1,6 +1,6 @@
 """PAX extended headers (POSIX.1-2001, "pax Extended Header"): `path` and `size` count.
 
-What cannot change a member's path, size or kind is passed over, as owners and times are everywhere: files get
+Keys that cannot change a member's path, size or kind are ignored, like owners and times everywhere: files get
 mode 0644, no owner and no attribute. Any other key could change what a member is, and is refused.
 """
 
@@ -69,7 +69,7 @@ def check_global_pax(payload: bytes) -> None:
 
 
 def _records(payload: bytes) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
+    records: dict[bytes, bytes] = {}
     if not payload:
         raise bad_header("a PAX header is empty")
     at = 0
@@ -82,11 +82,11 @@ def _records(payload: bytes) -> dict[bytes, bytes]:
         key, equals, value = record[:-1].partition(b"=")
         if end > len(payload) or not record.endswith(b"\n") or not key or not equals:
             raise bad_header("a PAX record does not end where its length says, or has no key")
-        if key in found:
+        if key in records:
             raise bad_header(f"a PAX header has {shown(key)} twice")
-        found[key] = value
+        records[key] = value
         at = end
-    return found
+    return records
 
 
 def _refused_key(key: bytes) -> ReleaseRefused:

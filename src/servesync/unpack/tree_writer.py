@@ -1,7 +1,7 @@
 """Writes files below one directory, never through a path: every step is relative to an open directory.
 
 One helper thread hashes and writes each file. Meanwhile the caller decodes the next bytes, which is the
-slowest part of the work. One of the next calls raises what went wrong in the helper.
+slowest part of the work. If the helper fails, one of the next calls raises its error.
 """
 
 import errno
@@ -26,13 +26,13 @@ from servesync.unpack.source import Chunk
 _PENDING_PIECES: Final = 8
 _WRITEBACK_BYTES: Final = 8 << 20
 Wrote = Callable[[int, int], None]
-"""Takes bytes, and files and directories, that have just been written; two threads call it."""
+"""Called by two threads with how many bytes, and how many files and directories, were just written."""
 
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class TreeWriter:
-    """A tree in the making; as a context manager it leaves no thread and no descriptor behind."""
+    """A tree that is being written; as a context manager it leaves no thread and no descriptor behind."""
 
     def __init__(self, into: Path, wrote: Wrote | None = None) -> None:
         self._into = into
@@ -42,14 +42,14 @@ class TreeWriter:
         self._pending: deque[Future[None]] = deque()
         self._facts: list[FileFact] = []
         self.stamps: dict[str, Stamp] = {}
-        """Of every file, when its last byte was written; complete after `finish`."""
+        """The stamp of every file when its last byte was written; complete after `finish`."""
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="unpack-write")
 
     def __enter__(self) -> Self:
         """Open the directory that everything goes into.
 
         Raises:
-            OSError: it is not there, is a symbolic link, or no thread can be started.
+            OSError: the directory is missing or a symbolic link, or no thread can be started.
         """
         with opened_dir(self._into.parent) as parent:
             handle = os.open(self._into.name, READ_DIR, dir_fd=parent)
@@ -76,7 +76,7 @@ class TreeWriter:
         """Write a new file with mode 0644 whatever the umask; each piece must stay as it is until `finish`.
 
         Raises:
-            OSError: the disk refused this file or an earlier one, or the name is there.
+            OSError: the disk refused this file or an earlier one, or the name exists already.
             DiskError: this process cannot write such a name in UTF-8.
         """
         folder = self._enter(parts[:-1])

@@ -1,7 +1,7 @@
 """Zstandard (RFC 8878) to its proven end: we walk frames and blocks, the library decodes one block a call.
 
-The library alone ends silently on a truncated frame and lets a caller not see the end of one. Walking the
-block headers here bounds every call's output to 128 KiB and makes each end a fact.
+By itself, the library ends silently on a truncated frame, and does not show where a frame ends. Walking the
+block headers here shows each end, and bounds the output of every call to 128 KiB.
 """
 
 from collections.abc import Iterator

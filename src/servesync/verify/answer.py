@@ -1,4 +1,4 @@
-"""What the trial process tells, one JSON object a line, and how its words are read: as a stranger's."""
+"""The messages of the trial process, one JSON object a line; each is checked as a stranger's would be."""
 
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -14,14 +14,14 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Started(Section):
-    """TensorFlow is there, and the model has not been touched: what happens from now on is its doing."""
+    """TensorFlow is imported, and the model is untouched: the model causes whatever fails from now on."""
 
     tensorflow: Text
     network: Literal["isolated", "not isolated"]
 
 
 class Step(Section):
-    """What the process does next; the last one told says what it died of. Requests count from 1."""
+    """The step that begins now. If the process dies, it died in the last one. Requests count from 1."""
 
     doing: Literal["import", "load", "request"]
     library: Text = ""
@@ -29,7 +29,7 @@ class Step(Section):
 
 
 class Difference(Section):
-    """One output of one golden request that is not as expected: its worst element. `null`: not a number."""
+    """The worst element of a wrong output of a golden request; `difference`: None if it is no number."""
 
     request: Count
     output: Text
@@ -43,7 +43,7 @@ class Difference(Section):
 
 
 class Answer(Section):
-    """How it ended. `memory` says that an error was the lack of it; `request` counts from 1, 0 for none."""
+    """The result. `memory`: it failed for lack of memory; `request`: the one that failed, from 1, or 0."""
 
     outcome: Literal["loaded", "no_tensorflow", "no_library", "load_failed", "request_failed"]
     message: Text = ""
@@ -58,7 +58,7 @@ class Answer(Section):
 
 
 def argument_name(name: str) -> str:
-    """Return the form that TensorFlow's Python side gives some inputs' names, where others keep theirs."""
+    """Return an input's name as a Python argument; TensorFlow renames some inputs so, and keeps others."""
     plain = "".join(character if character.isalnum() else "_" for character in name)
     return plain if plain[:1].isalpha() else f"arg_{plain}"
 
@@ -67,7 +67,7 @@ Line = TypeVar("Line", Started, Step, Answer)
 
 
 def parse_line(kind: type[Line], line: bytes) -> Line | None:
-    """Return the object on one line; None if it is none of this kind."""
+    """Return the message on one line; None if the line is not a message of this kind."""
     try:
         return kind.model_validate_json(line, strict=True)
     except ValidationError:

@@ -1,7 +1,7 @@
 """The files of a version that its graph names: vocabularies and whatever else lies below `assets/`.
 
-TensorFlow joins each name to the path of `assets/`, and gives the path to the graph without a look at the
-file. The init op opens most of them while the server loads; a graph may also wait until a request needs one.
+TensorFlow appends each name to the path of `assets/` and gives the result to the graph, whether or not the
+file exists. The init op opens most files while the server loads; others are opened when a request needs them.
 """
 
 import errno
@@ -24,12 +24,12 @@ _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAM
 def check_asset_files(root: Path, assets: Collection[Asset], again: str) -> None:
     """Make sure that every asset file of a graph lies in the version in `root`.
 
-    `again` is the advice to whoever exported it.
+    `again` is advice to the person who exported the model; it ends each text.
 
     Raises:
         ReleaseRefused: `ASSET_INVALID`: a name is empty, absolute, or leads out of `assets/`, or two assets
             set the same tensor; `ASSET_MISSING`: a file is not there, or something else has its place.
-        OSError: one cannot be looked at.
+        OSError: the disk does not say what a path is.
     """
     wanted = sorted({asset.file for asset in assets})
     outside = [name for name in wanted if not _is_inside(name)]
@@ -41,7 +41,7 @@ def check_asset_files(root: Path, assets: Collection[Asset], again: str) -> None
     if missing:
         listed = _few([f"{FOLDER}/{name}" for name in missing])
         text = (
-            f"asset files that the graph names are missing or are no files: {listed} ({_there(root)}): the "
+            f"asset files of the graph are missing, or are no regular files: {listed} ({_there(root)}): the "
             f"server needs them to load or to answer; put them back under these names, or {again}"
         )
         raise ReleaseRefused(Reason.ASSET_MISSING, text, files=missing[:SHOWN])
@@ -61,7 +61,7 @@ def _check_tensors(assets: Iterable[Asset], again: str) -> None:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a name is that of a file below `assets/`, wherever the version lies."""
+    """Whether a name leads to a file below `assets/`, wherever the version lies."""
     parts = name.split("/")
     return not name.startswith("/") and ".." not in parts and "\0" not in name and parts[-1] not in {"", "."}
 
@@ -76,7 +76,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _there(root: Path) -> str:
-    """Return in words what lies in `assets/`: a file that was renamed is among it."""
+    """Return in words what lies in `assets/`, so that a renamed file shows in the text."""
     folder = root / FOLDER
     if not folder.is_dir():
         return f"there is no {FOLDER}/"

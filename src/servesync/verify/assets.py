@@ -1,7 +1,7 @@
-"""Which tensors can only be paths of the model's own asset files, while the server loads it.
+"""Finds the tensors that can only be paths of the model's own asset files while the server loads it.
 
-The server sets some tensors to paths below `assets/`. TensorFlow 2 exports store each in a variable first,
-and read it from there; such a variable counts if nothing else can set it.
+The server sets some tensors to paths below `assets/`. Exports of TensorFlow 2 store each path in a variable
+and read it from there. Such a variable counts only if nothing else can set it.
 """
 
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from servesync.verify.parse_budget import Reader
 
 
 def asset_tensors(reader: Reader, scope: Scope, assets: set[bytes]) -> set[bytes]:
-    """Return `assets`, and what is read from the variables that hold nothing else.
+    """Return `assets`, and the tensors that are read from variables which can hold nothing else.
 
     Raises:
-        Malformed: the graph is none, or too much.
+        Malformed: the graph is damaged or too large.
     """
     if not assets:
         return set()
@@ -39,12 +39,12 @@ def asset_tensors(reader: Reader, scope: Scope, assets: set[bytes]) -> set[bytes
 
 
 def full_name(tensor: bytes) -> bytes:
-    """Return the name of a tensor of a graph with its output: an input may leave out the first."""
+    """Return a tensor's name with the number of its output, which an input may leave out if it is 0."""
     return tensor if b":" in tensor else tensor + b":0"
 
 
 def _variables(reader: Reader, scope: Scope) -> set[bytes]:
-    """Return the handles of the variables that no second handle shares, not even one in a function."""
+    """Return the handles of the variables that have only one handle, counting those in functions."""
     handles: dict[bytes, list[bytes]] = {}
     for node in _main_nodes(reader, scope):
         _add_handle(reader, handles, node)

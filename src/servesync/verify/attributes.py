@@ -1,4 +1,4 @@
-"""What the attributes of a node hold: names of functions, and strings wherever they may stand."""
+"""Reads the attributes of a node: names of functions, and strings at any depth."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,38 +26,38 @@ Attribute: TypeAlias = tuple[bytes, memoryview]
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What an attribute points to: a function by name, or bytes that may be anything."""
+    """What an attribute refers to: a function by its name, or a string that may hold anything."""
 
     is_function: bool
     data: memoryview
     is_called: bool = False
-    """The function is the attribute `f` itself, which call operations give their inputs to."""
+    """The attribute is called `f`: a call operation passes its inputs to this function."""
 
 
 def read_entry(reader: Reader, entry: memoryview) -> list[Attribute]:
-    """Return the values of an entry of a map; more than one only if they are to be merged."""
+    """Return the key and value of a map's entry; several if it repeats its value, to be merged."""
     key = b""
     values = []
-    for item in reader.fields(entry):
-        if item.number == MapEntry.KEY:
-            key = bytes(item.message())
-        elif item.number == MapEntry.VALUE:
-            values.append(item.message())
+    for field in reader.fields(entry):
+        if field.number == MapEntry.KEY:
+            key = bytes(field.message())
+        elif field.number == MapEntry.VALUE:
+            values.append(field.message())
     return [(key, value) for value in values]
 
 
 def text_of(reader: Reader, value: memoryview) -> bytes:
-    """Return an AttrValue that is a string; the name in angle brackets of one that a caller will fill in.
+    """Return the string in an AttrValue; for a placeholder that a caller fills in, its name as `<name>`.
 
     Raises:
-        Malformed: it is no AttrValue.
+        Malformed: the bytes are no AttrValue.
     """
     text = b""
-    for item in reader.fields(value):
-        if item.number == AttrValue.S:
-            text = bytes(item.message())
-        elif item.number == AttrValue.PLACEHOLDER:
-            text = b"<" + bytes(item.message()) + b">"
+    for field in reader.fields(value):
+        if field.number == AttrValue.S:
+            text = bytes(field.message())
+        elif field.number == AttrValue.PLACEHOLDER:
+            text = b"<" + bytes(field.message()) + b">"
     return text
 
 
@@ -65,22 +65,22 @@ def references(reader: Reader, attributes: Iterable[Attribute]) -> Iterator[Refe
     """Yield every function that the attributes name, and every string in them.
 
     Raises:
-        Malformed: an attribute is none.
+        Malformed: an attribute is damaged.
     """
     pending = [(value, False, key == b"f") for key, value in attributes]
     while pending:
         value, is_list, is_called = pending.pop()
-        for item in reader.fields(value):
-            number = item.number
+        for field in reader.fields(value):
+            number = field.number
             if number == AttrValue.LIST and not is_list:
-                pending.append((item.message(), True, False))
+                pending.append((field.message(), True, False))
             elif number == AttrValue.S:
-                yield Reference(is_function=False, data=item.message())
+                yield Reference(is_function=False, data=field.message())
             elif number == AttrValue.TENSOR:
-                for text in _strings(reader, item.message()):
+                for text in _strings(reader, field.message()):
                     yield Reference(is_function=False, data=text)
             elif number == (ListValue.FUNC if is_list else AttrValue.FUNC):
-                name, inner = _function(reader, item.message())
+                name, inner = _function(reader, field.message())
                 yield Reference(is_function=True, data=name, is_called=is_called)
                 pending += [(attribute, False, False) for attribute in inner]
 
@@ -89,11 +89,11 @@ def _function(reader: Reader, data: memoryview) -> tuple[memoryview, list[memory
     """Return the name of a NameAttrList and its attributes."""
     name = memoryview(b"")
     attributes: list[memoryview] = []
-    for item in reader.fields(data):
-        if item.number == NameAttrList.NAME:
-            name = item.message()
-        elif item.number == NameAttrList.ATTR:
-            attributes += [value for _, value in read_entry(reader, item.message())]
+    for field in reader.fields(data):
+        if field.number == NameAttrList.NAME:
+            name = field.message()
+        elif field.number == NameAttrList.ATTR:
+            attributes += [value for _, value in read_entry(reader, field.message())]
     return name, attributes
 
 
@@ -102,15 +102,15 @@ def _strings(reader: Reader, tensor: memoryview) -> Iterator[memoryview]:
     pending = [tensor]
     while pending:
         message = pending.pop()
-        for part in reader.fields(message):
-            if part.number == TensorProto.STRING_VAL:
-                yield part.message()
-            elif part.number == TensorProto.VARIANT_VAL:
-                for item in reader.fields(part.message()):
-                    if item.number == VariantTensorDataProto.METADATA:
-                        yield item.message()
-                    elif item.number == VariantTensorDataProto.TENSORS:
-                        pending.append(item.message())
+        for field in reader.fields(message):
+            if field.number == TensorProto.STRING_VAL:
+                yield field.message()
+            elif field.number == TensorProto.VARIANT_VAL:
+                for part in reader.fields(field.message()):
+                    if part.number == VariantTensorDataProto.METADATA:
+                        yield part.message()
+                    elif part.number == VariantTensorDataProto.TENSORS:
+                        pending.append(part.message())
         yield from _packed_strings(reader, message)
 
 
@@ -119,13 +119,13 @@ def _packed_strings(reader: Reader, tensor: memoryview) -> Iterator[memoryview]:
     dtype = 0
     elements = 1
     content = memoryview(b"")
-    for part in reader.fields(tensor):
-        if part.number == TensorProto.DTYPE:
-            dtype = part.value
-        elif part.number == TensorProto.TENSOR_SHAPE:
-            elements = _elements(reader, part.message())
-        elif part.number == TensorProto.TENSOR_CONTENT:
-            content = part.message()
+    for field in reader.fields(tensor):
+        if field.number == TensorProto.DTYPE:
+            dtype = field.value
+        elif field.number == TensorProto.TENSOR_SHAPE:
+            elements = _elements(reader, field.message())
+        elif field.number == TensorProto.TENSOR_CONTENT:
+            content = field.message()
     if dtype != STRING_TENSOR or elements > len(content):
         return
     reader.spend(2 * elements)
@@ -141,9 +141,9 @@ def _packed_strings(reader: Reader, tensor: memoryview) -> Iterator[memoryview]:
 def _elements(reader: Reader, shape: memoryview) -> int:
     """Return how many elements a TensorShapeProto has, at most `TOO_MANY`."""
     elements = 1
-    for item in reader.fields(shape):
-        if item.number == TensorShapeProto.DIM:
-            parts = reader.fields(item.message())
+    for field in reader.fields(shape):
+        if field.number == TensorShapeProto.DIM:
+            parts = reader.fields(field.message())
             size = next((part.value for part in parts if part.number == Dim.SIZE), 0)
             elements = min(elements * size, TOO_MANY)
     return elements

@@ -1,4 +1,4 @@
-"""What `variables.index` says: which tensors lie where in which shard.
+"""Reads `variables.index`: the shard, offset and size of each tensor.
 
 Messages: BundleHeaderProto and BundleEntryProto of tensorflow/core/protobuf/tensor_bundle.proto. The entry
 with the empty key is the header; keys that begin with a zero byte are slices of partitioned tensors, whose
@@ -18,7 +18,7 @@ MAX_SHARDS: Final = 100_000
 MAX_TENSORS: Final = 1_000_000
 MAX_SLICES: Final = 100_000
 SLICE_MARK: Final = b"\x00"
-"""The first byte of a slice's key, and of no tensor's name."""
+"""Keys of slices begin with this byte; names of tensors never do."""
 
 _NUMBERS: Final = (
     BundleEntryProto.DTYPE,
@@ -32,7 +32,7 @@ ELEMENT_BYTES: Final = {
     1: 4, 2: 8, 3: 4, 4: 1, 5: 2, 6: 1, 8: 8, 9: 8, 10: 1, 11: 1, 12: 1, 13: 4, 14: 2, 15: 2, 16: 2,
     17: 2, 18: 16, 19: 2, 22: 4, 23: 8, 24: 1, 25: 1, 26: 1, 27: 1, 28: 1, 29: 1, 30: 1,
 }  # fmt: skip
-"""Bytes of one element by DataType (types.proto); the types of variable length are not in it."""
+"""Bytes of one element by DataType (types.proto); types of variable length are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Bundle:
     """The names of tensors that are stored in slices."""
 
     def shard_sizes(self) -> list[int]:
-        """Return how long each shard's file must be: to the end of its last tensor, in bytes."""
+        """Return the bytes that each shard's file must have: it ends where its last tensor does."""
         sizes = [0] * self.shards
         for tensor in self.tensors:
             sizes[tensor.shard] = max(sizes[tensor.shard], tensor.offset + tensor.size)
@@ -72,7 +72,7 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What one entry says, not yet checked."""
+    """One entry as it was read, not yet checked."""
 
     key: bytes
     dtype: int
@@ -93,8 +93,8 @@ def read_bundle(data: memoryview) -> Bundle:
     """Return the index in `data`.
 
     Raises:
-        Malformed: it contradicts its format or itself: checksums, bounds, overlaps, gaps, slices that are
-            missing or are not the whole tensor.
+        Malformed: a checksum or a bound is wrong, tensors overlap or leave gaps, or slices are missing or do
+            not make up their tensor.
     """
     listed = entries(data)
     key, header = next(listed, (None, b""))
@@ -158,7 +158,7 @@ def _entry(key: bytes, data: memoryview) -> _Entry:
 
 
 def _tensor(entry: _Entry, shards: int) -> Tensor:
-    """Return the tensor that an entry without slices is."""
+    """Return the tensor of an entry that is not stored in slices."""
     name = entry.key.decode(errors="backslashreplace")
     if not (0 <= entry.shard < shards and entry.offset >= 0 and entry.size >= 0):
         raise Malformed(f"{name[:200]!a} lies outside of every shard")
@@ -186,7 +186,7 @@ def _shape(shape: memoryview) -> Shape:
 
 
 def _check_extents(tensors: list[Tensor]) -> None:
-    """Make sure that the tensors of each shard follow one another: no overlap, no byte that none covers."""
+    """Make sure that the tensors of each shard follow one another without an overlap or a gap."""
     shard = end = 0
     for tensor in tensors:
         if tensor.shard != shard:

@@ -1,4 +1,4 @@
-"""Which operations of TensorFlow reach out of the graph, and how: from the registry of TensorFlow 2.21."""
+"""The operations that reach out of the graph, by what they do, from the registry of TensorFlow 2.21."""
 
 import re
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ _NAMES: Final = {
 DANGEROUS_OPS: Final[Mapping[bytes, Danger]] = MappingProxyType(
     {name.encode(): danger for danger, names in _NAMES.items() for name in names.split()}
 )
-"""The operations that are reported, by name. One that is not in it is not known to be safe."""
+"""The operations that are reported, by name. An operation that is not among them may still be unsafe."""
 
 OF_OTHER_RELEASES: Final = frozenset(
     {
@@ -78,12 +78,12 @@ OF_OTHER_RELEASES: Final = frozenset(
 SAVER_OPERATIONS: Final = frozenset(
     {b"MergeV2Checkpoints", b"Restore", b"RestoreSlice", b"RestoreV2", b"Save", b"SaveSlices", b"SaveV2"}
 )
-"""What a saver is made of: not reported where only the saver leads to it."""
+"""The operations of a saver: they are not reported if only the saver reaches them."""
 
 ASSET_OPERATIONS: Final = frozenset(
     {b"InitializeTableFromTextFile", b"InitializeTableFromTextFileV2", b"InitializeTRTResource"}
 )
-"""Their second input is a path: not reported where it is an asset of the model."""
+"""Operations whose second input is a path: they are not reported if it is an asset of the model."""
 
 HARMLESS_IF: Final[Mapping[bytes, tuple[bytes, re.Pattern[bytes]]]] = MappingProxyType(
     {

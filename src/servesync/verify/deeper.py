@@ -1,4 +1,4 @@
-"""Where a directory has its SavedModel, if that lies some folders deeper, as MLflow and others write it."""
+"""Finds a SavedModel that lies some folders below a directory, as MLflow and others export it."""
 
 import os
 from collections import deque
@@ -13,8 +13,8 @@ MOST_LEVELS: Final = 4
 def model_below(root: Path) -> str:
     """Return the path below `root` of the folder that holds a `saved_model.pb`; empty if none is near.
 
-    At most `MOST_FOLDERS` folders are looked into, the least deep ones first; one that cannot be read is
-    taken for empty.
+    At most `MOST_FOLDERS` folders on `MOST_LEVELS` levels are read, the least deep ones first. A folder that
+    cannot be read counts as empty.
     """
     waiting = deque([(root, 0)])
     for _ in range(MOST_FOLDERS):

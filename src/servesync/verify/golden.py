@@ -2,7 +2,7 @@
 
 They lie in `assets.extra/servesync_golden.json`, in the form that docs/golden.md describes. Nothing here is
 trusted: the file is bounded, and every value is checked against the signature before TensorFlow sees it.
-The server's own warm-up requests (`assets.extra/tf_serving_warmup_requests`) are not looked at: they have
+The server's own warm-up requests (`assets.extra/tf_serving_warmup_requests`) are not read: they have
 no expected answers, and the server replays them itself.
 """
 
@@ -57,7 +57,7 @@ class GoldenFile(Section):
 
 
 class _Wrong(ValueError):
-    """A mistake in the file; caught where its place is known."""
+    """A mistake in the file; the caller adds where in the file it is."""
 
 
 def read_golden(root: Path, signatures: Signatures) -> list[Request]:
@@ -153,12 +153,11 @@ def _shape(value: JsonValue, check_leaf: Callable[[JsonValue], bool], depth: int
     """Return the sizes of nested lists.
 
     Raises:
-        _Wrong: they are no tensor: uneven, too deep, or with a value of another kind.
+        _Wrong: the lists are uneven or nested too deep, or a value has the wrong type.
     """
     if not isinstance(value, list):
         if not check_leaf(value):
-            text = ascii(value)
-            raise _Wrong(f"{text[:SHOWN_CHARACTERS]} is no value of this type")
+            raise _Wrong(f"{ascii(value)[:SHOWN_CHARACTERS]} is no value of this type")
         return ()
     if depth == 0:
         raise _Wrong(f"more than {MAX_DEPTH} lists in one another")
@@ -169,7 +168,7 @@ def _shape(value: JsonValue, check_leaf: Callable[[JsonValue], bool], depth: int
 
 
 def _leaf_check(dtype: str) -> Callable[[JsonValue], bool] | None:
-    """Return what tells whether a value can be one element; None for types that JSON has no form for."""
+    """Return the check whether a value can be one element; None for types that have no form in JSON."""
     if dtype in FLOATS:
         return _is_float
     if dtype in INTEGERS:

@@ -1,11 +1,11 @@
-"""What a serialized GraphDef holds: its nodes by name, its functions, and what a node refers to.
+"""Reads a serialized GraphDef: its nodes by name, its functions, and what a node refers to.
 
-Nothing here calls itself: however deep the input is nested, the stack is not. All reading goes through one
-`Reader`, which stops at a bound.
+No function here calls itself, so an input that is nested deep cannot exhaust the stack. All reading goes
+through one `Reader`, which stops at its bounds.
 """
 
+import dataclasses
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Final
 
@@ -26,10 +26,10 @@ MAX_DEPTH: Final = 16
 MAX_PARTS: Final = 500_000
 SMALLEST_GRAPH_BYTES: Final = 8
 LIST_FIELDS: Final = frozenset({ArgDef.NUMBER_ATTR, ArgDef.TYPE_LIST_ATTR})
-"""What an argument has that is a list."""
+"""The fields of an ArgDef whose argument is a list."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Node:
     """One NodeDef; `attributes` are its AttrValues by name, serialized."""
 
@@ -44,28 +44,28 @@ class Node:
         return [name for name in self.inputs if not name.startswith(b"^")]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Header:
-    """What a function says before its body; `arguments` is empty where one of them is a list."""
+    """A function's declaration without its body; `arguments` is empty if one of them is a list."""
 
     name: bytes
     arguments: tuple[bytes, ...]
     implements: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Scope:
-    """One GraphDef: the graph of the model, or one that lies serialized inside of another."""
+    """One GraphDef: the graph of the model, or a graph that another one holds as a string."""
 
     number: int
     place: str
     parent: "Scope | None"
     depth: int
-    nodes: dict[bytes, memoryview] = field(default_factory=dict)
-    functions: dict[bytes, list[memoryview]] = field(default_factory=dict)
-    gradients: dict[bytes, list[bytes]] = field(default_factory=dict)
-    alternatives: dict[bytes, list[bytes]] = field(default_factory=dict)
-    """Functions by their `api_implements`: the optimizer may put one in the place of another."""
+    nodes: dict[bytes, memoryview] = dataclasses.field(default_factory=dict)
+    functions: dict[bytes, list[memoryview]] = dataclasses.field(default_factory=dict)
+    gradients: dict[bytes, list[bytes]] = dataclasses.field(default_factory=dict)
+    alternatives: dict[bytes, list[bytes]] = dataclasses.field(default_factory=dict)
+    """Functions by their `api_implements`: the optimizer may replace a function by one with the same."""
 
     def owner(self, function: bytes) -> "Scope | None":
         """Return the nearest scope that defines a function; None if there is none."""
@@ -85,30 +85,30 @@ def read_scope(
     """Return one GraphDef, given in one or more pieces as Protocol Buffers allow.
 
     Raises:
-        Malformed: it is none, or one that TensorFlow refuses: nodes without a name or with the same name.
-        TooMuch: it is too large, or nested too deep.
+        Malformed: the bytes are no GraphDef, or TensorFlow refuses it: a node has no name, or two have one.
+        TooMuch: the graph is too large, or nested too deep.
     """
     depth = parent.depth + 1 if parent else 0
     if depth > MAX_DEPTH:
         raise TooMuch(f"graphs inside of graphs, more than {MAX_DEPTH} deep")
     scope = Scope(number, place, parent, depth)
     for message in messages:
-        for item in reader.fields(message):
-            match item.number:
+        for field in reader.fields(message):
+            match field.number:
                 case GraphDef.NODE:
-                    _add_node(reader, scope, item.message())
+                    _add_node(reader, scope, field.message())
                 case GraphDef.LIBRARY:
-                    _add_library(reader, scope, item.message())
+                    _add_library(reader, scope, field.message())
                 case _:
                     pass
     return scope
 
 
 def nested_scope(reader: Reader, data: memoryview, number: int, place: str, parent: Scope) -> Scope | None:
-    """Return the GraphDef that the bytes are as a whole, down to each attribute; None if they are none.
+    """Return `data` as a GraphDef; None if not all of it, down to each attribute, can be read as one.
 
     Raises:
-        TooMuch: it is too large, or nested too deep.
+        TooMuch: the graph is too large, or nested too deep.
     """
     if len(data) < SMALLEST_GRAPH_BYTES:
         return None
@@ -130,11 +130,11 @@ def nested_scope(reader: Reader, data: memoryview, number: int, place: str, pare
 
 def _add_node(reader: Reader, scope: Scope, data: memoryview) -> None:
     name = operation = b""
-    for item in reader.fields(data):
-        if item.number == NodeDef.NAME:
-            name = bytes(item.message())
-        elif item.number == NodeDef.OP:
-            operation = bytes(item.message())
+    for field in reader.fields(data):
+        if field.number == NodeDef.NAME:
+            name = bytes(field.message())
+        elif field.number == NodeDef.OP:
+            operation = bytes(field.message())
     if not name or not operation:
         raise Malformed("a node without a name or an operation")
     if name in scope.nodes:
@@ -144,49 +144,49 @@ def _add_node(reader: Reader, scope: Scope, data: memoryview) -> None:
 
 
 def _add_library(reader: Reader, scope: Scope, library: memoryview) -> None:
-    for item in reader.fields(library):
-        if item.number == FunctionDefLibrary.FUNCTION:
-            header = read_header(reader, item.message())
+    for field in reader.fields(library):
+        if field.number == FunctionDefLibrary.FUNCTION:
+            header = read_header(reader, field.message())
             reader.keep()
-            scope.functions.setdefault(header.name, []).append(item.data)
+            scope.functions.setdefault(header.name, []).append(field.data)
             if header.implements:
                 scope.alternatives.setdefault(header.implements, []).append(header.name)
-        elif item.number == FunctionDefLibrary.GRADIENT:
-            names = {part.number: bytes(part.message()) for part in reader.fields(item.message())}
+        elif field.number == FunctionDefLibrary.GRADIENT:
+            names = {part.number: bytes(part.message()) for part in reader.fields(field.message())}
             reader.keep()
             function = names.get(GradientDef.FUNCTION_NAME, b"")
             scope.gradients.setdefault(function, []).append(names.get(GradientDef.GRADIENT_FUNC, b""))
 
 
 def read_header(reader: Reader, function: memoryview) -> Header:
-    """Return what a FunctionDef says before its body.
+    """Return the declaration of a FunctionDef.
 
     Raises:
-        Malformed: it is none.
+        Malformed: the bytes are no FunctionDef.
     """
     name = implements = b""
     arguments: list[bytes] = []
-    for item in reader.fields(function):
-        if item.number == FunctionDef.SIGNATURE:
-            more, new = _signature(reader, item.message())
+    for field in reader.fields(function):
+        if field.number == FunctionDef.SIGNATURE:
+            more, new = _signature(reader, field.message())
             arguments += more
             name = new or name
-        elif item.number == FunctionDef.ATTR:
-            for key, value in read_entry(reader, item.message()):
+        elif field.number == FunctionDef.ATTR:
+            for key, value in read_entry(reader, field.message()):
                 if key == b"api_implements":
                     implements = text_of(reader, value)
     return Header(name, () if b"" in arguments else tuple(arguments), implements)
 
 
 def _signature(reader: Reader, definition: memoryview) -> tuple[list[bytes], bytes]:
-    """Return the arguments of an OpDef, an empty name for each that is a list, and its name."""
+    """Return the names of an OpDef's arguments (empty for each that is a list), and its own name."""
     name = b""
     arguments = []
-    for item in reader.fields(definition):
-        if item.number == OpDef.NAME:
-            name = bytes(item.message())
-        elif item.number == OpDef.INPUT_ARG:
-            parts = {part.number: part for part in reader.fields(item.message())}
+    for field in reader.fields(definition):
+        if field.number == OpDef.NAME:
+            name = bytes(field.message())
+        elif field.number == OpDef.INPUT_ARG:
+            parts = {part.number: part for part in reader.fields(field.message())}
             is_one = ArgDef.NAME in parts and LIST_FIELDS.isdisjoint(parts)
             arguments.append(bytes(parts[ArgDef.NAME].message()) if is_one else b"")
     return arguments, name
@@ -196,33 +196,33 @@ def body_nodes(reader: Reader, function: memoryview) -> Iterator[memoryview]:
     """Yield the nodes of a function, serialized.
 
     Raises:
-        Malformed: it is no FunctionDef.
+        Malformed: the bytes are no FunctionDef.
     """
-    for item in reader.fields(function):
-        if item.number == FunctionDef.NODE_DEF:
-            yield item.message()
+    for field in reader.fields(function):
+        if field.number == FunctionDef.NODE_DEF:
+            yield field.message()
 
 
 def read_node(reader: Reader, data: memoryview) -> Node:
     """Return one NodeDef.
 
     Raises:
-        Malformed: it is none.
-        TooMuch: it has too many parts.
+        Malformed: the bytes are no NodeDef.
+        TooMuch: the node has too many inputs and attributes.
     """
     name = operation = b""
     inputs = []
     attributes: list[Attribute] = []
-    for item in reader.fields(data):
-        match item.number:
+    for field in reader.fields(data):
+        match field.number:
             case NodeDef.NAME:
-                name = bytes(item.message())
+                name = bytes(field.message())
             case NodeDef.OP:
-                operation = bytes(item.message())
+                operation = bytes(field.message())
             case NodeDef.INPUT:
-                inputs.append(bytes(item.message()))
+                inputs.append(bytes(field.message()))
             case NodeDef.ATTR:
-                attributes += read_entry(reader, item.message())
+                attributes += read_entry(reader, field.message())
             case _:
                 pass
         if len(inputs) + len(attributes) > MAX_PARTS:

@@ -1,9 +1,9 @@
-"""Variables that requests read though nothing gives them a value: the server loads such a graph, and fails.
+"""Finds variables that requests read though nothing sets them: the server loads the graph, and requests fail.
 
-Before it serves, the server runs the saver's restore op and the init op, and nothing else. What neither of
-them sets has no value: a local variable of TensorFlow 1, which no checkpoint holds, or a variable of a Keras
-3 model that was written by `tf.saved_model.save`, which restores copies of it under other names. Python's
-TensorFlow restores by other means, and answers in both cases.
+Before it serves, the server runs the saver's restore op and the init op, and nothing else. A variable that
+neither of them sets has no value. It may be a local variable of TensorFlow 1, which no checkpoint holds, or a
+variable of a Keras 3 model that `tf.saved_model.save` wrote: its restore op sets copies under other names.
+Python's TensorFlow restores by other means, and answers in both cases.
 """
 
 from dataclasses import dataclass, field
@@ -17,26 +17,26 @@ from servesync.verify.reads import Reads, find_variables, reached
 from servesync.verify.saved_model import opened
 
 DEFAULT: Final = "serving_default"
-"""The signature that is asked where a request names none."""
+"""The signature that answers a request which names none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unset:
-    """Variables without a value that each request of a signature reads; empty if all is well."""
+    """Variables without a value that each request of a signature reads; empty if there are none."""
 
     signature: str = ""
     variables: list[str] = field(default_factory=list)
 
 
 def uninitialized_variables(path: Path) -> Unset:
-    """Return the variables because of which the graph with the tag `serve` in a saved_model.pb cannot answer.
+    """Return the variables whose lack of a value keeps the `serve` graph in a saved_model.pb from answering.
 
-    That is so if each request of the default signature fails or, where there is none, of every signature. A
-    variable counts as set if the init op or the restore op leads to it, or if the request itself may set it.
-    Nothing is found in a graph that is too large to tell.
+    The graph cannot answer if each request of its default signature fails or, without a default signature,
+    each request of every signature. A variable counts as set if the init op or the restore op leads to it, or
+    if the request itself may set it. The result is empty for a graph that is too large to follow.
 
     Raises:
-        Malformed: the graph is none.
+        Malformed: the graph is damaged.
         OSError: the file cannot be read.
     """
     with opened(path) as data:

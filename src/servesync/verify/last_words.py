@@ -1,4 +1,4 @@
-"""What of a dead process's output says why it died: one line, out of logs, stacks and warnings."""
+"""Picks the line that says why a process died out of its output: logs, stacks and warnings."""
 
 import re
 import signal
@@ -6,7 +6,7 @@ from typing import Final
 
 SHOWN_CHARACTERS: Final = 300
 LINE_CHARACTERS: Final = 1000
-"""What is looked at of a line. The patterns take time by the square of its length, and stop every thread."""
+"""Only so much of a line is matched: the time grows with its square, and no other thread runs meanwhile."""
 
 _FATAL: Final = re.compile(
     r"Check failed|CHECK failed|LLVM ERROR|Fatal Python error|terminate called|Assertion .* failed"
@@ -24,7 +24,7 @@ _NOISE: Final = re.compile(
 _MEANING: Final = {
     "SIGSEGV": "invalid memory access, or a stack that overflowed",
     "SIGBUS": "invalid memory access",
-    "SIGABRT": "it gave up by itself",
+    "SIGABRT": "it aborted itself",
     "SIGFPE": "a division by zero",
     "SIGILL": "an instruction that this processor does not have, or a trap",
     "SIGSYS": "a system call that is forbidden here",
@@ -32,10 +32,10 @@ _MEANING: Final = {
 
 
 def last_words(output: bytes) -> str:
-    """Return the line that says best why the process ended that printed `output` last, escaped and cut.
+    """Return the line of `output` that says best why the process ended, escaped and cut.
 
-    That is the first line of a fatal error; else the last that is neither of a stack nor a mere notice; else
-    nothing.
+    That is the first line of a fatal error. Without one, it is the last line that is neither part of a stack
+    nor a mere notice. Without that, the text is empty.
     """
     printed = output.decode(errors="backslashreplace")
     lines = [line[:LINE_CHARACTERS].rstrip() for line in printed.splitlines()]
@@ -50,7 +50,7 @@ def last_words(output: bytes) -> str:
 
 
 def signal_in_words(number: int) -> str:
-    """Return the name of a signal, with what it means where a process is killed by it unasked."""
+    """Return the name of a signal, with the usual fault if a process gets it for one of its own."""
     try:
         name = signal.Signals(number).name
     except ValueError:

@@ -1,7 +1,7 @@
-"""The level `load`: a version is loaded by TensorFlow on trial, in a process of its own, and asked.
+"""The level `load`: a process of its own loads the version with TensorFlow and runs its golden requests.
 
-This side never imports TensorFlow, and checks the form of all that the process says. An error before the
-process touches the version is blamed on this machine, not on the version.
+This module never imports TensorFlow, and checks the form of every message from that process. An error before
+the process opens the version counts as a fault of this machine, not of the version.
 """
 
 import importlib.util
@@ -32,8 +32,7 @@ from servesync.verify.trial import Ended, run_trial
 SHOWN_CHARACTERS: Final = 500
 SHOWN_DIFFERENCES: Final = 3
 LIBRARY_ADVICE: Final = (
-    "install it where servesync is installed, in the release for the TensorFlow that is there, or take it "
-    "off the list"
+    "install it where servesync is, in the release for the TensorFlow there, or remove it from the list"
 )
 _UNKNOWN_OPERATION: Final = re.compile(r"Op type not registered '([^']{1,200})'")
 OTHERWISE: Final = "or set verify.level: checksum"
@@ -42,7 +41,7 @@ _NO_MEMORY_SIGNS: Final = (b"bad_alloc", b"Cannot allocate memory", b"failed to 
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What the trial found. `seconds` is all of it; `peak_memory_bytes` is resident, TensorFlow included."""
+    """What the trial took: `seconds` in all; `peak_memory_bytes`, resident, with TensorFlow's own."""
 
     signatures: Signatures
     golden_requests: int
@@ -56,9 +55,9 @@ class LoadReport:
 
 
 def require_tensorflow(libraries: Sequence[str] = ()) -> None:
-    """Make sure that the level `load` can be had on this machine, with these `verify.load.libraries`.
+    """Make sure that TensorFlow and these `verify.load.libraries` are installed on this machine.
 
-    Imports nothing: that they are installed is all that is known then.
+    Nothing is imported: a library may still turn out to be broken.
 
     Raises:
         SettingsError: `LOAD_UNAVAILABLE`: TensorFlow or one of the libraries is not installed.
@@ -82,15 +81,15 @@ def load_model(
 ) -> LoadReport:
     """Load the version in `root` on trial, compare its signatures, and run its golden requests.
 
-    The version's structure should have been proven before. `check` is called about five times a second and
-    may raise: then, and in any other case, no process is left behind. `root` is only read. `patient`: an end
-    that a busy machine may have brought about (killed from outside, or out of time) refuses nothing yet.
+    Verify the version's structure first. `check` is called about five times a second and may raise. However
+    this ends, no process is left behind. `root` is only read. With `patient`, a trial that was killed from
+    outside or ran out of time does not refuse the version: a busy machine may be to blame.
 
     Raises:
         ReleaseRefused: `SIGNATURE_DIFFERS`, `GOLDEN_INVALID`, `GOLDEN_FAILED`, `GOLDEN_DIFFERS`,
             `LOAD_FAILED`, `LOAD_OPERATION_UNKNOWN`, `LOAD_CRASHED`, or `LOAD_LIMIT`.
         SettingsError: `LOAD_UNAVAILABLE`: TensorFlow, or one of `verify.load.libraries`, is not installed.
-        CheckFailed: `LOAD_UNAVAILABLE`: the process did not come as far as to touch the version; or
+        CheckFailed: `LOAD_UNAVAILABLE`: the process failed before it opened the version; or
             `LOAD_CRASHED`, `LOAD_LIMIT`, if `patient`.
         OSError: a file cannot be read, or no process can be started.
     """
@@ -125,10 +124,10 @@ def _answer_of(ended: Ended, limits: LoadLimits) -> tuple[Started, Answer]:
     """Return the messages of a process that loaded the version.
 
     Raises:
-        ReleaseRefused: it did not, and the version is to blame.
-        CheckFailed: it did not get as far as that.
+        ReleaseRefused: it failed to, and the version is to blame.
+        CheckFailed: it failed before it opened the version.
     """
-    first = ended.lines[: len(limits.libraries) + 1]  # a line before each library, and then that it started
+    first = ended.lines[: len(limits.libraries) + 1]  # a Step for each library, then Started
     started = next(filter(None, (parse_line(Started, line) for line in first)), None)
     limit = _limit_reached(ended, limits)
     if started is None:
@@ -164,7 +163,7 @@ def _at_limit(setting: str, during: str = "") -> ReleaseRefused:
 
 def _crashed(ended: Ended) -> ReleaseRefused:
     killed = ended.status == -signal.SIGKILL
-    memory = "for want of memory, perhaps: see the kernel's log"
+    memory = "perhaps for lack of memory: see the kernel's log"
     so = memory if killed else f"the server would crash, too; {AGAIN}"
     text = f"TensorFlow died while {_doing(ended)}: {_how_it_ended(ended)}; {so}"
     step = _last_step(ended)
@@ -172,13 +171,13 @@ def _crashed(ended: Ended) -> ReleaseRefused:
 
 
 def _doing(ended: Ended) -> str:
-    """Return in words what the process did last, once it had started."""
+    """Return in words what the process did last, after it had opened the version."""
     step = _last_step(ended)
     return f"it ran golden request {step.request}" if step and step.request else "it loaded the version"
 
 
 def _last_step(ended: Ended) -> Step | None:
-    """Return what the process did last, by its own word."""
+    """Return the last step that the process announced."""
     return parse_line(Step, ended.lines[-1]) if ended.lines else None
 
 
@@ -190,7 +189,7 @@ def _not_started(ended: Ended, limit: str | None) -> SyncError:
         why = _escaped(answer.message) if answer is not None else _how_it_ended(ended)
         advice = LIBRARY_ADVICE
         if limit is not None:
-            why, advice = f"it reached {limit}", "raise the limit, or take it off the list"
+            why, advice = f"it reached {limit}", "raise the limit, or remove it from the list"
         what = (
             f"verify.load.libraries: {_escaped(library)} cannot be imported beside TensorFlow: {why}; the "
             f"version is not to blame"
@@ -199,11 +198,11 @@ def _not_started(ended: Ended, limit: str | None) -> SyncError:
     if answer is not None:
         why = f"TensorFlow cannot be imported: {_escaped(answer.message)}"
     elif limit is not None:
-        why = f"it reached {limit} before TensorFlow was there"
+        why = f"it reached {limit} before TensorFlow was imported"
     else:
         why = _how_it_ended(ended)
-    what = f"the process that loads versions on trial did not come up: {why}; the version is not to blame"
-    advice = f"mend the installation, raise verify.load.*, {OTHERWISE}"
+    what = f"the process that loads versions on trial did not start: {why}; the version is not to blame"
+    advice = f"repair the installation, raise verify.load.*, {OTHERWISE}"
     return CheckFailed(Reason.LOAD_UNAVAILABLE, what, advice, status=ended.status)
 
 
@@ -248,7 +247,7 @@ def _operation_unknown(name: str, libraries: Sequence[str]) -> ReleaseRefused:
 
 
 def _check_loaded(graph: Signatures, loaded: Signatures) -> None:
-    """Make sure that TensorFlow sees the signatures that the file seems to have; sparse ones aside."""
+    """Make sure that TensorFlow loads the signatures that saved_model.pb lists, sparse ones left out."""
     plain = {name: _comparable(signature) for name, signature in graph.items() if _is_dense(signature)}
     seen = {
         name: _comparable(signature)
@@ -272,11 +271,11 @@ def _comparable(signature: Signature) -> Signature:
     return signature.model_copy(update={"inputs": named})
 
 
-def _golden_refusal(found: list[Difference]) -> ReleaseRefused:
-    listed = "; ".join(_in_words(item) for item in found[:SHOWN_DIFFERENCES])
-    more = f"; and {len(found) - SHOWN_DIFFERENCES} more outputs" if len(found) > SHOWN_DIFFERENCES else ""
-    text = f"{GOLDEN}: the model does not answer as it should: {listed}{more}; {AGAIN}"
-    first = found[0]
+def _golden_refusal(wrong: list[Difference]) -> ReleaseRefused:
+    listed = "; ".join(_in_words(worst) for worst in wrong[:SHOWN_DIFFERENCES])
+    more = f"; and {len(wrong) - SHOWN_DIFFERENCES} more outputs" if len(wrong) > SHOWN_DIFFERENCES else ""
+    text = f"{GOLDEN}: the model's answers are not the expected ones: {listed}{more}; {AGAIN}"
+    first = wrong[0]
     return ReleaseRefused(
         Reason.GOLDEN_DIFFERS,
         text,
@@ -284,17 +283,18 @@ def _golden_refusal(found: list[Difference]) -> ReleaseRefused:
         output=first.output,
         difference=first.difference,
         allowed=first.allowed,
-        outputs=len(found),
+        outputs=len(wrong),
     )
 
 
-def _in_words(item: Difference) -> str:
-    place = "".join(f"[{index}]" for index in item.place)
-    off = "" if item.difference is None else f", off by {item.difference:.6g} where {item.allowed:.6g} may be"
-    more = f" ({item.wrong} elements differ)" if item.wrong > 1 else ""
+def _in_words(worst: Difference) -> str:
+    place = "".join(f"[{index}]" for index in worst.place)
+    allowed = f" (allowed: {worst.allowed:.6g})"
+    off = "" if worst.difference is None else f", off by {worst.difference:.6g}{allowed}"
+    more = f" ({worst.wrong} elements differ)" if worst.wrong > 1 else ""
     return (
-        f"request {item.request}, output {_escaped(item.output)}{place} is {_escaped(item.found)}, not "
-        f"{_escaped(item.expected)}{off}{more}"
+        f"request {worst.request}, output {_escaped(worst.output)}{place} is {_escaped(worst.found)}, not "
+        f"{_escaped(worst.expected)}{off}{more}"
     )
 
 

@@ -1,7 +1,7 @@
 """Where the server enters a graph: signatures, init op and saver of the meta graph with the tag `serve`."""
 
+import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 from servesync.verify.assets import full_name
@@ -36,29 +36,29 @@ SPARSE_NAMES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Entrances:
     """The names of tensors and nodes at which the server begins, as they stand in the meta graph."""
 
-    graphs: list[memoryview] = field(default_factory=list)
-    signatures: dict[str, list[bytes]] = field(default_factory=dict)
-    init: list[bytes] = field(default_factory=list)
-    saver: list[bytes] = field(default_factory=list)
-    restore: list[bytes] = field(default_factory=list)
+    graphs: list[memoryview] = dataclasses.field(default_factory=list)
+    signatures: dict[str, list[bytes]] = dataclasses.field(default_factory=dict)
+    init: list[bytes] = dataclasses.field(default_factory=list)
+    saver: list[bytes] = dataclasses.field(default_factory=list)
+    restore: list[bytes] = dataclasses.field(default_factory=list)
     """The part of the saver that the server runs."""
-    assets: set[bytes] = field(default_factory=set)
+    assets: set[bytes] = dataclasses.field(default_factory=set)
     """Tensors that the server sets to a path below `assets/` while it runs the init op or the saver."""
 
 
 def read_entrances(reader: Reader, saved_model: memoryview) -> Entrances | None:
-    """Return those of the first meta graph with exactly the tag `serve`; None if there is none.
+    """Return the entrances of the first meta graph with exactly the tag `serve`; None without such a graph.
 
     Raises:
         Malformed: the bytes are no SavedModel.
     """
-    for item in reader.fields(saved_model):
-        if item.number == SavedModel.META_GRAPHS and _tags(reader, item.message()) == TAGS:
-            return _entrances(reader, item.message())
+    for field in reader.fields(saved_model):
+        if field.number == SavedModel.META_GRAPHS and _tags(reader, field.message()) == TAGS:
+            return _entrances(reader, field.message())
     return None
 
 
@@ -70,27 +70,27 @@ def _tags(reader: Reader, meta_graph: memoryview) -> list[bytes]:
 
 
 def _entrances(reader: Reader, meta_graph: memoryview) -> Entrances:
-    found = Entrances()
+    entrances = Entrances()
     files: list[memoryview] = []
     old_files: list[memoryview] = []
-    for item in reader.fields(meta_graph):
-        match item.number:
+    for field in reader.fields(meta_graph):
+        match field.number:
             case MetaGraphDef.GRAPH_DEF:
-                found.graphs.append(item.message())
+                entrances.graphs.append(field.message())
             case MetaGraphDef.SAVER_DEF:
-                found.saver.extend(_texts(reader, item.message(), SAVER_NAMES))
-                found.restore.extend(_texts(reader, item.message(), {SaverDef.RESTORE_OP_NAME}))
+                entrances.saver.extend(_texts(reader, field.message(), SAVER_NAMES))
+                entrances.restore.extend(_texts(reader, field.message(), {SaverDef.RESTORE_OP_NAME}))
             case MetaGraphDef.COLLECTION_DEF:
-                old_files += _add_collection(reader, found, item.message())
+                old_files += _add_collection(reader, entrances, field.message())
             case MetaGraphDef.SIGNATURE_DEF:
-                _add_signature(reader, found, item.message())
+                _add_signature(reader, entrances, field.message())
             case MetaGraphDef.ASSET_FILE_DEF:
                 reader.keep()
-                files.append(item.message())
+                files.append(field.message())
             case _:
                 pass
-    found.assets.update(_assets(reader, files or old_files))
-    return found
+    entrances.assets.update(_assets(reader, files or old_files))
+    return entrances
 
 
 def _assets(reader: Reader, files: list[memoryview]) -> set[bytes]:
@@ -103,20 +103,20 @@ def _assets(reader: Reader, files: list[memoryview]) -> set[bytes]:
     return inside - outside
 
 
-def _add_signature(reader: Reader, found: Entrances, entry: memoryview) -> None:
+def _add_signature(reader: Reader, entrances: Entrances, entry: memoryview) -> None:
     name = ""
     tensors: list[bytes] = []
-    for item in reader.fields(entry):
-        if item.number == MapEntry.KEY:
-            name = item.text()
-        elif item.number == MapEntry.VALUE:
-            for output in _all(reader, item.message(), SignatureDef.OUTPUTS):
+    for field in reader.fields(entry):
+        if field.number == MapEntry.KEY:
+            name = field.text()
+        elif field.number == MapEntry.VALUE:
+            for output in _all(reader, field.message(), SignatureDef.OUTPUTS):
                 for info in _all(reader, output.message(), MapEntry.VALUE):
                     tensors += _tensor_names(reader, info.message())
     if name == INIT_SIGNATURE:
-        found.init.extend(tensors)
+        entrances.init.extend(tensors)
     else:
-        found.signatures.setdefault(name, []).extend(tensors)
+        entrances.signatures.setdefault(name, []).extend(tensors)
 
 
 def _tensor_names(reader: Reader, info: memoryview) -> list[bytes]:
@@ -124,33 +124,33 @@ def _tensor_names(reader: Reader, info: memoryview) -> list[bytes]:
     names = []
     pending = [info]
     while pending:
-        for item in reader.fields(pending.pop()):
-            match item.number:
+        for field in reader.fields(pending.pop()):
+            match field.number:
                 case TensorInfo.NAME:
                     reader.keep()
-                    names.append(bytes(item.message()))
+                    names.append(bytes(field.message()))
                 case TensorInfo.COO_SPARSE:
-                    names += _texts(reader, item.message(), SPARSE_NAMES)
+                    names += _texts(reader, field.message(), SPARSE_NAMES)
                 case TensorInfo.COMPOSITE_TENSOR:
                     pending += [
-                        part.message() for part in _all(reader, item.message(), CompositeTensor.COMPONENTS)
+                        part.message() for part in _all(reader, field.message(), CompositeTensor.COMPONENTS)
                     ]
                 case _:
                     pass
     return names
 
 
-def _add_collection(reader: Reader, found: Entrances, entry: memoryview) -> list[memoryview]:
+def _add_collection(reader: Reader, entrances: Entrances, entry: memoryview) -> list[memoryview]:
     """Add the nodes of a collection of init ops; return the messages of one of assets."""
     key = b""
     pieces = []
-    for item in reader.fields(entry):
-        if item.number == MapEntry.KEY:
-            key = bytes(item.message())
-        elif item.number == MapEntry.VALUE:
-            pieces.append(item.message())
+    for field in reader.fields(entry):
+        if field.number == MapEntry.KEY:
+            key = bytes(field.message())
+        elif field.number == MapEntry.VALUE:
+            pieces.append(field.message())
     if key in INIT_COLLECTIONS:
-        found.init.extend(_collected_nodes(reader, pieces))
+        entrances.init.extend(_collected_nodes(reader, pieces))
     return _collected_messages(reader, pieces) if key == ASSETS_COLLECTION.encode() else []
 
 
@@ -178,24 +178,24 @@ def _collected_messages(reader: Reader, collection: list[memoryview]) -> list[me
 def _asset(reader: Reader, asset: memoryview) -> tuple[bytes, bool]:
     """Return the tensor of an AssetFileDef, and whether its file can only lie below `assets/`."""
     name = path = b""
-    for item in reader.fields(asset):
-        if item.number == AssetFileDef.TENSOR_INFO:
-            for text in _texts(reader, item.message(), {TensorInfo.NAME}):
+    for field in reader.fields(asset):
+        if field.number == AssetFileDef.TENSOR_INFO:
+            for text in _texts(reader, field.message(), {TensorInfo.NAME}):
                 name = text
-        elif item.number == AssetFileDef.FILENAME:
-            path = bytes(item.message())
+        elif field.number == AssetFileDef.FILENAME:
+            path = bytes(field.message())
     return full_name(name), bool(path) and b".." not in path.split(b"/")
 
 
 def _all(reader: Reader, data: memoryview, number: int) -> Iterator[Field]:
-    return (item for item in reader.fields(data) if item.number == number)
+    return (field for field in reader.fields(data) if field.number == number)
 
 
 def _texts(reader: Reader, data: memoryview, numbers: set[int]) -> list[bytes]:
-    """Return the strings of some fields, each of which will stay in memory."""
+    """Return the strings of some fields; each counts as kept in the reader's budget."""
     texts = []
-    for item in reader.fields(data):
-        if item.number in numbers:
+    for field in reader.fields(data):
+        if field.number in numbers:
             reader.keep()
-            texts.append(bytes(item.message()))
+            texts.append(bytes(field.message()))
     return texts

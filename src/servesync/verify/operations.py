@@ -1,8 +1,8 @@
-"""What a graph may do besides computing, read from `saved_model.pb` without TensorFlow.
+"""Finds what a graph may do besides computing; reads `saved_model.pb` without TensorFlow.
 
 This is a tripwire, not a sandbox (`docs/operations.md`): it finds the known operations of TensorFlow that
 read or write files, run code or talk to other machines. Custom operations, which a server has only if it
-loads a library of its own, cannot be told and are not reported.
+loads a library of its own, cannot be recognized and are not reported.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ Policy: TypeAlias = Literal["allow", "warn", "refuse"]
 
 @dataclass(frozen=True, slots=True)
 class OperationsReport:
-    """What was found: `reachable` counts nodes, `findings` are sorted and at most 100 of `total`."""
+    """What a graph may do: `reachable` counts its nodes; `findings` are the first 100 of `total`, sorted."""
 
     reachable: int
     findings: tuple[Finding, ...]
@@ -36,12 +36,12 @@ class OperationsReport:
 
 
 def find_operations(root: Path) -> OperationsReport:
-    """Return what the server may run of the SavedModel in `root` that reaches out of the graph.
+    """Return the operations that reach out of the graph, of those that the server may run.
 
     The server may run what leads to an output of a signature, to the init op or to the saver, in the first
-    meta graph with exactly the tag `serve`. The saver's own reading and writing of checkpoints is left out,
-    as are vocabularies that the init op reads from the model's assets. Custom operations, those that are not
-    TensorFlow's own, are left out too: their names say nothing. An empty report is no proof of safety.
+    meta graph with exactly the tag `serve` of the SavedModel in `root`. The saver's own reading and writing
+    of checkpoints is left out, as are vocabularies that the init op reads from the model's assets, and
+    custom operations, whose names say nothing. An empty report is no proof of safety.
 
     Raises:
         ReleaseRefused: `SAVED_MODEL_MISSING`; `SAVED_MODEL_CORRUPT`, also for a graph that is larger or
@@ -93,7 +93,7 @@ def _report(data: memoryview) -> OperationsReport | None:
 
 
 def _traverse(seen: Seen, entrances: Entrances) -> None:
-    """Follow the graph once for each kind of entrance, since other operations are harmless for each."""
+    """Follow the graph once for each kind of entrance, which decides which operations are harmless."""
     scope = read_scope(seen.reader, entrances.graphs)
     assets = asset_tensors(seen.reader, scope, entrances.assets)
     Traversal(seen, scope, assets, is_saver=False).run("init op", entrances.init)

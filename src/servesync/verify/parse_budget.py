@@ -29,11 +29,11 @@ class Reader:
             Malformed: the message does not end where its fields do.
             TooMuch: the bound of fields is reached.
         """
-        for item in fields(data):
+        for field in fields(data):
             self._fields_left -= 1
             if self._fields_left < 0:
                 self.spend(0)
-            yield item
+            yield field
 
     def spend(self, count: int) -> None:
         """Count `count` fields that were read without `fields`.

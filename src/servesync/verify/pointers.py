@@ -1,4 +1,4 @@
-"""Files that are there in name only: Git LFS pointers, and what an upload has left in place of content."""
+"""Finds files that stand in place of the real ones: Git LFS pointers, and what failed uploads leave."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from servesync.domain.lookalikes import HEAD_BYTES, LFS_POINTER, POINTER, lookal
 from servesync.errors import Reason, ReleaseRefused
 
 MAX_POINTER_BYTES: Final = 1024
-"""By Git LFS's own specification a pointer is smaller."""
+"""Bytes; a pointer is smaller by Git LFS's specification."""
 _REASONS: Final = (
     ("saved_model.pb", Reason.SAVED_MODEL_CORRUPT),
     ("variables/variables.index", Reason.VARIABLES_INDEX_CORRUPT),
@@ -18,11 +18,11 @@ _REASONS: Final = (
 
 
 def refuse_lookalike(path: Path, name: str, reason: Reason) -> None:
-    """Say what a file is that cannot be what it should be, if that can be told by how it begins.
+    """Refuse a file that cannot be right, if its first bytes show what it is; else return.
 
     Raises:
-        ReleaseRefused: it is known, and the text says what to do.
-        OSError: it cannot be read.
+        ReleaseRefused: the text says what the file is, and what to do.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         found = lookalike(file.read(HEAD_BYTES))
@@ -34,7 +34,7 @@ def check_pointers(root: Path) -> None:
     """Make sure that no file of a version is a Git LFS pointer; an asset would be served as it is.
 
     Raises:
-        ReleaseRefused: one is; the reason is that of a file which is damaged, or `RELEASE_INCOMPLETE`.
+        ReleaseRefused: a file is one; the reason is that of a damaged file, or `RELEASE_INCOMPLETE`.
         OSError: a file cannot be read.
     """
     for path in _small_files(str(root)):

@@ -1,7 +1,7 @@
 """The field numbers of the messages in a version's files, by the names in TensorFlow's .proto files.
 
-Each class names its message; `MapEntry` stands for those of all maps. The numbers are plain integers, not an
-enumeration, since a graph has millions of fields.
+Each class names its message; `MapEntry` stands for the entries of all maps. The numbers are plain integers,
+since a graph has millions of fields, and an enumeration would be slow.
 """
 
 from typing import Final

@@ -26,7 +26,7 @@ MAX_CONTEXTS: Final = 8
 LONGEST_NAME: Final = 200
 SAMPLE_BYTES: Final = 1 << 16
 NODE_TAG: Final = b"\n"
-"""What a node begins with in a GraphDef: most strings have none."""
+"""The tag of a node in a GraphDef: a string without this byte cannot be a graph with nodes."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -37,9 +37,9 @@ class Finding:
     danger: Danger
     node: str
     place: str
-    """`graph`, `function NAME`, or such a place inside of a graph that a node carries in a string."""
+    """`graph`, `function NAME`, or such a place inside of a graph that a node holds as a string."""
     root: str
-    """`signature NAME`, `init op` or `saver`: the first that leads to it."""
+    """`signature NAME`, `init op` or `saver`: the first entrance that leads to the operation."""
 
 
 def in_words(finding: Finding) -> str:
@@ -50,7 +50,7 @@ def in_words(finding: Finding) -> str:
 
 @dataclass(slots=True)
 class Seen:
-    """What the walks of one graph have met together."""
+    """The nodes and findings that all traversals of one graph have met."""
 
     reader: Reader
     findings: set[Finding] = field(default_factory=set)
@@ -98,7 +98,7 @@ class Traversal:
         """Follow everything that leads to the tensors and nodes `names`.
 
         Raises:
-            Malformed: something on the way is not what it should be, or is too much.
+            Malformed: a part that was reached is damaged, or the graph is too large.
         """
         self._root = root
         for name in names:
@@ -117,7 +117,7 @@ class Traversal:
             self._to_visit.append((scope, name))
 
     def _call(self, scope: Scope, function: bytes, assets: frozenset[int] = frozenset()) -> None:
-        """Reach a function, whose inputs number `assets` are assets."""
+        """Reach a function; `assets` are the positions of those inputs that are assets."""
         owner = scope.owner(function)
         if owner is None:
             return
@@ -134,7 +134,7 @@ class Traversal:
         for tensor in node.inputs:
             self._reach(scope, tensor)
         is_main = scope is self._scope
-        self._look_at(
+        self._inspect(
             node, _Frame(scope, scope.place or "graph", self._assets if is_main else set(), is_function=False)
         )
 
@@ -147,7 +147,7 @@ class Traversal:
             frame = _Frame(scope, f"{place}function {_shown(function)}", named, is_function=True)
             for data in body_nodes(self._reader, body):
                 count += 1
-                self._look_at(read_node(self._reader, data), frame)
+                self._inspect(read_node(self._reader, data), frame)
             for other in scope.alternatives.get(header.implements, ()):
                 self._call(scope, other)
         self._seen.bodies[scope.number, function] = count
@@ -160,7 +160,7 @@ class Traversal:
         while self._differentiates and self._gradients:
             self._call(*self._gradients.pop())
 
-    def _look_at(self, node: Node, frame: _Frame) -> None:
+    def _inspect(self, node: Node, frame: _Frame) -> None:
         inputs = node.data_inputs
         danger = self._danger(node, frame)
         if danger is not None:
@@ -196,7 +196,7 @@ class Traversal:
                 self._unfold(reference.data, node, frame)
 
     def _unfold(self, data: memoryview, node: Node, frame: _Frame) -> None:
-        """Reach every node of the GraphDef that `data` is, if it is one."""
+        """Reach every node of `data`, if it is a GraphDef."""
         seen = self._seen
         key = (frame.scope.number, sha256(data).digest())
         scope = seen.nested.get(key)
@@ -223,7 +223,7 @@ class Traversal:
 
 
 def _tensor(name: bytes, frame: _Frame) -> bytes:
-    """Return the name of an input in full; those in functions have other forms, and stand in full."""
+    """Return the full name of an input; inside of functions, names have another form and are full already."""
     if frame.is_function:
         return name
     return full_name(name)

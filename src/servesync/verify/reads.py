@@ -1,7 +1,7 @@
-"""Which variables a request reads for certain, also in the functions that it calls.
+"""Finds the variables that a request reads for certain, also in the functions that it calls.
 
-Where it is not certain, a variable is spared: the request itself may set it, or a branch that does not run
-may be what reads it. Loops are taken to run.
+A variable is left out if that is uncertain: the request itself may set it, or only a branch that may not run
+reads it. The bodies of loops are assumed to run.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,12 +14,12 @@ from servesync.verify.parse_budget import Reader
 from servesync.verify.proto import FunctionDef, MapEntry, NodeDef
 
 CALLS: Final = frozenset({b"PartitionedCall", b"StatefulPartitionedCall", b"StatelessWhile", b"While"})
-"""Operations that give all their inputs to functions, which run."""
+"""Operations that run functions and pass all their inputs to them."""
 CALLED: Final = frozenset({b"body", b"cond", b"f"})
 """The attributes of these operations that name the functions."""
 HANDLES: Final = frozenset({b"VarHandleOp"})
 REFERENCES: Final = frozenset({b"VariableV2", b"Variable"})
-"""Variables of the older form: what takes one takes its value, without an operation that reads it."""
+"""Variables of TensorFlow 1: an operation with such an input gets its value, without another to read it."""
 
 READS: Final = frozenset(
     {
@@ -33,10 +33,10 @@ READS: Final = frozenset(
     }
 )
 """Operations that fail if their variable has no value."""
-LOOKS: Final = frozenset({b"IsVariableInitialized", b"VarIsInitializedOp"})
+CHECKS: Final = frozenset({b"IsVariableInitialized", b"VarIsInitializedOp"})
 """Operations that neither set a variable nor fail without a value."""
 FED: Final = b"PlaceholderWithDefault"
-"""An operation that the request gives a value: what leads to its default does not run."""
+"""The request gives this operation its value: the operations that lead to its default do not run."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -48,14 +48,14 @@ class Variable:
 
 
 Given: TypeAlias = tuple[tuple[int, Variable], ...]
-"""The variables among the arguments of a call, by their number."""
+"""The variables among the arguments of a call, with their positions."""
 
 
 def find_variables(reader: Reader, scope: Scope) -> dict[bytes, Variable]:
-    """Return the variables of a graph by their nodes; those that a function makes are not looked at.
+    """Return the variables of a graph by their nodes, without those that functions make.
 
     Raises:
-        Malformed: the graph is none, or too much.
+        Malformed: the graph is damaged or too large.
     """
     found = {}
     for name, data in scope.nodes.items():
@@ -80,7 +80,7 @@ def reached(reader: Reader, scope: Scope, tensors: Iterable[bytes]) -> set[bytes
     """Return the nodes of the graph that lead to `tensors`.
 
     Raises:
-        Malformed: the graph is none, or too much.
+        Malformed: the graph is damaged or too large.
     """
     met: set[bytes] = set()
     to_visit = list(tensors)
@@ -93,7 +93,7 @@ def reached(reader: Reader, scope: Scope, tensors: Iterable[bytes]) -> set[bytes
 
 
 class Reads:
-    """What some requests do to variables."""
+    """Collects which variables requests read, and which they may set themselves."""
 
     def __init__(self, reader: Reader, scope: Scope, variables: Mapping[bytes, Variable]) -> None:
         self._reader = reader
@@ -106,14 +106,14 @@ class Reads:
 
     @property
     def needed(self) -> set[bytes]:
-        """The names of the variables that must have a value before."""
+        """The names of the variables that must have a value before the requests run."""
         return self._read - self._spared
 
     def run(self, tensors: Iterable[bytes]) -> None:
         """Follow what leads to `tensors` of the graph.
 
         Raises:
-            Malformed: something on the way is not what it should be, or is too much.
+            Malformed: a part that was reached is damaged, or the graph is too large.
         """
         self._follow(self._scope.nodes, tensors, self._variables)
         while self._to_call:
@@ -134,14 +134,14 @@ class Reads:
                 continue
             met.add(name)
             node = read_node(self._reader, nodes[name])
-            self._look_at(node, variables)
+            self._inspect(node, variables)
             if node.operation != FED:
                 to_visit += node.inputs
 
-    def _look_at(self, node: Node, variables: Mapping[bytes, Variable]) -> None:
+    def _inspect(self, node: Node, variables: Mapping[bytes, Variable]) -> None:
         inputs = enumerate(map(node_of, node.data_inputs))
         given = tuple((index, variables[name]) for index, name in inputs if name in variables)
-        if not given or node.operation in LOOKS:
+        if not given or node.operation in CHECKS:
             return
         if node.operation in CALLS:
             self._call(node, given)
@@ -151,7 +151,7 @@ class Reads:
             (self._read if is_read or node.operation in READS else self._spared).add(variable.name)
 
     def _call(self, node: Node, given: Given) -> None:
-        functions = [item for item in node.attributes if item[0] in CALLED]
+        functions = [attribute for attribute in node.attributes if attribute[0] in CALLED]
         for reference in references(self._reader, functions):
             if reference.is_function:
                 self._to_call.append((bytes(reference.data), given))
@@ -173,9 +173,9 @@ class Reads:
 def _ends(reader: Reader, function: memoryview) -> list[bytes]:
     """Return the tensors that a function returns, and the nodes that it runs for what they do."""
     ends = []
-    for item in reader.fields(function):
-        if item.number in {FunctionDef.RET, FunctionDef.CONTROL_RET}:
-            entry = reader.fields(item.message())
+    for field in reader.fields(function):
+        if field.number in {FunctionDef.RET, FunctionDef.CONTROL_RET}:
+            entry = reader.fields(field.message())
             ends += [bytes(part.message()) for part in entry if part.number == MapEntry.VALUE]
     return ends
 
@@ -189,4 +189,4 @@ def _operation(reader: Reader, node: memoryview) -> bytes:
 
 
 def _part(reader: Reader, node: memoryview, number: int) -> bytes:
-    return next((bytes(item.message()) for item in reader.fields(node) if item.number == number), b"")
+    return next((bytes(field.message()) for field in reader.fields(node) if field.number == number), b"")

@@ -1,7 +1,7 @@
-"""The names under which a graph looks for its variables in the checkpoint, where it says them in constants.
+"""Reads the names under which a graph restores its variables, as far as they are constants.
 
-The server runs the restore op when it loads a version, and ends the version if one of the names is not in
-`variables.index`: a `saved_model.pb` that lies beside the variables of another export.
+When the server loads a version, it runs the restore op, which fails if a name is not in `variables.index`.
+That happens if `saved_model.pb` and `variables/` are of different exports.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,11 +19,11 @@ from servesync.verify.saved_model import opened
 def restored_names(path: Path) -> set[str]:
     """Return the names that the restore op of the graph with the tag `serve` in a saved_model.pb reads.
 
-    They are only those that stand in constants, in the graph or in a function that the restore op calls: none
-    of a graph that is too large to tell.
+    Only constants in the graph, and in functions that the restore op calls, are read. The result is empty for
+    a graph that is too large to follow.
 
     Raises:
-        Malformed: the graph is none.
+        Malformed: the graph is damaged.
         OSError: the file cannot be read.
     """
     with opened(path) as data:
@@ -53,8 +53,8 @@ def _called(reader: Reader, scope: Scope, node: Node) -> Iterable[memoryview]:
     """Return the bodies of the functions that a node calls."""
     if node.operation not in CALLS:
         return []
-    functions = [item for item in references(reader, node.attributes) if item.is_called]
-    return [body for item in functions for body in scope.functions.get(bytes(item.data), [])]
+    functions = [reference for reference in references(reader, node.attributes) if reference.is_called]
+    return [body for function in functions for body in scope.functions.get(bytes(function.data), [])]
 
 
 def _restored(reader: Reader, nodes: Mapping[bytes, memoryview]) -> set[bytes]:
@@ -67,6 +67,6 @@ def _restored(reader: Reader, nodes: Mapping[bytes, memoryview]) -> set[bytes]:
         for tensor in node.data_inputs[1:2]:
             source = read_node(reader, nodes[node_of(tensor)]) if node_of(tensor) in nodes else None
             if source is not None and source.operation == b"Const":
-                values = [item for item in source.attributes if item[0] == b"value"]
-                found |= {bytes(item.data) for item in references(reader, values) if not item.is_function}
+                values = [value for value in source.attributes if value[0] == b"value"]
+                found |= {bytes(name.data) for name in references(reader, values) if not name.is_function}
     return found

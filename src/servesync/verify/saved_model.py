@@ -1,4 +1,4 @@
-"""What a `saved_model.pb` says: its tags, signatures and asset files, and whether it needs variables.
+"""Reads a `saved_model.pb`: its tags, signatures and asset files, and whether it needs variables.
 
 Field numbers: tensorflow/core/protobuf/saved_model.proto, meta_graph.proto, saver.proto and
 core/framework/{graph,function,node_def}.proto. Constants and attributes are skipped, not copied.
@@ -33,14 +33,14 @@ IN_MEMORY_BYTES: Final = 64 << 20
 MAX_BYTES: Final = (1 << 31) - 1
 MAX_GRAPHS: Final = 1_000
 MAX_NAMES: Final = 100_000
-"""Of tags, of signatures and of assets each: what is kept of a graph, whatever its size."""
+"""The most tags, signatures and assets, each, that are read of one graph."""
 
 MAX_SIGNATURES: Final = 1000
 MAX_SIGNATURE_BYTES: Final = 4 << 20
 SERVE: Final = frozenset({"serve"})
 VARIABLE_OPS: Final = frozenset({b"VarHandleOp", b"VariableV2", b"Variable", b"AutoReloadVariable"})
 ASSETS_COLLECTION: Final = "saved_model_assets"
-"""Where TensorFlow 1 keeps the asset files that later releases keep in a field of their own."""
+"""The collection in which TensorFlow 1 lists asset files; later releases have a field for them."""
 
 _Kept = TypeVar("_Kept")
 
@@ -64,7 +64,7 @@ class Graph:
     """It has a saver: the server restores variables before it serves."""
     has_variables: bool
     assets: tuple["Asset", ...]
-    """Those that TensorFlow's loader reads."""
+    """The assets that TensorFlow's loader reads."""
     signature_entries: tuple[bytes, ...]
     """Each signature as it is stored: a map entry of its name and its SignatureDef."""
 
@@ -74,7 +74,7 @@ def opened(path: Path) -> Iterator[memoryview]:
     """Lend the bytes of a file: in memory if it is of ordinary size, else mapped.
 
     Raises:
-        Malformed: it is empty, or larger than a message can be.
+        Malformed: the file is empty, or larger than a message can be.
     """
     size = path.stat().st_size
     if not 0 < size <= MAX_BYTES:
@@ -89,7 +89,7 @@ def opened(path: Path) -> Iterator[memoryview]:
         yield view
     finally:
         view.release()
-        with suppress(BufferError):  # the frames of an error hold pieces: it is unmapped when they go
+        with suppress(BufferError):  # an error's frames may use views of it: unmapped when they go
             mapped.close()
 
 
@@ -127,7 +127,7 @@ def _graph(data: memoryview) -> Graph:
                 has_variables |= _has_variables(field.message())
             case MetaGraphDef.SAVER_DEF:
                 restores = any(
-                    item.number == SaverDef.RESTORE_OP_NAME and item.data for item in fields(field.message())
+                    part.number == SaverDef.RESTORE_OP_NAME and part.data for part in fields(field.message())
                 )
             case MetaGraphDef.SIGNATURE_DEF:
                 entries.append(_signature_entry(field.message(), entries))
@@ -146,14 +146,14 @@ def _graph(data: memoryview) -> Graph:
 
 
 def _signature_entry(entry: memoryview, before: list[bytes]) -> bytes:
-    """Return a copy of one signature, as long as all of them together are of sane size."""
+    """Return a copy of one signature; refuse it if there are too many, or too many bytes of them."""
     if len(entry) + sum(map(len, before)) > MAX_SIGNATURE_BYTES or len(before) >= MAX_SIGNATURES:
         raise Malformed(f"more than {MAX_SIGNATURES} signatures or {MAX_SIGNATURE_BYTES} bytes of them")
     return bytes(entry)
 
 
 def _assets(meta_graph: memoryview) -> tuple[Asset, ...]:
-    """Return the assets of a meta graph: of their own field or, if that is empty, of a collection."""
+    """Return the assets of a meta graph: from their field or, if that is empty, from the collection."""
     found: list[Asset] = []
     for data in _messages(meta_graph, MetaGraphDef.ASSET_FILE_DEF):
         _keep(found, _asset(data), MAX_NAMES, "assets")
@@ -173,7 +173,7 @@ def _asset(data: memoryview) -> Asset:
 
 
 def _collected_assets(collection: memoryview) -> Iterator[memoryview]:
-    """Yield what the collection of assets holds, a list of `google.protobuf.Any`; nothing of another one."""
+    """Yield the assets in the collection of that name; nothing if this is another collection."""
     if _text(collection, MapEntry.KEY) != ASSETS_COLLECTION:
         return
     for definition in _messages(collection, MapEntry.VALUE):
@@ -187,7 +187,7 @@ def _messages(data: memoryview, number: int) -> Iterator[memoryview]:
 
 
 def _text(data: memoryview, number: int) -> str:
-    """Return the string field `number` of a message; empty where it is not there, as the format has it."""
+    """Return the string field `number` of a message; empty if the message does not have it."""
     text = ""
     for field in fields(data):
         if field.number == number:

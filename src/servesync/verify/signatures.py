@@ -4,8 +4,8 @@ Source: SignatureDef and TensorInfo of tensorflow/core/protobuf/meta_graph.proto
 tensorflow/core/framework/tensor_shape.proto. An input with a default value counts as any other.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, get_args
 
@@ -20,16 +20,16 @@ MAX_DIMENSIONS: Final = 254
 SHOWN: Final = 10
 _DTYPES: Final[tuple[Dtype, ...]] = get_args(Dtype)
 _REFERENCE: Final = 100
-"""DT_FLOAT_REF is DT_FLOAT + 100, and so on."""
+"""Types of references: DT_FLOAT_REF is DT_FLOAT + 100, and so on."""
 
 Signatures = Mapping[str, Signature]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Expectations:
     """What clients rely on: signatures that the settings name, and those of the version now served."""
 
-    signatures: Signatures = field(default_factory=dict)
+    signatures: Signatures = dataclasses.field(default_factory=dict)
     same_as_served: Signatures | None = None
 
 
@@ -54,10 +54,10 @@ def read_signatures(root: Path) -> Signatures:
 
 
 def check_signatures(found: Signatures, expected: Expectations) -> None:
-    """Make sure that whoever relies on `expected` can use `found`.
+    """Make sure that clients which rely on `expected` can use `found`.
 
-    A dimension that may be unknown must stay so for an input; a signature or an output more is fine, an
-    input more is not: the server refuses requests without it.
+    A dimension of an input that may have any size must keep that freedom. Further signatures and outputs are
+    fine. A further input is not: the server refuses requests without it.
 
     Raises:
         ReleaseRefused: `SIGNATURE_DIFFERS`, with every difference.
@@ -120,7 +120,7 @@ def _tensor_differences(
 
 
 def fits(found: list[int | None] | None, expected: list[int | None] | None, *, may_narrow: bool) -> bool:
-    """Whether two shapes agree; unless it `may_narrow`, what was any size must still be any size."""
+    """Whether two shapes agree; unless it `may_narrow`, a dimension of any size must stay so."""
     if found is None or expected is None:
         return True
     return len(found) == len(expected) and all(
@@ -148,32 +148,32 @@ def _listed(names: Mapping[str, object]) -> str:
 def _entry(data: memoryview) -> tuple[str, memoryview]:
     """Return name and message of one entry of a map."""
     name, value = "", memoryview(b"")
-    for item in fields(data):
-        if item.number == MapEntry.KEY:
-            name = item.text()
-        elif item.number == MapEntry.VALUE:
-            value = item.message()
+    for field in fields(data):
+        if field.number == MapEntry.KEY:
+            name = field.text()
+        elif field.number == MapEntry.VALUE:
+            value = field.message()
     return name, value
 
 
 def _signature(definition: memoryview) -> Signature:
     sides: dict[int, dict[str, TensorSpec]] = {SignatureDef.INPUTS: {}, SignatureDef.OUTPUTS: {}}
-    for item in fields(definition):
-        if item.number in sides:
-            name, info = _entry(item.message())
-            sides[item.number][name] = _tensor(info)
+    for field in fields(definition):
+        if field.number in sides:
+            name, info = _entry(field.message())
+            sides[field.number][name] = _tensor(info)
     return Signature(inputs=sides[SignatureDef.INPUTS], outputs=sides[SignatureDef.OUTPUTS])
 
 
 def _tensor(info: memoryview) -> TensorSpec:
     number = 0
     spec = TensorSpec(dtype="unknown")
-    for item in fields(info):
-        match item.number:
+    for field in fields(info):
+        match field.number:
             case TensorInfo.DTYPE:
-                number = item.value
+                number = field.value
             case TensorInfo.TENSOR_SHAPE:
-                spec = spec.model_copy(update={"shape": _shape(item.message())})
+                spec = spec.model_copy(update={"shape": _shape(field.message())})
             case TensorInfo.COO_SPARSE:
                 spec = spec.model_copy(update={"encoding": "sparse"})
             case TensorInfo.COMPOSITE_TENSOR:
@@ -188,11 +188,11 @@ def _tensor(info: memoryview) -> TensorSpec:
 def _shape(data: memoryview) -> list[int | None] | None:
     """Return the sizes of a TensorShapeProto; None if not even their number is known."""
     sizes: list[int | None] = []
-    for item in fields(data):
-        if item.number == TensorShapeProto.UNKNOWN_RANK and item.value:
+    for field in fields(data):
+        if field.number == TensorShapeProto.UNKNOWN_RANK and field.value:
             return None
-        if item.number == TensorShapeProto.DIM:
-            parts = fields(item.message())
+        if field.number == TensorShapeProto.DIM:
+            parts = fields(field.message())
             size = next((part.signed for part in parts if part.number == Dim.SIZE), 0)
             sizes.append(size if size >= 0 else None)
         if len(sizes) > MAX_DIMENSIONS:

@@ -1,4 +1,4 @@
-"""What a partitioned tensor needs: each of its slices is stored, and together they are its whole shape.
+"""Checks partitioned tensors: each slice is stored, and together the slices make up the whole shape.
 
 Sources: EncodeTensorNameSlice in tensorflow/core/util/saved_tensor_slice_util.cc (the key of a slice), and
 tensorflow/core/lib/strings/ordered_code.cc (how the parts of that key are written so that keys sort).
@@ -15,7 +15,7 @@ from servesync.verify.proto import SliceExtent, TensorSliceProto
 from servesync.verify.wire import Malformed, fields
 
 MAX_CUT_DIMENSIONS: Final = 8
-"""Dimensions along which one tensor is cut: TensorFlow restores none that has more."""
+"""The most dimensions along which a tensor may be cut: TensorFlow restores none that is cut along more."""
 
 MAX_DIMENSIONS: Final = 254
 """Of any tensor: TensorShape::MaxDimensions."""
@@ -28,7 +28,7 @@ Extent: TypeAlias = tuple[int, int]
 """Where a slice begins in one dimension, and its length; `WHOLE` for all of it."""
 
 _ESCAPED: Final = re.compile(rb"[\x00\xff]")
-_ONE_BYTE: Final = 6  # bits of a signed number that fit into one byte, the header bit and the sign apart
+_ONE_BYTE: Final = 6  # bits of a signed number in one byte, besides the header bit and the sign
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,11 @@ def read_slice(data: memoryview) -> tuple[Extent, ...]:
     for field in fields(data):
         if field.number == TensorSliceProto.EXTENT:
             start, length = WHOLE
-            for item in fields(field.message()):
-                if item.number == SliceExtent.START:
-                    start = item.signed
-                elif item.number == SliceExtent.LENGTH:
-                    length = item.signed
+            for part in fields(field.message()):
+                if part.number == SliceExtent.START:
+                    start = part.signed
+                elif part.number == SliceExtent.LENGTH:
+                    length = part.signed
             extents.append((start, length))
             if len(extents) > MAX_DIMENSIONS:
                 raise Malformed(f"a slice of more than {MAX_DIMENSIONS} dimensions")
@@ -71,7 +71,7 @@ def slice_key(name: bytes, extents: tuple[Extent, ...]) -> bytes:
 
 
 def check_slices(tensors: list[Partitioned], stored: Mapping[bytes, tuple[int, Shape]]) -> None:
-    """Compare what partitioned tensors want with the slices that are `stored` (key: type, shape).
+    """Compare the slices that partitioned tensors need with those that are `stored` (key: type, shape).
 
     Raises:
         Malformed: a slice is missing, is of another type or shape, belongs to no tensor, or the slices of a
@@ -86,9 +86,9 @@ def check_slices(tensors: list[Partitioned], stored: Mapping[bytes, tuple[int, S
             box = _box(tensor, extents)
             if stored.get(key) != (tensor.dtype, tuple(length for _, length in box)):
                 what = "is of another type or shape" if key in stored else "is missing"
-                raise Malformed(f"the slice {_said(extents)} of {tensor.key[:200]!a} {what}")
+                raise Malformed(f"the slice {_as_printed(extents)} of {tensor.key[:200]!a} {what}")
             if key in wanted:
-                raise Malformed(f"the slice {_said(extents)} of {tensor.key[:200]!a} is named twice")
+                raise Malformed(f"the slice {_as_printed(extents)} of {tensor.key[:200]!a} is named twice")
             wanted.add(key)
             _add_corners(corners, [box[dimension] for dimension in cut], 1)
         _add_corners(corners, [(0, tensor.shape[dimension]) for dimension in cut], -1)
@@ -100,7 +100,7 @@ def check_slices(tensors: list[Partitioned], stored: Mapping[bytes, tuple[int, S
 
 
 def _box(tensor: Partitioned, extents: tuple[Extent, ...]) -> list[Extent]:
-    """Return the extents with real lengths."""
+    """Return the extents with the length of the dimension in place of each `WHOLE`."""
     if len(extents) != len(tensor.shape):
         counts = f"{len(extents)} dimensions, not {len(tensor.shape)}"
         raise Malformed(f"a slice of {tensor.key[:200]!a} has {counts}")
@@ -108,7 +108,7 @@ def _box(tensor: Partitioned, extents: tuple[Extent, ...]) -> list[Extent]:
         (0, size) if extent == WHOLE else extent for extent, size in zip(extents, tensor.shape, strict=True)
     ]
     if any(start < 0 or length < 0 for start, length in box):
-        raise Malformed(f"the slice {_said(extents)} of {tensor.key[:200]!a} has a negative extent")
+        raise Malformed(f"the slice {_as_printed(extents)} of {tensor.key[:200]!a} has a negative extent")
     return box
 
 
@@ -135,7 +135,7 @@ def _add_corners(corners: Counter[Shape], box: list[Extent], weight: int) -> Non
         corners[corner] += -weight if sum(sides) % 2 else weight
 
 
-def _said(extents: tuple[Extent, ...]) -> str:
+def _as_printed(extents: tuple[Extent, ...]) -> str:
     """Return a slice as TensorFlow prints it: start and length, `-` for a whole dimension."""
     shown = ":".join("-" if extent == WHOLE else f"{extent[0]},{extent[1]}" for extent in extents[:16])
     return shown or "of a scalar"

@@ -1,4 +1,4 @@
-"""The structure of a SavedModel: the graph parses and has the serve tag; variables and assets are there."""
+"""Checks the structure of a SavedModel: a graph with the tag `serve`, its variables and its assets."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ DATA: Final = "variables.data-"
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What is known of a version whose structure is right. Sizes are bytes."""
+    """Facts about a version whose structure is right. Sizes are in bytes."""
 
     tensors: int
     shards: int
@@ -70,7 +70,7 @@ def serving_graph(root: Path) -> Graph:
         other = next(
             (name for name in ("saved_model.pbtxt", "saved_model.cpb") if (root / name).exists()), ""
         )
-        found = f" (there is a {other}, which servesync cannot prove)" if other else ""
+        found = f" (there is a {other}, which servesync cannot verify)" if other else ""
         deeper = model_below(root)
         advice = f"the model lies deeper, in {deeper!a}: give that directory" if deeper else AGAIN
         text = f"there is no saved_model.pb{found}; {advice}"
@@ -109,7 +109,7 @@ def read_index(root: Path) -> Bundle | None:
 
 
 def bundle_extents(root: Path) -> dict[str, list[tuple[str, int, int]]]:
-    """Return name, offset and size (bytes) of every tensor in each data file, by the file's path, in order.
+    """Return each data file's tensors in their order (name, offset, size in bytes), by the file's path.
 
     Raises:
         ReleaseRefused: `VARIABLES_INDEX_CORRUPT`.
@@ -133,8 +133,8 @@ def _check_debug_info(root: Path) -> None:
                 pass
     except Malformed as error:
         text = (
-            f"{DEBUG_INFO} is damaged: {error}: the server reads it, and would not load the version; leave "
-            f"the file out, which nothing needs, or {AGAIN}"
+            f"{DEBUG_INFO} is damaged: {error}: the server reads it, and would not load the version; delete "
+            f"the file, which nothing needs, or {AGAIN}"
         )
         raise ReleaseRefused(Reason.SAVED_MODEL_CORRUPT, text) from error
 
@@ -149,13 +149,13 @@ def _check_nothing_to_restore(root: Path, graph: Graph) -> None:
         so = "the server would load it and then fail every request"
     else:
         what = f"there is no {INDEX}, and the graph restores nothing"
-        so = "data files alone are what is left of another export"
+        so = "the data files are left over from another export"
     beside = f" beside {_few(shards)}" if shards else ""
     raise ReleaseRefused(Reason.VARIABLES_MISSING, f"{what}{beside}: {so}; {AGAIN}", files=shards[:5])
 
 
 def _check_initialized(root: Path) -> None:
-    """Make sure that all variables that requests read are set before."""
+    """Make sure that the server sets all variables that requests read before it serves."""
     try:
         unset = uninitialized_variables(root / GRAPH)
     except Malformed as error:
@@ -172,7 +172,7 @@ def _check_initialized(root: Path) -> None:
 
 
 def _check_names(root: Path, bundle: Bundle) -> None:
-    """Make sure that the index has what the graph restores."""
+    """Make sure that the index has every tensor that the graph restores."""
     try:
         wanted = restored_names(root / GRAPH)
     except Malformed as error:

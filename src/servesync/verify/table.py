@@ -1,4 +1,4 @@
-"""Reads the sorted string table that `variables.index` is, checking every checksum and bound.
+"""Reads `variables.index`, a sorted string table, and checks every checksum and bound.
 
 Format: LevelDB's table format as TensorFlow writes it (tensorflow/core/lib/io/format.h): blocks of
 prefix-compressed entries, a restart array, a trailer of one type byte and a masked CRC32C, and a footer of
@@ -20,7 +20,7 @@ TRAILER_BYTES: Final = 5
 MAX_BLOCK_BYTES: Final = 16 << 20
 MAX_KEY_BYTES: Final = 64 << 10
 MAX_KEYS_BYTES: Final = 64 << 20
-"""Of all keys together: a key may share most of its bytes with the one before it, in a byte or two."""
+"""The most bytes of all keys together: compressed, a long key may take only a byte or two of the file."""
 
 PLAIN, SNAPPY = 0, 1
 _MASK: Final = 0xA282EAD8
@@ -74,14 +74,14 @@ def _handles(data: memoryview) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 class _Order:
-    """The order of all keys, across blocks; without it the server's search would miss some."""
+    """Checks the order of all keys, across blocks: the server's search misses keys that are out of order."""
 
     def __init__(self) -> None:
         self._last: bytes | None = None
         self._bytes = 0
 
     def check(self, key: bytes) -> None:
-        """Take the next key of a block."""
+        """Check the next key of a block."""
         if self._last is not None and key <= self._last:
             raise Malformed(f"the key {key[:80]!a} is out of order")
         self._last = key
@@ -90,9 +90,9 @@ class _Order:
             raise Malformed(f"more than {MAX_KEYS_BYTES} bytes of keys")
 
     def close(self, separator: bytes) -> None:
-        """Take the key by which the index block finds the block that ends here."""
+        """Check the key under which the index block lists the block that ends here."""
         if self._last is None or separator < self._last:
-            raise Malformed(f"the key {separator[:80]!a} of a block is not behind its last key")
+            raise Malformed(f"the key {separator[:80]!a} of a block does not come after its last key")
         self._last = separator
 
 
@@ -118,7 +118,7 @@ def _check_tail(data_end: int, meta: tuple[int, int], index: tuple[int, int], en
 
 
 def _block(body: memoryview, offset: int, size: int) -> bytes:
-    """Return the content of one block, its checksum proven."""
+    """Return the content of one block after checking its checksum."""
     if size > MAX_BLOCK_BYTES or offset + size + TRAILER_BYTES > len(body):
         raise Malformed(f"a block of {size} bytes at byte {offset} does not fit")
     stored = bytes(body[offset : offset + size + 1])

@@ -27,12 +27,12 @@ from servesync.verify.wire import MAX_VARINT_BYTES, Malformed, varint
 READ_BYTES: Final = 1 << 20
 U32_END: Final = 1 << 32
 _VARINTS: Final = re.compile(rb"([\x00-\x7f]+)|((?:[\x80-\xff][\x00-\x7f])+)|[\x80-\xff]{2,9}[\x00-\x7f]")
-"""A run of varints of one byte each, a run of such of two, or one longer varint."""
+"""A run of varints of one byte each, a run of varints of two bytes each, or one longer varint."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorProof:
-    """How much was proven."""
+    """How much data the checksums have proven."""
 
     tensors: int
     bytes: int

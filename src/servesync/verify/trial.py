@@ -1,4 +1,4 @@
-"""Starts the trial process, watches it, and sees to it that nothing of it is left: no process, no pipe."""
+"""Starts the trial process, watches it, and cleans up after it: no process and no pipe is left."""
 
 import contextlib
 import json
@@ -19,10 +19,10 @@ from pydantic import JsonValue
 from servesync.settings import LoadLimits
 from servesync.verify import answer
 
-LOOK_SECONDS: Final = 0.2
+POLL_SECONDS: Final = 0.2
 READ_BYTES: Final = 64 << 10
 TAIL_BYTES: Final = 64 << 10
-"""A crash in C++ prints why it ends first, and then a stack of up to a hundred long names."""
+"""Enough to hold the cause of a crash in C++, which comes before a stack of up to a hundred long names."""
 
 KEPT_VARIABLES: Final = ("PATH", "LD_LIBRARY_PATH")
 
@@ -31,23 +31,22 @@ Excess = Literal["wall_seconds", "memory_bytes", "threads", "answer"]
 
 @dataclass
 class Ended:
-    """What is left of a trial process. `status` is negative for a signal, as in `subprocess`."""
+    """How a trial process ended. `status`: its exit code, or the negative number of the signal."""
 
     status: int = 0
     lines: list[bytes] = field(default_factory=list)
-    """What it told: each line that it finished."""
+    """The complete lines that it sent."""
     tail: bytes = b""
-    """The last that it and TensorFlow printed, at most TAIL_BYTES."""
+    """The end of what it and TensorFlow printed, at most TAIL_BYTES."""
     excess: Excess | None = None
-    """Why it was killed by this side, if it was."""
+    """The limit for which the parent killed it; None if the parent did not."""
     seconds: float = 0.0
 
 
 def run_trial(root: Path, requests: list[JsonValue], limits: LoadLimits, check: Callable[[], None]) -> Ended:
     """Load the version in `root` in a process of its own; return how that ended.
 
-    The process dies with the thread that calls this. `check` is called every LOOK_SECONDS and may raise;
-    the process is killed then, too.
+    `check` is called every POLL_SECONDS. If it raises, or if the calling thread ends, the process is killed.
 
     Raises:
         OSError: the process could not be started; nothing is left of it.
@@ -87,7 +86,7 @@ def _start(task_fd: int, answer_fd: int, print_fd: int) -> subprocess.Popen[byte
 
 
 def _environment() -> dict[str, str]:
-    """Return what the process may know: where code lies, and how TensorFlow stays quiet and small."""
+    """Return the process's environment: only where code lies, and what keeps TensorFlow quiet and small."""
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     return kept | {
         "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path if place),
@@ -107,29 +106,29 @@ def _watch(
     limits: LoadLimits,
     check: Callable[[], None],
 ) -> None:
-    """Read what comes until the process ends, exceeds a limit, or `check` raises."""
+    """Read the process's output until it ends, exceeds a limit, or `check` raises."""
     deadline = time.monotonic() + limits.wall_seconds
-    told = bytearray()
+    received = bytearray()
     answers, prints = (pipe.fileno() for pipe in pipes)
     with selectors.DefaultSelector() as selector:
         for number in (answers, prints):
             os.set_blocking(number, False)
             selector.register(number, selectors.EVENT_READ)
         while ended.excess is None:
-            has_ended = _has_ended(process.pid)  # looked at first: what it wrote before is read below
-            for key, _ in selector.select(0 if has_ended else LOOK_SECONDS):
+            has_ended = _has_ended(process.pid)  # asked first, so that all of its output is read below
+            for key, _ in selector.select(0 if has_ended else POLL_SECONDS):
                 piece = _read(key.fd, everything=has_ended)
                 if key.fd == answers:
-                    told += piece
+                    received += piece
                 else:
                     ended.tail = (ended.tail + piece)[-TAIL_BYTES:]
                 if not piece:
                     selector.unregister(key.fd)
-            ended.lines = bytes(told).split(b"\n")[:-1]
+            ended.lines = bytes(received).split(b"\n")[:-1]
             if has_ended:
                 return
             check()
-            ended.excess = _excess(process.pid, len(told), deadline, limits)
+            ended.excess = _excess(process.pid, len(received), deadline, limits)
 
 
 def _read(number: int, *, everything: bool) -> bytes:
@@ -143,10 +142,10 @@ def _read(number: int, *, everything: bool) -> bytes:
     return bytes(pieces)
 
 
-def _excess(pid: int, told: int, deadline: float, limits: LoadLimits) -> Excess | None:
+def _excess(pid: int, received: int, deadline: float, limits: LoadLimits) -> Excess | None:
     if time.monotonic() > deadline:
         return "wall_seconds"
-    if told > answer.MAX_BYTES:
+    if received > answer.MAX_BYTES:
         return "answer"
     status = _status(pid)
     if limits.memory_bytes is not None and status.get("VmHWM", 0) * 1024 > limits.memory_bytes:
@@ -165,7 +164,7 @@ def _status(pid: int) -> Mapping[str, int]:
 
 
 def _has_ended(pid: int) -> bool:
-    """Whether the process has ended; it is not reaped, so that its number stays its own."""
+    """Whether the process has ended; it is not reaped, so that no other process gets its id."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
@@ -186,7 +185,7 @@ def _pipe() -> Iterator[tuple[FileIO, FileIO]]:
 
 @contextlib.contextmanager
 def _task_file(task: Mapping[str, JsonValue]) -> Iterator[int]:
-    """Lend a descriptor from which the task can be read; it lies in memory, not on a disk."""
+    """Lend the descriptor of a file in memory that holds the task."""
     handle = os.memfd_create("servesync-task")
     try:
         with open(handle, "w", encoding="utf-8", closefd=False) as file:

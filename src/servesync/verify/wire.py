@@ -1,7 +1,7 @@
 """Reads Protocol Buffers' wire format without a schema compiler, lazily and with every bound checked.
 
-Source: the encoding documentation of Protocol Buffers. Only what is asked for is looked at; a field that
-is skipped costs nothing, whatever its size.
+Source: the encoding documentation of Protocol Buffers. Only the fields that a caller asks for are decoded;
+skipping a field costs nothing, whatever its size.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 class Malformed(ValueError):
-    """The bytes are no message; caught where it is known of which file."""
+    """The bytes are no valid message; the caller knows, and adds, which file they are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Field:
         """Return a string field.
 
         Raises:
-            Malformed: it is no UTF-8.
+            Malformed: the field is not UTF-8.
         """
         try:
             return bytes(self.message()).decode()
@@ -45,7 +45,7 @@ class Field:
         """Return the bytes of a field that must be a string or a message.
 
         Raises:
-            Malformed: it is a number.
+            Malformed: the field is a number.
         """
         if self.kind != BYTES:
             raise Malformed(f"field {self.number} is a number where a message belongs")
@@ -59,7 +59,7 @@ def varint(data: memoryview, position: int) -> tuple[int, int]:
     """Return a varint at `position` and the position behind it.
 
     Raises:
-        Malformed: it does not end, or has more than 64 bits.
+        Malformed: the varint does not end, or has more than 64 bits.
     """
     value = shift = 0
     for index in range(position, min(position + MAX_VARINT_BYTES, len(data))):

@@ -234,7 +234,7 @@ def test_a_page_in_place_of_bytes_is_the_transfers_fault(
 
     assert isinstance(error, TransferError)
     assert error.reason is Reason.TRANSFER_BROKEN
-    assert "tried again" in str(error)
+    assert "servesync tries again" in str(error)
     assert read(store, item) == BODY
 
 

@@ -20,13 +20,13 @@ FAILED_START: Final = 255
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Run until a signal ends the process, which like the real server's it does at once."""
+    """Run until a signal ends the process; like the real server, it ends at once."""
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a file, or a pipe
     sys.stdout.write(FIRST_LINE + "\n")
     sys.stdout.flush()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, set())  # whoever started this may have blocked them
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())  # the parent may have blocked signals
     try:
         flags, unknown = parse_flags(arguments)
         if flags.version:

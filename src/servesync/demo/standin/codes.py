@@ -1,4 +1,4 @@
-"""The canonical status codes: their names in the model status, and what REST makes of them."""
+"""The canonical status codes: their names in the model status, and their HTTP statuses."""
 
 from enum import StrEnum
 from http import HTTPStatus
@@ -28,7 +28,7 @@ class Code(StrEnum):
 
     @classmethod
     def of_number(cls, number: int) -> "Code":
-        """Return the code with a number; UNKNOWN for numbers that mean nothing."""
+        """Return the code with a number; UNKNOWN for numbers without a code."""
         codes = list(cls)
         return codes[number] if 0 <= number < len(codes) else cls.UNKNOWN
 
@@ -55,7 +55,7 @@ HTTP_STATUS: Final = {
 
 
 class _Failed(Exception):
-    """Something failed with a code of the real server's."""
+    """An operation failed with one of the real server's codes."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
@@ -63,8 +63,8 @@ class _Failed(Exception):
 
 
 class LoadFailed(_Failed):
-    """A version that cannot be loaded; its status will carry `code` and the text."""
+    """A version cannot be loaded; its status will have `code` and the text."""
 
 
 class RequestFailed(_Failed):
-    """A request that gets an error for an answer; nothing was changed by it."""
+    """A request fails and is answered with an error; it has changed nothing."""

@@ -21,7 +21,7 @@ _SCHEMES: Final = ("/", "gs://", "hdfs://", "viewfs://")
 
 
 class BadConfig(ValueError):
-    """The file is no valid ModelServerConfig, or not one that may follow the present one."""
+    """The file is no valid ModelServerConfig, or may not replace the present one."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ def read_config(path: Path) -> list[ModelConfig]:
     """Return the models of a file.
 
     Raises:
-        BadConfig: it cannot be read, is empty, or is no valid configuration.
+        BadConfig: the file cannot be read, is empty, or is no valid configuration.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfig(f"cannot read {path}: {error}") from error
     if not text:
-        raise BadConfig(f"{path} is empty")  # the real server maps the file, and nothing cannot be mapped
+        raise BadConfig(f"{path} is empty")  # the real server maps the file, which fails for an empty one
     return parse_config(text)
 
 
@@ -63,7 +63,7 @@ def parse_config(text: str) -> list[ModelConfig]:
     """Return the models of a configuration; comments alone are a configuration without models.
 
     Raises:
-        BadConfig: it does not parse, has an unknown field, names a model twice, or a path is not absolute.
+        BadConfig: the text does not parse, has an unknown field, names a model twice, or has a relative path.
     """
     try:
         outer = _fields("the file", parse(text), {"model_config_list"})
@@ -85,10 +85,10 @@ def check_change(
     *,
     allow_unavailable: bool,
 ) -> None:
-    """Return if `new` may follow `old`; `serves` tells whether a version is AVAILABLE now.
+    """Return if `new` may replace `old`; `serves` tells whether a version is AVAILABLE now.
 
-    A label wants a version that is AVAILABLE. With `allow_unavailable` one that is new or stays where it is
-    needs none.
+    The version of a label must be AVAILABLE. With `allow_unavailable`, that is not needed for a label that is
+    new or keeps its version.
 
     Raises:
         BadConfig: a label names a version that is not AVAILABLE, or a model's platform changes.
@@ -152,10 +152,10 @@ def _policy(value: Value) -> Policy:
 def _fields(
     where: str, block: Message, known: AbstractSet[str], repeated: AbstractSet[str] = frozenset()
 ) -> dict[str, Value]:
-    """Return fields by name, the last of a repeated one.
+    """Return fields by name, and the last value of a repeated field.
 
     Raises:
-        BadConfig: one is unknown, or there twice without being a repeated one.
+        BadConfig: a field is unknown, or occurs twice and is not a repeated field.
     """
     for name, count in Counter(name for name, _ in block).items():
         if name not in known:

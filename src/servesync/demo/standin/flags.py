@@ -8,7 +8,7 @@ _FALSE: Final = frozenset({"false", "f", "0", "no", "n"})
 
 
 class BadFlag(ValueError):
-    """A flag that is known has a value of the wrong type, or none."""
+    """A known flag has no value, or a value of the wrong type."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,7 @@ class Flags:
     """The flags that matter beside an agent, with the real server's defaults.
 
     Those that begin with `standin_` are the stand-in's own: `standin_load_delay_seconds` makes every attempt
-    to load take that much longer, `standin_die_with_parent` ends the process when the one that started it
-    dies.
+    to load take that much longer, `standin_die_with_parent` ends the process when its parent dies.
     """
 
     port: int = 8500
@@ -44,7 +43,7 @@ USAGE: Final = "Flags:\n" + "\n".join(f"\t--{item.name}={item.default}" for item
 
 
 def parse_flags(arguments: list[str]) -> tuple[Flags, list[str]]:
-    """Return the flags, and the words that nobody knows: the real server names them and goes on.
+    """Return the flags, and the unknown arguments, which the real server only reports.
 
     A truth value is given as `--flag`, `--noflag` or `--flag=false`; the last of equal flags counts.
 

@@ -1,10 +1,10 @@
 """Loads one version into a session of TensorFlow's, step by step as the real loader does it.
 
 The steps are those of TensorFlow's `cc/saved_model/loader.cc`: import the graph, restore the variables if
-there is an index, and run the init op. So what fails at load and what
-fails only at a request is decided by the same code as in the real server: an operation that this TensorFlow
-does not know ends the load if it stands in the main graph, and only a request if it stands in the body of
-a function; without `variables.index` nothing is restored, and each request that reads a variable fails.
+there is an index, and run the init op. So the same code as in the real server decides what fails at load and
+what fails only at a request. An operation that this TensorFlow does not know makes the load fail if it is in
+the main graph, and a request if it is in the body of a function. Without `variables.index` nothing is
+restored, and each request that reads a variable fails.
 """
 
 import os
@@ -25,7 +25,7 @@ _import_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Loaded:
-    """A version in memory; it never looks at its directory again."""
+    """A version in memory; it never reads its directory again."""
 
     signatures: Mapping[str, Any]
     """SignatureDef messages by name."""
@@ -42,7 +42,7 @@ class Loaded:
         `timeout_ms`: after which the request is given up; 0: never.
 
         Raises:
-            RequestFailed: the runtime's own error, or a shape that the signature does not take.
+            RequestFailed: the runtime's error, or an input has a shape that the signature does not allow.
         """
         tf = tensorflow()
         fetches = {name: info.name for name, info in sorted(signature.outputs.items())}
@@ -51,7 +51,7 @@ class Loaded:
             options = tf.compat.v1.RunOptions(timeout_in_ms=timeout_ms)
             found: dict[str, Any] = self.session.run(fetches, feeds, options=options)
         except tf.errors.OpError as error:
-            text = str(error.message).removeprefix("Graph execution error:\n\n")  # Python's own addition
+            text = str(error.message).removeprefix("Graph execution error:\n\n")  # Python adds this
             raise RequestFailed(Code.of_number(error.error_code), text) from error
         except (ValueError, TypeError) as error:
             raise RequestFailed(Code.INVALID_ARGUMENT, str(error)) from error
@@ -76,7 +76,7 @@ def _tensorflow() -> Any:  # noqa: ANN401 (a module)
 
 
 def reserve(model: str, version: int, path: Path) -> None:
-    """Walk over a version's files as the real server does before it loads.
+    """Walk over a version's files, as the real server does before it loads the version.
 
     Raises:
         LoadFailed: an entry cannot be read, or the version is no directory.
@@ -118,7 +118,7 @@ def load(path: Path) -> Loaded:
     """Load the SavedModel in `path`.
 
     Raises:
-        LoadFailed: the real server would end this version with an error, too.
+        LoadFailed: the version cannot be loaded; the real server would give it an error, too.
     """
     if (path / "export.meta").exists():
         raise LoadFailed(Code.UNIMPLEMENTED, "Session Bundle is no longer supported.")
@@ -130,7 +130,7 @@ def load(path: Path) -> Loaded:
         raise
     except tf.errors.OpError as error:
         raise LoadFailed(Code.of_number(error.error_code), str(error.message)) from error
-    except Exception as error:  # a SavedModel is a program: what it raises at load can be anything
+    except Exception as error:  # a SavedModel is a program, and can raise anything
         raise LoadFailed(Code.INTERNAL, f"{type(error).__name__}: {error}") from error
 
 
@@ -151,10 +151,10 @@ def _session(path: Path, meta_graph: Any) -> Any:  # noqa: ANN401 (a Session, a 
 
 
 def _graph(definition: Any) -> Any:  # noqa: ANN401 (a Graph, a GraphDef)
-    """Return the graph; only an operation of the main graph that nobody knows is an error here.
+    """Return the graph; only an unknown operation in the main graph is an error here.
 
-    TensorFlow's Python side infers the shapes of a call from the function's body, which takes every operation
-    in it; the real server does not. Calls that are imported before their functions have no shapes to infer.
+    TensorFlow's Python side infers a call's shapes from the function's body, and must know its operations;
+    the real server need not. Calls that are imported before their functions have no shapes to infer.
     """
     tf = tensorflow()
     try:

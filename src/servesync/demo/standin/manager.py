@@ -1,7 +1,7 @@
 """Decides what is loaded and unloaded, and when (AspiredVersionsManager, BasicManager, LoaderHarness).
 
 Pure: no clock, no thread, no disk. The caller passes the time, carries out the jobs that it is given, and
-reports how each came out. The policy is the availability-preserving one, which the real server always uses.
+reports their results. The policy is the availability-preserving one, which the real server always uses.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from servesync.demo.standin.monitor import Monitor, State, Status
 
 
 class Phase(Enum):
-    """Where a managed version is; finer than the states that are published."""
+    """The phase of a managed version; finer than the states that are published."""
 
     NEW = auto()
     RESERVING = auto()
@@ -83,7 +83,7 @@ class _Harness:
 
 @dataclass
 class Manager:
-    """All managed versions, and one request for each model that was not taken up yet."""
+    """All managed versions, and at most one pending request for each model."""
 
     options: Options = Options()
     monitor: Monitor = field(default_factory=Monitor)
@@ -93,14 +93,14 @@ class Manager:
     # -- what the caller does -------------------------------------------------------------------------
 
     def aspire(self, model: str, wanted: Mapping[int, str]) -> None:
-        """Ask for exactly these versions (number -> path); a newer request replaces one not yet taken up."""
+        """Request exactly these versions (number -> path); a new request replaces a pending one."""
         self._pending[model] = dict(wanted)
 
     def tick(self, now: float) -> list[Job]:
-        """Take up requests, decide on one action, and return the jobs to start now.
+        """Apply pending requests, decide on one action, and return the jobs to start now.
 
-        While a load or unload without a thread of its own is under way, or memory is being reserved,
-        nothing is taken up or decided.
+        While a load or unload without a thread of its own runs, or memory is being reserved, nothing is
+        applied or decided.
         """
         jobs: list[Job] = []
         if not self._is_blocked():
@@ -111,7 +111,7 @@ class Manager:
         return jobs + self.due(now)
 
     def due(self, now: float) -> list[Job]:
-        """Return the attempts that are to be made now: retries whose time has come, loads with a thread."""
+        """Return the attempts to make now: retries whose time has come, and loads with a thread."""
         jobs: list[Job] = []
         for model, version, harness in self._all():
             if harness.phase is Phase.QUEUED and self._loading() < max(1, self.options.load_threads):
@@ -124,7 +124,7 @@ class Manager:
         return jobs
 
     def succeeded(self, job: Job) -> None:
-        """Note that a job went well."""
+        """Note that a job succeeded."""
         harness = self._managed[job.model][job.version]
         match job:
             case Reserve():
@@ -140,7 +140,7 @@ class Manager:
                 self._end(job, Phase.DISABLED, Status(State.END))
 
     def failed(self, job: Reserve | Load, error: LoadFailed, now: float) -> None:
-        """Note that an attempt failed: there is another one later, or the version ends with this error.
+        """Note that an attempt failed: it is repeated later, or the version ends with this error.
 
         A version that has ended is not tried again while it stays wanted.
         """
@@ -152,9 +152,9 @@ class Manager:
             self._end(job, Phase.ERROR, Status(State.END, error.code, str(error)))
 
     def keep(self, job: Load) -> bool:
-        """Tell whether what was loaded is still wanted; if not, it is to be thrown away.
+        """Tell whether a version that has just been loaded is still wanted; if not, the caller discards it.
 
-        If it is, a cancellation from now on is too late, and requests may use the version.
+        If it is, it can no longer be cancelled, and requests may use it.
         """
         harness = self._managed[job.model][job.version]
         harness.is_kept = not harness.is_cancelled
@@ -177,14 +177,14 @@ class Manager:
         return any(harness.phase in blocking for _, _, harness in self._all())
 
     def _flush(self) -> None:
-        """Forget what nobody wants and what holds no memory."""
+        """Forget versions that are not wanted and hold no memory."""
         for harnesses in self._managed.values():
             for version, harness in list(harnesses.items()):
                 if not harness.is_wanted and harness.phase in _AT_REST:
                     del harnesses[version]
 
     def _take_up(self, model: str) -> None:
-        """Apply a request, unless it names a version that is on its way out: then it stays pending."""
+        """Apply a request, unless it names a version that is being unloaded: then it stays pending."""
         request = self._pending[model]
         harnesses = self._managed.setdefault(model, {})
         if any(not harnesses[version].is_wanted for version in request if version in harnesses):
@@ -214,7 +214,7 @@ class Manager:
         return []
 
     def _decide(self, model: str) -> Reserve | Unload | None:
-        """Return what the policy says for one model."""
+        """Return the action that the policy chooses for one model."""
         harnesses = self._managed[model]
         ready = {version for version, harness in harnesses.items() if harness.phase is Phase.READY}
         wanted = {version for version, harness in harnesses.items() if harness.is_wanted}

@@ -1,4 +1,4 @@
-"""What was last said of every version (ServableStateMonitor): nothing is ever forgotten."""
+"""Keeps the last status of every version (ServableStateMonitor), for ever."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _RESOLVED = frozenset({State.AVAILABLE, State.END})
 
 @dataclass(frozen=True)
 class Status:
-    """What GetModelStatus says of one version; only END ever has a code other than OK."""
+    """The answer of GetModelStatus for one version; only END ever has a code other than OK."""
 
     state: State
     error_code: Code = Code.OK
@@ -36,22 +36,22 @@ class Monitor:
         self._last: dict[str, dict[int, Status]] = {}
 
     def publish(self, model: str, version: int, status: Status) -> None:
-        """Take note of an event."""
+        """Record a version's new status."""
         self._last.setdefault(model, {})[version] = status
 
     def statuses(self, model: str) -> dict[int, Status]:
-        """Return all that was ever seen of a model, highest version first."""
+        """Return the last status of each version of a model, highest version first."""
         return dict(sorted(self._last.get(model, {}).items(), reverse=True))
 
     def is_available(self, model: str, version: int) -> bool:
-        """Whether requests for the version work."""
+        """Whether requests can use the version."""
         status = self._last.get(model, {}).get(version)
         return status is not None and status.state is State.AVAILABLE
 
     def outcome(self, models: Collection[str]) -> dict[str, Status] | None:
-        """Return for each model how its highest resolved version came out; None while a model has none.
+        """Return the status of each model's highest resolved version; None while a model has none.
 
-        Resolved is what is AVAILABLE or has ended. A start, and a reload with new models, waits for this.
+        Resolved means AVAILABLE or ended. A start, and a reload with new models, wait for this.
         """
         found: dict[str, Status] = {}
         for model in models:

@@ -1,4 +1,4 @@
-"""Turns a predict request's JSON into tensors and the outputs into JSON, rows and columns alike.
+"""Turns a predict request's JSON into tensors, and the outputs into JSON, by rows or by columns.
 
 Source: TensorFlow Serving's documentation, "RESTful API", Predict API.
 """
@@ -107,7 +107,7 @@ def _decoded(value: Json) -> Json:
 
 
 def _encoded(value: Json) -> Json:
-    """Give bytes as text, or as `{"b64": TEXT}` where they are no text."""
+    """Return bytes as text, or as `{"b64": TEXT}` if they are no text."""
     if isinstance(value, list):
         return [_encoded(item) for item in value]
     if not isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""The REST interface: model status, metadata, predict; texts and codes as the real server gives them."""
+"""The REST interface: model status, metadata, predict; with the texts and codes of the real server."""
 
 import json
 import re
@@ -25,11 +25,11 @@ class Handler(BaseHTTPRequestHandler):
     """Answers the requests of one connection."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # an answer is two writes: the second must not wait for the client
+    disable_nagle_algorithm = True  # an answer is two writes; the second must not wait for the client
     serving: Serving
 
     def answer(self) -> None:
-        """Answer one request, with an error if it cannot be answered otherwise."""
+        """Answer one request; every failure becomes an error answer."""
         path = self.path.partition("?")[0]
         body = self._body()
         if body is None:
@@ -39,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         try:
             found, status = self._find(path, body), int(HTTPStatus.OK)
-        except NoSuchNumber:  # the real server gives up on the path before it has a body to put an error into
+        except NoSuchNumber:  # the real server fails at the path, and its answer has no body
             self._send(HTTPStatus.BAD_REQUEST, b"", "application/json")
             return
         except RequestFailed as error:
@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing for each request, as the real server does."""
 
     def _body(self) -> bytes | None:
-        """Read the request's body, also where none is expected; None if that is not possible."""
+        """Read the request's body, even if none is expected; None if it cannot be read."""
         length = self.headers.get("Content-Length", "0")
         if not (length.isascii() and length.isdigit() and int(length[:20]) <= MAX_BODY_BYTES):
             self.close_connection = True
@@ -86,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.serving.use(model, version, label, lambda _, loaded: predict(loaded, request, timeout))
 
     def _status(self, model: str, version: int | None) -> Json:
-        """Labels are no part of this: the real server answers with all versions, whatever the label."""
+        """Return the status of a model; like the real server, ignore a label in the path."""
         return {
             "model_version_status": [
                 {

@@ -1,6 +1,6 @@
-"""What a listing of the base paths asks for (FileSystemStoragePathSource); pure, given something that lists.
+"""Finds the versions to request from a listing of the base paths (FileSystemStoragePathSource); pure.
 
-Only names count: not what they name, and not what is inside.
+Only the names of entries count: not their kind, and not their content.
 """
 
 import re
@@ -15,22 +15,22 @@ _NUMBER: Final = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]{1,400})[ \t\n\v\f\r]*", 
 
 
 class BasePathMissing(Exception):
-    """A base path cannot be listed: the whole poll is void, for every model."""
+    """A base path cannot be listed: the whole poll fails, for every model."""
 
 
 @dataclass(frozen=True)
 class Poll:
-    """What one poll asks for: for each model version -> path; and what is to be logged about it."""
+    """The result of one poll: for each model version -> path, and lines for the log."""
 
     wanted: Mapping[str, Mapping[int, str]]
     warnings: tuple[str, ...]
 
 
 def poll(models: Iterable[ModelConfig], list_names: Callable[[str], Collection[str]]) -> Poll:
-    """Return what the directories ask for; a base path without any version asks for nothing to be served.
+    """Return the versions to request; none for a base path without versions.
 
     Raises:
-        BasePathMissing: `list_names` raised OSError for one; then nothing is asked for, of any model.
+        BasePathMissing: `list_names` raised OSError for one, which voids the poll for every model.
     """
     wanted: dict[str, Mapping[int, str]] = {}
     warnings: list[str] = []
@@ -57,10 +57,10 @@ def parse_name(name: str) -> int | None:
 
 
 def aspired(names: Collection[str], policy: Policy) -> Mapping[int, str]:
-    """Return what is wanted, as version -> entry name.
+    """Return the wanted versions, each with the name of its entry.
 
-    Of several names of one number, in the order of their bytes, `all` takes the first and the others the
-    last; `specific` prefers the plain decimals if it finds every version under one.
+    If several names have one number, `all` takes the first in the order of their bytes, the others the last.
+    `specific` prefers plain decimals if it finds every version under one.
     """
     if policy.kind == "specific" and all(str(number) in names for number in policy.versions):
         return {number: str(number) for number in policy.versions}

@@ -1,4 +1,4 @@
-"""The running stand-in: polls directories, lets the manager decide, and carries out what it decided."""
+"""The running stand-in: polls directories, lets the manager decide, and carries out its decisions."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ from servesync.demo.standin.table import ServingTable
 from servesync.demo.standin.warmup import warm_up
 
 ABORTS: Final = "assets.extra/standin_aborts"
-"""A version with this file ends the process at its load; for tests."""
+"""For tests: loading a version with this file aborts the process."""
 TICK_SECONDS: Final = 0.1
 Answer = TypeVar("Answer")
 
@@ -57,9 +57,9 @@ class Serving:
         self._repeat(self._tick, TICK_SECONDS)
 
     def wait_for_start(self) -> list[str]:
-        """Wait until every model has come out, for as long as it takes; return those that failed.
+        """Wait, without a limit, until every model has a resolved version; return the models that failed.
 
-        Until then loads have many threads. If no model failed, the configuration file is watched from now on.
+        Until then, loads have many threads. If no model failed, the configuration is watched from then on.
         """
         failed = self._wait_for(list(self._models))
         if failed:
@@ -85,7 +85,7 @@ class Serving:
 
     @staticmethod
     def _repeat(work: Callable[[], None], seconds: float) -> None:
-        """Work every so many seconds, in a thread of its own: once for 0, never for less."""
+        """Call `work` every `seconds` in a thread of its own: once for 0, never for less."""
 
         def run() -> None:
             while seconds >= 0:
@@ -111,7 +111,7 @@ class Serving:
             say(warning)
         with self._lock:
             for name, versions in found.wanted.items():
-                if self._models.get(name) is models[name]:  # not configured anew during the listing
+                if self._models.get(name) is models[name]:  # not reconfigured during the listing
                     self._manager.aspire(name, versions)
 
     def _tick(self) -> None:
@@ -120,7 +120,7 @@ class Serving:
         self._start_jobs(jobs)
 
     def _start_jobs(self, jobs: list[Job]) -> None:
-        """Carry out each job in a thread of its own; how many there may be is the manager's to decide."""
+        """Carry out each job in a thread of its own; the manager limits their number."""
         for job in jobs:
             threading.Thread(
                 target=self._carry_out, args=(job,), name=type(job).__name__, daemon=True
@@ -176,10 +176,10 @@ class Serving:
     # -- what the interfaces ask ----------------------------------------------------------------------
 
     def status(self, model: str, version: int | None) -> dict[int, Status]:
-        """Return what was ever seen of a model, or of one version.
+        """Return the last status of each version of a model, or of one version.
 
         Raises:
-            RequestFailed: it was never seen.
+            RequestFailed: the model or version is unknown.
         """
         with self._lock:
             found = self._monitor.statuses(model)
@@ -197,10 +197,10 @@ class Serving:
     def use(
         self, model: str, version: int | None, label: str | None, work: Callable[[int, Loaded], Answer]
     ) -> Answer:
-        """Return what `work` makes of a loaded version: the named, the labelled, or the highest.
+        """Return the result of `work` for a loaded version: the named, the labelled, or the highest one.
 
         Raises:
-            RequestFailed: there is none.
+            RequestFailed: no such version is loaded.
         """
         with self._lock:
             labels = self._models[model].labels if model in self._models else {}
@@ -209,7 +209,7 @@ class Serving:
     # -- the configuration ----------------------------------------------------------------------------
 
     def _reload(self) -> None:
-        """Read the file again; one that is bad changes nothing. Waits for models that are new."""
+        """Read the file again and wait for new models; a bad file changes nothing."""
         try:
             models = read_config(Path(self._flags.model_config_file))
             new = self._apply(models)
@@ -224,7 +224,7 @@ class Serving:
         """Replace the configuration and return the names that are new.
 
         Raises:
-            BadConfig: this one may not follow the present one; nothing was changed.
+            BadConfig: it may not replace the present one; nothing was changed.
         """
         with self._lock:
             check_change(

@@ -1,4 +1,4 @@
-"""What is in memory, and which requests use it (BasicManager's serving map)."""
+"""Keeps the versions in memory and the requests that use them (BasicManager's serving map)."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ Answer = TypeVar("Answer")
 class ServingTable:
     """The loaded versions. Each change returns only when every earlier request has ended.
 
-    That is why, with the real server too, a request that hangs holds up AVAILABLE and END.
+    Therefore a request that hangs delays AVAILABLE and END, as with the real server.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class ServingTable:
             self._drain()
 
     def remove(self, model: str, version: int) -> None:
-        """Let no request use a version any more, and free it."""
+        """Stop giving a version to requests, and free it when the last one has ended."""
         with self._changed:
             self._loaded.pop((model, version), None)
             self._drain()
@@ -42,10 +42,10 @@ class ServingTable:
         labels: Mapping[str, int],
         work: Callable[[int, Loaded], Answer],
     ) -> Answer:
-        """Return what `work` makes of a loaded version: the named, the labelled, or the highest.
+        """Return the result of `work` for a loaded version: the named, the labelled, or the highest one.
 
         Raises:
-            RequestFailed: there is none.
+            RequestFailed: no such version is loaded.
         """
         with self._request():
             if label is not None:

@@ -35,14 +35,14 @@ _SCHEMA: Final[Mapping[str, Mapping[str, tuple[int, str]]]] = {
         "predict_streamed_log": (7, "ModelSpec"),
     },
 }
-"""Message, field, number and type: text if empty, a star if repeated; of the last, what is used is enough."""
+"""Message, field, number, type (empty: text, star: repeated); the last message has only the fields in use."""
 
 
 def warm_up(path: Path, loaded: Loaded) -> None:
     """Run every recorded request on a version that has just been loaded; nothing without such a file.
 
     Raises:
-        LoadFailed: the file is damaged or too long, or a request failed: the version does not come up.
+        LoadFailed: the file is damaged or too long, or a request failed; the version is not loaded.
     """
     if not (path / FILE).is_file():
         return
@@ -74,7 +74,7 @@ def _replay(record: bytes, loaded: Loaded) -> None:
     """Run one record; one that names no kind of request passes.
 
     Raises:
-        RequestFailed: the request failed, or the record is none.
+        RequestFailed: the request failed, or the record cannot be parsed.
     """
     from google.protobuf.message import DecodeError  # noqa: PLC0415 (comes with TensorFlow)
 
@@ -118,7 +118,7 @@ def _signature(request: Any, loaded: Loaded) -> Any:  # noqa: ANN401 (messages)
 
 @cache
 def _prediction_log() -> Any:  # noqa: ANN401 (a class of messages, made at run time)
-    """Return the class of PredictionLog; map entries and unknown fields read alike on the wire."""
+    """Return the class of PredictionLog; on the wire, map entries are like any repeated message."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # noqa: PLC0415
     from tensorflow.core.example import example_pb2  # noqa: PLC0415 (puts its file into the pool)
     from tensorflow.core.framework import tensor_pb2  # noqa: PLC0415

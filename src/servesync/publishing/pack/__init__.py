@@ -1,4 +1,4 @@
-"""From a version's directory to the archive that is published: one pass, and always the same bytes."""
+"""Packs a version's directory into the archive to publish: in one pass, and always the same bytes."""
 
 from servesync.publishing.pack.cuts import Extent
 from servesync.publishing.pack.packing import Format, Packed, Ranges, describe, pack_tree

@@ -1,7 +1,7 @@
-"""Where the data of a file is cut into frames.
+"""Decides where the data of a file is cut into frames.
 
-The cuts depend on what a file holds, not on where it lies: a tensor that has not changed since the last
-version is cut in the same way again, and gives the same frame, wherever it has moved to.
+The cuts depend on the content of a file and not on offsets: a tensor that has not changed since the last
+version is cut in the same way and gives the same frame, even if it has moved.
 """
 
 import zlib
@@ -48,7 +48,7 @@ def _covering(size: int, extents: Sequence[Extent]) -> Iterator[tuple[str, int]]
     end = 0
     for name, offset, length in extents:
         if offset < end or offset + length > size:
-            continue  # not what an index says: then its bytes have no name
+            continue  # the index is wrong here: these bytes get no name
         if offset > end:
             yield "", offset - end
         yield name, length

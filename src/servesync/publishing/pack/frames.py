@@ -1,4 +1,4 @@
-"""Compresses frames in two threads, and gives them back in order; noise costs hardly any time."""
+"""Compresses frames in two threads, and returns them in order; noise costs hardly any time."""
 
 import hashlib
 import threading
@@ -32,7 +32,7 @@ class Compressors:
         self._own = threading.local()
 
     def close(self) -> None:
-        """End the threads; what they have not done is forgotten."""
+        """End the threads; frames that they have not begun are dropped."""
         self._pool.shutdown(cancel_futures=True)
 
     def add(self, data: bytes | bytearray, pieces: tuple[Piece, ...]) -> Iterator[Frame]:
@@ -52,11 +52,11 @@ class Compressors:
         return frame, hashlib.sha256(frame).hexdigest(), pieces
 
     def _compressor(self, level: int) -> zstandard.ZstdCompressor:
-        """Return this thread's own: they must not be shared."""
-        found: dict[int, zstandard.ZstdCompressor] = self._own.__dict__.setdefault("by_level", {})
-        if level not in found:
-            found[level] = zstandard.ZstdCompressor(level, write_checksum=True, write_content_size=True)
-        return found[level]
+        """Return this thread's own compressor: threads must not share one."""
+        by_level: dict[int, zstandard.ZstdCompressor] = self._own.__dict__.setdefault("by_level", {})
+        if level not in by_level:
+            by_level[level] = zstandard.ZstdCompressor(level, write_checksum=True, write_content_size=True)
+        return by_level[level]
 
 
 def _shrinks(compressor: zstandard.ZstdCompressor, data: bytes | bytearray) -> bool:

@@ -28,12 +28,12 @@ RANGE_BYTES: Final = 8 << 20
 SMALL_FILE_BYTES: Final = 256 << 10
 GZIP_LEVEL: Final = 2
 GZIP_WINDOW: Final = 31
-"""zlib's way to say: a window of 32 KiB, in gzip's format."""
+"""In zlib's terms: a window of 32 KiB, in gzip's format."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What was written: bytes and SHA-256 of the archive, its parts, and the files in it."""
+    """The archive that was written: its size in bytes and SHA-256, its parts, and the files in it."""
 
     size: int
     sha256: str
@@ -50,9 +50,9 @@ def pack_tree(
     archive_format: Format = "tar.zst",
     check: Callable[[], None] = lambda: None,
 ) -> Packed:
-    """Write the archive of the version in `root` to `out`, piece by piece, and return what it holds.
+    """Write the archive of the version in `root` to `out`, piece by piece, and describe it.
 
-    `extents`: for files by path, where their tensors lie. `check` is called for every MiB and may raise. A
+    `extents`: the tensors in each file, by the file's path. `check` is called for every MiB and may raise. A
     few frames of at most 8 MiB are held in memory.
 
     Raises:
@@ -79,7 +79,7 @@ def pack_tree(
 def _copy(
     member: Member, size: int, sizes: Iterator[int], writer: "_Writer", check: Callable[[], None]
 ) -> File:
-    """Pass a file's bytes on in pieces as they were cut."""
+    """Pass a file's bytes on in the pieces of its cuts."""
     digest = hashlib.sha256()
     offset = 0
     with member.opened() as file:
@@ -103,7 +103,7 @@ def _copy(
 
 
 class _Writer(Protocol):
-    """Takes a tar in order, as structure (headers, padding) and data of files."""
+    """Receives a tar in order: its structure (headers, padding) and the data of files."""
 
     def structure(self, data: bytes) -> None: ...
 
@@ -206,7 +206,7 @@ class Ranges:
         self._range = hashlib.sha256()
 
     def add(self, data: bytes | memoryview) -> None:
-        """Take in the next bytes."""
+        """Add the next bytes."""
         self._all.update(data)
         view = memoryview(data)
         while view:
@@ -218,7 +218,7 @@ class Ranges:
                 self._end()
 
     def finish(self) -> tuple[int, str, tuple[Part, ...]]:
-        """Return size, SHA-256 and parts of all that was taken in."""
+        """Return size, SHA-256 and parts of all bytes."""
         self._end()
         return self._size, self._all.hexdigest(), tuple(self._parts)
 
@@ -230,7 +230,7 @@ class Ranges:
 
 
 def describe(chunks: Iterable[bytes | memoryview]) -> tuple[int, str, tuple[Part, ...]]:
-    """Return size, SHA-256 and parts (plain ranges of 8 MiB) of an archive that exists already."""
+    """Return size, SHA-256 and parts (plain ranges of 8 MiB) of an existing archive."""
     ranges = Ranges()
     for chunk in chunks:
         ranges.add(chunk)

@@ -1,7 +1,7 @@
-"""The members of a version's directory, as they go into the archive: sorted, plain, and nothing else.
+"""Lists the members of a version's directory for the archive: sorted, only files and directories.
 
-Training may still write there, and others may: so every step goes from a directory that is open, never by a
-path and never through a link, and whatever changes between its listing and the end of packing is refused.
+Training, or somebody else, may still write there. So every step starts from an open directory, never from a
+path and never through a link. A file that changes between its listing and the end of packing is refused.
 """
 
 import errno
@@ -24,14 +24,14 @@ STILL_WRITTEN: Final = "while it was packed: is it still written?"
 _ROOT: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDER: Final = _ROOT | os.O_NOFOLLOW
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-"""Without O_NONBLOCK, a file that was swapped for a pipe would be waited for."""
+"""Without O_NONBLOCK, opening a pipe that has replaced a file would block."""
 
 _CHANGED: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
-"""What opening says of something else than was listed: nothing, a file, a link, a socket."""
+"""The errors of opening an entry that was replaced by nothing, a file, a link, or a socket."""
 
 
 class Stamp(NamedTuple):
-    """By what a file is known to be the same, unchanged: size in bytes, time of the last write, place."""
+    """The facts that show that a file is unchanged: size in bytes, time of the last write, and inode."""
 
     size: int
     written_ns: int
@@ -43,7 +43,7 @@ class Stamp(NamedTuple):
 class Member:
     """One directory or file: its path relative to the version; `stamp` is None for a directory.
 
-    `folder`: the handle of the directory in which it lies, open until the next member is asked for.
+    `folder`: the handle of its directory, open until the next member is requested.
     """
 
     path: str
@@ -56,8 +56,8 @@ class Member:
         """Lend the file for reading.
 
         Raises:
-            ReleaseRefused: `PACK_REFUSED`: on entering or leaving, it is not what was listed.
-            OSError: it cannot be read.
+            ReleaseRefused: `PACK_REFUSED`: on entering or leaving, the file is not the one that was listed.
+            OSError: the file cannot be read.
         """
         with io.FileIO(_open(self.source, _FILE, self.folder)) as file:
             if self.stamp != _stamp(os.fstat(file.fileno())):
@@ -83,8 +83,8 @@ def members(root: Path) -> Iterator[Member]:
 
 
 def _below(folder: int, shown: Path, prefix: str) -> Iterator[Member]:
-    with os.scandir(folder) as found:
-        listed = sorted(found, key=lambda entry: entry.name)
+    with os.scandir(folder) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
     for entry in listed:
         path, source = prefix + entry.name, shown / entry.name
         disk.check_name(entry.name)
@@ -106,15 +106,15 @@ def _below(folder: int, shown: Path, prefix: str) -> Iterator[Member]:
 
 
 def survey(root: Path) -> dict[str, Stamp | None]:
-    """Return the stamps of all that is below `root`, by path. Raises as `members` does."""
+    """Return the stamps of all members below `root`, by path. Raises as `members` does."""
     return {member.path: member.stamp for member in members(root)}
 
 
 def check_unchanged(root: Path, before: Mapping[str, Stamp | None]) -> None:
-    """Make sure that `root` is as it was at an earlier survey.
+    """Make sure that nothing below `root` has changed since an earlier survey.
 
     Raises:
-        ReleaseRefused: `PACK_REFUSED`: it is not.
+        ReleaseRefused: `PACK_REFUSED`: something has changed, appeared or gone.
     """
     now = survey(root)
     if now != before:

@@ -1,4 +1,4 @@
-"""The trial process: loads one version with TensorFlow under limits, and tells how that went.
+"""The trial process: loads one version with TensorFlow under limits, and reports the result.
 
 Runs as `python -m servesync.verify.child`; only `verify.trial` starts it. It keeps accidents and ordinary
 malice in bounds: no network where the kernel allows that, no credentials in its environment, no file to

@@ -1,6 +1,6 @@
 """What the trial process does, in its order: confine itself, import TensorFlow and libraries, load, ask, end.
 
-Before each step it says which one follows, so that the other side knows what it died of.
+It announces each step before it begins, so that the parent knows in which step it died.
 
 Arguments: the descriptor to read the task from, the one to write the answer to, the parent's process id.
 """
@@ -24,11 +24,11 @@ MAX_DIFFERENCES: Final = 20
 MODEL: Final = "servesync.verify.child.model"
 
 Tell: TypeAlias = Callable[[Mapping[str, Any]], None]
-"""Sends one line to the other side."""
+"""Sends one line to the parent."""
 
 
 def main() -> None:
-    """Carry out one task and end without clean-up: what TensorFlow would do at exit is of no interest."""
+    """Carry out one task and end at once, without what TensorFlow does at exit."""
     task_fd, answer_fd, parent = map(int, sys.argv[1:])
     confine.die_with(parent)
     with open(task_fd, encoding="utf-8") as file:  # noqa: PTH123 (a descriptor)
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _imported(libraries: Sequence[str], tell: Tell) -> tuple[ModuleType | None, dict[str, Any]]:
-    """Import TensorFlow and what adds operations to it; return the module that uses it, or the failure."""
+    """Import TensorFlow and the libraries; return the module that uses it, or the answer with the error."""
     library = ""
     try:
         model = importlib.import_module(MODEL)
@@ -99,14 +99,14 @@ def _asked(model: ModuleType, function: Any, number: int, request: Mapping[str, 
 
 
 def _failure(outcome: str, error: BaseException) -> dict[str, Any]:
-    """Return the answer for an error, whose text may hold names of files that are no text."""
+    """Return the answer for an error; names of files in its text may not be UTF-8, and are escaped."""
     text = f"{type(error).__name__}: {error}"[:MESSAGE_CHARACTERS]
     shown = text.encode(errors="backslashreplace").decode()[:MESSAGE_CHARACTERS]
     return {"outcome": outcome, "message": shown}
 
 
 def _used() -> dict[str, Any]:
-    """Return what this process has used so far."""
+    """Return the CPU time and the memory that this process has used so far."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {"cpu_seconds": used.ru_utime + used.ru_stime, "peak_memory_bytes": used.ru_maxrss * 1024}
 

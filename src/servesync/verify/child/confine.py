@@ -1,4 +1,4 @@
-"""Takes from this process what a trial does not need. Only the standard library, and no thread before."""
+"""Takes from the trial process what it does not need; to be called before any thread starts."""
 
 import contextlib
 import ctypes
@@ -29,7 +29,7 @@ def die_with(parent: int) -> None:
 
 
 def limit(limits: Mapping[str, float]) -> None:
-    """Set the limits of `verify.load` that the kernel watches, and step behind whoever else is here.
+    """Set the limits of `verify.load` that the kernel enforces, and let every other process go first.
 
     Raises:
         OSError: the kernel refused.
@@ -37,11 +37,11 @@ def limit(limits: Mapping[str, float]) -> None:
     """
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     os.nice(NICENESS)
-    with contextlib.suppress(OSError):  # a wish: if memory runs out, this process goes first
+    with contextlib.suppress(OSError):  # if memory runs out, the kernel kills this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
     cpu = int(limits["cpu_seconds"])
     bounds = {
-        resource.RLIMIT_CORE: (1, 1),  # below any core file, and, unlike 0, minds a pipe in core_pattern
+        resource.RLIMIT_CORE: (1, 1),  # too little for a core file; 0 would not stop a pipe
         resource.RLIMIT_AS: (int(limits["address_space_bytes"]),) * 2,
         resource.RLIMIT_FSIZE: (int(limits["file_size_bytes"]),) * 2,
         resource.RLIMIT_CPU: (cpu, cpu + 1),
@@ -56,7 +56,7 @@ def isolate_network(parent: int) -> bool:
     """Leave every network, also loopback; return whether the kernel allowed it."""
     for flags in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET):
         if _libc.unshare(flags) == 0:
-            die_with(parent)  # new credentials can undo it
+            die_with(parent)  # a change of credentials may undo it
             return True
     return False
 

@@ -1,4 +1,4 @@
-"""The only module that imports TensorFlow beside the demo: importing it takes seconds and half a GB."""
+"""The only module besides the demo that imports TensorFlow, which takes seconds and half a GB."""
 
 import os
 import tempfile
@@ -15,7 +15,7 @@ from servesync.verify.compare import decoded  # noqa: E402
 THREADS: Final = 4
 tf.config.threading.set_intra_op_parallelism_threads(min(THREADS, os.cpu_count() or 1))
 tf.config.threading.set_inter_op_parallelism_threads(2)
-# set at once: a library of operations may run one while it is imported, and then TensorFlow takes no numbers
+# set before a library is imported: once it has run an operation, TensorFlow refuses to change these numbers
 
 VERSION: Final[str] = tf.__version__
 _OUT_OF_MEMORY: Final = ("Cannot allocate memory", "bad_alloc", "OOM when allocating")
@@ -49,22 +49,22 @@ def run(function: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:  # noqa: AN
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error is the lack of memory."""
+    """Whether an error was caused by a lack of memory."""
     if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
         return True
     return any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def _specs(named: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _spec(item) for name, item in named.items()}
+    return {name: _spec(tensor) for name, tensor in named.items()}
 
 
-def _spec(item: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return one input or output; those of older graphs are tensors where others are their descriptions."""
-    shape = None if item.shape.rank is None else item.shape.as_list()
-    dense = isinstance(item, tf.TensorSpec | tf.Tensor)
+def _spec(tensor: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Describe one input or output; older graphs give tensors where others give a TensorSpec."""
+    shape = None if tensor.shape.rank is None else tensor.shape.as_list()
+    dense = isinstance(tensor, tf.TensorSpec | tf.Tensor)
     return {
-        "dtype": item.dtype.base_dtype.name,
+        "dtype": tensor.dtype.base_dtype.name,
         "shape": shape,
         "encoding": "dense" if dense else "composite",
     }

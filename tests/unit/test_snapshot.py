@@ -1,4 +1,4 @@
-"""What the agent makes of records when it looks at the disk."""
+"""What a snapshot of the disk shows for records of every kind."""
 
 from pathlib import Path
 
