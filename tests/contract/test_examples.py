@@ -18,8 +18,9 @@ import pytest
 import ab_test
 import rest_client
 from ab_test import Arm
+from forked_server import ModelServer
 from rest_client import NotServed, Rejected, RestClient, Target, Unreachable
-from servesync.demo.server import FLAGS, PROGRAM, ModelServer
+from servesync.demo.server import FLAGS, PROGRAM
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LABELS = {"stable": 1, "canary": 2}

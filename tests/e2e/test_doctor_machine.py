@@ -20,8 +20,8 @@ from agent_box import AgentBox, digests_on_disk
 from big_models import files_of, small_archive
 from doctor_box import Ward, assert_says, failures
 from fixtures_store import Bucket
+from forked_server import ModelServer
 from servesync import disk
-from servesync.demo.server import ModelServer
 from servesync.doctor import Finding
 from servesync.doctor.probes import PROBE
 

@@ -14,9 +14,10 @@ import pytest
 from agent_box import AgentBox, tar_gz_of
 from big_models import LONG_ONLY, files_of
 from fixtures_store import Bucket
+from forked_server import ModelServer
 from served_scene import unloadable_by_server
 from servesync.demo.client import Client
-from servesync.demo.server import FLAGS, ModelServer
+from servesync.demo.server import FLAGS
 from servesync.planning.memory import estimate, weight_of
 
 NAMES = ("a", "b", "c")
