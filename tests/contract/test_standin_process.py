@@ -13,9 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+import forked
+from forked_server import ModelServer
 from servesync.demo.seaweed import ServerDidNotStart
 from servesync.demo.server import PROGRAM as REAL
-from servesync.demo.server import ModelServer
 
 PROGRAM = [sys.executable, "-m", "servesync.demo.standin"]
 NO_MODELS = "model_config_list { }\n"
@@ -24,11 +25,9 @@ LISTENING = "0A"
 """The state in which /proc/net/tcp shows a socket that listens."""
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, anew: bool = False) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
-    return subprocess.run(
-        [*PROGRAM, *arguments], capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+    return forked.call([*PROGRAM, *arguments], os.environ, SECONDS, anew=anew)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
 
 def test_the_version_is_told() -> None:
     """The first line names what this is, whatever is asked."""
-    done = run("--version")
+    done = run("--version", anew=True)
 
     first, second = done.stdout.splitlines()
     assert done.returncode == 0

@@ -22,10 +22,13 @@ import forked
 Tree = Mapping[str, bytes]
 
 
-def tar_gz_of(tree: Tree, root: str) -> bytes:
-    """Pack a tree as `tar -czf` does, below one folder `root`."""
+def tar_gz_of(tree: Tree, root: str, *, is_random: bool = False) -> bytes:
+    """Pack a tree as `tar -czf` does, below one folder `root`.
+
+    Of random bytes gzip stores every block after it has tried in vain: here it does not try.
+    """
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=0 if is_random else 1) as tar:
         for name, data in tree.items():
             member = tarfile.TarInfo(f"{root}/{name}")
             member.size = len(data)

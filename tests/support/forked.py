@@ -26,7 +26,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -213,6 +213,8 @@ def _import_servesync() -> None:
     import_module("servesync.__main__")
     for name in COMMANDS:
         import_module(f"servesync.cli.{name}")
+    session = import_module("botocore.session").get_session()
+    session.create_client("s3", region_name="us-east-1", aws_access_key_id="", aws_secret_access_key="")
 
 
 def _import_tensorflow() -> None:
@@ -221,11 +223,12 @@ def _import_tensorflow() -> None:
     ]  # it is to run, not to be imported
     import_module("servesync.demo.standin.loader").tensorflow()
     import_module("tensorflow.core.protobuf.saved_model_pb2")
-    gc.freeze()  # else the first collection in each fork would copy what it looks at
 
 
 def _run(arguments: list[str]) -> None:
-    """Run what `python ARGUMENTS` would."""
+    """Run what `python ARGUMENTS` would, with streams that know what they write to now."""
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
@@ -235,11 +238,25 @@ def _run(arguments: list[str]) -> None:
         runpy.run_path(arguments[0], run_name="__main__")
 
 
+def _end_at_once(program: Callable[[], None]) -> None:
+    """Run a program, and leave out of its end that the interpreter takes everything apart."""
+    try:
+        program()
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(end.code)
+        raise
+
+
 def main() -> None:
     """Import everything, and serve; in a fork, run the program that it is to be."""
     control, kind = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
     sys.path.remove(os.path.dirname(__file__))  # noqa: PTH120 (what a program of its own would not have)
     (_import_servesync if kind == SERVESYNC else _import_tensorflow)()
+    gc.freeze()  # else the first collection in each fork would copy what it looks at
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the tests end it
     message = _serve(control)
     if message is None:
@@ -248,7 +265,7 @@ def main() -> None:
     if kind == SERVESYNC:
         entry = sys.modules["servesync.__main__"]
         sys.argv = [str(entry.__file__), *message["command"][3:]]
-        entry.main()
+        _end_at_once(entry.main)
     else:
         _run(message["command"][1:])
 
