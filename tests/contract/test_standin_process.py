@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 import forked
@@ -106,6 +107,14 @@ def test_labels_at_the_start_need_their_flag(tmp_path: Path) -> None:
 def test_an_unknown_flag_is_named_and_tolerated(server: ModelServer) -> None:
     """The real server does so: a newer flag has no effect, and nobody notices."""
     assert "unknown argument: --no_such_flag=1" in server.output()
+
+
+def test_one_that_is_forked_shows_its_own_command_line(server: ModelServer) -> None:
+    """By which the agent finds a server that does not listen yet."""
+    flag = f"--rest_api_port={server.url.rpartition(':')[2]}"
+    (found,) = (item for item in psutil.process_iter(["cmdline"]) if flag in (item.info["cmdline"] or []))
+
+    assert found.cmdline()[:3] == PROGRAM
 
 
 def test_it_listens_on_loopback_only(server: ModelServer) -> None:

@@ -223,7 +223,6 @@ def test_a_workspace_of_another_user(ward: Ward) -> None:
 
 def test_another_agent_at_work(ward: Ward) -> None:
     """Its pid and its settings are told."""
-    ward.box.anew = True
     with ward.box.running() as agent:
         ward.box.until(lambda: ward.box.events("poll_finished"), "a poll")
         own = ward.examined()

@@ -260,7 +260,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the tests end it
     message = _serve(control)
     if message is None:
-        return
+        os._exit(0)  # and who is to die with this one dies now, not after all is taken apart
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if kind == SERVESYNC:
         entry = sys.modules["servesync.__main__"]
