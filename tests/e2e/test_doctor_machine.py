@@ -20,8 +20,8 @@ from agent_box import AgentBox, digests_on_disk
 from big_models import files_of, small_archive
 from doctor_box import Ward, assert_says, failures
 from fixtures_store import Bucket
+from forked_server import ModelServer
 from servesync import disk
-from servesync.demo.server import ModelServer
 from servesync.doctor import Finding
 from servesync.doctor.probes import PROBE
 
@@ -223,7 +223,6 @@ def test_a_workspace_of_another_user(ward: Ward) -> None:
 
 def test_another_agent_at_work(ward: Ward) -> None:
     """Its pid and its settings are told."""
-    ward.box.anew = True
     with ward.box.running() as agent:
         ward.box.until(lambda: ward.box.events("poll_finished"), "a poll")
         own = ward.examined()
