@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from fixtures_models import written_once
 from servesync.errors import CheckFailed, Reason, ReleaseRefused, SettingsError
 from servesync.settings import LoadLimits
 from servesync.verify import Expectations, LoadReport, load_model, require_tensorflow
@@ -33,12 +32,6 @@ serving: {models_dir: /models}
 models: [{name: m}]
 verify: {load: {libraries: [operation_module]}}
 """
-
-
-@pytest.fixture(scope="session")
-def echo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SavedModel with the operation of `operation_module`."""
-    return written_once("make_echo_model.py", tmp_path_factory)
 
 
 def load(root: Path, *libraries: str, threads: int = 2048) -> LoadReport:

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,18 +19,6 @@ from servesync.planning.memory import estimate, weight_of
 
 NAMES = ("a", "b", "c")
 INPUTS = [1.0]
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two models of the demo, trained once."""
-    out = tmp_path_factory.mktemp("exported")
-    command = [sys.executable, "-m", "servesync.demo.models", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode and "No module named 'tensorflow'" in done.stderr:
-        pytest.skip("no tensorflow here")
-    assert done.returncode == 0, done.stderr[-2000:]
-    return out
 
 
 class Scene:

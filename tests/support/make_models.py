@@ -307,14 +307,19 @@ KINDS = [
 ]
 
 
-def main() -> None:
-    """Write every kind below the folder on the command line."""
+def two_devices() -> None:
+    """Cut the processor in two, for the model that has variables on both."""
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
+
+
+def main(out: Path) -> None:
+    """Write every kind below a folder."""
     for kind in KINDS:
-        kind(Path(sys.argv[1], kind.__name__))
+        kind(out / kind.__name__)
 
 
 if __name__ == "__main__":
-    main()
+    two_devices()
+    main(Path(sys.argv[1]))
