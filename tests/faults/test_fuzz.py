@@ -239,7 +239,7 @@ def many(message: bytes, count: int) -> bytes:
     return w.bytes_field(2, w.bytes_field(2, message * count))
 
 
-SOME: Final = 200_000
+SOME: Final = 200_000 if LONG else 50_000
 HOSTILE: Final[dict[str, tuple[str, bytes]]] = {
     "graphs": ("saved_model.pb", w.bytes_field(2, b"") * SOME),
     "tags": ("saved_model.pb", w.bytes_field(2, w.bytes_field(1, w.bytes_field(4, b"ab") * SOME))),
@@ -249,7 +249,7 @@ HOSTILE: Final[dict[str, tuple[str, bytes]]] = {
         "saved_model.pb",
         many(w.bytes_field(2, w.bytes_field(1, w.bytes_field(3, b"") * SOME)), 1),
     ),
-    "slices": ("index", w.index([w.Entry(b"x", extra=(b"\x3a\x02\x0a\x00") * 2 * SOME)])),
+    "slices": ("index", w.index([w.Entry(b"x", extra=(b"\x3a\x02\x0a\x00") * (2 * SOME if LONG else SOME))])),
     "extents": ("index", w.index([w.Entry(b"x", extra=w.bytes_field(7, b"\x0a\x00" * SOME))])),
     "dimensions": ("index", w.index([w.Entry(b"x", shape=(2**62,) * SOME)])),
     "shards": ("index", w.index([], 1 << 62)),
@@ -272,7 +272,7 @@ def test_a_claim_of_much_costs_little(name: str) -> None:
     finally:
         tracemalloc.stop()
 
-    assert peak < PEAK_BYTES
+    assert peak < (PEAK_BYTES if "zeros" in name else PEAK_BYTES * SOME // 200_000)
 
 
 @pytest.mark.skipif(not LONG, reason="a quarter of a long run again, in a process of little memory")
