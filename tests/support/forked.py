@@ -27,11 +27,13 @@ NUMBER = struct.Struct("=i")
 MODULE = ["-m", "servesync"]
 COMMANDS = ("agent", "doctor", "moves", "probe", "publish", "schema", "status")
 FROM_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
-"""Variables that begin so mean something only to a program that starts anew."""
+"""Variables that begin so mean something only to a program that starts anew; an empty one means nothing."""
 
 
 def _from_the_start(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(FROM_THE_START)}
+    return {
+        name: value for name, value in environment.items() if value and name.startswith(FROM_THE_START)
+    }
 
 
 OURS = _from_the_start(os.environ)
