@@ -1,7 +1,8 @@
 """Starts processes of servesync by forking one that has imported everything: a second of CPU less for each.
 
 Each is a process of its own, with its own arguments, environment, working directory and streams, and runs the
-real `main`; only the imports were done before. Run as a script, this is the process that is forked:
+real `main`; only the imports were done before. Scripts of the tests that use much of servesync can be started
+in the same way. Run as a script, this is the process that is forked:
 `forked.py CONTROL`, where CONTROL is its end of a socket pair. It takes a message for each process to start,
 with four handles: the standard streams, and a pipe that it writes the number of the process to, and later its
 status as `waitpid` gives it. It ends when the other end of CONTROL is closed.
@@ -12,6 +13,7 @@ import contextlib
 import functools
 import json
 import os
+import runpy
 import select
 import selectors
 import signal
@@ -21,6 +23,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 NUMBER = struct.Struct("=i")
@@ -31,9 +34,7 @@ FROM_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
 
 
 def _from_the_start(environment: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: value for name, value in environment.items() if value and name.startswith(FROM_THE_START)
-    }
+    return {name: value for name, value in environment.items() if value and name.startswith(FROM_THE_START)}
 
 
 OURS = _from_the_start(os.environ)
@@ -42,7 +43,14 @@ forkers: set[int] = set()
 
 
 class ForkedProcess(subprocess.Popen[Any]):
-    """A process of servesync that was forked; otherwise like any other that `subprocess` starts."""
+    """A process of servesync that was forked; otherwise like any other that `subprocess` starts.
+
+    `stopped`: it stops before it does anything, until somebody sends it SIGCONT.
+    """
+
+    def __init__(self, command: list[str], *, stopped: bool = False, **more: Any) -> None:
+        self._stopped = stopped
+        super().__init__(command, **more)
 
     def _execute_child(self, args: list[str], *more: Any) -> None:
         """Have it forked; the arguments are those of CPython's method of this name."""
@@ -51,7 +59,8 @@ class ForkedProcess(subprocess.Popen[Any]):
         handles = [given if given != -1 else number for number, given in enumerate(own)]
         self._status, told = os.pipe()
         message = {
-            "arguments": args[1 + len(MODULE) :],
+            "arguments": args[1:],
+            "stopped": self._stopped,
             "environment": dict(os.environ if environment is None else environment),
             "directory": str(working_directory or os.getcwd()),  # noqa: PTH109 (as the system says it)
         }
@@ -78,11 +87,17 @@ class ForkedProcess(subprocess.Popen[Any]):
         )
 
 
+def can_be_forked(command: list[str], environment: Mapping[str, str]) -> bool:
+    """Whether a command line comes to the same when its process is forked."""
+    is_ours = command[1:3] == MODULE or command[1].endswith(".py")
+    return is_ours and _from_the_start(environment) == OURS
+
+
 def start(
     command: list[str], environment: Mapping[str, str], *, anew: bool = False, **more: Any
 ) -> subprocess.Popen[Any]:
-    """Start a command line of servesync; it is forked unless it is to start anew."""
-    if command[1:3] == MODULE and not anew and _from_the_start(environment) == OURS:
+    """Start a command line of servesync, or of a script; it is forked unless it is to start anew."""
+    if not anew and can_be_forked(command, environment):
         return ForkedProcess(command, env=environment, **more)
     return subprocess.Popen(command, env=environment, **more)
 
@@ -134,6 +149,8 @@ def _serve(control: socket.socket) -> dict[str, Any] | None:
             if not data:
                 return None
             if (number := os.fork()) == 0:
+                waiting.close()  # an object that closes its handle some time later may hit another's
+                control.detach()
                 _become(json.loads(data), handles)
                 return json.loads(data)  # type: ignore[no-any-return]
             for handle in handles[:3]:
@@ -161,10 +178,12 @@ def _become(message: dict[str, Any], handles: list[int]) -> None:
     os.environ.clear()
     os.environ.update(message["environment"])
     os.chdir(message["directory"])
+    if message["stopped"]:
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def main() -> None:
-    """Import everything, and serve; in a fork, run servesync's own main."""
+    """Import everything, and serve; in a fork, run servesync's own main, or a script."""
     control = socket.socket(fileno=int(sys.argv[1]))
     sys.path.remove(os.path.dirname(__file__))  # noqa: PTH120 (what a program of its own would not have)
     entry = import_module("servesync.__main__")
@@ -175,8 +194,12 @@ def main() -> None:
     if message is None:
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = [str(entry.__file__), *message["arguments"]]
-    entry.main()
+    if message["arguments"][: len(MODULE)] == MODULE:
+        sys.argv = [str(entry.__file__), *message["arguments"][len(MODULE) :]]
+        entry.main()
+    else:
+        sys.argv = message["arguments"]
+        runpy.run_path(str(Path(sys.argv[0]).resolve()), run_name="__main__")
 
 
 if __name__ == "__main__":
