@@ -40,11 +40,11 @@ MOST_BYTES = 1 << 14
 """Of a command line."""
 COMMANDS = ("agent", "doctor", "moves", "probe", "publish", "schema", "status")
 FROM_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
-"""Variables that begin so mean something only to a program that starts anew."""
+"""Variables that begin so mean something only to a program that starts anew; an empty one means nothing."""
 
 
 def _from_the_start(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(FROM_THE_START)}
+    return {name: value for name, value in environment.items() if value and name.startswith(FROM_THE_START)}
 
 
 OURS = _from_the_start(os.environ)
@@ -56,8 +56,12 @@ class ForkedProcess(subprocess.Popen[Any]):
     """A process that was forked; otherwise like any other that `subprocess` starts.
 
     The one `preexec_fn` that it knows is `die_with_parent`: it then dies with the process that is forked,
-    which dies with this one.
+    which dies with this one. `stopped`: it stops before it does anything, until somebody sends it SIGCONT.
     """
+
+    def __init__(self, command: list[str], *, stopped: bool = False, **more: Any) -> None:
+        self._stopped = stopped
+        super().__init__(command, **more)
 
     def _execute_child(self, args: list[str], *more: Any) -> None:
         """Have it forked; the arguments are those of CPython's method of this name."""
@@ -68,6 +72,7 @@ class ForkedProcess(subprocess.Popen[Any]):
         message = {
             "command": args,
             "dies_with_parent": more[1] is not None,
+            "stopped": self._stopped,
             "environment": dict(os.environ if environment is None else environment),
             "directory": str(working_directory or os.getcwd()),  # noqa: PTH109 (as the system says it)
         }
@@ -105,15 +110,22 @@ def kind_of(command: list[str]) -> str | None:
             return TENSORFLOW
         case [script, *_] if Path(script).name.startswith("make_"):
             return TENSORFLOW
+        case [script, *_] if script.endswith(".py"):
+            return SERVESYNC
         case _:
             return None
+
+
+def can_be_forked(command: list[str], environment: Mapping[str, str]) -> bool:
+    """Whether a command line comes to the same when its process is forked."""
+    return kind_of(command) is not None and _from_the_start(environment) == OURS
 
 
 def start(
     command: list[str], environment: Mapping[str, str], *, anew: bool = False, **more: Any
 ) -> subprocess.Popen[Any]:
     """Start a command line; it is forked if there is a process for it, unless it is to start anew."""
-    if kind_of(command) and not anew and _from_the_start(environment) == OURS:
+    if not anew and can_be_forked(command, environment):
         return ForkedProcess(command, env=environment, **more)
     return subprocess.Popen(command, env=environment, **more)
 
@@ -200,6 +212,8 @@ def _become(message: dict[str, Any], handles: list[int]) -> None:
     _show(message["command"])
     if message["dies_with_parent"]:
         import_module("servesync.demo.seaweed").die_with_parent()
+    if message["stopped"]:
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _show(command: list[str]) -> None:
@@ -262,7 +276,7 @@ def main() -> None:
     if message is None:
         os._exit(0)  # and who is to die with this one dies now, not after all is taken apart
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if kind == SERVESYNC:
+    if message["command"][1:3] == ["-m", "servesync"]:
         entry = sys.modules["servesync.__main__"]
         sys.argv = [str(entry.__file__), *message["command"][3:]]
         _end_at_once(entry.main)
