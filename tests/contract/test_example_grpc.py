@@ -15,8 +15,9 @@ import pytest
 
 import grpc_client
 import tfs_messages as tfs
+from forked_server import ModelServer
 from grpc_client import GrpcClient, NotServed, Target
-from servesync.demo.server import PROGRAM, ModelServer
+from servesync.demo.server import PROGRAM
 from tfs_messages import DType, Tensor
 
 STATES = {2: 30, 1: 30}

@@ -3,12 +3,10 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,8 @@ from servesync.verify.golden import GOLDEN
 
 LONG = os.environ.get("LONG_TESTS") == "1"
 ANYTHING = Expectations()
-FOR_EVER = 1 << 60
+LONG_ONLY = pytest.mark.skipif(not LONG, reason="starts TensorFlow once more; make faults runs it")
+FOR_EVER = "threading.Event().wait()"
 
 
 def request(signature: str, inputs: dict[str, Any], outputs: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -57,25 +56,29 @@ def refused(root: Path, limits: LoadLimits | None = None, **more: Any) -> Releas
     return caught.value
 
 
-def when_loading(act: Callable[[psutil.Process], None]) -> Callable[[], None]:
-    """Return a check that acts on the trial process once it has imported TensorFlow and talks about it."""
-    known = {child.pid for child in children()}
-
-    def check() -> None:
-        for child in children():
-            if child.pid not in known and _is_running_a_model(child):
-                known.add(child.pid)
-                act(child)
-
-    return check
+def waiting(pipe: Path) -> dict[str, Any]:
+    """Return a request that waits, without using the processor, until somebody reads from a new pipe."""
+    os.mkfifo(pipe)
+    return request("write", {"path": str(pipe)}, {"y": str(pipe)})
 
 
-def _is_running_a_model(child: psutil.Process) -> bool:
-    """Whether its thread pools are there: TensorFlow makes them when it loads the first model."""
-    try:
-        return bool(child.num_threads() > 2)
-    except psutil.Error:
-        return False
+def acting(real_models: Path, folder: Path, act: str) -> Path:
+    """Return a version that does this when the stand-in for TensorFlow loads it."""
+    root = version(real_models, "plain_module", folder)
+    (root / "act.py").write_text(act)
+    return root
+
+
+ODD_NUMBERS = {
+    "inputs": {"x": [0, 2.5, -1, "NaN"], "words": ["yes", {"b64": "/wA="}, "", "\u00e9"]},
+    "outputs": {
+        "y": ["NaN", "Infinity", "-Infinity", "NaN"],
+        "same": ["yes", {"b64": "/wA="}, "", "\u00e9"],
+        "sizes": [3, 2, 0, 2],
+        "is_long": [False, True, False, False],
+    },
+}
+"""Strings, infinities and NaN: JSON has no form for them, and they can be asked and expected all the same."""
 
 
 def test_a_good_version_is_loaded_in_a_confined_process(
@@ -83,25 +86,30 @@ def test_a_good_version_is_loaded_in_a_confined_process(
 ) -> None:
     """It answers as expected, from where there is no network, no credential and no way to write."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    zeros = request("serving_default", {"x": [[0.0] * 50] * 2}, {"y": [[0.0] * 20] * 2})
-    spin = request("spin", {"times": 600_000}, {"y": 600_000})
+    pipe = tmp_path / "pipe"
     seen: dict[str, str] = {}
+    known, reading = children(), list[int]()
 
-    def look(child: psutil.Process) -> None:
-        place = Path("/proc", str(child.pid))
-        seen["network"] = str((place / "ns/net").readlink())
-        seen["limits"] = (place / "limits").read_text()
-        seen["status"] = (place / "status").read_text()
-        seen["environ"] = (place / "environ").read_text()
-        seen["cwd"] = str((place / "cwd").readlink())
+    def look() -> None:
+        for child in children():
+            if child not in known and not reading and _is_running_a_model(child):
+                place = Path("/proc", str(child.pid))
+                seen["network"] = str((place / "ns/net").readlink())
+                seen.update({name: (place / name).read_text() for name in ("limits", "status", "environ")})
+                seen["cwd"] = str((place / "cwd").readlink())
+                reading.append(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
 
-    root = version(real_models, "plain_module", tmp_path, zeros)
-    quick = load_model(root, ANYTHING, LoadLimits())
-    root = version(real_models, "on_request", tmp_path, spin)
-    report = load_model(root, ANYTHING, LoadLimits(cpu_seconds=500), check=when_loading(look))
+    asked = [
+        request("multiply", {"x": [[1.0, 2.0], [0.0, -3.0]]}, {"y": [[2.0, -2.0], [0.0, 3.0]]}),
+        request("divide", **ODD_NUMBERS),
+        waiting(pipe),
+    ]
+    root = version(real_models, "on_request", tmp_path, *asked)
+    report = load_model(root, ANYTHING, LoadLimits(cpu_seconds=500), check=look)
+    os.close(reading[0])
 
-    assert quick.signatures == read_signatures(real_models / "plain_module")
-    assert [quick.golden_requests, report.golden_requests] == [1, 1]
+    assert report.signatures == read_signatures(root)
+    assert report.golden_requests == 3
     assert (report.network == "isolated") == (seen["network"] != str(Path("/proc/self/ns/net").readlink()))
     assert [name for name in ("AWS_", "secret") if name in seen["environ"]] == []
     assert "NoNewPrivs:\t1" in seen["status"]
@@ -115,18 +123,12 @@ def test_a_good_version_is_loaded_in_a_confined_process(
     assert children() == []
 
 
-def test_strings_infinities_and_nan_in_golden_requests(real_models: Path, tmp_path: Path) -> None:
-    """What JSON has no form for can be asked and expected all the same."""
-    outputs = {
-        "y": ["NaN", "Infinity", "-Infinity", "NaN"],
-        "same": ["yes", {"b64": "/wA="}, "", "\u00e9"],
-        "sizes": [3, 2, 0, 2],
-        "is_long": [False, True, False, False],
-    }
-    inputs = {"x": [0, 2.5, -1, "NaN"], "words": ["yes", {"b64": "/wA="}, "", "\u00e9"]}
-    root = version(real_models, "on_request", tmp_path, request("divide", inputs, outputs))
-
-    assert load_model(root, ANYTHING, LoadLimits()).golden_requests == 1
+def _is_running_a_model(child: psutil.Process) -> bool:
+    """Whether its thread pools are there: TensorFlow makes them when it loads the first model."""
+    try:
+        return bool(child.num_threads() > 2)
+    except psutil.Error:
+        return False
 
 
 def test_every_wrong_answer_is_named(real_models: Path, tmp_path: Path) -> None:
@@ -146,6 +148,17 @@ def test_every_wrong_answer_is_named(real_models: Path, tmp_path: Path) -> None:
     assert error.facts["outputs"] == 6
 
 
+@pytest.mark.usefixtures("standin_tensorflow")
+def test_what_cannot_be_loaded_is_refused(real_models: Path, tmp_path: Path) -> None:
+    """The words of the error are in the message."""
+    error = refused(acting(real_models, tmp_path, "raise ValueError('a variable is cut')"))
+
+    assert error.reason is Reason.LOAD_FAILED
+    assert "TensorFlow cannot load the version: ValueError: a variable is cut;" in str(error)
+
+
+@pytest.mark.slow
+@LONG_ONLY
 def test_what_tensorflow_cannot_load_is_refused(real_models: Path, tmp_path: Path) -> None:
     """Here variables that were cut short; TensorFlow's own words are in the message."""
     root = version(real_models, "plain_module", tmp_path)
@@ -167,35 +180,54 @@ def test_a_model_that_fails_on_a_request_is_refused(real_models: Path, tmp_path:
     assert "assertion failed" in str(error)
 
 
+@pytest.mark.usefixtures("standin_tensorflow")
 def test_a_crash_is_named_by_its_signal(real_models: Path, tmp_path: Path) -> None:
-    """A model that brings TensorFlow down refuses itself; the agent lives on."""
-    endless = request("spin", {"times": FOR_EVER}, {"y": FOR_EVER})
-    root = version(real_models, "on_request", tmp_path, endless)
-    error = refused(root, check=when_loading(lambda child: child.send_signal(signal.SIGSEGV)))
+    """A version that brings the process down refuses itself; the agent lives on."""
+    error = refused(acting(real_models, tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"))
 
     assert error.reason is Reason.LOAD_CRASHED
-    assert "TensorFlow died while it " in str(error)
-    assert ": killed by SIGSEGV (invalid memory access" in str(error)
+    assert "TensorFlow died while it loaded the version: killed by SIGSEGV (invalid memory" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("limits", "act"),
+    [
+        ({"memory_bytes": 400 * MIB}, f"kept = b'x' * (500 << 20); {FOR_EVER}"),
+        ({"wall_seconds": 10.0}, FOR_EVER),
+        (
+            {"threads": 20},
+            f"for _ in range(30): threading.Thread(target=threading.Event().wait).start()\n{FOR_EVER}",
+        ),
+    ],
+    ids=["memory_bytes", "wall_seconds", "threads"],
+)
+@pytest.mark.usefixtures("standin_tensorflow")
+def test_each_limit_that_is_watched_is_named(
+    limits: dict[str, Any], act: str, real_models: Path, tmp_path: Path
+) -> None:
+    """The message names the setting to raise."""
+    error = refused(acting(real_models, tmp_path, f"import threading\n{act}"), LoadLimits(**limits))
+
+    assert error.reason is Reason.LOAD_LIMIT
+    assert f"verify.load.{next(iter(limits))} (" in str(error)
 
 
 @pytest.mark.parametrize(
     ("limits", "asked"),
     [
-        ({"memory_bytes": 1500 * MIB}, request("grow", {"size": 300_000_000}, {"y": 0})),
         ({"address_space_bytes": 4 * GIB}, request("grow", {"size": 10_000_000_000}, {"y": 0})),
-        ({"wall_seconds": 20.0}, request("spin", {"times": FOR_EVER}, {"y": 0})),
         pytest.param(
-            {"cpu_seconds": 20},
-            request("spin", {"times": FOR_EVER}, {"y": 0}),
-            marks=pytest.mark.skipif(not LONG, reason="a second form of the one before; make faults runs it"),
+            {"memory_bytes": 1500 * MIB}, request("grow", {"size": 300_000_000}, {"y": 0}), marks=LONG_ONLY
         ),
+        pytest.param({"wall_seconds": 20.0}, request("spin", {"times": 1 << 60}, {"y": 0}), marks=LONG_ONLY),
+        pytest.param({"cpu_seconds": 20}, request("spin", {"times": 1 << 60}, {"y": 0}), marks=LONG_ONLY),
     ],
     ids=lambda value: next(iter(value)),
 )
 def test_each_limit_is_named(
     limits: dict[str, Any], asked: dict[str, Any], real_models: Path, tmp_path: Path
 ) -> None:
-    """The message names the setting to raise."""
+    """Also with TensorFlow itself, and at a request."""
     error = refused(version(real_models, "on_request", tmp_path, asked), LoadLimits(**limits))
 
     assert error.reason is Reason.LOAD_LIMIT
@@ -203,13 +235,13 @@ def test_each_limit_is_named(
     assert "golden request 1" in str(error) or "wall_seconds" in limits  # a busy machine takes it for loading
 
 
+@pytest.mark.usefixtures("standin_tensorflow")
 def test_out_of_time_on_a_busy_machine_is_no_refusal_yet(real_models: Path, tmp_path: Path) -> None:
     """The first tries pass as trouble of this machine; who is not patient gets the refusal."""
-    asked = request("spin", {"times": FOR_EVER}, {"y": 0})
-    tree = version(real_models, "on_request", tmp_path, asked)
+    tree = acting(real_models, tmp_path, f"import threading; {FOR_EVER}")
 
     with pytest.raises(CheckFailed, match=r"tried again") as caught:
-        load_model(tree, ANYTHING, LoadLimits(wall_seconds=15.0), patient=True)
+        load_model(tree, ANYTHING, LoadLimits(wall_seconds=10.0), patient=True)
     assert caught.value.reason is Reason.LOAD_LIMIT
 
 
@@ -239,7 +271,7 @@ def test_a_stopping_agent_takes_the_process_along(real_models: Path) -> None:
 @pytest.mark.parametrize("least_bytes", [0, 100 * MIB], ids=["at_its_start", "under_way"])
 def test_a_killed_agent_takes_the_process_along(least_bytes: int, real_models: Path, tmp_path: Path) -> None:
     """The kernel, or a look at the parent, ends it; also if the agent died before it could ask for that."""
-    root = version(real_models, "on_request", tmp_path, request("spin", {"times": FOR_EVER}, {"y": 0}))
+    root = version(real_models, "on_request", tmp_path, waiting(tmp_path / "pipe"))
     code = """
         import sys
         from pathlib import Path

@@ -9,17 +9,19 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from fixtures_models import written_once
 from servesync.errors import CheckFailed, Reason, ReleaseRefused, SettingsError
 from servesync.settings import LoadLimits
 from servesync.verify import Expectations, LoadReport, load_model, require_tensorflow
 from servesync.verify.golden import GOLDEN
 
+LONG = os.environ.get("LONG_TESTS") == "1"
 ECHO = "operation_module"
+COMPUTING = "import tensorflow as tf\nONE = tf.constant(1.0) + 0.0\n"
 SUPPORT = Path(__file__).parents[1] / "support"
 THREADS = """
 import threading
@@ -31,14 +33,8 @@ SETTINGS = """
 store: {url: s3://acme/prod}
 serving: {models_dir: /models}
 models: [{name: m}]
-verify: {load: {libraries: [operation_module]}}
+verify: {load: {libraries: [%s]}}
 """
-
-
-@pytest.fixture(scope="session")
-def echo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SavedModel with the operation of `operation_module`."""
-    return written_once("make_echo_model.py", tmp_path_factory)
 
 
 def load(root: Path, *libraries: str, threads: int = 2048) -> LoadReport:
@@ -55,6 +51,31 @@ def asked(model: Path, folder: Path, *requests: list[float]) -> Path:
     return root
 
 
+def said_by(command: list[str], model: Path, modules: Mapping[str, str], folder: Path, *places: Path) -> str:
+    """Return what a command says of a packed model where these modules lie and are in the settings.
+
+    ECHO and what else lies in `places` is there, too.
+    """
+    for name, code in modules.items():
+        (folder / f"{name}.py").write_text(code)
+    libraries = [*modules, *([ECHO] if SUPPORT in places else [])]
+    (folder / "servesync.yaml").write_text(SETTINGS % ", ".join(libraries))
+    archive = folder / "m.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(model, "1")
+    settings = ["--level", "load", "-c", str(folder / "servesync.yaml")]
+    done = subprocess.run(
+        [sys.executable, "-m", "servesync", command[0], str(archive), *command[1:], *settings],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [folder, *places]))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_an_unknown_operation_names_itself_and_the_setting(echo_model: Path) -> None:
     """The server may know what Python's TensorFlow does not."""
     with pytest.raises(ReleaseRefused) as caught:
@@ -67,10 +88,19 @@ def test_an_unknown_operation_names_itself_and_the_setting(echo_model: Path) -> 
     assert "in verify.load.libraries, or set verify.level: checksum" in str(caught.value)
 
 
-def test_a_crash_says_what_it_did_and_why(echo_model: Path, tmp_path: Path) -> None:
-    """A failed check in C++: the check, and nothing of the stack below it."""
+def test_a_crash_says_what_it_did_and_why(
+    echo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed check in C++: the check, and nothing of the stack below it.
+
+    The first request is answered as it should be, by the operation of a module that comes after one which
+    computes while it is imported: TensorFlow's threads are numbered before, since nobody can after that.
+    """
+    (tmp_path / "computing_library.py").write_text(COMPUTING)
+    monkeypatch.syspath_prepend(tmp_path)
+
     with pytest.raises(ReleaseRefused) as caught:
-        load(asked(echo_model, tmp_path, [1.0], [-2.0]), ECHO)
+        load(asked(echo_model, tmp_path, [1.0], [-2.0]), "computing_library", ECHO)
 
     said = str(caught.value)
     assert caught.value.reason is Reason.LOAD_CRASHED
@@ -92,31 +122,23 @@ def test_a_crash_says_what_it_did_and_why(echo_model: Path, tmp_path: Path) -> N
     ],
     ids=["error", "crash", "a name that is no text", "end", "limit"],
 )
+@pytest.mark.usefixtures("standin_tensorflow")
 def test_a_module_that_cannot_be_imported_refuses_nothing(
     code: str, expected: str, echo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is this machine's trouble, and the message names the module; those before it are not blamed."""
+    (tmp_path / "good_library.py").touch()
     (tmp_path / "broken_library.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
 
     with pytest.raises(CheckFailed) as caught:
-        load(echo_model, ECHO, "broken_library", threads=200)
+        load(echo_model, "good_library", "broken_library", threads=200)
 
     assert caught.value.reason is Reason.LOAD_UNAVAILABLE
     assert f"verify.load.libraries: broken_library cannot be imported beside TensorFlow: {expected};" in str(
         caught.value
     )
     assert "the version is not to blame" in str(caught.value)
-
-
-def test_a_module_may_compute_while_it_is_imported(
-    echo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """TensorFlow's threads are numbered before, since that cannot be changed after the first operation."""
-    (tmp_path / "computing_library.py").write_text("import tensorflow as tf\nONE = tf.constant(1.0) + 0.0\n")
-    monkeypatch.syspath_prepend(tmp_path)
-
-    assert load(echo_model, "computing_library", ECHO).tensorflow_version
 
 
 def test_a_module_that_is_not_installed_is_named_at_once() -> None:
@@ -129,30 +151,32 @@ def test_a_module_that_is_not_installed_is_named_at_once() -> None:
     assert caught.value.reason is Reason.LOAD_UNAVAILABLE
 
 
-@pytest.mark.parametrize(
-    ("command", "more", "expected"),
-    [
-        ("verify", [], "golden requests answered as expected: 2"),
-        ("manifest", ["--model", "m", "--version", "1"], '"saved_model.pb"'),
-    ],
-    ids=["verify", "manifest"],
-)
-def test_a_module_of_the_settings_brings_its_operation(
-    command: str, more: list[str], expected: str, echo_model: Path, tmp_path: Path
-) -> None:
-    """The version loads and answers, also where it is proven on another machine than the agent's."""
-    (tmp_path / "servesync.yaml").write_text(SETTINGS)
-    archive = tmp_path / "m.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(asked(echo_model, tmp_path, [1.0], [2.5, -3.0]), "1")
-    options = ["--level", "load", "-c", str(tmp_path / "servesync.yaml"), *more]
-    done = subprocess.run(
-        [sys.executable, "-m", "servesync", command, str(archive), *options],
-        env=os.environ | {"PYTHONPATH": str(SUPPORT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.mark.slow
+@pytest.mark.skipif(not LONG, reason="starts TensorFlow once more; make faults runs it")
+def test_a_module_of_the_settings_brings_its_operation(echo_model: Path, tmp_path: Path) -> None:
+    """The version loads and answers, beside a module that computes while it is imported."""
+    model = asked(echo_model, tmp_path, [1.0], [2.5, -3.0])
 
-    assert done.returncode == 0, done.stderr
-    assert expected in done.stdout
+    said = said_by(["verify"], model, {"computing_library": COMPUTING}, tmp_path, SUPPORT)
+
+    assert "golden requests answered as expected: 2" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["verify"], "golden requests answered as expected: 0"),
+        (["manifest", "--model", "m", "--version", "1"], '"saved_model.pb"'),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_each_command_that_proves_imports_the_modules(
+    command: list[str], expected: str, echo_model: Path, standin_tensorflow: Path, tmp_path: Path
+) -> None:
+    """Also where a version is proven on another machine than the agent's."""
+    model = Path(shutil.copytree(echo_model, tmp_path / "acting"))
+    (model / "act.py").write_text("import sys\nassert 'good_library' in sys.modules\n")
+
+    said = said_by(command, model, {"good_library": ""}, tmp_path, standin_tensorflow)
+
+    assert expected in said

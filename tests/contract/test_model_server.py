@@ -18,7 +18,8 @@ import httpx
 import pytest
 
 from bundle_writer import bytes_field
-from servesync.demo.server import FLAGS, PROGRAM, ModelServer
+from forked_server import ModelServer
+from servesync.demo.server import FLAGS, PROGRAM
 from servesync.serving.footprint import ServerFootprint
 from servesync.verify.table import masked
 from tfs_messages import PredictRequest, Tensor

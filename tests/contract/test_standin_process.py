@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
+import forked
+from forked_server import ModelServer
 from servesync.demo.seaweed import ServerDidNotStart
 from servesync.demo.server import PROGRAM as REAL
-from servesync.demo.server import ModelServer
 
 PROGRAM = [sys.executable, "-m", "servesync.demo.standin"]
 NO_MODELS = "model_config_list { }\n"
@@ -24,11 +26,9 @@ LISTENING = "0A"
 """The state in which /proc/net/tcp shows a socket that listens."""
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, anew: bool = False) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
-    return subprocess.run(
-        [*PROGRAM, *arguments], capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+    return forked.call([*PROGRAM, *arguments], os.environ, SECONDS, anew=anew)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
 
 def test_the_version_is_told() -> None:
     """The first line names what this is, whatever is asked."""
-    done = run("--version")
+    done = run("--version", anew=True)
 
     first, second = done.stdout.splitlines()
     assert done.returncode == 0
@@ -107,6 +107,14 @@ def test_labels_at_the_start_need_their_flag(tmp_path: Path) -> None:
 def test_an_unknown_flag_is_named_and_tolerated(server: ModelServer) -> None:
     """The real server does so: a newer flag has no effect, and nobody notices."""
     assert "unknown argument: --no_such_flag=1" in server.output()
+
+
+def test_one_that_is_forked_shows_its_own_command_line(server: ModelServer) -> None:
+    """By which the agent finds a server that does not listen yet."""
+    flag = f"--rest_api_port={server.url.rpartition(':')[2]}"
+    (found,) = (item for item in psutil.process_iter(["cmdline"]) if flag in (item.info["cmdline"] or []))
+
+    assert found.cmdline()[:3] == PROGRAM
 
 
 def test_it_listens_on_loopback_only(server: ModelServer) -> None:

@@ -39,11 +39,20 @@ class Damage:
 
 @dataclass(frozen=True)
 class Views:
-    """What TensorFlow said of each model, by the model's directory."""
+    """What TensorFlow said of each model, by the model's directory, and of the fields of messages."""
 
     of: Mapping[Path, dict[str, Any]]
     damages: list[Damage]
     cut: dict[str, Path]
+    numbers: Mapping[str, Mapping[str, int]]
+
+
+OURS = {
+    str(kind.__doc__).removesuffix("."): {key: number for key, number in vars(kind).items() if key.isupper()}
+    for kind in vars(proto).values()
+    if isinstance(kind, type) and kind is not proto.MapEntry
+}
+"""The messages that we read; each has its name in the docstring. Those of maps are Protocol Buffers' own."""
 
 
 def test_every_tensor_is_seen_alike(kind: str, real_models: Path, views: Views) -> None:
@@ -94,6 +103,13 @@ def test_a_lost_slice_is_refused_where_tensorflow_refuses_it(kind: str, how: str
     assert any("error" in tensor for tensor in views.of[root].values())
 
 
+def test_field_numbers_are_those_of_tensorflow(views: Views) -> None:
+    """By the names that the fields have there."""
+    theirs = views.numbers
+
+    assert {name: {key: theirs[name].get(key) for key in keys} for name, keys in OURS.items()} == OURS
+
+
 @pytest.fixture(params=WITH_VARIABLES)
 def kind(request: pytest.FixtureRequest) -> str:
     """Every kind of model that has a checkpoint."""
@@ -117,9 +133,11 @@ def views(real_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Views:
     }
     roots = [real_models / kind for kind in WITH_VARIABLES]
     roots += [damage.root for damage in damages] + list(cut.values())
+    prefixes = [str(root / "variables/variables") for root in roots]
     script = Path(__file__).parents[1] / "support/tensorflow_view.py"
     done = subprocess.run(
-        [sys.executable, str(script), *(str(root / "variables/variables") for root in roots)],
+        [sys.executable, str(script)],
+        input=json.dumps({"checkpoints": prefixes, "messages": list(OURS)}),
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
@@ -127,7 +145,8 @@ def views(real_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Views:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout)
-    return Views({root: told[str(root / "variables/variables")] for root in roots}, damages, cut)
+    of = {root: told["checkpoints"][prefix] for root, prefix in zip(roots, prefixes, strict=True)}
+    return Views(of, damages, cut, told["messages"])
 
 
 def owner(tensor: Tensor) -> str:
@@ -179,32 +198,3 @@ def _without_the_slice_of(lost: bytes, whole: bytes, entry: bytes) -> bytes:
             kept += w.number_field(field.number, field.value)
     assert len(kept) < len(entry)
     return kept
-
-
-MESSAGES = """
-import json, sys
-from google.protobuf import any_pb2, descriptor_pool
-from tensorflow.core.protobuf import saved_model_pb2, tensor_bundle_pb2
-
-pool = descriptor_pool.Default()
-found = {name: pool.FindMessageTypeByName(name).fields for name in sys.argv[1:]}
-theirs = {name: {item.name.upper(): item.number for item in fields} for name, fields in found.items()}
-print(json.dumps(theirs))
-"""
-
-
-def test_field_numbers_are_those_of_tensorflow() -> None:
-    """Each message has its name in the docstring; the entries of maps are Protocol Buffers' own."""
-    ours = {
-        str(kind.__doc__).removesuffix("."): {
-            key: number for key, number in vars(kind).items() if key.isupper()
-        }
-        for kind in vars(proto).values()
-        if isinstance(kind, type) and kind is not proto.MapEntry
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", MESSAGES, *ours], capture_output=True, text=True, check=True, timeout=120
-    )
-    theirs = json.loads(done.stdout.splitlines()[-1])
-
-    assert {name: {key: theirs[name].get(key) for key in keys} for name, keys in ours.items()} == ours

@@ -304,7 +304,7 @@ def test_of_a_release_that_is_replaced_only_the_new_bytes_go_live(
         scene.box.until(held.begun.is_set, "the transfer")
         fresh = tree_of(2, asset_bytes=BIG)
         with scene.watched("big", (1, old), (2, fresh)):
-            scene.bucket.put("prod/big/2.tar.gz", tar_gz_of(fresh, "0000002"))
+            scene.bucket.put("prod/big/2.tar.gz", tar_gz_of(fresh, "0000002", is_random=True))
             scene.until("fetch_cancelled", "big", 2)
             held.released.set()
             scene.until("version_available", "big", 2)

@@ -14,8 +14,9 @@ import pytest
 from agent_box import AgentBox, tar_gz_of
 from big_models import LONG_ONLY
 from fixtures_store import Bucket
+from forked_server import ModelServer
 from servesync.demo.client import Client, ask
-from servesync.demo.server import FLAGS, ModelServer
+from servesync.demo.server import FLAGS
 from servesync.demo.standin.config import parse_config
 
 INPUTS = [1.0]

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,25 +12,14 @@ import pytest
 from agent_box import AgentBox, tar_gz_of
 from big_models import LONG_ONLY, files_of
 from fixtures_store import Bucket
+from forked_server import ModelServer
 from served_scene import unloadable_by_server
 from servesync.demo.client import Client
-from servesync.demo.server import FLAGS, ModelServer
+from servesync.demo.server import FLAGS
 from servesync.planning.memory import estimate, weight_of
 
 NAMES = ("a", "b", "c")
 INPUTS = [1.0]
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two models of the demo, trained once."""
-    out = tmp_path_factory.mktemp("exported")
-    command = [sys.executable, "-m", "servesync.demo.models", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode and "No module named 'tensorflow'" in done.stderr:
-        pytest.skip("no tensorflow here")
-    assert done.returncode == 0, done.stderr[-2000:]
-    return out
 
 
 class Scene:

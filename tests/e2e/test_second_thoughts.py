@@ -123,7 +123,6 @@ def test_a_record_with_a_broken_time_stops_nothing(box: AgentBox, bucket: Bucket
 
 def test_an_operator_lifts_a_refusal(box: AgentBox, bucket: Bucket, server: SaidServer) -> None:
     """`retry` lets the running agent try the same bytes again, at once; without a refusal it says so."""
-    box.anew = True
     put(bucket, 1)
     with box.running() as agent:
         serve_first(box, server)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from admin_client import AdminClient
 from agent_box import AgentBox
 from big_models import LONG, files_of, small_archive
@@ -236,9 +237,7 @@ def test_keys_in_the_url_of_the_store_are_refused_and_not_shown(
     command = [*canaries.command("publish", model, "--model", "m", "--version", "1")]
     at = command.index("-c")
     command[at : at + 2] = ["--store", url]
-    done = subprocess.run(
-        command, env=canaries.environment(), capture_output=True, text=True, check=False, timeout=120
-    )
+    done = forked.call(command, canaries.environment(), 120)
 
     for text in (told(canaries.call("plan")), told(canaries.call("doctor")), told(done)):
         assert_shows_no_secret(text)

@@ -9,8 +9,9 @@ import pytest
 from agent_box import tar_gz_of
 from big_models import LONG
 from fixtures_store import Bucket
+from forked_server import ModelServer
 from served_scene import Scene, scene_of
-from servesync.demo.server import FLAGS, ModelServer
+from servesync.demo.server import FLAGS
 from servesync.demo.standin.server import ABORTS
 from supervised import Supervised
 

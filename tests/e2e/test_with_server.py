@@ -134,7 +134,7 @@ def test_who_comes_from_a_copying_loop_loses_no_request(scene: Scene) -> None:
 def test_readyz_follows_the_server_even_while_the_agent_is_busy(scene: Scene) -> None:
     """A server that ends in the middle of a long download is noticed at once, and so is its return."""
     admin = AdminClient.listen(scene.box)
-    scene.box.overrides["fetch"] = {"max_bytes_per_second": 1 << 20}
+    scene.box.overrides["fetch"] = {"max_bytes_per_second": 1 << 19}
     scene.publish(1)
     with scene.box.running():
         scene.until("version_installed", 1)
@@ -146,8 +146,8 @@ def test_readyz_follows_the_server_even_while_the_agent_is_busy(scene: Scene) ->
         scene.box.until(lambda: admin.ask("/readyz").status == 200, "ready")
         assert (admin.metric("servesync_stage_duration_seconds_count", stage="confirm") or 0) >= 1
 
-        big = scene.tree(2) | {"assets/big.bin": os.urandom(60 << 20)}
-        scene.bucket.put("prod/m/2.tar.gz", tar_gz_of(big, "2"))
+        big = scene.tree(2) | {"assets/big.bin": os.urandom(30 << 20)}
+        scene.bucket.put("prod/m/2.tar.gz", tar_gz_of(big, "2", is_random=True))
         scene.box.until(lambda: (admin.status()["activity"] or {}).get("stage") == "fetch", "the download")
         scene.server.kill()
         scene.box.until(lambda: admin.ask("/readyz").status == 503, "not ready")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 import publish_and_die
 from publish_and_die import MODEL, content_of
 from servesync.install import Workspace
@@ -53,7 +54,7 @@ def image(tmp_path: Path) -> Path:
 def publish(models_dir: Path, version: int, *options: str) -> str:
     """Publish one version in its own process and return what it printed."""
     command = [sys.executable, str(SCRIPT), str(models_dir), str(version), *options]
-    return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
+    return forked.call(command, os.environ, 120).stdout.strip()
 
 
 def after_the_cut(image: Path, folder: Path) -> dict[int, bool]:

@@ -1,11 +1,12 @@
 """Wherever the process dies, the shelf holds old or new, and the next start converges."""
 
-import subprocess
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
+import forked
 import publish_and_die
 from publish_and_die import MODEL, content_of
 from servesync import disk
@@ -39,7 +40,7 @@ POINTS = [
 def run(models_dir: Path, version: int, *options: str) -> int:
     """Run one publish in its own process; return its exit code."""
     command = [sys.executable, str(SCRIPT), str(models_dir), str(version), *options]
-    return subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
+    return forked.call(command, os.environ, 120).returncode
 
 
 def whole(models_dir: Path) -> list[int]:

@@ -44,6 +44,9 @@ LONGEST_SECONDS: Final = 2 * 3600
 REST_STEPS: Final = ((900, 30), (300, 5), (0, 1))
 """After so many seconds of a rest that does not come the agent turns once in so many seconds."""
 
+CALM_STEP: Final = (3, 4)
+"""After three quiet seconds it turns once in four: what still happens is seen all the same."""
+
 STUCK_SECONDS: Final = 150
 CHECK_ANYWAY: Final = 20
 SMALL: Final = 1 << 20
@@ -340,6 +343,8 @@ class World:
         while self.clock.now < begun + LONGEST_SECONDS:
             elapsed = self.clock.now - begun
             step = next(step for after, step in REST_STEPS if elapsed >= after)
+            if quiet >= CALM_STEP[0]:
+                step = max(step, CALM_STEP[1])
             acted = self.cycle()
             quiet = 0.0 if acted or (self.has_server and self.server.is_busy) else quiet + step
             self.wait(step, max(1, step // 5))

@@ -22,10 +22,13 @@ import forked
 Tree = Mapping[str, bytes]
 
 
-def tar_gz_of(tree: Tree, root: str) -> bytes:
-    """Pack a tree as `tar -czf` does, below one folder `root`."""
+def tar_gz_of(tree: Tree, root: str, *, is_random: bool = False) -> bytes:
+    """Pack a tree as `tar -czf` does, below one folder `root`.
+
+    Of random bytes gzip stores every block after it has tried in vain: here it does not try.
+    """
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
+    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=0 if is_random else 1) as tar:
         for name, data in tree.items():
             member = tarfile.TarInfo(f"{root}/{name}")
             member.size = len(data)
@@ -58,8 +61,6 @@ class AgentBox:
     secret_key: str
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
     models: list[dict[str, Any]] = field(default_factory=lambda: [{"name": "m", "versions": {"latest": 1}}])
-    anew: bool = False
-    """Whether its programs are started and not forked: somebody looks at their command lines."""
     _events: list[dict[str, Any]] = field(default_factory=list)
     _read_bytes: int = 0
     _reading: threading.Lock = field(default_factory=threading.Lock)
@@ -123,7 +124,7 @@ class AgentBox:
 
     def call(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        return forked.call(self.command(*arguments), self.environment(), timeout, anew=self.anew)
+        return forked.call(self.command(*arguments), self.environment(), timeout)
 
     def plan(self) -> Any:
         """Return what `servesync plan --json` says."""
@@ -134,9 +135,7 @@ class AgentBox:
     def running(self) -> Iterator["subprocess.Popen[bytes]"]:
         """Run the daemon; it is killed at the end if it still lives."""
         with self.log.open("ab") as log:
-            process = forked.start(
-                self.command("run"), self.environment(), anew=self.anew, stdout=log, stderr=log
-            )
+            process = forked.start(self.command("run"), self.environment(), stdout=log, stderr=log)
         try:
             yield process
         finally:

@@ -36,7 +36,7 @@ def make_archive(model: Path, folder: Path, version: int, megabytes: int, *, pla
             file.write(os.urandom(MIB))
     archive = folder / f"{version}.{'tar' if plain else 'tar.gz'}"
     files = {}
-    options = {} if plain else {"compresslevel": 1}
+    options = {} if plain else {"compresslevel": 0}  # random bytes are stored as they are anyway
     with tarfile.open(archive, "w" if plain else "w:gz", **options) as tar:  # type: ignore[call-overload]
         sources = {str(path.relative_to(model)): path for path in model.rglob("*") if path.is_file()}
         for name, path in {**sources, "assets/weights.bin": weights}.items():

@@ -7,6 +7,7 @@ import random
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -71,7 +72,7 @@ def plain(key: bytes, dtype: int, shape: tuple[int, ...], data: bytes, shard: in
 
 def strings(key: bytes, values: Sequence[bytes], shard: int = 0) -> Value:
     """Return a tensor of strings, of one dimension."""
-    lengths = b"".join(struct.pack("<I", len(value)) for value in values)
+    lengths = struct.pack(f"<{len(values)}I", *map(len, values))
     stored = struct.pack("<I", masked(google_crc32c.value(lengths)))
     content = b"".join(values)
     crc = masked(google_crc32c.value(lengths + stored + content))
@@ -190,6 +191,7 @@ def _length_field(length: int | None) -> bytes:
     return b"" if length is None else number_field(2, length)
 
 
+@lru_cache(1 << 10)
 def varint(value: int) -> bytes:
     """Return a number as a varint, negative ones in ten bytes."""
     value &= (1 << 64) - 1

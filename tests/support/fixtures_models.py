@@ -3,13 +3,13 @@
 import fcntl
 import importlib.util
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import forked
 import graph_bytes as gb
 from servesync.verify import OperationsReport, find_operations
 
@@ -44,32 +44,53 @@ def examine(tmp_path: Path) -> Examine:
 
 
 @pytest.fixture(scope="session")
-def real_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `make_everything.py` wrote: one start of TensorFlow for all models."""
+    return made_once("models", tmp_path_factory, lambda out: written_by("make_everything.py", out))
+
+
+@pytest.fixture(scope="session")
+def real_models(made: Path) -> Path:
     """A folder with one SavedModel for each of KINDS."""
-    return written_once("make_models.py", tmp_path_factory)
+    return made / "models"
 
 
 @pytest.fixture(scope="session")
-def unsafe_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unsafe_models(made: Path) -> Path:
     """A folder with one SavedModel for each kind of `make_unsafe_models.py`."""
-    return written_once("make_unsafe_models.py", tmp_path_factory)
+    return made / "unsafe_models"
 
 
 @pytest.fixture(scope="session")
-def tf1_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tf1_models(made: Path) -> Path:
     """A folder with one SavedModel for each kind of `make_tf1_models.py`."""
-    return written_once("make_tf1_models.py", tmp_path_factory)
+    return made / "tf1_models"
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def echo_model(made: Path) -> Path:
+    """A SavedModel with the operation of `operation_module`."""
+    return made / "echo_model"
+
+
+@pytest.fixture(scope="session")
+def retrained(made: Path) -> Path:
+    """A folder with a model and its successor, of which only the head was trained on."""
+    return made / "retrained"
+
+
+@pytest.fixture(scope="session")
+def exported(made: Path) -> Path:
     """The two models of the demo, trained once."""
-    return made_once("exported", tmp_path_factory, lambda out: run("-m", "servesync.demo.models", str(out)))
+    return made / "exported"
 
 
-def written_once(script_name: str, factory: pytest.TempPathFactory) -> Path:
-    """Return the folder that a script writes models into, for all workers of a run."""
-    return made_once(script_name, factory, lambda out: written_by(script_name, out))
+@pytest.fixture
+def standin_tensorflow(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Trial processes get what stands in for TensorFlow, from this folder: they start in no time."""
+    folder = Path(__file__).with_name("standin_tensorflow")
+    monkeypatch.syspath_prepend(folder)
+    return folder
 
 
 def made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Path], object]) -> Path:
@@ -97,9 +118,6 @@ def written_by(script_name: str, out: Path) -> Path:
 
 
 def run(*arguments: str) -> None:
-    """Run Python, on a machine that has no GPU."""
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, *arguments], env=os.environ | quiet, capture_output=True, text=True, check=False
-    )
+    """Run what needs TensorFlow."""
+    done = forked.call([sys.executable, *arguments], os.environ, 600)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -18,7 +18,7 @@ from fixtures_store import Bucket
 from servesync.publishing import promote, store_at, withdraw
 
 MIB = 1 << 20
-SMALL, BIG = 1000, 20 * MIB
+SMALL, BIG = 1000, 12 * MIB
 PUBLIC = "stable"
 
 
@@ -47,7 +47,8 @@ class JobsScene:
     def put(self, model: str, version: int, *, asset_bytes: int = SMALL) -> dict[str, bytes]:
         """Publish a version; return its files."""
         tree = tree_of(version, asset_bytes=asset_bytes)
-        self.bucket.put(f"prod/{model}/{version}.tar.gz", tar_gz_of(tree, f"{version:07}"))
+        body = tar_gz_of(tree, f"{version:07}", is_random=asset_bytes == BIG)
+        self.bucket.put(f"prod/{model}/{version}.tar.gz", body)
         return tree
 
     def hold(self, *parts: str) -> HeldBack:

@@ -1,6 +1,6 @@
-"""Writes a SavedModel whose operation TensorFlow itself does not have. A script: `make_echo_model.py OUT`."""
+"""Writes a SavedModel whose operation TensorFlow itself does not have."""
 
-import sys
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -19,6 +19,7 @@ class Echo(tf.Module):  # type: ignore[misc]
         return {"y": tf.ensure_shape(made.outputs[0], [None])}
 
 
-if __name__ == "__main__":
+def main(out: Path) -> None:
+    """Write it into a folder."""
     model = Echo()
-    tf.saved_model.save(model, sys.argv[1], signatures={"serving_default": model.serve})
+    tf.saved_model.save(model, str(out), signatures={"serving_default": model.serve})

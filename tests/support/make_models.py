@@ -233,6 +233,14 @@ def on_request(out: Path) -> None:
     """A model that does what it is asked for: also to run for ever, to fail, to fill the memory, to write."""
 
     class OnRequest(tf.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = tf.Variable([2.0, -1.0], name="factor")
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 2])])  # type: ignore[untyped-decorator]
+        def multiply(self, x: Any) -> Any:
+            return {"y": x * self.factor}
+
         @tf.function(input_signature=[tf.TensorSpec([], tf.int64)])  # type: ignore[untyped-decorator]
         def spin(self, times: Any) -> Any:
             return {"y": tf.while_loop(lambda i: i < times, lambda i: [i + 1], [tf.constant(0, tf.int64)])[0]}
@@ -256,8 +264,8 @@ def on_request(out: Path) -> None:
             return {"y": x / 0.0, "same": words, "sizes": tf.strings.length(words), "is_long": x > 1.0}
 
     model = OnRequest()
-    functions = [model.spin, model.fail, model.grow, model.write, model.divide]
-    named = dict(zip(["spin", "fail", "grow", "write", "divide"], functions, strict=True))
+    names = ("multiply", "spin", "fail", "grow", "write", "divide")
+    named = {name: getattr(model, name) for name in names}
     tf.saved_model.save(model, str(out), signatures=named)
 
 
@@ -307,14 +315,19 @@ KINDS = [
 ]
 
 
-def main() -> None:
-    """Write every kind below the folder on the command line."""
+def two_devices() -> None:
+    """Cut the processor in two, for the model that has variables on both."""
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
+
+
+def main(out: Path) -> None:
+    """Write every kind below a folder."""
     for kind in KINDS:
-        kind(Path(sys.argv[1], kind.__name__))
+        kind(out / kind.__name__)
 
 
 if __name__ == "__main__":
-    main()
+    two_devices()
+    main(Path(sys.argv[1]))

@@ -1,6 +1,5 @@
-"""Writes a model and its successor, whose head was trained on: `make_retrained.py OUT`."""
+"""Writes a model and its successor, whose head was trained on."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,3 @@ def main(out: Path) -> None:
         model = Tower(number)
         signatures = {"serving_default": model.serve}
         tf.saved_model.save(model, str(out / str(number)), signatures=signatures)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,10 +1,9 @@
-"""Writes graphs of TensorFlow 1 that restore nothing or name assets. A script: `make_tf1_models.py OUT`.
+"""Writes graphs of TensorFlow 1 that restore nothing or name assets.
 
 All take the tensor `x` and give `y`. Most keep what they know in local variables and tables, which no
 checkpoint holds.
 """
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -252,6 +251,11 @@ def counter(out: Path) -> None:
     save(out, lambda x: x * local().assign_add(1.0), None)
 
 
+def hanging(out: Path) -> None:
+    """Neither: whoever loads it waits for ever, without using the processor."""
+    save(out, lambda x: x * 3.0, lambda: v1.FIFOQueue(1, [tf.float32]).dequeue().op)
+
+
 GOOD = [
     local_variable,
     local_reference,
@@ -280,11 +284,7 @@ BAD = [
 ]
 
 
-def main() -> None:
-    """Write every kind below the folder on the command line."""
-    for kind in [*GOOD, *BAD]:
-        kind(Path(sys.argv[1], kind.__name__))
-
-
-if __name__ == "__main__":
-    main()
+def main(out: Path) -> None:
+    """Write every kind below a folder."""
+    for kind in [*GOOD, *BAD, hanging]:
+        kind(out / kind.__name__)

@@ -36,7 +36,8 @@ class Remote:
         self.most_at_once = 0
         self.reads: list[tuple[str, int, int]] = []
         self.buffers: set[int] = set()
-        self.weighs = False
+        self.may_weigh = 0
+        """The bytes that all buffers together may have; 0 if nobody asks."""
         self.most_bytes = 0
         self._alive: weakref.WeakSet[mmap] = weakref.WeakSet()
 
@@ -56,8 +57,9 @@ class Remote:
             self.buffers.add(id(buffer.obj))
             if isinstance(buffer.obj, mmap):
                 self._alive.add(buffer.obj)
-            if self.weighs and sum(map(len, self._alive)) > self.most_bytes:
-                gc.collect()  # tracebacks of errors keep views alive
+            if self.may_weigh:
+                if sum(map(len, self._alive)) > self.may_weigh:
+                    gc.collect()  # tracebacks of errors keep views alive
                 self.most_bytes = max(self.most_bytes, sum(map(len, self._alive)))
         try:
             self._before(item.key, offset)

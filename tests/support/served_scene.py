@@ -5,8 +5,8 @@ from pathlib import Path
 
 from agent_box import AgentBox, tar_gz_of
 from fixtures_store import Bucket
+from forked_server import ModelServer
 from servesync.demo.client import Client
-from servesync.demo.server import ModelServer
 
 INPUTS = [1.0]
 UNKNOWN_OPERATION = "NoOq"

@@ -1,16 +1,21 @@
 """Runs a command under strace: lists its system calls below a folder, kills it before one, or fails one.
 
-strace counts the calls of each thread for itself, so a count means "the n-th such call of that thread".
+strace counts the calls of each thread for itself, so a count means "the n-th such call of that thread". The
+command is a forked process that waits until strace is attached: its imports are neither counted nor slowed.
 """
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import forked
 
 WORKS = os.geteuid() == 0 and shutil.which("strace") is not None
 
@@ -86,5 +91,26 @@ def _run(
     options: Sequence[str], command: Sequence[str], environment: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
     # --seccomp-bpf would be faster, but strace 6.1 injects nothing with it.
-    whole = ["strace", "-f", "-qq", *options, *command]
-    return subprocess.run(whole, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    pipe = subprocess.PIPE
+    with forked.ForkedProcess(
+        [*command], stopped=True, env=environment, stdout=pipe, stderr=pipe, text=True
+    ) as process:
+        try:
+            _await(process.pid, "State", "T (stopped)")
+            strace = ["strace", "-f", "-qq", *options, "-p", str(process.pid)]
+            with subprocess.Popen(strace, stdout=subprocess.DEVNULL, stderr=pipe, text=True) as tracer:
+                _await(process.pid, "TracerPid", str(tracer.pid))
+                process.send_signal(signal.SIGCONT)
+                out, err = process.communicate(timeout=120)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def _await(number: int, name: str, value: str) -> None:
+    """Wait until the system says something of a process."""
+    deadline = time.monotonic() + 60
+    while f"{name}:\t{value}" not in Path(f"/proc/{number}/status").read_text().splitlines():
+        assert time.monotonic() < deadline, f"process {number} is never {name} {value}"
+        time.sleep(0.005)

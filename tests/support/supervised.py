@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from servesync.demo.server import ModelServer
+from forked_server import ModelServer
 
 RESTART_SECONDS = 1.0
 POLL_SECONDS = 0.1

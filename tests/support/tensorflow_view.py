@@ -1,9 +1,11 @@
-"""What TensorFlow reads from checkpoints. Run as a script: `tensorflow_view.py PREFIX...`; prints JSON.
+"""What TensorFlow reads. Run as a script: `tensorflow_view.py`; JSON in, JSON out.
 
-For each checkpoint every tensor that TensorFlow lists: its type, shape, and either the masked CRC32C of the
-value that it read, computed here from the value alone, or the error with which it refused. Values are read
-with the operation by which the server restores them, one at a time: after a wrong checksum TensorFlow's
-reader of checkpoints kills the process when it is asked again.
+The input is an object with a list of `checkpoints` and one of `messages`, and so is the answer. For each
+message it has the numbers of the fields by their names in capitals. For each checkpoint it has every tensor
+that TensorFlow lists: its type, shape, and either the masked CRC32C of the value that it read, computed here
+from the value alone, or the error with which it refused. Values are read with the operation by which the
+server restores them, one at a time: after a wrong checksum TensorFlow's reader of checkpoints kills the
+process when it is asked again.
 """
 
 import json
@@ -13,6 +15,11 @@ from typing import Any
 
 import google_crc32c
 import tensorflow as tf
+from google.protobuf import any_pb2, descriptor_pool
+from tensorflow.core.protobuf import saved_model_pb2, tensor_bundle_pb2
+
+DESCRIBED = (any_pb2, saved_model_pb2, tensor_bundle_pb2)
+"""What makes the messages known."""
 
 
 def masked_crc(value: Any, *, strings: bool) -> int:
@@ -49,5 +56,19 @@ def view(prefix: str) -> dict[str, Any]:
     return found
 
 
+def numbers(message: str) -> dict[str, int]:
+    """Return the numbers of a message's fields."""
+    found = descriptor_pool.Default().FindMessageTypeByName(message)
+    return {field.name.upper(): field.number for field in found.fields}
+
+
+def main() -> None:
+    """Look at everything in the input."""
+    asked = json.load(sys.stdin)
+    checkpoints = {prefix: view(prefix) for prefix in asked["checkpoints"]}
+    messages = {name: numbers(name) for name in asked["messages"]}
+    json.dump({"checkpoints": checkpoints, "messages": messages}, sys.stdout)
+
+
 if __name__ == "__main__":
-    print(json.dumps({prefix: view(prefix) for prefix in sys.argv[1:]}))  # noqa: T201
+    main()

@@ -77,11 +77,13 @@ def test_an_honest_tree_comes_back_whole(
 @pytest.mark.slow
 @pytest.mark.parametrize("compression", COMPRESS)
 def test_an_archive_cut_anywhere_is_refused(tmp_path: Path, compression: str) -> None:
-    """At every position, though the listing agrees with the cut."""
+    """At every position, though the listing agrees with the cut (short form: every fourth, and edges)."""
     archive = COMPRESS[compression](a.tar_tree(SMALL))
     box = UnpackBox(tmp_path)
 
     for end in range(len(archive)):
+        if not (LONG or end % 4 == 0 or end % 512 in {1, 511} or len(archive) - end < 20):
+            continue
         with pytest.raises(ReleaseRefused):
             box.unpack(archive[:end])
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Final, Self
+from typing import IO, Final, Self
 
 from servesync.demo.seaweed import ServerDidNotStart, die_with_parent
 
@@ -85,13 +85,19 @@ class ModelServer:
         ]
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "2"}
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=log,
-                env=os.environ | quiet,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 (it only makes system calls)
-            )
+            self._process = self.spawn(command, log, os.environ | quiet)
+
+    def spawn(
+        self, command: list[str], log: IO[bytes], environment: dict[str, str]
+    ) -> "subprocess.Popen[bytes]":
+        """Start a command line, in a process that dies with this thread."""
+        return subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 (it only makes system calls)
+        )
 
     def stop(self) -> int:
         """End the process with SIGTERM, on which the real server dies at once; return its exit code."""
