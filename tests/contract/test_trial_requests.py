@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fixtures_models import KINDS, written_once
+from fixtures_models import KINDS
+from forked_server import ModelServer
 from servesync.agent.trials import TrialOrder, TrialReport, try_version
-from servesync.demo.server import FLAGS, ModelServer
+from servesync.demo.server import FLAGS
 from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError
 from servesync.serving import ModelServer as Rest
@@ -44,14 +45,11 @@ class NeverStopped:
 
 
 @pytest.fixture(scope="module")
-def folders(
-    real_models: Path, unsafe_models: Path, exported: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
+def folders(real_models: Path, unsafe_models: Path, client_models: Path, exported: Path) -> dict[str, Path]:
     """Where each kind lies."""
-    clients = written_once("make_client_models.py", tmp_path_factory)
     return (
         {kind: real_models / kind for kind in KINDS}
-        | {kind: clients / kind for kind in CLIENT_KINDS}
+        | {kind: client_models / kind for kind in CLIENT_KINDS}
         | {"vocabulary_layer": unsafe_models / "vocabulary_layer", "line": exported / "1"}
     )
 

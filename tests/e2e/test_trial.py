@@ -7,21 +7,15 @@ from pathlib import Path
 import pytest
 
 from agent_box import AgentBox, tar_gz_of
-from fixtures_models import written_once
 from fixtures_store import Bucket
+from forked_server import ModelServer
 from served_scene import files_of
 from servesync.demo.client import Client
-from servesync.demo.server import FLAGS, ModelServer
+from servesync.demo.server import FLAGS
 
 INPUTS = [1.0]
 GOLDEN = "assets.extra/servesync_golden.json"
 Tree = Mapping[str, bytes]
-
-
-@pytest.fixture(scope="session")
-def silent_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the models of `make_trial_models.py`."""
-    return written_once("make_trial_models.py", tmp_path_factory)
 
 
 class Scene:
@@ -88,7 +82,7 @@ def scene(box: AgentBox, bucket: Bucket, exported: Path, tmp_path: Path) -> Iter
 
 
 def test_a_version_that_does_not_answer_is_met_by_no_client_of_a_label(
-    scene: Scene, silent_models: Path
+    scene: Scene, trial_models: Path
 ) -> None:
     """Each kind is quarantined with the server's words; the old version answers all the time."""
     function_only = scene.sound[2]["saved_model.pb"].replace(b"AddV2", b"AddV9")
@@ -99,9 +93,9 @@ def test_a_version_that_does_not_answer_is_met_by_no_client_of_a_label(
     bad: dict[int, tuple[Tree, str]] = {
         2: (scene.sound[2] | {"saved_model.pb": function_only}, "Op type not registered 'AddV9'"),
         3: (scene.sound[2] | {GOLDEN: json.dumps(golden).encode()}, "golden request 1: output y[0][0] is"),
-        4: (files_of(silent_models / "not_a_number"), "output 'y' is NaN where the version that serves has"),
-        5: (files_of(silent_models / "no_table"), "Table not initialized"),
-        6: (files_of(silent_models / "hangs"), "no answer within 3 s"),
+        4: (files_of(trial_models / "not_a_number"), "output 'y' is NaN where the version that serves has"),
+        5: (files_of(trial_models / "no_table"), "Table not initialized"),
+        6: (files_of(trial_models / "hangs"), "no answer within 3 s"),
     }
     with scene.box.running():
         scene.box.until(lambda: scene.box.numbers() == ["1"], "version 1")

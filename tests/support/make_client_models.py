@@ -1,9 +1,8 @@
-"""Writes models of the kinds that clients ask: `python make_client_models.py OUT`.
+"""Writes models of the kinds that clients ask.
 
 Requests made of zeros and empty strings are refused by several of them, rightly.
 """
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,11 +151,7 @@ KINDS = [
 ]
 
 
-def main() -> None:
-    """Write every kind below the folder on the command line."""
+def main(out: Path) -> None:
+    """Write every kind below a folder."""
     for kind in KINDS:
-        kind(Path(sys.argv[1], kind.__name__))
-
-
-if __name__ == "__main__":
-    main()
+        kind(out / kind.__name__)

@@ -1,9 +1,8 @@
-"""Writes models that the server loads and that do not answer: `python make_trial_models.py OUT`.
+"""Writes models that the server loads and that do not answer.
 
-Each takes `x` ([?, 1] floats) and gives `y`, as the models of the demo do; each is a folder of OUT.
+Each takes `x` ([?, 1] floats) and gives `y`, as the models of the demo do.
 """
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,11 +42,7 @@ def no_table(x: Any) -> Any:
     return x + table.lookup(tf.strings.as_string(x))
 
 
-def main() -> None:
-    """Write all of them."""
+def main(out: Path) -> None:
+    """Write all of them below a folder."""
     for work in (not_a_number, hangs, no_table):
-        save(Path(sys.argv[1], work.__name__), work)
-
-
-if __name__ == "__main__":
-    main()
+        save(out / work.__name__, work)
