@@ -15,7 +15,14 @@ from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError
 from servesync.publishing.pack import Format
 from servesync.settings import Level, Limits, LoadLimits, Store
 from servesync.store import MANIFEST_ENDING, KeyPattern
-from servesync.verify import Expectations, ModelFacts, load_model, verify_structure, verify_tensors
+from servesync.verify import (
+    Expectations,
+    ModelFacts,
+    check_warmup,
+    load_model,
+    verify_structure,
+    verify_tensors,
+)
 
 Outcome = Literal["published", "already there", "not written (dry run)"]
 MANIFEST_TYPE: Final = "application/json"
@@ -102,6 +109,7 @@ def prove(root: Path, request: Request) -> ModelFacts:
         OSError: a file cannot be read.
     """
     facts = verify_structure(root)
+    check_warmup(root, request.check)
     if request.level != "structure":
         verify_tensors(root, check=request.check)
     if request.level == "load":
