@@ -1,8 +1,10 @@
 """Warm-up files, byte by byte: records, PredictionLogs of each kind, and a SavedModel that they fit."""
 
+import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 
@@ -47,6 +49,25 @@ def predict(*inputs: str, signature: str = "") -> bytes:
 def tasks(*named: tuple[str, str]) -> bytes:
     """Return a multi-inference of these signatures and models."""
     return log("multi_inference", b"".join(gb.data(1, spec(*names)) for names in named))
+
+
+def typed_signature(name: str, inputs: Mapping[str, tuple[int, int]]) -> bytes:
+    """Return a signature with inputs of these types (DataType) and ranks, of any size, and the output y."""
+    fields = b""
+    for tensor, (dtype, rank) in inputs.items():
+        dims = gb.data(2, gb.number(1, (1 << 64) - 1)) * rank
+        fields += gb.entry(1, tensor, gb.data(1, f"{tensor}:0") + gb.number(2, dtype) + gb.data(3, dims))
+    return gb.entry(5, name, fields + gb.entry(2, "y", gb.data(1, "y:0") + gb.number(2, 1)))
+
+
+def write_golden(root: Path, requests: list[dict[str, Any]], *signatures: bytes) -> Path:
+    """Write a SavedModel with these signatures that carries golden requests; each is answered with 0."""
+    (root / "assets.extra").mkdir(parents=True)
+    (root / "saved_model.pb").write_bytes(gb.saved_model(b"", *signatures))
+    full = [request | {"outputs": {"y": 0.0}} for request in requests]
+    golden = {"schema": "servesync.golden/1", "requests": full}
+    (root / "assets.extra/servesync_golden.json").write_text(json.dumps(golden))
+    return root
 
 
 def signature(name: str, inputs: Iterable[str], defaults: Iterable[str] = ()) -> bytes:

@@ -46,7 +46,8 @@ def _silent(_done: int, _total: int) -> None:
 class Request:
     """What to publish, under which name; `limits`: those of the agents, None if they are not known.
 
-    `load`: the libraries and the limits of the level load.
+    `load`: the libraries and the limits of the level load. `warmup_from_golden`: add warm-up requests,
+    made of the golden ones.
     """
 
     model: str
@@ -54,6 +55,7 @@ class Request:
     labels: Mapping[str, str] = field(default_factory=dict)
     level: Level = "checksum"
     archive_format: Format = "tar.zst"
+    warmup_from_golden: bool = False
     dry_run: bool = False
     limits: Limits | None = None
     load: LoadLimits = field(default_factory=LoadLimits)

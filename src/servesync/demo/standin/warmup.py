@@ -38,22 +38,24 @@ _SCHEMA: Final[Mapping[str, Mapping[str, tuple[int, str]]]] = {
 """Message, field, number, type (empty: text, star: repeated); the last message has only the fields in use."""
 
 
-def warm_up(path: Path, loaded: Loaded) -> None:
-    """Run every recorded request on a version that has just been loaded; nothing without such a file.
+def warm_up(path: Path, loaded: Loaded) -> int:
+    """Run every recorded request on a version that has just been loaded; return how many there were.
 
     Raises:
         LoadFailed: the file is damaged or too long, or a request failed; the version is not loaded.
     """
     if not (path / WARMUP).is_file():
-        return
-    for number, record in enumerate(_records(path / WARMUP)):
-        if number >= MAX_RECORDS:
+        return 0
+    number = 0
+    for number, record in enumerate(_records(path / WARMUP), 1):
+        if number > MAX_RECORDS:
             text = f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path / WARMUP}"
             raise LoadFailed(Code.INVALID_ARGUMENT, text)
         try:
             _replay(record, loaded)
         except RequestFailed as error:
             raise LoadFailed(error.code, str(error)) from error
+    return number
 
 
 def _records(file: Path) -> Iterator[bytes]:
