@@ -84,6 +84,7 @@ class Reason(StrEnum):
     ASSET_INVALID = "asset_invalid"
     TENSOR_CHECKSUM = "tensor_checksum"
     UNSAFE_OPERATIONS = "unsafe_operations"
+    WARMUP_INVALID = "warmup_invalid"
 
     SIGNATURE_DIFFERS = "signature_differs"
     GOLDEN_INVALID = "golden_invalid"

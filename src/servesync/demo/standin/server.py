@@ -17,6 +17,7 @@ from servesync.demo.standin.monitor import State, Status
 from servesync.demo.standin.scan import BasePathMissing, poll
 from servesync.demo.standin.table import ServingTable
 from servesync.demo.standin.warmup import warm_up
+from servesync.verify.warmup import WARMUP
 
 ABORTS: Final = "assets.extra/standin_aborts"
 """For tests: loading a version with this file aborts the process."""
@@ -166,7 +167,9 @@ class Serving:
             say(f"{path} has {ABORTS}: aborting, as a graph can that has a failing check in its init op")
             os.abort()
         loaded = load(path)
-        warm_up(path, loaded)
+        if requests := warm_up(path, loaded):
+            text = f"Finished reading warmup data for model at {path / WARMUP}"
+            say(f"{text}. Number of warmup records read: {requests}.")
         walk_sizes(path)
         with self._lock:
             is_kept = self._manager.keep(job)
