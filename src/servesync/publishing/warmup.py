@@ -18,7 +18,7 @@ from servesync.errors import Reason, ReleaseRefused, SettingsError
 from servesync.publishing.pack import Made
 from servesync.settings import Dtype, Signature
 from servesync.verify import read_signatures
-from servesync.verify.child.compare import decoded
+from servesync.verify.compare import decoded
 from servesync.verify.golden import GOLDEN, Request, read_golden
 from servesync.verify.proto import (
     Dim,
