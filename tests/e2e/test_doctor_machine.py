@@ -430,7 +430,7 @@ def test_a_version_that_the_server_refused(ward: Ward) -> None:
 @pytest.mark.parametrize(
     ("flag", "check", "level", "words"),
     [
-        ("--file_system_poll_wait_seconds=0", "server.flags", "fail", ["never looks", "set it to 1"]),
+        ("--file_system_poll_wait_seconds=0", "server.flags", "fail", ["never scans", "set it to 1"]),
         ("--file_system_poll_wait_seconds=60", "server.flags", "warn", ["1 is the usual"]),
         ("--port=8500", "server.flags", "warn", ["tries a version that it cannot load 6 times", "=0"]),
         ("--model_name=n", "server.model", "fail", ["--model_name=n", "--model_name=m"]),
