@@ -184,6 +184,14 @@ def test_nan_counts_where_the_old_version_has_numbers() -> None:
     assert judge(one(), nan, error(400, "x")).outcome is Outcome.GOOD
 
 
+def test_a_long_reply_is_an_answer() -> None:
+    """It is not parsed; golden answers cannot be compared with it."""
+    long = Reply(200, b'{"outputs": [' + b"1.0, " * (1 << 20))
+
+    assert judge(one(), long, ok([1.0])).outcome is Outcome.GOOD
+    assert judge(golden(NUMBERS, {"x": [[0, 0]]}, {"y": [0]}), long, None).outcome is Outcome.UNKNOWN
+
+
 def golden(signature: Signature, inputs: dict[str, Any], outputs: dict[str, Any]) -> TrialRequest:
     """Return a golden request with answers."""
     item = Request(signature="serving_default", inputs=inputs, outputs=outputs)
@@ -195,7 +203,10 @@ def test_a_golden_request_is_sent_as_the_server_reads_it() -> None:
     """JSON has no NaN; the server reads the bare word."""
     request = golden(NUMBERS, {"x": [["NaN", 1]]}, {"y": [0]})
 
-    assert b"NaN, 1" in request.body
+    words = golden(WORDS, {"x": ["NaN"]}, {"y": ["a"]})
+
+    assert b"[[NaN, 1.0]]" in request.body
+    assert b'["NaN"]' in words.body
 
 
 def test_golden_answers_are_compared_within_their_tolerances() -> None:

@@ -52,10 +52,10 @@ def confirmed(key: Key, because: str, grown_bytes: int | None) -> None:
     get_logger().info(Event.VERSION_AVAILABLE, model=key[0], version=key[1], because=because, **facts)
 
 
-def tried(key: Key, trial: Trial, facts: Mapping[str, object], *, is_slow: bool) -> None:
-    """Say how a version has answered the trial requests."""
+def tried(key: Key, trial: Trial, facts: Mapping[str, object], *, is_odd: bool) -> None:
+    """Say how a version has answered the trial requests; `is_odd`: somebody should look at it."""
     log = get_logger().bind(model=key[0], version=key[1])
-    say = log.warning if trial.failed or is_slow else log.info
+    say = log.warning if trial.failed or is_odd else log.info
     say(Event.VERSION_TRIED, because=trial.text, **facts)
 
 

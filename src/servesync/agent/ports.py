@@ -43,11 +43,12 @@ class ServerPort(Protocol):
     ) -> tuple[int, bytes]:
         """Send a predict request to one version; return the HTTP status and the body.
 
-        The status is 0 if no whole answer came within `seconds`, or `should_stop` said so.
+        The status is 0 if no whole answer came within `seconds`, or `should_stop` said so. A body of more
+        than 4 MiB is cut.
 
         Raises:
             ServerDown: there was no connection.
-            ServerError: the connection broke, or the answer has more than a bounded number of bytes.
+            ServerError: the connection broke.
         """
 
     def close(self) -> None:

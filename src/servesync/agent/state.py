@@ -231,6 +231,7 @@ class AgentState:
                 self.server.running.cancel()
             self.server = ServerView()
             self.watch = ServerWatch()
+            self.trials = {}
 
     def _list_anew(self) -> None:
         """Cancel the listing under way: it is of another store, or of other models.

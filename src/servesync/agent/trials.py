@@ -109,7 +109,9 @@ def take_in_trial(context: AgentContext, message: Ended) -> None:
     trial.result = Trial(is_bad, report.judgement.text)
     new, old = report.seconds
     facts = {"requests": report.requests, "seconds": round(new, 4), "seconds_before": round(old, 4)}
-    announce.tried(key, trial.result, facts, is_slow=0 < old * SLOW_FACTOR < new and new - old > SLOW_SECONDS)
+    is_slow = 0 < old * SLOW_FACTOR < new and new - old > SLOW_SECONDS
+    is_untold = report.judgement.outcome is Outcome.UNKNOWN
+    announce.tried(key, trial.result, facts, is_odd=is_slow or is_untold)
 
 
 def next_trial(context: AgentContext) -> float | None:

@@ -72,12 +72,13 @@ class ModelServer:
     ) -> tuple[int, bytes]:
         """Send a predict request to one version; return the HTTP status and the body.
 
-        The status is 0 if no whole answer came within `seconds`, or `should_stop` said so. Each call has a
-        connection of its own, since it may run beside `status`.
+        The status is 0 if no whole answer came within `seconds`, or `should_stop` said so. Of a longer body
+        there are MAX_ANSWER_BYTES and one. Each call has a connection of its own, since it may run beside
+        `status`.
 
         Raises:
             ServerDown: there was no connection.
-            ServerError: the connection broke, or the answer has more than MAX_ANSWER_BYTES.
+            ServerError: the connection broke.
         """
         url = f"{self._url}/v1/models/{model}/versions/{version}:predict"
         deadline = Deadline(seconds, "servesync-tries-version")
@@ -105,15 +106,23 @@ def _get(client: httpx.Client, url: str) -> tuple[int, bytes]:
 
 def _post(client: httpx.Client, url: str, body: bytes) -> tuple[int, bytes]:
     with client.stream("POST", url, content=body, headers={"Content-Type": "application/json"}) as answer:
-        return answer.status_code, _bounded(answer)
+        return answer.status_code, _beginning(answer)
 
 
 def _bounded(answer: httpx.Response) -> bytes:
+    body = _beginning(answer)
+    if len(body) > MAX_ANSWER_BYTES:
+        raise _bad_answer(str(answer.url), f"more than {MAX_ANSWER_BYTES} bytes")
+    return body
+
+
+def _beginning(answer: httpx.Response) -> bytes:
+    """Return the body, or the first MAX_ANSWER_BYTES and one of it."""
     body = bytearray()
     for piece in answer.iter_raw():
-        body += piece
+        body += piece[: MAX_ANSWER_BYTES + 1 - len(body)]
         if len(body) > MAX_ANSWER_BYTES:
-            raise _bad_answer(str(answer.url), f"more than {MAX_ANSWER_BYTES} bytes")
+            break
     return bytes(body)
 
 

@@ -31,6 +31,9 @@ MAX_REQUESTS: Final = 5
 MAX_ELEMENTS: Final = 1 << 20
 """Elements of all inputs of one made request; a signature that needs more is not asked."""
 
+MAX_COMPARED_BYTES: Final = 4 << 20
+"""A longer reply is not read: it would take many times its size of memory."""
+
 DEFAULT_SIGNATURE: Final = "serving_default"
 SHOWN_CHARACTERS: Final = 500
 _BROKEN: Final = re.compile(
@@ -119,7 +122,7 @@ def golden_requests(requests: list[Request], signatures: Signatures) -> list[Tri
     return [
         TrialRequest(
             f"golden request {number}",
-            _body(item.signature, {name: _to_send(value) for name, value in item.inputs.items()}),
+            _body(item.signature, _to_send(item, signatures[item.signature])),
             signatures[item.signature],
             item,
         )
@@ -154,25 +157,29 @@ def made_requests(signatures: Signatures, required: Signatures) -> Iterator[Tria
 def judge(request: TrialRequest, new: Reply, old: Reply | None) -> Judgement:
     """Return what a reply says of a version. `old`: the reply of the version that it replaces, if any."""
     if new.is_late:
-        if old is not None and old.is_late:
-            return Judgement(
-                Outcome.UNKNOWN, f"{request.name}: neither it nor the old version answers in time"
-            )
-        return Judgement(Outcome.BAD, f"{request.name}: no answer within {new.seconds:.0f} s")
+        return _judge_late(request, new, old)
+    if new.status == HTTPStatus.OK and len(new.body) > MAX_COMPARED_BYTES:
+        text = f"{request.name}: a reply of more than {MAX_COMPARED_BYTES >> 20} MiB, which is not compared"
+        return Judgement(Outcome.UNKNOWN if request.golden else Outcome.GOOD, text)
     answer = _read(new, request.signature)
     if not answer.is_servers or new.status in _BUSY or _NOT_THERE.search(answer.error):
         return Judgement(Outcome.UNKNOWN, f"{request.name}: HTTP {new.status} {answer.error}".rstrip())
     if request.golden is not None:
         return _judge_golden(request, request.golden, new, answer)
-    before = _read(old, request.signature) if old is not None and not old.is_late else None
+    before = None if old is None or old.is_late else _read(old, request.signature)
     if answer.error:
         return _judge_error(request, new, answer, (old, before))
-    if before is not None and not before.error and old is not None and old.status == HTTPStatus.OK:
-        turned = _turned_to_nan(answer.outputs, before.outputs)
-        if turned:
-            text = f"output {turned!a} is NaN where the version that serves has numbers"
-            return Judgement(Outcome.BAD, f"{request.name}: {text}")
+    turned = _turned_to_nan(answer.outputs, before.outputs) if before is not None else ""
+    if turned:
+        text = f"output {turned!a} is NaN where the version that serves has numbers"
+        return Judgement(Outcome.BAD, f"{request.name}: {text}")
     return Judgement(Outcome.GOOD)
+
+
+def _judge_late(request: TrialRequest, new: Reply, old: Reply | None) -> Judgement:
+    if old is not None and old.is_late:
+        return Judgement(Outcome.UNKNOWN, f"{request.name}: the old version does not answer in time either")
+    return Judgement(Outcome.BAD, f"{request.name}: no answer within {new.seconds:.0f} s")
 
 
 # -- making requests ------------------------------------------------------------------------------------
@@ -182,11 +189,16 @@ def _body(signature: str, inputs: Mapping[str, Json]) -> bytes:
     return json.dumps({"signature_name": signature, "inputs": inputs}).encode()
 
 
-def _to_send(value: Json) -> Json:
-    """Return a value of a golden file as the server reads it: `"NaN"` and the like are bare words there."""
-    if isinstance(value, list):
-        return [_to_send(item) for item in value]
-    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
+def _to_send(request: Request, signature: Signature) -> dict[str, Json]:
+    """Return the inputs of a golden request as the server reads them: NaN is a bare word there."""
+    return {
+        name: _as_numbers(value) if signature.inputs[name].dtype in FLOATS else value
+        for name, value in request.inputs.items()
+    }
+
+
+def _as_numbers(value: Json) -> Json:
+    return [_as_numbers(item) for item in value] if isinstance(value, list) else float(value)
 
 
 def _can_be_made(signature: Signature) -> bool:
@@ -233,6 +245,8 @@ def _is_fixed_but_for_the_batch(spec: TensorSpec, *, alone: bool) -> bool:
 
 
 def _read(reply: Reply, signature: Signature) -> _Answer:
+    if len(reply.body) > MAX_COMPARED_BYTES:
+        return _Answer(is_servers=False)
     try:
         found = json.loads(reply.body.decode(errors="surrogateescape"))
     except (ValueError, RecursionError):
@@ -257,7 +271,8 @@ def _judge_golden(request: TrialRequest, golden: Request, reply: Reply, answer: 
         if name not in answer.outputs:
             return Judgement(Outcome.BAD, f"{request.name}: no output {name[:100]!a}")
         try:
-            found = _typed(decoded(answer.outputs[name], text=dtype == "string"), dtype)
+            found = decoded(answer.outputs[name], text=dtype == "string")
+            found = _as_numbers(found) if dtype in FLOATS else found  # JSON may leave out the `.0`
         except (ValueError, TypeError, KeyError, AttributeError):
             return Judgement(Outcome.BAD, f"{request.name}: output {name[:100]!a} is no {dtype}")
         expected = decoded(wanted, text=dtype == "string")
@@ -267,13 +282,6 @@ def _judge_golden(request: TrialRequest, golden: Request, reply: Reply, answer: 
             text = f"output {name[:100]}{place} is {off['found']}, not {off['expected']}"
             return Judgement(Outcome.BAD, f"{request.name}: {text} ({off['wrong']} values are wrong)")
     return Judgement(Outcome.GOOD)
-
-
-def _typed(value: Json, dtype: str) -> Json:
-    """Return floats for a float's outputs: JSON may leave out the `.0`."""
-    if isinstance(value, list):
-        return [_typed(item, dtype) for item in value]
-    return float(value) if dtype in FLOATS else value
 
 
 def _judge_error(
