@@ -181,6 +181,10 @@ class ServerDown(ServerError):
     """Nothing listens where the model server should be: it is starting, or not running."""
 
 
+class NoRequests(ServerError):
+    """The model server's interface takes no requests to versions."""
+
+
 class ConfigFileError(SyncError):
     """`serving.config_file` was not written; its old content is unchanged."""
 

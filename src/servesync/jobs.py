@@ -29,6 +29,7 @@ class JobKind(StrEnum):
     DOCUMENT = "document"
     ASK_SERVER = "ask_server"
     TRIAL = "trial"
+    RELOAD = "reload"
     TRANSFER = "transfer"
     REREAD = "reread"
     SCRUB = "scrub"

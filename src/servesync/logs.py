@@ -68,6 +68,8 @@ class Event(StrEnum):
     CHANNEL_REFUSED = "channel_refused"
     VERSION_WITHDRAWN = "version_withdrawn"
     TOO_MANY_MODELS = "too_many_models"
+    MODELS_CONFIG_RELOADED = "models_config_reloaded"
+    MODELS_CONFIG_NOT_RELOADED = "models_config_not_reloaded"
     MODELS_CONFIG_WRITTEN = "models_config_written"
     MODELS_CONFIG_FAILED = "models_config_failed"
     LABEL_WAITING = "label_waiting"

@@ -14,7 +14,7 @@ from servesync.errors import ReleaseRefused
 from servesync.publishing.warmup import warmup_from_golden
 from servesync.verify import check_warmup
 from servesync.verify.tfrecord import record, records
-from servesync.verify.wire import Malformed
+from servesync.wire import Malformed
 from warmup_bytes import framed, log, predict, spec, tasks, typed_signature, write_golden, write_warmup
 
 DATA_LOSS = 15

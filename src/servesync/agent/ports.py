@@ -12,6 +12,7 @@ from servesync.domain.versions import Model, Version
 from servesync.jobs import Jobs
 from servesync.planning.facts import Served
 from servesync.serving import Limit
+from servesync.serving.models_config import ModelsConfig
 from servesync.store import StorePort
 
 
@@ -55,6 +56,20 @@ class ServerPort(Protocol):
         """Close all connections."""
 
 
+class ReloadPort(Protocol):
+    """The interface at which the model server takes a new configuration; used by jobs only."""
+
+    def reload(self, config: ModelsConfig, seconds: float, should_stop: Callable[[], bool]) -> None:
+        """Give the server a configuration that counts at once; returns when its new models are loaded.
+
+        Raises:
+            ServerError: the server refuses the configuration, or has not answered in time.
+        """
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
 class FootprintPort(Protocol):
     """The server's process, as far as it can be seen from here; nothing of this ever fails."""
 
@@ -70,13 +85,17 @@ class FootprintPort(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """One agent's surroundings. `server` None: none is configured, and installation is the last step."""
+    """One agent's surroundings. `server` None: none is configured, and installation is the last step.
+
+    `reload` None: the server reads its configuration from the file only.
+    """
 
     store: StorePort
     server: ServerPort | None
     clock: Clock
     jobs: Jobs
     footprint: FootprintPort
+    reload: ReloadPort | None = None
 
 
 class SystemClock:

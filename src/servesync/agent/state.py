@@ -21,6 +21,7 @@ from servesync.log_throttle import LogThrottle
 from servesync.planning.facts import Served, Trial
 from servesync.planning.fleet_facts import Key, LoadGate
 from servesync.planning.unloading import Unloading
+from servesync.serving.models_config import ModelsConfig
 from servesync.settings import EVERY_MODEL, ModelSettings, Settings
 from servesync.store import Listing, Settling
 from servesync.transfer.attempts import Attempts
@@ -53,6 +54,14 @@ class Answers:
     asked_at: float
     statuses: Mapping[Model, Mapping[Version, Served] | ServerError]
     started_at: float | None = None
+
+
+@dataclass
+class ReloadState:
+    """The configuration that the server is still to get over gRPC, and when (monotonic seconds)."""
+
+    wanted: ModelsConfig | None = None
+    not_before: float = 0.0
 
 
 @dataclass
@@ -188,6 +197,7 @@ class AgentState:
     transfers: dict[Key, TransferUnderWay] = field(default_factory=dict)
     trials: dict[Key, TrialUnderWay] = field(default_factory=dict)
     """Of versions that the server has for the first time, since they came to the shelf."""
+    reload: ReloadState = field(default_factory=ReloadState)
     last_brought: dict[Model, float] = field(default_factory=dict)
     config: ConfigKeeper | None = None
     transfer_tools: Transfers | None = None
@@ -226,7 +236,7 @@ class AgentState:
                 self.workspace, self.documents, durable=self.store_documents.durable
             )
             self.settling = Settling(new.store.settle_seconds)
-        if new.serving.rest_url != old.serving.rest_url:
+        if new.serving.interfaces != old.serving.interfaces:
             if self.server.running is not None:
                 self.server.running.cancel()
             self.server = ServerView()

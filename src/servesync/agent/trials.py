@@ -13,7 +13,7 @@ from servesync.agent.model_snapshot import ModelSnapshot
 from servesync.agent.ports import ServerPort
 from servesync.agent.state import TrialUnderWay
 from servesync.domain.versions import Model, Version
-from servesync.errors import ReleaseRefused, Stopped
+from servesync.errors import NoRequests, ReleaseRefused, Stopped
 from servesync.jobs import Ended, Job, JobContext, JobKind
 from servesync.planning.actions import Try
 from servesync.planning.facts import Trial
@@ -123,6 +123,8 @@ def next_trial(context: AgentContext) -> float | None:
 
 def _failed(error: Exception | None) -> Judgement:
     """Return what it means that a trial could not be made: nothing of it says that the version is bad."""
+    if isinstance(error, NoRequests):
+        return Judgement(Outcome.GOOD, f"not tried: {error}")
     if isinstance(error, ReleaseRefused):  # the proofs before the installation judge the files, not this
         return Judgement(Outcome.GOOD, f"it could not be tried with a request: {error}")
     said = disk.describe(error, "trying it with a request") if isinstance(error, OSError) else error

@@ -31,7 +31,7 @@ from servesync.verify.proto import (
 )
 from servesync.verify.tfrecord import record
 from servesync.verify.warmup import WARMUP
-from servesync.verify.wire import encoded
+from servesync.wire import encoded
 
 _CODES: Final = {
     "bool": "?", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I",

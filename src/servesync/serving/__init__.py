@@ -12,8 +12,9 @@ from servesync.domain.versions import Model, Version, parse_canonical
 from servesync.errors import Reason, ServerDown, ServerError
 from servesync.planning.facts import Served, ServerState
 from servesync.serving.footprint import Limit, ServerFootprint, find_budget
+from servesync.serving.rpc import RpcServer, require_grpc
 
-__all__ = ["Limit", "ModelServer", "ServerFootprint", "find_budget"]
+__all__ = ["Limit", "ModelServer", "RpcServer", "ServerFootprint", "connect", "find_budget", "require_grpc"]
 
 MAX_ANSWER_BYTES: Final = 4 << 20
 TIMEOUT: Final = httpx.Timeout(5.0, connect=2.0)
@@ -91,6 +92,15 @@ class ModelServer:
                 text = f"{url}: {str(error) or type(error).__name__}"
                 kind = ServerDown if isinstance(error, httpx.ConnectError) else ServerError
                 raise kind(Reason.SERVER_UNREACHABLE, text, url=url) from error
+
+
+def connect(
+    rest_url: str | None, grpc_target: str | None, wall_seconds: float = WALL_SECONDS
+) -> ModelServer | RpcServer | None:
+    """Return the server's REST interface, or its gRPC interface where there is no REST; None without both."""
+    if rest_url:
+        return ModelServer(rest_url, wall_seconds)
+    return RpcServer(grpc_target, wall_seconds) if grpc_target else None
 
 
 def _client(timeout: httpx.Timeout = TIMEOUT) -> httpx.Client:

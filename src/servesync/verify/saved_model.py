@@ -27,7 +27,7 @@ from servesync.verify.proto import (
     SaverDef,
     TensorInfo,
 )
-from servesync.verify.wire import Malformed, fields
+from servesync.wire import Malformed, fields
 
 IN_MEMORY_BYTES: Final = 64 << 20
 MAX_BYTES: Final = (1 << 31) - 1

@@ -16,7 +16,7 @@ import google_crc32c
 from servesync.files import open_regular
 from servesync.verify.saved_model import MAX_BYTES, mapped
 from servesync.verify.table import masked
-from servesync.verify.wire import Malformed
+from servesync.wire import Malformed
 
 READ_BYTES: Final = 1 << 20
 _LENGTH: Final = struct.Struct("<QI")

@@ -27,7 +27,7 @@ from servesync.verify.proto import (
 )
 from servesync.verify.structure import AGAIN, serving_graph
 from servesync.verify.tfrecord import records
-from servesync.verify.wire import BYTES, Malformed
+from servesync.wire import BYTES, Malformed
 
 WARMUP: Final = "assets.extra/tf_serving_warmup_requests"
 MAX_RECORDS: Final = 1000

@@ -1,5 +1,6 @@
 """Runs the stand-in: `python -m servesync.demo.standin --rest_api_port=8501 --model_config_file=...`."""
 
+import importlib.util
 import os
 import signal
 import sys
@@ -68,10 +69,18 @@ def _serve(flags: Flags, models: list[ModelConfig]) -> None:
     if failed:
         say(f"Failed to start server. Error: {len(failed)} servable(s) did not become available: {failed}")
         return
+    rpc = None
+    if flags.port and importlib.util.find_spec("grpc"):
+        from servesync.demo.standin.rpc import listen as listen_rpc  # noqa: PLC0415 (only where grpcio is)
+
+        rpc = listen_rpc(serving, flags.port, blocks=flags.standin_reload_blocks)
+        say(f"Running gRPC ModelServer at 127.0.0.1:{flags.port} ...")
     if flags.rest_api_port not in (0, flags.port):
         server = listen(serving, flags.rest_api_port)
         say(f"Exporting HTTP/REST API at:localhost:{flags.rest_api_port} ...")
         server.serve_forever()
+    while rpc is not None:  # it serves for as long as it is held
+        signal.pause()
     signal.pause()
 
 

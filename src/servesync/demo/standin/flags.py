@@ -16,7 +16,8 @@ class Flags:
     """The flags that matter beside an agent, with the real server's defaults.
 
     Those that begin with `standin_` are the stand-in's own: `standin_load_delay_seconds` makes every attempt
-    to load take that much longer, `standin_die_with_parent` ends the process when its parent dies.
+    to load take that much longer, `standin_reload_blocks` answers no new configuration that comes over gRPC,
+    `standin_die_with_parent` ends the process when its parent dies.
     """
 
     port: int = 8500
@@ -35,6 +36,7 @@ class Flags:
     allow_version_labels_for_unavailable_models: bool = False
     version: bool = False
     standin_load_delay_seconds: float = 0.0
+    standin_reload_blocks: bool = False
     standin_die_with_parent: bool = False
 
 

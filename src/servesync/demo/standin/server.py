@@ -37,6 +37,7 @@ class Serving:
     def __init__(self, flags: Flags, models: list[ModelConfig]) -> None:
         self._flags = flags
         self._lock = threading.Lock()
+        self._config_lock = threading.Lock()
         self._table = ServingTable()
         self._models = {model.name: model for model in models}
         self._manager = Manager(self._options(load_threads=4 * (os.cpu_count() or 1)))
@@ -214,14 +215,23 @@ class Serving:
     def _reload(self) -> None:
         """Read the file again and wait for new models; a bad file changes nothing."""
         try:
-            models = read_config(Path(self._flags.model_config_file))
-            new = self._apply(models)
+            failed = self.reload(read_config(Path(self._flags.model_config_file)))
         except BadConfig as error:
             say(f"Failed to load model config file: {error}")
             return
-        failed = self._wait_for(new)
         if failed:
             say(f"{len(failed)} model(s) did not become available: {', '.join(failed)}")
+
+    def reload(self, models: list[ModelConfig]) -> list[str]:
+        """Replace the configuration and wait for new models; return those of them that failed.
+
+        One configuration follows the other: the next one waits until the new models of this one are there.
+
+        Raises:
+            BadConfig: it may not replace the present one; nothing was changed.
+        """
+        with self._config_lock:
+            return self._wait_for(self._apply(models))
 
     def _apply(self, models: list[ModelConfig]) -> list[str]:
         """Replace the configuration and return the names that are new.

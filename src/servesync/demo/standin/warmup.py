@@ -14,7 +14,7 @@ from servesync.demo.standin.codes import Code, LoadFailed, RequestFailed
 from servesync.demo.standin.loader import Loaded, tensorflow
 from servesync.verify.tfrecord import records
 from servesync.verify.warmup import DEFAULT_SIGNATURE, MAX_RECORDS, WARMUP
-from servesync.verify.wire import Malformed
+from servesync.wire import Malformed
 
 _PACKAGE: Final = "servesync.standin"
 _SCHEMA: Final[Mapping[str, Mapping[str, tuple[int, str]]]] = {
