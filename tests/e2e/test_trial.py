@@ -35,6 +35,7 @@ class Scene:
 
     def begin(self) -> None:
         """Start the server, and wait until version 1 serves under its label."""
+        self.box.until(lambda: self.box.numbers() == ["1"], "version 1")
         self.server.start()
         self.until("version_available", 1)
         with self.client() as client:
@@ -98,7 +99,6 @@ def test_a_version_that_does_not_answer_is_met_by_no_client_of_a_label(
         6: (files_of(trial_models / "hangs"), "no answer within 3 s"),
     }
     with scene.box.running():
-        scene.box.until(lambda: scene.box.numbers() == ["1"], "version 1")
         scene.begin()
         with scene.client() as client:
             for version, (tree, words) in bad.items():
