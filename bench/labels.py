@@ -3,8 +3,8 @@
 A real store, a real agent that polls every second, and a model server (the real one if it is on PATH, else
 the stand-in) that reads its configuration every 30 s, as the documents say. Each round moves a channel whose
 label a client asks for all the time, and the label follows once the version has answered. It is done with the
-file alone, and with `serving.grpc_target`. Printed: seconds from AVAILABLE of the new version until the label
-answers with it, and from the write of the file with a new model until the model answers.
+file alone, and with `serving.grpc_target`. Printed: seconds from the write of the file until the label answers
+with the other version, and from a new model's coming to the disk until the model answers.
 """
 
 import argparse
@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import boto3
 import httpx
@@ -74,7 +73,7 @@ class Bench:
         with self._log.open("wb") as out:
             return subprocess.Popen(command, env=os.environ | self._keys, stdout=out, stderr=out)
 
-    def last(self, name: str, **facts: Any) -> float | None:
+    def last(self, name: str, **facts: str) -> float | None:
         """Return when the last event of this name, with these facts, was written; None if none was."""
         lines = self._log.read_text().splitlines()
         found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
@@ -123,11 +122,11 @@ class Bench:
             self.server.kill()
 
     def _move(self, number: str) -> float:
-        before, seen = self.says("m/labels/stable"), self.last("version_available") or 0.0
+        before, written = self.says("m/labels/stable"), self.last("models_config_written") or 0.0
         self.call("promote", "m", number, "--channel", "stable")
-        done = self.until(lambda: self.says("m/labels/stable") not in (before, None))
-        self.until(lambda: (self.last("version_available") or 0.0) > seen)
-        return done - (self.last("version_available") or done)
+        self.until(lambda: (self.last("models_config_written") or 0.0) > written)
+        written = self.last("models_config_written") or 0.0
+        return self.until(lambda: self.says("m/labels/stable") not in (before, None)) - written
 
 
 def main() -> None:
@@ -153,7 +152,7 @@ def main() -> None:
             seconds, model = Bench(folder, store, rpc=rpc).moves(exported, rounds)
             middle, most = statistics.median(seconds), max(seconds)
             print(
-                f"{what}: a label moves {middle:.2f} s after AVAILABLE (median; longest {most:.2f} s, of "
+                f"{what}: a label moves {middle:.2f} s after the write of the file (median; longest {most:.2f} s, of "
                 f"{rounds}); a new model answers {model:.2f} s after it came to the disk"
             )
 
