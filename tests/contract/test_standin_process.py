@@ -132,6 +132,7 @@ def test_it_listens_on_loopback_only(server: ModelServer) -> None:
     ("method", "path", "status", "text"),
     [
         ("GET", "/v1/models", 400, "Missing model name in request."),
+        ("GET", "/monitoring/prometheus/metrics", 404, "Not Found"),
         ("GET", "/v1/models/m", 404, "Could not find any versions of model m"),
         ("GET", "/v1/models/m/versions/3", 404, "Could not find version 3 of model m"),
         ("GET", "/V1/Models/m", 404, "Could not find any versions of model m"),

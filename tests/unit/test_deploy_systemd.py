@@ -88,6 +88,11 @@ def test_the_server_waits_for_a_proven_version(tmp_path: Path) -> None:
             self.send_response(503 if len(asked) == 1 else 200)
             self.end_headers()
 
+        def do_DELETE(self) -> None:
+            asked.append(f"DELETE {self.path}")
+            self.send_response(202)
+            self.end_headers()
+
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
@@ -106,7 +111,7 @@ def test_the_server_waits_for_a_proven_version(tmp_path: Path) -> None:
         server.shutdown()
 
     said, pid, *flags = output.splitlines()
-    assert asked == ["/startupz", "/startupz"]
+    assert asked == ["/startupz", "/startupz", "DELETE /drain"]  # which the stop before has begun
     assert said.startswith("waits until servesync has proven")
     assert int(pid) == process.pid  # systemd watches and stops the server itself
     assert flags == words[words.index(str(server_program)) + 1 :]
