@@ -128,11 +128,15 @@ def test_it_listens_on_loopback_only(server: ModelServer) -> None:
     assert bound == {f"0100007F:{port:04X}"}
 
 
+def test_metrics_are_shown_only_with_their_flag(server: ModelServer) -> None:
+    """Without --monitoring_config_file the real server has no such page."""
+    assert httpx.get(f"{server.url}/monitoring/prometheus/metrics", trust_env=False).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "text"),
     [
         ("GET", "/v1/models", 400, "Missing model name in request."),
-        ("GET", "/monitoring/prometheus/metrics", 404, "Not Found"),
         ("GET", "/v1/models/m", 404, "Could not find any versions of model m"),
         ("GET", "/v1/models/m/versions/3", 404, "Could not find version 3 of model m"),
         ("GET", "/V1/Models/m", 404, "Could not find any versions of model m"),
