@@ -3,8 +3,8 @@
 A real store, a real agent that polls every second, and a model server (the real one if it is on PATH, else
 the stand-in) that reads its configuration every 30 s, as the documents say. Each round moves a channel whose
 label a client asks for all the time, and the label follows once the version has answered. It is done with the
-file alone, and with `serving.grpc_target`. Printed: seconds from the write of the file until the label answers
-with the other version, and from a new model's coming to the disk until the model answers.
+file alone, and with `serving.grpc_target`. Printed: seconds from the write of the file until the label
+answers with the other version, and from a new model's coming to the disk until the model answers.
 """
 
 import argparse
@@ -152,8 +152,8 @@ def main() -> None:
             seconds, model = Bench(folder, store, rpc=rpc).moves(exported, rounds)
             middle, most = statistics.median(seconds), max(seconds)
             print(
-                f"{what}: a label moves {middle:.2f} s after the write of the file (median; longest {most:.2f} s, of "
-                f"{rounds}); a new model answers {model:.2f} s after it came to the disk"
+                f"{what}: a label moves {middle:.2f} s after the write of the file (median; longest "
+                f"{most:.2f} s, of {rounds}); a new model answers {model:.2f} s after it came to the disk"
             )
 
 

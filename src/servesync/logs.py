@@ -78,6 +78,8 @@ class Event(StrEnum):
     MEMORY_BUDGET = "memory_budget"
     ADMIN_LISTENING = "admin_listening"
     ADMIN_UNAVAILABLE = "admin_unavailable"
+    DRAINING = "draining"
+    DRAINING_ENDED = "draining_ended"
     LOG_LINES_DROPPED = "log_lines_dropped"
     LIBRARY_MESSAGE = "library_message"
     SLOW_TURN = "slow_turn"

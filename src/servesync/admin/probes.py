@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from servesync.admin.agent_status import AgentStatus
-from servesync.admin.snapshot import Snapshot
+from servesync.admin.snapshot import Snapshot, iso
 from servesync.domain.versions import Model, Version
 from servesync.planning.facts import Served, ServerState
 
@@ -54,6 +54,14 @@ def startupz(seen: Snapshot | None) -> Verdict:
     if seen.config_file_missing:
         missing.append(seen.config_file_missing)
     return Verdict(tuple(missing))
+
+
+def draining(since_at: float | None) -> Verdict:
+    """Whether nobody has asked for requests to go elsewhere."""
+    if since_at is None:
+        return Verdict()
+    called = "servesync drain was called; a restart of the agent ends that, or DELETE /drain"
+    return Verdict((f"draining since {iso(since_at)}: {called}",))
 
 
 def readyz(seen: Snapshot | None, ask: AskServer) -> Verdict:

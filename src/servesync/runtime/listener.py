@@ -77,6 +77,7 @@ class Listener:
             settings=lambda: self._settings.admin,
             ask_server=lambda model: self._asked(model),  # noqa: PLW0108 (another one after a reload)
             sync=sync,
+            drain=self._drain,
             lines_dropped=lines_dropped,
         )
         self._app: ASGIApp = build_app(parts)
@@ -101,6 +102,15 @@ class Listener:
         self._ending = True
         self._interrupt()
         self._thread.join(STOP_SECONDS)
+
+    def _drain(self, wanted: bool) -> None:  # noqa: FBT001 (whether it begins or ends)
+        status = self.agent_status
+        if wanted == (status.draining_since_at is not None):
+            return
+        status.draining_since_at = time.time() if wanted else None
+        threading.Thread(target=self._asked.close, daemon=True).start()  # it may wait for an answer
+        event = Event.DRAINING if wanted else Event.DRAINING_ENDED
+        get_logger().info(event, because=f"{'POST' if wanted else 'DELETE'} /drain")
 
     def _interrupt(self) -> None:
         with self._lock:

@@ -27,6 +27,7 @@ class Flags:
     model_name: str = "default"
     model_base_path: str = ""
     model_config_file: str = ""
+    monitoring_config_file: str = ""
     model_config_file_poll_wait_seconds: float = 0.0
     file_system_poll_wait_seconds: float = 1.0
     max_num_load_retries: int = 5
