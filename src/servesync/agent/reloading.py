@@ -39,6 +39,8 @@ def _reload(port: ReloadPort, config: ModelsConfig, job: JobContext) -> tuple[Mo
         port.reload(config, RELOAD_SECONDS, job.should_stop)
     except ServerDown:
         return config, False
+    finally:
+        port.close()  # an idle connection would look like load to `servesync drain`
     return config, True
 
 
