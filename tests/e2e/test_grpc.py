@@ -30,7 +30,12 @@ class Scene:
     def served_by(self, *flags: str, rest: bool = True) -> ModelServer:
         """Return a server with these flags, and settings for an agent beside it."""
         config = self.box.folder / "models.config"
-        self.server = ModelServer(config, self.box.folder / "server.log", flags=(*FLAGS, LABELS, *flags))
+        self.server = ModelServer(
+            config,
+            self.box.folder / "server.log",
+            flags=(*FLAGS, LABELS, *flags),
+            only_standin=any(flag.startswith("--standin") for flag in flags),
+        )
         self.box.overrides = {
             "serving": {
                 "rest_url": self.server.url if rest else None,

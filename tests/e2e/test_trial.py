@@ -61,7 +61,7 @@ def scene(box: AgentBox, bucket: Bucket, exported: Path, tmp_path: Path) -> Iter
         *FLAGS,
         "--model_config_file_poll_wait_seconds=1",
         "--allow_version_labels_for_unavailable_models",
-        "--rest_api_timeout_in_ms=5000",  # the server publishes no other state while a request hangs
+        "--rest_api_timeout_in_ms=10000",  # the server publishes no other state while a request hangs
     )
     server = ModelServer(config, tmp_path / "server.log", flags=flags)
     box.overrides = {
@@ -69,7 +69,7 @@ def scene(box: AgentBox, bucket: Bucket, exported: Path, tmp_path: Path) -> Iter
             "rest_url": server.url,
             "config_file": str(config),
             "config_poll_seconds": 1,
-            "smoke_timeout_seconds": 3,
+            "smoke_timeout_seconds": 8,
             "allow_version_labels_for_unavailable_models": True,
         }
     }
@@ -96,7 +96,7 @@ def test_a_version_that_does_not_answer_is_met_by_no_client_of_a_label(
         3: (scene.sound[2] | {GOLDEN: json.dumps(golden).encode()}, "golden request 1: output y[0][0] is"),
         4: (files_of(trial_models / "not_a_number"), "output 'y' is NaN where the version that serves has"),
         5: (files_of(trial_models / "no_table"), "Table not initialized"),
-        6: (files_of(trial_models / "hangs"), "no answer within 3 s"),
+        6: (files_of(trial_models / "hangs"), "no answer within 8 s"),
     }
     with scene.box.running():
         scene.begin()
