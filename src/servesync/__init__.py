@@ -24,13 +24,15 @@ def publish(  # noqa: PLR0913 (names, like the options of the command)
     addressing_style: Literal["auto", "path", "virtual"] = "auto",
     request_payer: Literal["requester"] | None = None,
     key_pattern: str = "{model}/{version}",
+    warmup_from_golden: bool = False,
     dry_run: bool = False,
 ) -> "Published":
     """Publish the SavedModel in `directory` as one immutable version; for training pipelines.
 
     Does what `servesync publish` does: verifies, packs and uploads, the archive first, its manifest last. The
     same content again is a success (`outcome` "already there") that writes nothing. `store` is
-    `s3://BUCKET/PREFIX`; credentials come from the usual AWS chain.
+    `s3://BUCKET/PREFIX`; credentials come from the usual AWS chain. `warmup_from_golden` adds warm-up
+    requests for the server, one for each golden request that the directory carries.
 
     Raises:
         servesync.errors.SettingsError: an argument is not acceptable.
@@ -48,6 +50,7 @@ def publish(  # noqa: PLR0913 (names, like the options of the command)
         labels=labels or {},
         level=level,
         archive_format=archive_format,
+        warmup_from_golden=warmup_from_golden,
         dry_run=dry_run,
     )
     where = store_at(

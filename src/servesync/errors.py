@@ -84,6 +84,7 @@ class Reason(StrEnum):
     ASSET_INVALID = "asset_invalid"
     TENSOR_CHECKSUM = "tensor_checksum"
     UNSAFE_OPERATIONS = "unsafe_operations"
+    WARMUP_INVALID = "warmup_invalid"
 
     SIGNATURE_DIFFERS = "signature_differs"
     GOLDEN_INVALID = "golden_invalid"
@@ -118,6 +119,7 @@ class Reason(StrEnum):
     SERVER_BAD_ANSWER = "server_bad_answer"
     SERVER_REFUSED = "server_refused"
     SERVER_LOAD_TIMEOUT = "server_load_timeout"
+    SMOKE_FAILED = "smoke_failed"
     MEMORY_SHORT = "memory_short"
 
     ADMIN_UNAVAILABLE = "admin_unavailable"
@@ -177,6 +179,10 @@ class ServerError(SyncError):
 
 class ServerDown(ServerError):
     """Nothing listens where the model server should be: it is starting, or not running."""
+
+
+class NoRequests(ServerError):
+    """The model server's interface takes no requests to versions."""
 
 
 class ConfigFileError(SyncError):

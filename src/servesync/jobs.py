@@ -28,6 +28,8 @@ class JobKind(StrEnum):
     LIST = "list"
     DOCUMENT = "document"
     ASK_SERVER = "ask_server"
+    TRIAL = "trial"
+    RELOAD = "reload"
     TRANSFER = "transfer"
     REREAD = "reread"
     SCRUB = "scrub"

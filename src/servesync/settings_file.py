@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from servesync.errors import Reason, SettingsError
 from servesync.files import read_regular
-from servesync.settings import Admin, Settings
+from servesync.settings import Admin, Serving, Settings
 
 MAX_FILE_BYTES: Final = 1 << 20
 MAX_NODES: Final = 100_000
@@ -63,21 +63,36 @@ def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:
         raise _mistakes(path, found) from None
 
 
-def load_admin(path: Path, environment: Mapping[str, str]) -> Admin:
+def load_admin(path: Path | None, environment: Mapping[str, str]) -> Admin:
     """Return where an agent that was started with this file answers, whatever else stands in the file.
 
     A running agent keeps its settings when the file gets a mistake, and a probe must not fail for that: what
     cannot be read counts as not given.
     """
-    value: object = None
-    with contextlib.suppress(SettingsError):
-        value = _parse(path, _read(path)).value
-    sections = value if isinstance(value, dict) else {}
-    _override(sections, environment)
     try:
-        return Admin.model_validate(sections.get("admin") or {})
+        return Admin.model_validate(_sections(path, environment).get("admin") or {})
     except ValidationError:
         return Admin()
+
+
+def load_rest_url(path: Path | None, environment: Mapping[str, str]) -> str | None:
+    """Return `serving.rest_url` in the way of `load_admin`; without a file, of the environment alone."""
+    serving = _sections(path, environment).get("serving")
+    given = serving if isinstance(serving, dict) else {}
+    known = {"models_dir": "/models"}
+    with contextlib.suppress(ValidationError, KeyError):
+        return Serving.model_validate(known | {"rest_url": given["rest_url"]}).rest_url
+    return Serving.model_validate(known).rest_url
+
+
+def _sections(path: Path | None, environment: Mapping[str, str]) -> dict[str, Any]:
+    value: object = None
+    if path is not None:
+        with contextlib.suppress(SettingsError):
+            value = _parse(path, _read(path)).value
+    sections = value if isinstance(value, dict) else {}
+    _override(sections, environment)
+    return sections
 
 
 def _mistakes(path: Path, problems: Iterable[str]) -> SettingsError:

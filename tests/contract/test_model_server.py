@@ -9,7 +9,7 @@ import shutil
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ import pytest
 from bundle_writer import bytes_field
 from forked_server import ModelServer
 from servesync.demo.server import FLAGS, PROGRAM
+from servesync.errors import ReleaseRefused
 from servesync.serving.footprint import ServerFootprint
+from servesync.verify import check_warmup
 from servesync.verify.table import masked
 from tfs_messages import PredictRequest, Tensor
 
@@ -406,27 +408,36 @@ def test_an_unknown_operation_in_the_main_graph_ends_the_load(world: World) -> N
 
 
 @pytest.mark.parametrize(
-    ("version", "breaking", "state"),
+    ("version", "breaking", "state", "refused_first"),
     [
-        (2, lambda staged: warmed(staged, recorded()), "AVAILABLE"),
-        (3, lambda staged: warmed(staged, b"", *[recorded()] * 999), "AVAILABLE"),
-        (4, lambda staged: warmed(staged, *[recorded()] * 1001), "END INVALID_ARGUMENT"),
-        (5, lambda staged: flip(warmed(staged, recorded(), recorded())), "END DATA_LOSS"),
-        (6, lambda staged: warmed(staged, b"\xff" * 9), "END INVALID_ARGUMENT"),
-        (7, lambda staged: warmed(staged, recorded(signature="no_such")), "END INVALID_ARGUMENT"),
-        (8, lambda staged: warmed(staged, recorded(49)), "END INVALID_ARGUMENT"),
-        (9, lambda staged: warmed(staged, bytes_field(5, b"")), "END UNIMPLEMENTED"),
-        (10, warmed_and_unknown, "END NOT_FOUND"),
+        (2, lambda staged: warmed(staged, recorded()), "AVAILABLE", False),
+        (3, lambda staged: warmed(staged, b"", *[recorded()] * 999), "AVAILABLE", False),
+        (4, lambda staged: warmed(staged, *[recorded()] * 1001), "END INVALID_ARGUMENT", True),
+        (5, lambda staged: flip(warmed(staged, recorded(), recorded())), "END DATA_LOSS", True),
+        (6, lambda staged: warmed(staged, b"\xff" * 9), "END INVALID_ARGUMENT", True),
+        (7, lambda staged: warmed(staged, recorded(signature="no_such")), "END INVALID_ARGUMENT", True),
+        (8, lambda staged: warmed(staged, recorded(49)), "END INVALID_ARGUMENT", False),
+        (9, lambda staged: warmed(staged, bytes_field(5, b"")), "END UNIMPLEMENTED", True),
+        (10, warmed_and_unknown, "END NOT_FOUND", False),
     ],
 )
 def test_warm_up_requests_are_replayed_at_load(
-    version: int, breaking: Callable[[Path], object], state: str, world: World
+    version: int,
+    breaking: Callable[[Path], object],
+    state: str,
+    refused_first: bool,  # noqa: FBT001 (a case)
+    world: World,
 ) -> None:
-    """O13: one that fails, a damaged file and record 1,001 refuse the version; an empty record passes."""
+    """O13: one that fails, a damaged file and record 1,001 refuse the version; an empty record passes.
+
+    What can be told without TensorFlow is refused before the server meets it, and nothing that it takes.
+    """
     world.put("warmed", version, breaking)
     wait_until(lambda: world.states("warmed").get(version, "").startswith(("END ", "AVAILABLE")))
 
     assert world.states("warmed")[version] == state
+    with pytest.raises(ReleaseRefused) if refused_first else nullcontext():
+        check_warmup(world.root / "warmed" / str(version))
     assert world.predict("warmed", 1).status_code == 200
 
 

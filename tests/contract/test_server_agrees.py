@@ -16,7 +16,7 @@ import graph_bytes as gb
 from fixtures_models import KINDS
 from servesync.errors import Reason, ReleaseRefused
 from servesync.verify import verify_structure
-from servesync.verify.wire import Field, fields
+from servesync.wire import Field, fields
 
 UNRESTORED = [
     "local_variable",

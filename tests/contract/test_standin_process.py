@@ -128,6 +128,11 @@ def test_it_listens_on_loopback_only(server: ModelServer) -> None:
     assert bound == {f"0100007F:{port:04X}"}
 
 
+def test_metrics_are_shown_only_with_their_flag(server: ModelServer) -> None:
+    """Without --monitoring_config_file the real server has no such page."""
+    assert httpx.get(f"{server.url}/monitoring/prometheus/metrics", trust_env=False).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "text"),
     [

@@ -22,7 +22,7 @@ from servesync.verify.bundle import Tensor, shard_name
 from servesync.verify.slices import read_slice, slice_key
 from servesync.verify.structure import read_index
 from servesync.verify.table import entries
-from servesync.verify.wire import BYTES, fields
+from servesync.wire import BYTES, fields
 
 WITH_VARIABLES = [kind for kind in KINDS if kind != "without_variables"]
 CUT = ["partitioned", "partitioned_twice"]

@@ -84,15 +84,18 @@ def test_a_dry_run_writes_nothing(publish: Callable[..., Any], bucket: Bucket) -
     assert done.manifest.archive.sha256 == publish().manifest.archive.sha256
 
 
-@pytest.mark.parametrize("damage", ["tensor", "index", "graph", "shard"])
+@pytest.mark.parametrize("damage", ["tensor", "index", "graph", "shard", "warm-up"])
 def test_a_damaged_model_is_not_published(
     damage: str, publish: Callable[..., Any], bucket: Bucket, model: Path, tmp_path: Path
 ) -> None:
     """What an agent would refuse never gets into the store."""
     folder = heavy(model, tmp_path / "bad", megabytes=0)
     name = {"tensor": SHARD, "index": "variables/variables.index", "graph": "saved_model.pb"}.get(damage)
-    if name is None:
+    if damage == "shard":
         (folder / SHARD).unlink()
+    elif name is None:
+        (folder / "assets.extra").mkdir()
+        (folder / "assets.extra/tf_serving_warmup_requests").write_bytes(b"no requests, and no checksums")
     else:
         data = bytearray((folder / name).read_bytes())
         data[len(data) // 2] ^= 0x10

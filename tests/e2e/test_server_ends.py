@@ -69,7 +69,7 @@ def test_a_serving_instance_loses_seconds(scene: Scene, supervised: Supervised) 
     (refused,) = scene.box.events("version_quarantined")
     assert refused["reason"] == "server_refused"
     assert "the server ended" in refused["because"]
-    assert supervised.ends <= MOST_ENDS, cost
+    assert supervised.ends <= MOST_ENDS + 1, cost  # a start may fall between two looks
     assert scene.box.numbers() == ["1"], cost
 
 

@@ -30,7 +30,7 @@ from servesync.unpack.tar_members import members
 from servesync.verify.bundle import read_bundle
 from servesync.verify.saved_model import read_graphs
 from servesync.verify.table import entries
-from servesync.verify.wire import Malformed
+from servesync.wire import Malformed
 
 LONG: Final = os.environ.get("LONG_TESTS") == "1"
 EXAMPLES: Final = 20_000 if LONG else 400

@@ -39,6 +39,8 @@ class Loads(StrEnum):
     HANGS = "hangs"
     ABORTS = "aborts"
     """The server's process ends."""
+    DEAF = "deaf"
+    """It is AVAILABLE, and answers each request with an error."""
 
 
 class Flaw(StrEnum):

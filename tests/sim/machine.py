@@ -32,6 +32,7 @@ CONTENTS = st.sampled_from(
         {"loads": Loads.FAILS},
         {"loads": Loads.HANGS},
         {"loads": Loads.ABORTS},
+        {"loads": Loads.DEAF},
     ]
 )
 HOWS = st.sampled_from([{}, {"with_manifest": True}, {"ending": ".tar.gz"}, {"checksum": False}])

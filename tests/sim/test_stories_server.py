@@ -9,6 +9,7 @@ from sim.world import World
 ABORTS = Contents("aborts", loads=Loads.ABORTS)
 MIB = 1 << 20
 NOISE = 15 * MIB
+DEAF = Contents("deaf", loads=Loads.DEAF)
 
 
 def outage(world: World, seconds: int) -> int:
@@ -18,6 +19,45 @@ def outage(world: World, seconds: int) -> int:
         world.work(1)
         silent += not world.answering()
     return silent
+
+
+# -- a version that is AVAILABLE and does not answer ------------------------------------------------------
+
+
+def test_a_version_that_does_not_answer_replaces_nothing(serving_one: World) -> None:
+    """It is refused with what the server said, and the old one answers all the time."""
+    world = serving_one
+    world.publish(2, DEAF)
+
+    silent = outage(world, 60)
+
+    assert (silent, world.answering(), world.shelf()) == (0, {1: "m1"}, {1})
+    assert world.refusals() == {2: "smoke_failed"}
+    world.publish(3)
+    world.until(lambda: world.answering() == {3: "m3"}, 60)
+
+
+def test_on_a_fresh_instance_the_next_good_version_comes(new_world: NewWorld) -> None:
+    """There is nothing to compare with; that a part is missing is clear all the same."""
+    world = new_world()
+    world.publish(1)
+    world.publish(2, DEAF)
+
+    world.until(lambda: world.answering() == {1: "m1"}, 120)
+
+    assert set(world.refusals()) == {2}
+
+
+def test_a_trial_that_gets_no_answer_is_repeated_after_a_restart_of_the_server(serving_one: World) -> None:
+    """The server ends before it answers: nothing is said of the version."""
+    world = serving_one
+    world.publish(2)
+    world.until(lambda: 2 in world.shelf(), 10)
+    world.server.kill(5)
+
+    world.until(lambda: world.answering() == {2: "m2"}, 120)
+
+    assert world.refusals() == {}
 
 
 # -- a version that ends the server costs seconds ---------------------------------------------------------

@@ -68,6 +68,18 @@ def tf1_models(made: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def client_models(made: Path) -> Path:
+    """A folder with one SavedModel for each kind of `make_client_models.py`."""
+    return made / "client_models"
+
+
+@pytest.fixture(scope="session")
+def trial_models(made: Path) -> Path:
+    """A folder with one SavedModel for each kind of `make_trial_models.py`."""
+    return made / "trial_models"
+
+
+@pytest.fixture(scope="session")
 def echo_model(made: Path) -> Path:
     """A SavedModel with the operation of `operation_module`."""
     return made / "echo_model"

@@ -38,7 +38,7 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "OPENBLAS_NU
 """For imports of TensorFlow: few words, no GPU, and no thread, which a fork would not have."""
 MOST_BYTES = 1 << 14
 """Of a command line."""
-COMMANDS = ("agent", "doctor", "moves", "probe", "publish", "schema", "status")
+COMMANDS = ("agent", "doctor", "drain", "moves", "probe", "publish", "schema", "status")
 FROM_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
 """Variables that begin so mean something only to a program that starts anew; an empty one means nothing."""
 

@@ -10,14 +10,24 @@ from pathlib import Path
 from tensorflow.core.framework.op_def_pb2 import OpList
 from tensorflow.python.client import pywrap_tf_session
 
+import make_client_models
 import make_echo_model
 import make_models
 import make_retrained
 import make_tf1_models
+import make_trial_models
 import make_unsafe_models
 from servesync.demo.models import export_demo_models
 
-SCRIPTS = (make_models, make_unsafe_models, make_tf1_models, make_retrained, make_echo_model)
+SCRIPTS = (
+    make_models,
+    make_unsafe_models,
+    make_tf1_models,
+    make_retrained,
+    make_echo_model,
+    make_client_models,
+    make_trial_models,
+)
 
 
 def main(out: Path) -> None:

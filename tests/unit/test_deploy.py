@@ -63,6 +63,7 @@ def test_the_server_is_told_the_same_everywhere(where: str) -> None:
         num_load_threads=2,
         num_unload_threads=1,
         allow_version_labels_for_unavailable_models=True,
+        monitoring_config_file=flags.monitoring_config_file,  # where `servesync drain` is called
     )
     settings = {
         "kubernetes": "kubernetes/base/servesync.yaml",

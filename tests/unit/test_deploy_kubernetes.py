@@ -1,5 +1,8 @@
 """The Kubernetes manifests: Kubernetes' own schemas, kustomize, and what a pod must be for the agent."""
 
+import re
+import subprocess
+import sys
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -9,11 +12,12 @@ import yaml
 
 import tools
 from deploy_files import KUBERNETES, manifests, named, pod
+from servesync.runtime.process import GRACE_SECONDS
 from settings_texts import load
 
 KUSTOMIZATIONS = sorted(path.parent for path in KUBERNETES.rglob("kustomization.yaml"))
 BUILT = [folder for folder in KUSTOMIZATIONS if "components" not in folder.parts]
-VERSIONS = ("1.30", "1.33")
+VERSIONS = ("1.29", "1.33")
 GIB = 1 << 30
 MOST_OF_A_VOLUME = 0.95
 """How much of a volume's limit its versions may take up; the rest is for blocks, folders and records."""
@@ -119,6 +123,31 @@ def test_the_agent_is_a_sidecar_that_starts_first() -> None:
     ports = {port["name"]: port["containerPort"] for port in agent["ports"]}
     assert all(ports[probe["port"]] == 9494 for probe in probes.values())
     assert not any("subPath" in mount for mount in agent["volumeMounts"])
+
+
+def test_a_stop_drains_first_and_has_the_time_for_it() -> None:
+    """Both hooks, then the end of the agent, within the pod's grace period."""
+    (agent,) = pod()["initContainers"]
+    command = agent["lifecycle"]["preStop"]["exec"]["command"]
+    seconds = {name: int(number) for name, number in re.findall(r"--(\w+)=(\d+)", " ".join(command))}
+
+    assert command[:2] == ["servesync", "drain"]
+    assert set(seconds) == {"notice", "timeout"}
+    assert sum(seconds.values()) + GRACE_SECONDS < pod()["terminationGracePeriodSeconds"]
+    assert pod()["shareProcessNamespace"]  # or the server's hook would not see that one
+
+
+def test_the_servers_hook_waits_for_the_agents() -> None:
+    """By the process that it runs, which may be another user's; without one it is over at once."""
+    hook = pod()["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    quick = [word.replace("sleep 5;", "sleep 0.1;") for word in hook]
+    program = [sys.executable, "-c", "import sys; sys.stdin.read()", "drain", "--notice=5"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE) as draining, subprocess.Popen(quick) as waiting:
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(1)
+        draining.communicate(b"")
+
+        assert waiting.wait(60) == 0
 
 
 def test_the_pod_is_restricted() -> None:

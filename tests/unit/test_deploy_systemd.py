@@ -11,6 +11,8 @@ import pytest
 
 import tools
 from deploy_files import DEPLOY, SYSTEMD, unit_values
+from servesync.demo.standin.monitoring import read_monitoring
+from servesync.serving import PAGE
 
 UNITS = ("servesync.service", "tensorflow-model-server.service")
 MOST_EXPOSED = "20"
@@ -88,6 +90,11 @@ def test_the_server_waits_for_a_proven_version(tmp_path: Path) -> None:
             self.send_response(503 if len(asked) == 1 else 200)
             self.end_headers()
 
+        def do_DELETE(self) -> None:
+            asked.append(f"DELETE {self.path}")
+            self.send_response(202)
+            self.end_headers()
+
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
@@ -106,11 +113,33 @@ def test_the_server_waits_for_a_proven_version(tmp_path: Path) -> None:
         server.shutdown()
 
     said, pid, *flags = output.splitlines()
-    assert asked == ["/startupz", "/startupz"]
+    assert asked == ["/startupz", "/startupz", "DELETE /drain"]  # which the stop before has begun
     assert said.startswith("waits until servesync has proven")
     assert int(pid) == process.pid  # systemd watches and stops the server itself
     assert flags == words[words.index(str(server_program)) + 1 :]
     assert "--model_config_file=/srv/models/models.config" in flags
+
+
+def test_a_stop_drains_first_and_has_the_time_for_it() -> None:
+    """What takes longer is killed; the file with the flag that makes it short is put where it is read."""
+    (command,) = unit_values("tensorflow-model-server.service", "ExecStop")
+    (limit,) = unit_values("tensorflow-model-server.service", "TimeoutStopSec")
+    seconds = {name: int(number) for name, number in re.findall(r"--(\w+)=(\d+)", command)}
+    assert command.startswith("/opt/servesync/bin/servesync drain ")
+    assert set(seconds) == {"notice", "timeout"}
+    assert sum(seconds.values()) < int(limit)
+
+    (start,) = unit_values("tensorflow-model-server.service", "ExecStart")
+    (place,) = re.findall(r"--monitoring_config_file=(\S+)", start)
+    steps = (DEPLOY / "README.md").read_text()
+    assert f"install -D -m 0644 deploy/systemd/monitoring.config {place}\n" in steps
+
+
+def test_the_monitoring_file_is_one_that_the_server_takes() -> None:
+    """In both folders, and it is where the command reads."""
+    found = {read_monitoring(path) for path in DEPLOY.rglob("monitoring.config")}
+
+    assert found == {PAGE}
 
 
 def test_keys_are_read_where_the_steps_put_them() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from servesync.errors import Reason, ReleaseRefused
 from servesync.settings import Signature, TensorSpec
-from servesync.verify.child.compare import decoded, worst
+from servesync.verify.compare import decoded, worst
 from servesync.verify.golden import GOLDEN, MAX_BYTES, Request, read_golden
 
 SIGNATURES = {

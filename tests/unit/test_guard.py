@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-from servesync.admin.guard import is_known_host, refuse_sync
+from servesync.admin.guard import is_known_host, refuse_change
 from servesync.admin.serving import bind
 
 TOKEN = "correct-horse-battery"
@@ -70,7 +70,7 @@ def token(tmp_path: Path) -> Path:
 
 def code(asked: Request, token: Path | None = None) -> int:
     """Return the status of the refusal; 202 if there is none."""
-    refusal = refuse_sync(asked, token)
+    refusal = refuse_change(asked, token)
     return refusal[0] if refusal else 202
 
 
@@ -122,7 +122,7 @@ def test_a_token_file_that_is_none_is_named(token: Path) -> None:
 
 def assert_refused(asked: Request, token: Path, expected: str) -> None:
     """Assert that a request is refused with these words, and with nothing of the file or its place."""
-    status, text = refuse_sync(asked, token) or (202, "")
+    status, text = refuse_change(asked, token) or (202, "")
     assert status == 401
     assert text.startswith("the agent cannot use admin.token_file: ")
     assert expected in text
@@ -158,7 +158,7 @@ def test_a_pipe_for_a_token_lets_nobody_in(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
 
-    assert refuse_sync(request("10.0.0.1", Authorization=f"Bearer {TOKEN}"), pipe) is not None
+    assert refuse_change(request("10.0.0.1", Authorization=f"Bearer {TOKEN}"), pipe) is not None
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here, or none that takes IPv4")

@@ -18,6 +18,7 @@ from servesync.planning.facts import (
     Server,
     ServerState,
     Shelved,
+    Trial,
 )
 from servesync.planning.fleet import plan_fleet
 from servesync.planning.fleet_facts import FleetFacts, LoadGate, Step
@@ -134,6 +135,12 @@ UNSEEN = facts({V1: GOOD, V2: NEW}, {V1: UP}, name="a")
 SILENT = facts({V1: GOOD, V2: NEW}, None, name="a")
 
 
+def on_trial(trials: dict[Version, Trial]) -> Facts:
+    """Return the facts of a model whose version 2 is AVAILABLE for the first time."""
+    both = facts({V1: GOOD, V2: NEW}, {V1: UP, V2: UP}, name="a")
+    return replace(both, server=replace(both.server, trials=trials))
+
+
 @pytest.mark.parametrize(
     ("found", "waited", "busy"),
     [
@@ -143,6 +150,9 @@ SILENT = facts({V1: GOOD, V2: NEW}, None, name="a")
         (UNSEEN, 0, True),
         (UNSEEN, UNSEEN_SECONDS, False),
         (SILENT, 0, False),
+        (on_trial({}), 0, True),
+        (on_trial({V2: Trial(failed=False, text="")}), 0, False),
+        (on_trial({V2: Trial(failed=True, text="")}), 0, False),
         (facts({V1: GOOD}, {V1: UP}, name="a"), 0, False),
         (replace(READY, memory=short(Remedy.UNLOADING)), 0, False),
     ],

@@ -18,7 +18,16 @@ from hypothesis import strategies as st
 from servesync.domain.manifest import Part
 from servesync.domain.versions import FileFact, Version
 from servesync.errors import Reason, ReleaseRefused
-from servesync.publishing.pack import Extent, Format, Packed, check_unchanged, describe, pack_tree, survey
+from servesync.publishing.pack import (
+    Extent,
+    Format,
+    Made,
+    Packed,
+    check_unchanged,
+    describe,
+    pack_tree,
+    survey,
+)
 from servesync.publishing.pack.cuts import MOST_BYTES, cuts
 from servesync.publishing.pack.tree import members
 from unpack_box import UnpackBox
@@ -96,6 +105,21 @@ def test_our_own_unpacker_gives_the_tree_back(
 
     assert unpacked.content.files == tuple(FileFact(f.path, f.size, f.sha256) for f in packed.files)
     assert {file.path for file in packed.files} == set(tree)
+
+
+@pytest.mark.parametrize("archive_format", ["tar.zst", "tar.gz"])
+def test_what_is_made_goes_in_as_if_it_lay_there(archive_format: Format, tmp_path: Path) -> None:
+    """At its place among the others, with the same bytes; the directory stays as it is."""
+    tree = {"a.txt": b"1", "a/b": b"2", "a/d": b"3", "a.d/e": b"4", "z": b"5"}
+    made = [Made("a/c", b"made"), Made("a/e", bytes(2 * MIB)), Made("zz", b"")]
+    folder = write(tmp_path / "tree", tree)
+    whole = write(tmp_path / "whole", tree | {one.path: one.data for one in made})
+    out = bytearray()
+
+    packed = pack_tree(folder, Version(7), out.extend, {}, made=made, archive_format=archive_format)
+
+    assert (bytes(out), packed) == pack(whole, archive_format=archive_format)
+    assert survey(folder).keys() == {*tree, "a", "a.d"}
 
 
 @pytest.mark.parametrize("archive_format", ["tar.zst", "tar.gz"])

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -119,6 +120,16 @@ def test_ready_once_the_server_serves_a_proven_version() -> None:
         assert not readyz(seen, says(wrong)).good
     assert readyz(seen, says({1: LOADING})).missing == ("m: the server serves no proven version (1 LOADING)",)
     assert "is it running?" in readyz(seen, says("is it running?")).missing[0]
+
+
+def test_ready_only_with_a_version_that_has_answered() -> None:
+    """AVAILABLE is not enough for a version that is still to be tried."""
+    new = replace(version(Role.WAITING), untried=True)
+
+    verdict = readyz(snapshot({2: new}), says({2: AVAILABLE}))
+
+    assert verdict.missing == ("m: the server serves no proven version (2 AVAILABLE, still on trial)",)
+    assert readyz(snapshot({1: version(), 2: new}), says({1: AVAILABLE, 2: AVAILABLE})).good
 
 
 def test_a_server_is_asked_only_if_that_can_help() -> None:

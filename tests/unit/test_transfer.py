@@ -192,6 +192,10 @@ def _wrong_tensor(box: TransferBox) -> dict[str, bytes]:
     return box.files | {SHARD: flipped(box.files[SHARD], 1000)}
 
 
+def _wrong_warmup(box: TransferBox) -> dict[str, bytes]:
+    return box.files | {"assets.extra/tf_serving_warmup_requests": b"no length, no checksum"}
+
+
 def _withdrawal() -> bytes:
     return channel.dump(
         channel.Withdrawal(model=M, version=1, time="2026-01-02T03:04:05Z", who="me", reason="wrong")
@@ -250,6 +254,12 @@ CASES = {
     ),
     "tar.zst: a wrong tensor": Case(
         lambda box: box.archive(a.tar_zst(_wrong_tensor(box))), Reason.TENSOR_CHECKSUM, False
+    ),
+    "tar: a damaged warm-up file": Case(
+        lambda box: box.archive(a.tar_tree(_wrong_warmup(box))), Reason.WARMUP_INVALID, True
+    ),
+    "tar.gz: a damaged warm-up file": Case(
+        lambda box: box.archive(a.tar_gz(_wrong_warmup(box))), Reason.WARMUP_INVALID, False
     ),
     "directory: a turned bit": Case(lambda box: box.directory(), Reason.TENSOR_CHECKSUM, True, shard_flipped),
     "directory: a missing file": Case(

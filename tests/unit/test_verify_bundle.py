@@ -15,7 +15,7 @@ from servesync.verify import verify_tensors
 from servesync.verify.bundle import Bundle, read_bundle
 from servesync.verify.table import masked
 from servesync.verify.tensors import READ_BYTES
-from servesync.verify.wire import Malformed
+from servesync.wire import Malformed
 
 names = st.text("abc/_-.0é", min_size=1, max_size=30).map(str.encode)
 shapes = st.lists(st.integers(0, 6), max_size=3).map(tuple)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import bundle_writer as w
 from servesync.verify.bundle import Bundle, read_bundle
 from servesync.verify.slices import WHOLE, slice_key
-from servesync.verify.wire import Malformed
+from servesync.wire import Malformed
 
 FLOAT, INT64 = 1, 9
 

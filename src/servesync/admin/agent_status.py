@@ -74,6 +74,8 @@ class AgentStatus:
         self._due = time.monotonic()
         self.turned_at = time.time()
         """When the deciding thread last gave a sign, in seconds since 1970."""
+        self.draining_since_at: float | None = None
+        """Since when `/readyz` sends requests elsewhere; None unless somebody asked for that."""
         self._running: dict[int, Activity] = {}
         self._started = itertools.count()
         self._running_lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""The routes. Everything is read-only but for `POST /sync`, which only wakes the deciding thread."""
+"""The routes. All are read-only but `/sync`, which only wakes the deciding thread, and `/drain`."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from starlette.types import ASGIApp
 
 from servesync.admin.agent_status import AgentStatus
 from servesync.admin.gauges import register
-from servesync.admin.guard import Guard, refuse_sync
+from servesync.admin.guard import Guard, refuse_change
 from servesync.admin.page import Page
-from servesync.admin.probes import AskServer, Verdict, livez, readyz, startupz
+from servesync.admin.probes import AskServer, Verdict, draining, livez, readyz, startupz
 from servesync.admin.report import report
 from servesync.settings import Admin
 
@@ -32,6 +32,7 @@ class Parts:
     settings: Callable[[], Admin]
     ask_server: AskServer
     sync: Callable[[], None]
+    drain: Callable[[bool], None]
     lines_dropped: Callable[[], int]
 
 
@@ -52,6 +53,9 @@ class _Endpoints:
         return _answer(startupz(self._agent_status.snapshot))
 
     async def ready(self, _: Request) -> Response:
+        leaving = draining(self._agent_status.draining_since_at)
+        if not leaving.good:
+            return _answer(leaving)
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 asked = asyncio.to_thread(readyz, self._agent_status.snapshot, self._parts.ask_server)
@@ -84,11 +88,17 @@ class _Endpoints:
         return await asyncio.get_running_loop().run_in_executor(self._renderer, work)
 
     async def sync(self, request: Request) -> Response:
-        refusal = refuse_sync(request, self._parts.settings().token_file)
+        return self._changed(request, self._parts.sync)
+
+    async def drain(self, request: Request) -> Response:
+        return self._changed(request, lambda: self._parts.drain(request.method == "POST"))
+
+    def _changed(self, request: Request, change: Callable[[], None]) -> Response:
+        refusal = refuse_change(request, self._parts.settings().token_file)
         if refusal is not None:
             code, text = refusal
             return JSONResponse({"error": text}, code)
-        self._parts.sync()
+        change()
         return JSONResponse({"accepted": True}, 202)
 
 
@@ -104,6 +114,7 @@ def build_app(parts: Parts) -> ASGIApp:
         Route("/status", endpoints.status),
         Route("/metrics", endpoints.metrics),
         Route("/sync", endpoints.sync, methods=["POST"]),
+        Route("/drain", endpoints.drain, methods=["POST", "DELETE"]),
     ]
     return Guard(Starlette(routes=routes), lambda: parts.settings().allowed_hosts)
 

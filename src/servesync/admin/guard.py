@@ -85,7 +85,7 @@ def is_known_host(host: str, allowed: Sequence[str]) -> bool:
     return True
 
 
-def refuse_sync(request: Request, token_file: Path | None) -> tuple[int, str] | None:
+def refuse_change(request: Request, token_file: Path | None) -> tuple[int, str] | None:
     """Return why this request may not change anything, with the status to answer; None if it may."""
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":

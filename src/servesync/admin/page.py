@@ -90,6 +90,8 @@ def verdict_of(status: Status) -> tuple[str, str]:
         return "The deciding thread gives no sign of life", "bad"
     if without:
         return f"Not served: {len(without)} of {len(required)} required models", "bad"
+    if status["draining_since_at"]:
+        return "Draining: /readyz sends requests elsewhere", "busy"
     if status["troubles"]:
         return "Everything required is served, but not all is well", "warn"
     if behind:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from servesync.admin.agent_status import AgentStatus
-from servesync.admin.snapshot import Snapshot
+from servesync.admin.snapshot import Snapshot, iso
 from servesync.domain.versions import Model, Version
 from servesync.planning.facts import Served, ServerState
 
@@ -56,10 +56,19 @@ def startupz(seen: Snapshot | None) -> Verdict:
     return Verdict(tuple(missing))
 
 
+def draining(since_at: float | None) -> Verdict:
+    """Whether nobody has asked for requests to go elsewhere."""
+    if since_at is None:
+        return Verdict()
+    called = "servesync drain was called; a restart of the agent ends that, or DELETE /drain"
+    return Verdict((f"draining since {iso(since_at)}: {called}",))
+
+
 def readyz(seen: Snapshot | None, ask: AskServer) -> Verdict:
     """Like `startupz`; asks the server as well whether it serves a proven version of every required model.
 
-    Where there is no server to ask, a version on the shelf is enough.
+    A version counts once it has answered the trial requests. Where there is no server to ask, a version on
+    the shelf is enough.
     """
     started = startupz(seen)
     if seen is None or not started.good or seen.server.url is None:
@@ -71,8 +80,11 @@ def readyz(seen: Snapshot | None, ask: AskServer) -> Verdict:
         said = ask(model)
         if isinstance(said, str):
             return Verdict((*missing, f"{model}: {said}"))
-        served = [said[version].state for version in item.proven & said.keys()]
+        tried = {version for version in item.proven if not item.versions[version].untried}
+        served = [said[version].state for version in tried & said.keys()]
         if ServerState.AVAILABLE not in served:
             states = ", ".join(f"{version} {one.state.value}" for version, one in sorted(said.items())[:10])
-            missing.append(f"{model}: the server serves no proven version ({states or 'it lists none'})")
+            untried = ", still on trial" if item.proven - tried else ""
+            text = f"the server serves no proven version ({states or 'it lists none'}{untried})"
+            missing.append(f"{model}: {text}")
     return Verdict(tuple(missing))

@@ -26,6 +26,7 @@ def report(agent_status: AgentStatus, settings: Admin) -> dict[str, Any]:
         "looked_at": iso(seen.at) if seen else None,
         "next_poll_at": _next_poll(seen),
         "alive": agent_status.is_alive,
+        "draining_since_at": iso(agent_status.draining_since_at) if agent_status.draining_since_at else None,
         "activity": as_json(next(iter(activities), None)),
         "transfers": as_json(transfers_among(activities)),
         "models": as_json(seen.models) if seen else {},

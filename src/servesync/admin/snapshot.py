@@ -46,12 +46,16 @@ class HeldVersion(Trouble):
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """One version of a model. `identity` changes exactly when its bytes in the store may have changed."""
+    """One version of a model. `identity` changes exactly when its bytes in the store may have changed.
+
+    `untried`: the server has it for the first time, and it has not answered the trial requests yet.
+    """
 
     role: Role
     why: str
     on_disk: OnDisk
     server: ServerState | None = None
+    untried: bool = False
     identity: str = ""
     proven_by: str | None = None
     bytes: int | None = None

@@ -12,11 +12,13 @@ from servesync.agent.model_snapshot import ModelSnapshot
 from servesync.agent.models_config import Draft
 from servesync.agent.models_config_writer import ConfigWriter
 from servesync.agent.outcome import Outcome, outcome_of
+from servesync.agent.reloading import begin_reload, take_in_reloaded
 from servesync.agent.report import report
 from servesync.agent.scrub import begin_scrubbing, take_in_scrubbed
 from servesync.agent.snapshot import Seen, Snapshot, take_snapshot
 from servesync.agent.status import status_of
 from servesync.agent.transfer_jobs import give_up_all, take_in
+from servesync.agent.trials import take_in_trial
 from servesync.agent.upkeep import clean, ensure_shelves, prepare_folders, update_records
 from servesync.domain.versions import Model
 from servesync.install import Lock
@@ -31,6 +33,8 @@ _TAKE_IN: Final = {
     JobKind.LIST: polling.take_in_listing,
     JobKind.DOCUMENT: polling.take_in_document,
     JobKind.ASK_SERVER: asking.take_in_answers,
+    JobKind.TRIAL: take_in_trial,
+    JobKind.RELOAD: take_in_reloaded,
     JobKind.TRANSFER: take_in,
     JobKind.REREAD: tidying.take_in_reread,
     JobKind.SCRUB: take_in_scrubbed,
@@ -75,8 +79,9 @@ class Agent:
     def close(self) -> None:
         """Close all connections to store and server; the caller that started the jobs ends them."""
         self.context.ports.store.close()
-        if self.context.ports.server is not None:
-            self.context.ports.server.close()
+        for port in (self.context.ports.server, self.context.ports.reload):
+            if port is not None:
+                port.close()
 
     def give_up_transfers(self) -> None:
         """End all transfers: the settings may have changed which versions come, and how."""
@@ -212,7 +217,10 @@ class Agent:
     def _act(self, seen: Seen) -> bool:
         """Write what the server reads, and carry out the plan; return whether anything was done or failed."""
         context, state = self.context, self.context.state
-        acted = self._config is not None and seen.config is not None and self._config.write(seen.config)
+        acted = False
+        if self._config is not None and seen.config is not None and self._config.write(seen.config):
+            acted, state.reload.wanted = True, seen.config.config
+        begin_reload(context)
         for found in seen.snapshot.models.values():
             update_records(context, found)
         effects = Effects(context, seen.snapshot.models, seen.plan)

@@ -8,6 +8,7 @@ from servesync.errors import Reason, SyncError
 from servesync.install import Record
 from servesync.logs import Event, get_logger
 from servesync.planning.actions import Kind
+from servesync.planning.facts import Trial
 from servesync.planning.memory import Shortage
 
 Key = tuple[Model, Version]
@@ -49,6 +50,13 @@ def confirmed(key: Key, because: str, grown_bytes: int | None) -> None:
     """Say that the server serves a version, and by how much it grew for it."""
     facts = {} if grown_bytes is None else {"server_grew_bytes": grown_bytes}
     get_logger().info(Event.VERSION_AVAILABLE, model=key[0], version=key[1], because=because, **facts)
+
+
+def tried(key: Key, trial: Trial, facts: Mapping[str, object], *, is_odd: bool) -> None:
+    """Say how a version has answered the trial requests; `is_odd`: somebody should look at it."""
+    log = get_logger().bind(model=key[0], version=key[1])
+    say = log.warning if trial.failed or is_odd else log.info
+    say(Event.VERSION_TRIED, because=trial.text, **facts)
 
 
 def pruned(key: Key, because: str, *, kept_in_reserve: bool) -> None:

@@ -53,6 +53,7 @@ def begin_asking(context: AgentContext) -> None:
                 statuses[model] = error
                 if error.reason is Reason.SERVER_UNREACHABLE:  # do not wait for it once more
                     unreachable = error
+        server.close()
         return Answers(asked_at, statuses, footprint.started_at())
 
     view.running = context.start(Job(JobKind.ASK_SERVER, work))

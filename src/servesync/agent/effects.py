@@ -15,6 +15,7 @@ from servesync.agent.context import AgentContext
 from servesync.agent.model_snapshot import ModelSnapshot, refusals_of
 from servesync.agent.state import TransferUnderWay
 from servesync.agent.transfer_jobs import begin_transfer, give_up, refuse
+from servesync.agent.trials import begin_trial
 from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError, LockHeld, ReleaseRefused, Stopped, SyncError, internal_error
 from servesync.install import Record
@@ -33,6 +34,7 @@ from servesync.planning.actions import (
     Restore,
     Retry,
     SetAside,
+    Try,
 )
 from servesync.planning.fleet_facts import FleetPlan, Key, Step
 from servesync.planning.status_staleness import LOAD_IN_FLIGHT, NEVER_SEEN, status_token
@@ -47,6 +49,7 @@ _COUNTED: Final = frozenset(
         Kind.RESTORE,
         Kind.INSTALL,
         Kind.REPAIR,
+        Kind.TRY,
         Kind.CONFIRM,
         Kind.QUARANTINE,
         Kind.RETRY,
@@ -101,8 +104,8 @@ class Effects:
 
     def _do(self, step: Step, found: ModelSnapshot) -> bool:
         match step.action:
-            case Fetch() as action:
-                return begin_transfer(self._context, found, action)
+            case Fetch() | Try():
+                return self._begin(step, found)
             case Install() | Repair() | SetAside() | Restore():
                 self._arrive(step, found)
             case Confirm() as action:
@@ -118,6 +121,15 @@ class Effects:
             case _:
                 return False
         return True
+
+    def _begin(self, step: Step, found: ModelSnapshot) -> bool:
+        match step.action:
+            case Fetch() as action:
+                return begin_transfer(self._context, found, action)
+            case Try() as action:
+                return begin_trial(self._context, found, action)
+            case _:
+                return False
 
     def _tidy(self, step: Step) -> None:
         reserve = self._context.reserve(step.model)
@@ -177,6 +189,7 @@ class Effects:
         found = self._models[step.model]
         announce.arrived(context, key, found.offered.get(step.action.version))
         context.state.watch.installed(key)
+        context.state.trials.pop(key, None)
         announce.installed(key, record, step.action.because, seconds, again=again)
 
     def _token_now(self, found: ModelSnapshot, version: Version, *, replaces: bool = False) -> str:
@@ -290,6 +303,7 @@ class Effects:
     def _left(self, key: Key, cool_down_seconds: float | None = None) -> None:
         rest = self._cool_down_seconds if cool_down_seconds is None else cool_down_seconds
         self._context.state.watch.taken_off(key, self._context.now(), rest)
+        self._context.state.trials.pop(key, None)
 
     def _cancel(self, step: Step, action: Cancel) -> bool:
         key = (step.model, action.version)

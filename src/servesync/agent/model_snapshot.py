@@ -13,7 +13,18 @@ from servesync.agent.models_config import labels_of, server_policy_of
 from servesync.domain.versions import Model, Release, Version, parse_version
 from servesync.errors import Reason, ServerError
 from servesync.install import Inventory, Record, Refusals
-from servesync.planning.facts import Everything, Facts, Follow, Hold, Latest, Pin, Policy, Served, Server
+from servesync.planning.facts import (
+    Everything,
+    Facts,
+    Follow,
+    Hold,
+    Latest,
+    Pin,
+    Policy,
+    Served,
+    Server,
+    Trial,
+)
 from servesync.planning.status_staleness import mark_stale
 from servesync.settings import ModelSettings
 
@@ -177,11 +188,19 @@ class ModelReader:
             scan_seconds=serving.scan_interval_seconds,
             may_be_starting=not one_pass and silent < serving.load_timeout_seconds,
             latest=latest,
+            trials=self._trials(),
         )
         found = watch.facts(self._model, self._now, server)
         if one_pass:
             return replace(found, unreachable_seconds={}, answered_seconds=math.inf)
         return found
+
+    def _trials(self) -> dict[Version, Trial] | None:
+        """Return how versions have answered the trial requests; None if versions need no trial."""
+        if self._context.settings.serving.smoke == "off":
+            return None
+        trials = self._state.trials.items()
+        return {key[1]: it.result for key, it in trials if key[0] == self._model and it.result is not None}
 
     def _holds(
         self, offered: Mapping[Version, Release], inventory: Inventory, refusals: Refusals

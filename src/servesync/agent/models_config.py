@@ -145,6 +145,11 @@ class ConfigKeeper:
         elif self._taken_since is None:
             self._taken_since = now
 
+    def note_taken(self, config: ModelsConfig) -> None:
+        """Note that the server has a configuration, without a wait: it has answered so."""
+        if config.models == self._present.models:
+            self._taken_since = self.clock.monotonic() - self._wait_seconds
+
     def next_due(self) -> float | None:
         """Return the seconds until versions may leave that a label pointed to; None if nothing is due."""
         if self._taken_since is None or self.one_pass or not self._present.leaving:
@@ -229,6 +234,7 @@ class ConfigKeeper:
                 shelf={v for v, item in shelf.items() if item.condition is not Condition.DAMAGED},
                 link=link,
                 served=served,
+                on_trial=facts.on_trial() if facts else frozenset(),
             )
         )
         waiting.update({(model, label): why for label, why in labels.waiting.items()})

@@ -7,6 +7,7 @@ from typing import Final
 from servesync.agent import tidying
 from servesync.agent.context import AgentContext
 from servesync.agent.snapshot import Seen
+from servesync.agent.trials import next_trial
 from servesync.domain.versions import Model
 from servesync.jobs import JobKind
 from servesync.planning.actions import Wait
@@ -107,6 +108,7 @@ def _retry_seconds(context: AgentContext) -> float | None:
     """Return after how many seconds something is due by itself; None if nothing is."""
     now, state = context.now(), context.state
     due = [state.attempts.next_due(now), state.watch.next_due(now), tidying.next_reread(context)]
+    due.append(next_trial(context))
     if context.config is not None:
         due.append(context.config.next_due())
     if state.gate.ended_at is not None:

@@ -12,6 +12,7 @@ from servesync.domain.versions import Model, Version
 from servesync.jobs import Jobs
 from servesync.planning.facts import Served
 from servesync.serving import Limit
+from servesync.serving.models_config import ModelsConfig
 from servesync.store import StorePort
 
 
@@ -38,8 +39,35 @@ class ServerPort(Protocol):
             ServerError: no answer, or one that is not a status.
         """
 
+    def predict(
+        self, model: Model, version: Version, body: bytes, seconds: float, should_stop: Callable[[], bool]
+    ) -> tuple[int, bytes]:
+        """Send a predict request to one version; return the HTTP status and the body.
+
+        The status is 0 if no whole answer came within `seconds`, or `should_stop` said so. A body of more
+        than 4 MiB is cut.
+
+        Raises:
+            ServerDown: there was no connection.
+            ServerError: the connection broke.
+        """
+
     def close(self) -> None:
         """Close all connections."""
+
+
+class ReloadPort(Protocol):
+    """The interface at which the model server takes a new configuration; used by jobs only."""
+
+    def reload(self, config: ModelsConfig, seconds: float, should_stop: Callable[[], bool]) -> None:
+        """Give the server a configuration that counts at once; returns when its new models are loaded.
+
+        Raises:
+            ServerError: the server refuses the configuration, or has not answered in time.
+        """
+
+    def close(self) -> None:
+        """Close the connection."""
 
 
 class FootprintPort(Protocol):
@@ -57,13 +85,17 @@ class FootprintPort(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """One agent's surroundings. `server` None: none is configured, and installation is the last step."""
+    """One agent's surroundings. `server` None: none is configured, and installation is the last step.
+
+    `reload` None: the server reads its configuration from the file only.
+    """
 
     store: StorePort
     server: ServerPort | None
     clock: Clock
     jobs: Jobs
     footprint: FootprintPort
+    reload: ReloadPort | None = None
 
 
 class SystemClock:

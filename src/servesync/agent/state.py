@@ -18,9 +18,10 @@ from servesync.errors import Reason, ServerError, StoreError, SyncError
 from servesync.install import Checked, Workspace
 from servesync.jobs import JobKind, RoomWanted, Running
 from servesync.log_throttle import LogThrottle
-from servesync.planning.facts import Served
+from servesync.planning.facts import Served, Trial
 from servesync.planning.fleet_facts import Key, LoadGate
 from servesync.planning.unloading import Unloading
+from servesync.serving.models_config import ModelsConfig
 from servesync.settings import EVERY_MODEL, ModelSettings, Settings
 from servesync.store import Listing, Settling
 from servesync.transfer.attempts import Attempts
@@ -53,6 +54,27 @@ class Answers:
     asked_at: float
     statuses: Mapping[Model, Mapping[Version, Served] | ServerError]
     started_at: float | None = None
+
+
+@dataclass
+class ReloadState:
+    """The configuration that the server is still to get over gRPC, and when (monotonic seconds)."""
+
+    wanted: ModelsConfig | None = None
+    not_before: float = 0.0
+
+
+@dataclass
+class TrialUnderWay:
+    """The trial by request of one version: a job at work, a pause, or what it came to.
+
+    `misses`: how often it has told nothing, or no answer came in time. `not_before`: monotonic seconds.
+    """
+
+    result: Trial | None = None
+    is_running: bool = False
+    misses: int = 0
+    not_before: float = 0.0
 
 
 @dataclass
@@ -173,6 +195,9 @@ class AgentState:
     models: dict[Model, ModelSettings] = field(default_factory=dict)
     ignored_models: int = 0
     transfers: dict[Key, TransferUnderWay] = field(default_factory=dict)
+    trials: dict[Key, TrialUnderWay] = field(default_factory=dict)
+    """Of versions that the server has for the first time, since they came to the shelf."""
+    reload: ReloadState = field(default_factory=ReloadState)
     last_brought: dict[Model, float] = field(default_factory=dict)
     config: ConfigKeeper | None = None
     transfer_tools: Transfers | None = None
@@ -211,11 +236,12 @@ class AgentState:
                 self.workspace, self.documents, durable=self.store_documents.durable
             )
             self.settling = Settling(new.store.settle_seconds)
-        if new.serving.rest_url != old.serving.rest_url:
+        if new.serving.interfaces != old.serving.interfaces:
             if self.server.running is not None:
                 self.server.running.cancel()
             self.server = ServerView()
             self.watch = ServerWatch()
+            self.trials = {}
 
     def _list_anew(self) -> None:
         """Cancel the listing under way: it is of another store, or of other models.

@@ -120,6 +120,7 @@ def _version(found: ModelSnapshot, plan: ModelPlan, version: Version) -> Version
         why=verdict.why,
         on_disk=on_disk,
         server=served.state if served else None,
+        untried=version in found.facts.untried(),
         identity=(shelved.identity if shelved else "") or (release.identity if release else ""),
         proven_by=record.proven_by.value if record else None,
         bytes=sum(file.size for file in record.files) if record else None,

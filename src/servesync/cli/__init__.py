@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "doctor": "doctor",
     "status": "status",
     "probe": "probe",
+    "drain": "drain",
     "publish": "publish",
     "manifest": "publish",
     "promote": "moves",

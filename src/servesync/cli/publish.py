@@ -45,6 +45,12 @@ def publish(  # noqa: PLR0913 (each is an option)
     archive_format: Annotated[
         Literal["tar.zst", "tar.gz"], typer.Option("--format", help="tar.gz only if other tools need it.")
     ] = "tar.zst",
+    warmup_from_golden: Annotated[
+        bool,
+        typer.Option(
+            "--warmup-from-golden", help="Add warm-up requests for the server, made of the golden requests."
+        ),
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Verify, pack and upload a version: immutable, the archive first, its manifest last."""
@@ -55,6 +61,7 @@ def publish(  # noqa: PLR0913 (each is an option)
         labels=_labels(label),
         level=level,
         archive_format=archive_format,
+        warmup_from_golden=warmup_from_golden,
         dry_run=dry_run,
         **at.of_agents(),
     )

@@ -109,6 +109,8 @@ def show_status(report: Json, console: Console) -> None:
     console.print(f"servesync {report['servesync']}, pid {report['pid']}, since {report['started_at']}")
     if not report["alive"]:
         console.print("[red]the deciding thread does not respond[/]")
+    if report.get("draining_since_at"):
+        console.print(f"[yellow]draining[/] since {report['draining_since_at']}: not ready")
     for trouble in report["troubles"]:
         console.print(f"[red]{trouble['about']}: {trouble['reason']}[/]: {escape(trouble['text'])}")
     console.print(

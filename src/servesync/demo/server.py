@@ -64,6 +64,11 @@ class ModelServer:
         """Where its REST interface listens."""
         return f"http://127.0.0.1:{self._port}"
 
+    @property
+    def grpc_target(self) -> str:
+        """Where its gRPC interface listens."""
+        return f"127.0.0.1:{self._grpc_port}"
+
     def __enter__(self) -> Self:
         """Start the process."""
         self.start()

@@ -20,7 +20,7 @@ from servesync.install.records import Found, Refusal
 from servesync.planning.facts import Hold
 
 WAY_OUT: Final = "`servesync retry` lets it be fetched again"
-OF_THE_SERVER: Final = frozenset({Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIMEOUT})
+OF_THE_SERVER: Final = frozenset({Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIMEOUT, Reason.SMOKE_FAILED})
 
 
 class Refusals:

@@ -15,6 +15,7 @@ class Kind(StrEnum):
     RESTORE = "restore"
     INSTALL = "install"
     REPAIR = "repair"
+    TRY = "try"
     CONFIRM = "confirm"
     QUARANTINE = "quarantine"
     RETRY = "retry"
@@ -62,6 +63,17 @@ class Repair(_OfVersion):
     """Fetch and prove a version anew and swap it with the damaged one, whose name never disappears."""
 
     kind = Kind.REPAIR
+
+
+@dataclass(frozen=True, slots=True)
+class Try(_OfVersion):
+    """Send the trial requests to a version that the server calls AVAILABLE, before anything depends on it.
+
+    `against`: the version that it replaces, which gets the same requests; None if nothing else serves.
+    """
+
+    kind = Kind.TRY
+    against: Version | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +172,7 @@ class Forget(_OfVersion):
     kind = Kind.FORGET
 
 
-Action = Restore | Install | Repair | Confirm | Quarantine | Retry | Prune | Wait
+Action = Restore | Install | Repair | Try | Confirm | Quarantine | Retry | Prune | Wait
 """What one model's plan may ask for; `Install` and `Repair` there mean: bring this version."""
 
 FleetAction = Action | Fetch | Cancel | SetAside | Drop | Keep | Forget

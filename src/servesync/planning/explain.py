@@ -13,6 +13,7 @@ from servesync.planning.actions import (
     Repair,
     Restore,
     Retry,
+    Try,
     Wait,
 )
 from servesync.planning.facts import Condition, Pin, Role, ServerState, Verdict
@@ -46,7 +47,7 @@ def _verdict(index: FactsIndex, version: Version, action: Action | None) -> Verd
             return Verdict(Role.TO_REPAIR, why)
         case Prune(because=why) | Quarantine(because=why):
             return Verdict(Role.TO_PRUNE, why)
-        case Wait(because=why) | Retry(because=why):
+        case Wait(because=why) | Retry(because=why) | Try(because=why):
             return Verdict(Role.WAITING, why)
         case Confirm() | None:
             pass

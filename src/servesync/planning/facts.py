@@ -79,8 +79,9 @@ class Condition(StrEnum):
 class Shelved:
     """One numbered directory on the shelf.
 
-    `confirmed`: the server has said AVAILABLE for these bytes at least once. `tries`: how often it was taken
-    off since, for the server to try it anew. `said_before`: see `servesync.planning.status_staleness`.
+    `confirmed`: the server has served these bytes, and they have passed the trial by request, if there was
+    one. `tries`: how often it was taken off since, for the server to try it anew. `said_before`: see
+    `servesync.planning.status_staleness`.
     """
 
     condition: Condition
@@ -123,6 +124,17 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """How a version that the server calls AVAILABLE has answered the trial requests.
+
+    `failed`: it does not answer as it must. `text`: what it answered, in words.
+    """
+
+    failed: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ends:
     """How often the server has ended while a version lay on the shelf that it had never served.
 
@@ -146,7 +158,7 @@ class Server:
     it has ended with a version that it never served. `has_answered`: it has answered since the agent
     started. `answered_seconds`: for how long it has answered without interruption. `scan_seconds`: how
     often it looks at the shelf. `latest`: how many of the highest versions a server with policy latest
-    serves.
+    serves. `trials`: how versions have answered the trial requests; None if versions need no trial.
     """
 
     asked: bool = True
@@ -161,6 +173,7 @@ class Server:
     scan_seconds: float = 1.0
     may_be_starting: bool = True
     latest: int = 1
+    trials: Mapping[Version, Trial] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +207,23 @@ class Facts:
     memory: Shortage | None = None
     retired: Mapping[Version, Version] = field(default_factory=dict)
     """Versions of the reserve that left the shelf to make room in the server's memory, and for which one."""
+
+    def untried(self) -> frozenset[Version]:
+        """Return the versions on which nothing may depend yet, whether the server has loaded them or not.
+
+        The server has them for the first time, and they have not answered the trial requests as they must.
+        """
+        if self.server.trials is None:
+            return frozenset()
+        answered = {v for v, trial in self.server.trials.items() if not trial.failed}
+        new = {v for v, item in self.shelf.items() if item.condition is Condition.GOOD and not item.confirmed}
+        return frozenset(new - answered)
+
+    def on_trial(self) -> frozenset[Version]:
+        """Return the untried versions that the server calls AVAILABLE."""
+        versions = self.server.versions or {}
+        up = {v for v, said in versions.items() if said.state is ServerState.AVAILABLE}
+        return self.untried() & up
 
 
 class Role(StrEnum):

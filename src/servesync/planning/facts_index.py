@@ -1,6 +1,7 @@
 """Answers the questions that the planner's rules ask of one model's facts."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Final
 
 from servesync.domain.versions import Version
@@ -20,7 +21,13 @@ from servesync.planning.facts import (
 )
 
 KEPT_OFF: Final = frozenset(
-    {Reason.SERVER_REFUSED, Reason.SERVER_LOAD_TIMEOUT, Reason.MEMORY_SHORT, Reason.RECORD_UNREADABLE}
+    {
+        Reason.SERVER_REFUSED,
+        Reason.SERVER_LOAD_TIMEOUT,
+        Reason.SMOKE_FAILED,
+        Reason.MEMORY_SHORT,
+        Reason.RECORD_UNREADABLE,
+    }
 )
 """Holds that keep even a version of the reserve off the shelf."""
 
@@ -171,6 +178,11 @@ class FactsIndex:
         """Whether a damaged version is worth waiting for: the server serves it, or the store can mend it."""
         return self.is_available(version) or self.offered.get(version) == self.owned[version].identity
 
+    @cached_property
+    def on_trial(self) -> frozenset[Version]:
+        """The AVAILABLE versions on which nothing may depend yet; see `Facts.on_trial`."""
+        return self.facts.on_trial()
+
     @property
     def in_place(self) -> bool:
         """Whether all that policy wants is complete on the shelf, as far as it can be had now."""
@@ -219,7 +231,7 @@ class FactsIndex:
             return False
         if not self.is_expected(version):
             return True
-        return self.is_available(version)
+        return self.is_available(version) and version not in self.on_trial
 
     def serves_unproven(self, version: Version) -> bool:
         """Whether a version serves whose bytes cannot be proven now; no other version leaves for it.

@@ -67,6 +67,8 @@ class LabelFacts:
     shelf: AbstractSet[Version]
     link: Link
     served: Mapping[Version, Served] = field(default_factory=dict)
+    on_trial: AbstractSet[Version] = frozenset()
+    """Versions that the server calls AVAILABLE, and that have not answered the trial requests yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,8 @@ def _position(facts: LabelFacts, target: Version | None, present: Version | None
     """Return where one label points now: at its target, where it was, or nowhere."""
     if facts.link is Link.DOWN:
         return next((v for v in (present, target) if v in facts.shelf), None)
-    if target is not None and target in facts.shelf and _state(facts, target) is ServerState.AVAILABLE:
+    may_move = target in facts.shelf and target not in facts.on_trial
+    if target is not None and may_move and _state(facts, target) is ServerState.AVAILABLE:
         return target
     on_its_way = {ServerState.AVAILABLE, ServerState.START, ServerState.LOADING}
     return present if present is not None and _state(facts, present) in on_its_way else None
@@ -118,6 +121,8 @@ def _why(facts: LabelFacts, target: Version | None, found: Version | None) -> st
         return f"{stays}: the server has to serve {target} before the label moves there"
     if target not in facts.shelf:
         return f"{stays}: {target} is not on the shelf; the model's versions decide what comes there"
+    if target in facts.on_trial:
+        return f"{stays}: {target} has not answered the trial requests yet"
     state = _state(facts, target)
     return f"{stays}: of {target} the server says {state.value if state else 'nothing'}, not AVAILABLE"
 

@@ -1,8 +1,8 @@
 """Decides which model may give the server a version to load: one at a time, with a pause if one is set.
 
 Loading competes with requests for processors and memory. While an answering server loads a version of one
-model, no other model gets a new one. The gate is open while the server is silent, and for a version that the
-server has not loaded within its timeout.
+model, or that version is on trial, no other model gets a new one. The gate is open while the server is
+silent, and for a version that the server has not loaded within its timeout.
 """
 
 from collections.abc import Iterable
@@ -36,6 +36,8 @@ def _holds_up(facts: Facts, version: Version) -> bool:
     served = (facts.server.versions or {}).get(version)
     if served is None or served.stale:
         return waited < min(UNSEEN_SECONDS, facts.server.load_timeout_seconds)
+    if version in facts.on_trial():
+        return version not in (facts.server.trials or {})
     loads = served.state in {ServerState.START, ServerState.LOADING}
     return loads and waited < facts.server.load_timeout_seconds
 

@@ -2,11 +2,12 @@
 
 The rules, in the order in which they are asked:
 
-1. A version that the server serves for the first time is confirmed. A version that it refused leaves the
-   shelf: for good, or, if the cause may pass or the server has not tried these bytes at all, until the server
-   has seen it gone. A version that never served also leaves if the server ends before it has loaded it; it
-   comes back when the server has answered for a while. Where no version ever served, such versions take
-   turns. A withdrawn version that never served leaves at once.
+1. A version that becomes AVAILABLE for the first time is tried with requests. If it answers them, it is
+   confirmed; if not, it leaves the shelf for good. A version that the server refused leaves the shelf: for
+   good, or, if the cause may pass or the server has not tried these bytes at all, until the server has seen
+   it gone. A version that never served also leaves if the server ends before it has loaded it; it comes back
+   when the server has answered for a while. Where no version ever served, such versions take turns. A
+   withdrawn version that never served leaves at once.
 2. One unconfirmed version at a time: while an answering server has still to load or refuse one, nothing else
    is installed. A server that is silent, or ignores a version, does not keep wanted versions away, but at
    most two versions pile up meanwhile that are neither wanted nor confirmed.
@@ -28,7 +29,7 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
 from servesync.domain.versions import Version
-from servesync.planning.actions import Action, Confirm, Install, Prune, Repair, Restore, Wait
+from servesync.planning.actions import Action, Confirm, Install, Prune, Repair, Restore, Try, Wait
 from servesync.planning.explain import READ_AGAIN, explain
 from servesync.planning.facts import Condition, Facts, Latest, ModelPlan, ServerPolicy, ServerState
 from servesync.planning.facts_index import FactsIndex
@@ -90,14 +91,19 @@ def _server_verdicts(index: FactsIndex) -> Iterator[Action]:
             stays.remove(version)
             yield verdict
         elif index.is_served(version) and (not item.confirmed or item.tries):
-            yield Confirm(version, "the server says AVAILABLE")
+            trial = (index.server.trials or {}).get(version)
+            yield Confirm(version, f"the server says AVAILABLE{f'; {trial.text}' if trial else ''}")
+        elif version in index.on_trial and version not in (index.server.trials or {}):
+            others = [other for other in index.good if other != version and index.is_served(other)]
+            yield Try(version, "AVAILABLE: its answers are tried", max(others, default=None))
 
 
 def _is_withdrawn_unserved(index: FactsIndex, version: Version) -> bool:
     """Whether a version may leave at once: no client has it, and no client may get it."""
     if version not in index.facts.withdrawn or index.owned[version].confirmed or not index.server.asked:
         return False
-    return not index.is_available(version) and not index.is_loading(version)
+    serves = index.is_available(version) and version not in index.on_trial
+    return not serves and not index.is_loading(version)
 
 
 def _empties_the_shelf(index: FactsIndex, stays: AbstractSet[Version], version: Version) -> bool:
@@ -119,6 +125,8 @@ def _waiting_for(index: FactsIndex, version: Version) -> str:
         )
     if served is None:
         return "on the shelf; the server has not seen it yet"
+    if version in index.on_trial:
+        return "on the shelf; the server says AVAILABLE, and its answers are being tried (serving.smoke)"
     return f"on the shelf; the server says {served.state.value}"
 
 

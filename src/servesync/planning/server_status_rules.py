@@ -40,6 +40,9 @@ def refusal(index: FactsIndex, version: Version) -> Quarantine | Retry | None:
         return _stale_status(index, version, served)
     if served.failed:
         return _failure(index, version, served)
+    trial = (index.server.trials or {}).get(version)
+    if trial is not None and version in index.on_trial:
+        return Quarantine(version, f"{trial.text}{_way_back(index)}", Reason.SMOKE_FAILED)
     waited = index.server.waited_seconds.get(version, 0.0)
     ended = served.state in {ServerState.AVAILABLE, ServerState.END}
     if not item.confirmed and not ended and waited >= index.server.load_timeout_seconds:

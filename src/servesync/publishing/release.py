@@ -17,7 +17,7 @@ from servesync.domain.versions import Model, Release, StoredObject, Version
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError
 from servesync.fetch import read_whole, stream
 from servesync.publishing.agent_limits import exceeded_agent_limits
-from servesync.publishing.pack import Packed, Stamp, check_unchanged, describe, pack_tree, survey
+from servesync.publishing.pack import Made, Packed, Stamp, check_unchanged, describe, pack_tree, survey
 from servesync.publishing.request import (
     MANIFEST_TYPE,
     UNCONDITIONAL,
@@ -32,6 +32,7 @@ from servesync.publishing.request import (
     stem_of,
     to_complete,
 )
+from servesync.publishing.warmup import warmup_from_golden
 from servesync.redaction import redact
 from servesync.settings import Fetch, Store
 from servesync.store import MANIFEST_TO_COME, AlreadyThere, ObjectAttributes, S3Store, S3Writer, manifest_key
@@ -48,7 +49,7 @@ def publish_tree(root: Path, store: Store, request: Request) -> Published:
 
     Raises:
         SettingsError: there is no directory, or model, version or labels are not acceptable, or the key would
-            be ambiguous by the store's pattern.
+            be ambiguous by the store's pattern, or warm-up requests cannot be added.
         ReleaseRefused: the SavedModel is not sound, or has names that agents refuse, or the store has other
             content under this number.
         StoreError, TransferError: the store refused or did not answer.
@@ -62,9 +63,10 @@ def publish_tree(root: Path, store: Store, request: Request) -> Published:
         raise SettingsError(Reason.SETTINGS_INVALID, text)
     proven = survey(root)
     check_paths({path: stamp is None for path, stamp in proven.items()}, str(version))
+    made = (warmup_from_golden(root, model),) if request.warmup_from_golden else ()
     facts = prove(root, request)
     with S3Writer(store) as writer:
-        done = _Publication(root, model, version, stem, proven, facts, store, request, writer).run()
+        done = _Publication(root, model, version, stem, proven, made, facts, store, request, writer).run()
         if not request.dry_run:
             writer.remove_leftovers(done.key)  # of killed publishers, which cannot complete them now
         return done
@@ -79,6 +81,7 @@ class _Publication:
     version: Version
     stem: str
     proven: Mapping[str, Stamp | None]
+    made: tuple[Made, ...]
     facts: ModelFacts
     store: Store
     request: Request
@@ -165,6 +168,7 @@ class _Publication:
             self.version,
             write,
             bundle_extents(self.root),
+            made=self.made,
             archive_format=self.request.archive_format,
             check=self.request.check,
         )

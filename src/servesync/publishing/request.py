@@ -15,7 +15,14 @@ from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError
 from servesync.publishing.pack import Format
 from servesync.settings import Level, Limits, LoadLimits, Store
 from servesync.store import MANIFEST_ENDING, KeyPattern
-from servesync.verify import Expectations, ModelFacts, load_model, verify_structure, verify_tensors
+from servesync.verify import (
+    Expectations,
+    ModelFacts,
+    check_warmup,
+    load_model,
+    verify_structure,
+    verify_tensors,
+)
 
 Outcome = Literal["published", "already there", "not written (dry run)"]
 MANIFEST_TYPE: Final = "application/json"
@@ -39,7 +46,8 @@ def _silent(_done: int, _total: int) -> None:
 class Request:
     """What to publish, under which name; `limits`: those of the agents, None if they are not known.
 
-    `load`: the libraries and the limits of the level load.
+    `load`: the libraries and the limits of the level load. `warmup_from_golden`: add warm-up requests,
+    made of the golden ones.
     """
 
     model: str
@@ -47,6 +55,7 @@ class Request:
     labels: Mapping[str, str] = field(default_factory=dict)
     level: Level = "checksum"
     archive_format: Format = "tar.zst"
+    warmup_from_golden: bool = False
     dry_run: bool = False
     limits: Limits | None = None
     load: LoadLimits = field(default_factory=LoadLimits)
@@ -102,6 +111,7 @@ def prove(root: Path, request: Request) -> ModelFacts:
         OSError: a file cannot be read.
     """
     facts = verify_structure(root)
+    check_warmup(root, request.check)
     if request.level != "structure":
         verify_tensors(root, check=request.check)
     if request.level == "load":

@@ -8,13 +8,13 @@ from servesync.agent.agent import Agent
 from servesync.agent.context import AgentContext
 from servesync.agent.discovery import discover
 from servesync.agent.models_config import ConfigKeeper
-from servesync.agent.ports import FootprintPort, Ports, ServerPort, SystemClock
+from servesync.agent.ports import FootprintPort, Ports, ReloadPort, ServerPort, SystemClock
 from servesync.agent.state import AgentState
 from servesync.domain.versions import StoredObject
 from servesync.fetch import FetchPool
 from servesync.install import Lock
 from servesync.jobs import JobContext, Jobs
-from servesync.serving import ModelServer, ServerFootprint
+from servesync.serving import RpcServer, ServerFootprint, connect, require_grpc
 from servesync.settings import Serving, Settings
 from servesync.store import S3Store, StorePort
 from servesync.transfer.disk_guard import DiskGuard
@@ -30,24 +30,27 @@ def make_ports(
 
     `before`: the earlier settings and their ports; a port whose settings did not change is used again.
     """
-    url = settings.serving.rest_url
+    serving = settings.serving
+    url = serving.rest_url
     store: StorePort | None = None
     server: ServerPort | None = None
     footprint: FootprintPort | None = None
+    reload: ReloadPort | None = None
     if before is not None:
         old, ports = before
         store = None if needs_other_store(old, settings) else ports.store
-        if old.serving.rest_url == url:
-            server = ports.server
+        if old.serving.interfaces == serving.interfaces:
+            server, reload = ports.server, ports.reload
             footprint = ports.footprint if old.memory.cgroup == settings.memory.cgroup else None
     if store is None:
         store = S3Store(
             settings.store, settings.fetch, settings.limits, on_request=agent_status.count_request
         )
-    if server is None and url:
-        server = ModelServer(url)
+    server = server or connect(*serving.interfaces)
+    if reload is None and serving.grpc_target:
+        reload = RpcServer(serving.grpc_target)
     footprint = footprint or ServerFootprint(url, settings.memory.cgroup)
-    return Ports(store, server, SystemClock(), jobs, footprint)
+    return Ports(store, server, SystemClock(), jobs, footprint, reload)
 
 
 def needs_other_store(old: Settings, new: Settings) -> bool:
@@ -61,6 +64,8 @@ def close_replaced(old: Ports, new: Ports) -> None:
         old.store.close()
     if old.server is not None and old.server is not new.server:
         old.server.close()
+    if old.reload is not None and old.reload is not new.reload:
+        old.reload.close()
 
 
 def build_agent(
@@ -83,10 +88,12 @@ def build_agent(
         one_pass: The agent ends after this pass, so it cannot wait for a server that is starting.
 
     Raises:
-        SettingsError: the settings ask for TensorFlow, or for a library of it, which is not installed.
+        SettingsError: the settings ask for TensorFlow, a library of it, or grpcio, which is not installed.
     """
     if settings.verify.level == "load" and lock is not None:
         require_tensorflow(settings.verify.load.libraries)
+    if settings.serving.grpc_target:
+        require_grpc()
     agent_status = agent_status or AgentStatus()
     state = state or AgentState.fresh(settings, durable=lock is not None)
     tools = _transfer_tools(settings, ports, state, agent_status)

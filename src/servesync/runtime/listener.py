@@ -15,7 +15,7 @@ from servesync.errors import Reason, ServerError, internal_error
 from servesync.log_throttle import LogThrottle
 from servesync.logs import Event, get_logger, lines_dropped
 from servesync.planning.facts import Served
-from servesync.serving import ModelServer
+from servesync.serving import connect
 from servesync.settings import Admin, Settings
 
 AGAIN_SECONDS: Final = 30.0
@@ -30,8 +30,8 @@ class AskedNow:
     One thread asks at a time; an answer counts for a second, so that probes cost the server nothing.
     """
 
-    def __init__(self, rest_url: str | None) -> None:
-        self._server = ModelServer(rest_url, ANSWER_SECONDS) if rest_url else None
+    def __init__(self, interfaces: tuple[str | None, str | None]) -> None:
+        self._server = connect(*interfaces, ANSWER_SECONDS)
         self._lock = threading.Lock()
         self._known: dict[Model, tuple[float, Mapping[Version, Served] | str]] = {}
 
@@ -66,7 +66,7 @@ class Listener:
     def __init__(self, agent_status: AgentStatus, settings: Settings, sync: Callable[[], None]) -> None:
         self.agent_status = agent_status
         self._settings = settings
-        self._asked = AskedNow(settings.serving.rest_url)
+        self._asked = AskedNow(settings.serving.interfaces)
         self._throttle = LogThrottle()
         self._ending = False
         self._changed = threading.Event()
@@ -77,6 +77,7 @@ class Listener:
             settings=lambda: self._settings.admin,
             ask_server=lambda model: self._asked(model),  # noqa: PLW0108 (another one after a reload)
             sync=sync,
+            drain=self._drain,
             lines_dropped=lines_dropped,
         )
         self._app: ASGIApp = build_app(parts)
@@ -90,8 +91,8 @@ class Listener:
         """Use changed settings; a changed address or port is bound within seconds."""
         old, self._settings = self._settings, settings
         self.agent_status.stuck_after_seconds = settings.admin.stuck_after_seconds
-        if settings.serving.rest_url != old.serving.rest_url:
-            asked, self._asked = self._asked, AskedNow(settings.serving.rest_url)
+        if settings.serving.interfaces != old.serving.interfaces:
+            asked, self._asked = self._asked, AskedNow(settings.serving.interfaces)
             threading.Thread(target=asked.close, daemon=True).start()  # it may wait for an answer
         if (settings.admin.host, settings.admin.port) != (old.admin.host, old.admin.port):
             self._interrupt()
@@ -101,6 +102,15 @@ class Listener:
         self._ending = True
         self._interrupt()
         self._thread.join(STOP_SECONDS)
+
+    def _drain(self, wanted: bool) -> None:  # noqa: FBT001 (whether it begins or ends)
+        status = self.agent_status
+        if wanted == (status.draining_since_at is not None):
+            return
+        status.draining_since_at = time.time() if wanted else None
+        threading.Thread(target=self._asked.close, daemon=True).start()  # it may wait for an answer
+        event = Event.DRAINING if wanted else Event.DRAINING_ENDED
+        get_logger().info(event, because=f"{'POST' if wanted else 'DELETE'} /drain")
 
     def _interrupt(self) -> None:
         with self._lock:

@@ -13,6 +13,7 @@ from servesync.settings import Level, Limits, LoadLimits
 from servesync.unpack import unpack_archive
 from servesync.verify import (
     Expectations,
+    check_warmup,
     find_operations,
     in_words,
     load_model,
@@ -67,6 +68,9 @@ def _verify_tree(root: Path, level: Level, load: LoadLimits) -> str:
     if report.total:
         first = in_words(report.findings[0])
         text += f"; {report.total} operations that reach out of the graph, first {first}"
+    requests = check_warmup(root)
+    if requests:
+        text += f"; warm-up requests: {requests}"
     if level == "structure":
         return text
     text = f"{text}; checksum: {verify_tensors(root).tensors} tensors match their CRC32C"

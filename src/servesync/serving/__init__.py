@@ -1,7 +1,9 @@
 """What TensorFlow Serving says of the versions it has seen (`GET /v1/models/NAME`)."""
 
 import json
+import ssl
 from collections.abc import Callable, Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Final, Self
 
@@ -12,10 +14,14 @@ from servesync.domain.versions import Model, Version, parse_canonical
 from servesync.errors import Reason, ServerDown, ServerError
 from servesync.planning.facts import Served, ServerState
 from servesync.serving.footprint import Limit, ServerFootprint, find_budget
+from servesync.serving.rpc import RpcServer, require_grpc
 
-__all__ = ["Limit", "ModelServer", "ServerFootprint", "find_budget"]
+__all__ = ["Limit", "ModelServer", "RpcServer", "ServerFootprint", "connect", "find_budget", "require_grpc"]
 
 MAX_ANSWER_BYTES: Final = 4 << 20
+MAX_PAGE_BYTES: Final = 64 << 20
+PAGE: Final = "/monitoring/prometheus/metrics"
+"""Where the server shows its metrics, unless its flags say something else."""
 TIMEOUT: Final = httpx.Timeout(5.0, connect=2.0)
 WALL_SECONDS: Final = 10.0
 
@@ -37,8 +43,9 @@ class ModelServer:
         self.close()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, until the next request: an idle one would look like load (`draining`)."""
         self._client.close()
+        self._client = _client()
 
     def status(self, model: Model, should_stop: Callable[[], bool] | None = None) -> Mapping[Version, Served]:
         """Return what the server says of every version of `model` it has seen; nothing if it saw none.
@@ -50,41 +57,112 @@ class ModelServer:
             ServerError: no answer, or one that is not a status. This says nothing about any version.
         """
         url = f"{self._url}/v1/models/{model}"
-        client = self._client
-        try:
-            status, body = self._deadline.call(lambda: _get(client, url), should_stop=should_stop)
-        except (httpx.HTTPError, TookTooLong) as error:
-            if isinstance(error, TookTooLong):  # closing breaks the connection that the request hangs in
-                client.close()
-                self._client = _client()
-            cause = str(error) or type(error).__name__
-            text = f"the model server at {self._url} does not answer ({cause}); is it running?"
-            kind = ServerDown if isinstance(error, httpx.ConnectError) else ServerError
-            raise kind(Reason.SERVER_UNREACHABLE, text, url=url) from error
+        status, body = self._ask(url, MAX_ANSWER_BYTES, should_stop)
         if status == httpx.codes.NOT_FOUND and _is_not_found(body):
             return {}
         if status != httpx.codes.OK:
             raise _bad_answer(url, f"HTTP {status}")
         return _parse(url, body)
 
+    def page(self) -> str | None:
+        """Return the server's page for Prometheus; None if it shows none.
 
-def _client() -> httpx.Client:
+        Raises:
+            ServerDown: there was no connection.
+            ServerError: there was no answer.
+        """
+        status, body = self._ask(self._url + PAGE, MAX_PAGE_BYTES)
+        return body.decode(errors="replace") if status == httpx.codes.OK else None
+
+    def _ask(
+        self, url: str, most_bytes: int, should_stop: Callable[[], bool] | None = None
+    ) -> tuple[int, bytes]:
+        client = self._client
+        try:
+            return self._deadline.call(lambda: _get(client, url, most_bytes), should_stop=should_stop)
+        except (httpx.HTTPError, TookTooLong) as error:
+            if isinstance(error, TookTooLong):  # closing breaks the connection that the request hangs in
+                self.close()
+            cause = str(error) or type(error).__name__
+            text = f"the model server at {self._url} does not answer ({cause}); is it running?"
+            kind = ServerDown if isinstance(error, httpx.ConnectError) else ServerError
+            raise kind(Reason.SERVER_UNREACHABLE, text, url=url) from error
+
+    def predict(
+        self, model: Model, version: Version, body: bytes, seconds: float, should_stop: Callable[[], bool]
+    ) -> tuple[int, bytes]:
+        """Send a predict request to one version; return the HTTP status and the body.
+
+        The status is 0 if no whole answer came within `seconds`, or `should_stop` said so. Of a longer body
+        there are MAX_ANSWER_BYTES and one. Each call has a connection of its own, since it may run beside
+        `status`.
+
+        Raises:
+            ServerDown: there was no connection.
+            ServerError: the connection broke.
+        """
+        url = f"{self._url}/v1/models/{model}/versions/{version}:predict"
+        deadline = Deadline(seconds, "servesync-tries-version")
+        with _client(httpx.Timeout(seconds, connect=2.0)) as client:
+            try:
+                return deadline.call(lambda: _post(client, url, body), should_stop=should_stop)
+            except (httpx.ReadTimeout, httpx.WriteTimeout, TookTooLong):
+                return 0, b""
+            except httpx.HTTPError as error:
+                text = f"{url}: {str(error) or type(error).__name__}"
+                kind = ServerDown if isinstance(error, httpx.ConnectError) else ServerError
+                raise kind(Reason.SERVER_UNREACHABLE, text, url=url) from error
+
+
+def connect(
+    rest_url: str | None, grpc_target: str | None, wall_seconds: float = WALL_SECONDS
+) -> ModelServer | RpcServer | None:
+    """Return the server's REST interface, or its gRPC interface where there is no REST; None without both."""
+    if rest_url:
+        return ModelServer(rest_url, wall_seconds)
+    return RpcServer(grpc_target, wall_seconds) if grpc_target else None
+
+
+def _client(timeout: httpx.Timeout = TIMEOUT) -> httpx.Client:
     return httpx.Client(
-        timeout=TIMEOUT, trust_env=False, headers={"Accept-Encoding": "identity"}, follow_redirects=False
+        verify=_trusted(),
+        timeout=timeout,
+        trust_env=False,
+        headers={"Accept-Encoding": "identity"},
+        follow_redirects=False,
     )
 
 
-def _get(client: httpx.Client, url: str) -> tuple[int, bytes]:
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Return whom to believe, which takes 30 ms to read."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def _get(client: httpx.Client, url: str, most_bytes: int) -> tuple[int, bytes]:
     with client.stream("GET", url) as answer:
-        return answer.status_code, _bounded(answer)
+        return answer.status_code, _bounded(answer, most_bytes)
 
 
-def _bounded(answer: httpx.Response) -> bytes:
+def _post(client: httpx.Client, url: str, body: bytes) -> tuple[int, bytes]:
+    with client.stream("POST", url, content=body, headers={"Content-Type": "application/json"}) as answer:
+        return answer.status_code, _beginning(answer, MAX_ANSWER_BYTES)
+
+
+def _bounded(answer: httpx.Response, most_bytes: int) -> bytes:
+    body = _beginning(answer, most_bytes)
+    if len(body) > most_bytes:
+        raise _bad_answer(str(answer.url), f"more than {most_bytes} bytes")
+    return body
+
+
+def _beginning(answer: httpx.Response, most_bytes: int) -> bytes:
+    """Return the body, or the first `most_bytes` and one of it."""
     body = bytearray()
     for piece in answer.iter_raw():
-        body += piece
-        if len(body) > MAX_ANSWER_BYTES:
-            raise _bad_answer(str(answer.url), f"more than {MAX_ANSWER_BYTES} bytes")
+        body += piece[: most_bytes + 1 - len(body)]
+        if len(body) > most_bytes:
+            break
     return bytes(body)
 
 

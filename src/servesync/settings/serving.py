@@ -1,12 +1,15 @@
 """The model server beside the agent: its directory, its memory, and what stays on disk for it."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from servesync.settings.base import MIB, Section
 from servesync.settings.places import AbsolutePath, host_of, is_link_local, is_path, split_url
+
+_GRPC_TARGET: Final = re.compile(r"unix:/.{1,200}|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]{1,253}):[0-9]{1,5}")
 
 
 class Serving(Section):
@@ -15,7 +18,10 @@ class Serving(Section):
     models_dir: AbsolutePath
     server_models_dir: AbsolutePath | None = None
     rest_url: str | None = "http://127.0.0.1:8501"
+    grpc_target: str | None = None
     version_policy: Literal["all", "latest"] = "all"
+    smoke: Literal["auto", "golden", "off"] = "auto"
+    smoke_timeout_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 30.0
     load_timeout_seconds: Annotated[float, Field(ge=1, le=86_400)] = 600.0
     scan_interval_seconds: Annotated[float, Field(gt=0, le=3600)] = 1.0
     config_file: AbsolutePath | None = None
@@ -34,6 +40,18 @@ class Serving(Section):
         if self.config_file and self.models_dir in self.config_file.parent.parents:
             raise ValueError("config_file must not lie in a folder below models_dir; beside these is fine")
         return self
+
+    @field_validator("grpc_target")
+    @classmethod
+    def _check_grpc_target(cls, value: str | None) -> str | None:
+        if value is None or _GRPC_TARGET.fullmatch(value):
+            return value
+        raise ValueError("must be HOST:PORT or unix:/PATH of the server's gRPC interface, or null")
+
+    @property
+    def interfaces(self) -> tuple[str | None, str | None]:
+        """Where the server can be asked."""
+        return self.rest_url, self.grpc_target
 
     @field_validator("rest_url")
     @classmethod

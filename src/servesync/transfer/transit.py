@@ -39,6 +39,7 @@ OF_DAMAGED_MODELS: Final = frozenset(
         Reason.TENSOR_CHECKSUM,
         Reason.VARIABLES_INDEX_CORRUPT,
         Reason.VARIABLES_MISSING,
+        Reason.WARMUP_INVALID,
     }
 )
 """What turned bits make of a model's files. Tensors and their index have checksums, but from whoever exported

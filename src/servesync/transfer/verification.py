@@ -1,4 +1,4 @@
-"""Verifies the SavedModel of a transfer: structure, operations, signatures, tensors and a trial load."""
+"""Verifies the SavedModel of a transfer: structure, operations, signatures, requests, tensors, trial load."""
 
 import threading
 import time
@@ -15,6 +15,7 @@ from servesync.verify import (
     LoadReport,
     check_operations,
     check_signatures,
+    check_warmup,
     find_operations,
     in_words,
     load_model,
@@ -54,6 +55,7 @@ def verify_tree(
         raise expected
     signatures = read_signatures(root)
     check_signatures(signatures, expected)
+    check_warmup(root, check)
     checked = verify_tensors(root, check=check).tensors if settings.level != "structure" else 0
     trial = None
     if settings.level == "load":

@@ -7,6 +7,7 @@ from servesync.verify.reachability import Finding, in_words
 from servesync.verify.signatures import Expectations, Signatures, check_signatures, read_signatures
 from servesync.verify.structure import ModelFacts, bundle_extents, verify_structure
 from servesync.verify.tensors import TensorProof, verify_tensors
+from servesync.verify.warmup import check_warmup
 
 __all__ = [
     "Danger",
@@ -21,6 +22,7 @@ __all__ = [
     "bundle_extents",
     "check_operations",
     "check_signatures",
+    "check_warmup",
     "find_operations",
     "in_words",
     "load_model",

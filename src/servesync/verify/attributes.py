@@ -15,7 +15,7 @@ from servesync.verify.proto import (
     TensorShapeProto,
     VariantTensorDataProto,
 )
-from servesync.verify.wire import varint
+from servesync.wire import varint
 
 STRING_TENSOR: Final = 7
 TOO_MANY: Final = 1 << 40

@@ -12,7 +12,7 @@ from typing import Final
 from servesync.verify.proto import BundleEntryProto, BundleHeaderProto, Dim, TensorShapeProto
 from servesync.verify.slices import MAX_DIMENSIONS, Extent, Partitioned, Shape, check_slices, read_slice
 from servesync.verify.table import entries
-from servesync.verify.wire import Malformed, fields
+from servesync.wire import Malformed, fields
 
 MAX_SHARDS: Final = 100_000
 MAX_TENSORS: Final = 1_000_000

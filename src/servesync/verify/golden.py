@@ -2,8 +2,7 @@
 
 They lie in `assets.extra/servesync_golden.json`, in the form that docs/golden.md describes. Nothing here is
 trusted: the file is bounded, and every value is checked against the signature before TensorFlow sees it.
-The server's own warm-up requests (`assets.extra/tf_serving_warmup_requests`) are not read: they have
-no expected answers, and the server replays them itself.
+The server's own warm-up requests (`warmup.py`) have no expected answers, and the server replays them itself.
 """
 
 import base64

@@ -20,7 +20,7 @@ from servesync.verify.proto import (
     NodeDef,
     OpDef,
 )
-from servesync.verify.wire import Malformed
+from servesync.wire import Malformed
 
 MAX_DEPTH: Final = 16
 MAX_PARTS: Final = 500_000

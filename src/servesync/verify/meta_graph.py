@@ -23,7 +23,7 @@ from servesync.verify.proto import (
     TensorInfo,
 )
 from servesync.verify.saved_model import ASSETS_COLLECTION
-from servesync.verify.wire import Field
+from servesync.wire import Field
 
 INIT_SIGNATURE: Final = "__saved_model_init_op"
 INIT_COLLECTIONS: Final = frozenset({b"legacy_init_op", b"saved_model_main_op"})

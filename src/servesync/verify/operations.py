@@ -18,7 +18,7 @@ from servesync.verify.parse_budget import Reader
 from servesync.verify.reachability import Finding, Seen, Traversal
 from servesync.verify.saved_model import opened
 from servesync.verify.structure import AGAIN
-from servesync.verify.wire import Malformed
+from servesync.wire import Malformed
 
 MAX_FINDINGS: Final = 100
 SHOWN_FINDINGS: Final = 5

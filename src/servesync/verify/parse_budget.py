@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from servesync.verify.wire import Field, Malformed, fields
+from servesync.wire import Field, Malformed, fields
 
 MAX_FIELDS: Final = 30_000_000
 MAX_KEPT: Final = 1_000_000

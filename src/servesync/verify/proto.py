@@ -83,6 +83,7 @@ class SignatureDef:
 
     INPUTS: Final = 1
     OUTPUTS: Final = 2
+    DEFAULTS: Final = 4
 
 
 class TensorInfo:
@@ -230,6 +231,38 @@ class SliceExtent:
 
     START: Final = 1
     LENGTH: Final = 2
+
+
+class PredictionLog:
+    """tensorflow.serving.PredictionLog; the `request` of each of its logs has the number REQUEST."""
+
+    CLASSIFY_LOG: Final = 2
+    REGRESS_LOG: Final = 3
+    MULTI_INFERENCE_LOG: Final = 4
+    SESSION_RUN_LOG: Final = 5
+    PREDICT_LOG: Final = 6
+    PREDICT_STREAMED_LOG: Final = 7
+    REQUEST: Final = 1
+
+
+class InferenceRequest:
+    """tensorflow.serving.PredictRequest, ClassificationRequest, RegressionRequest and InferenceTask."""
+
+    MODEL_SPEC: Final = 1
+    PREDICT_INPUTS: Final = 2
+
+
+class MultiInferenceRequest:
+    """tensorflow.serving.MultiInferenceRequest."""
+
+    TASKS: Final = 1
+
+
+class ModelSpec:
+    """tensorflow.serving.ModelSpec."""
+
+    NAME: Final = 1
+    SIGNATURE_NAME: Final = 3
 
 
 class BundleHeaderProto:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 from servesync.verify.proto import (
     AnyList,
@@ -27,7 +27,7 @@ from servesync.verify.proto import (
     SaverDef,
     TensorInfo,
 )
-from servesync.verify.wire import Malformed, fields
+from servesync.wire import Malformed, fields
 
 IN_MEMORY_BYTES: Final = 64 << 20
 MAX_BYTES: Final = (1 << 31) - 1
@@ -82,15 +82,21 @@ def opened(path: Path) -> Iterator[memoryview]:
     if size <= IN_MEMORY_BYTES:
         yield memoryview(path.read_bytes())
         return
-    with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    view = memoryview(mapped)
+    with path.open("rb") as file, mapped(file) as view:
+        yield view
+
+
+@contextmanager
+def mapped(file: BinaryIO) -> Iterator[memoryview]:
+    """Lend the bytes of a file, which has some, without reading them before they are looked at."""
+    mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    view = memoryview(mapping)
     try:
         yield view
     finally:
         view.release()
         with suppress(BufferError):  # an error's frames may use views of it: unmapped when they go
-            mapped.close()
+            mapping.close()
 
 
 def read_graphs(data: memoryview) -> list[Graph]:

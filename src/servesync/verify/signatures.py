@@ -13,7 +13,7 @@ from servesync.errors import Reason, ReleaseRefused
 from servesync.settings import Dtype, Signature, TensorSpec
 from servesync.verify.proto import Dim, MapEntry, SignatureDef, TensorInfo, TensorShapeProto
 from servesync.verify.structure import AGAIN, serving_graph
-from servesync.verify.wire import Malformed, fields
+from servesync.wire import Malformed, fields
 
 NOT_FOR_CLIENTS: Final = frozenset({"__saved_model_init_op", "__saved_model_train_op"})
 MAX_DIMENSIONS: Final = 254

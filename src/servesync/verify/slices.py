@@ -12,7 +12,7 @@ from itertools import product
 from typing import Final, TypeAlias
 
 from servesync.verify.proto import SliceExtent, TensorSliceProto
-from servesync.verify.wire import Malformed, fields
+from servesync.wire import Malformed, fields
 
 MAX_CUT_DIMENSIONS: Final = 8
 """The most dimensions along which a tensor may be cut: TensorFlow restores none that is cut along more."""

@@ -12,7 +12,7 @@ from servesync.verify.initialization import uninitialized_variables
 from servesync.verify.pointers import check_pointers, refuse_lookalike
 from servesync.verify.restored import restored_names
 from servesync.verify.saved_model import SERVE, Graph, opened, read_graphs
-from servesync.verify.wire import Malformed, fields
+from servesync.wire import Malformed, fields
 
 GRAPH: Final = "saved_model.pb"
 DEBUG_INFO: Final = "debug/saved_model_debug_info.pb"

@@ -12,7 +12,7 @@ from typing import Final
 import cramjam
 import google_crc32c
 
-from servesync.verify.wire import Malformed, varint
+from servesync.wire import Malformed, varint
 
 FOOTER_BYTES: Final = 48
 MAGIC: Final = 0xDB4775248B80FB57

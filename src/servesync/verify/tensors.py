@@ -22,7 +22,7 @@ from servesync.files import open_regular
 from servesync.verify.bundle import STRING, VARIANT, Tensor, shard_name
 from servesync.verify.structure import AGAIN, read_index
 from servesync.verify.table import masked
-from servesync.verify.wire import MAX_VARINT_BYTES, Malformed, varint
+from servesync.wire import MAX_VARINT_BYTES, Malformed, varint
 
 READ_BYTES: Final = 1 << 20
 U32_END: Final = 1 << 32

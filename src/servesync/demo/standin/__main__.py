@@ -1,5 +1,6 @@
 """Runs the stand-in: `python -m servesync.demo.standin --rest_api_port=8501 --model_config_file=...`."""
 
+import importlib.util
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from servesync import __version__
 from servesync.demo.seaweed import die_with_parent
 from servesync.demo.standin.config import BadConfig, ModelConfig, check_change, read_config
 from servesync.demo.standin.flags import USAGE, BadFlag, Flags, parse_flags
+from servesync.demo.standin.monitoring import read_monitoring
 from servesync.demo.standin.rest import listen
 from servesync.demo.standin.server import Serving, say
 
@@ -62,16 +64,25 @@ def _models(flags: Flags) -> list[ModelConfig]:
 
 def _serve(flags: Flags, models: list[ModelConfig]) -> None:
     """Serve for ever; return if a model's highest version failed to load."""
+    monitored = read_monitoring(Path(flags.monitoring_config_file)) if flags.monitoring_config_file else None
     serving = Serving(flags, models)
     serving.start()
     failed = serving.wait_for_start()
     if failed:
         say(f"Failed to start server. Error: {len(failed)} servable(s) did not become available: {failed}")
         return
+    rpc = None
+    if flags.port and importlib.util.find_spec("grpc"):
+        from servesync.demo.standin.rpc import listen as listen_rpc  # noqa: PLC0415 (only where grpcio is)
+
+        rpc = listen_rpc(serving, flags.port, blocks=flags.standin_reload_blocks)
+        say(f"Running gRPC ModelServer at 127.0.0.1:{flags.port} ...")
     if flags.rest_api_port not in (0, flags.port):
-        server = listen(serving, flags.rest_api_port)
+        server = listen(serving, flags.rest_api_port, monitored)
         say(f"Exporting HTTP/REST API at:localhost:{flags.rest_api_port} ...")
         server.serve_forever()
+    while rpc is not None:  # it serves for as long as it is held
+        signal.pause()
     signal.pause()
 
 

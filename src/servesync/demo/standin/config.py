@@ -66,11 +66,11 @@ def parse_config(text: str) -> list[ModelConfig]:
         BadConfig: the text does not parse, has an unknown field, names a model twice, or has a relative path.
     """
     try:
-        outer = _fields("the file", parse(text), {"model_config_list"})
+        outer = check_fields("the file", parse(text), {"model_config_list"})
     except BadText as error:
         raise BadConfig(str(error)) from error
     configs = _message(outer.get("model_config_list", []), "model_config_list")
-    _fields("model_config_list", configs, {"config"}, repeated={"config"})
+    check_fields("model_config_list", configs, {"config"}, repeated={"config"})
     models = [_model(_message(config, name)) for name, config in configs]
     twice = [name for name, count in Counter(model.name for model in models).items() if count > 1]
     if twice:
@@ -108,7 +108,7 @@ def check_change(
 
 
 def _model(block: Message) -> ModelConfig:
-    found = _fields("config", block, _MODEL_FIELDS, repeated={"version_labels"})
+    found = check_fields("config", block, _MODEL_FIELDS, repeated={"version_labels"})
     name, path = _text(found, "name"), _text(found, "base_path")
     if not path.startswith(_SCHEMES):
         raise BadConfig(f"Expected model {name} to have an absolute path or URI; got base_path()={path}")
@@ -125,20 +125,20 @@ def _platform_of_type(value: Value) -> str:
 
 
 def _label(block: Message) -> tuple[str, int]:
-    found = _fields("version_labels", block, {"key", "value"})
+    found = check_fields("version_labels", block, {"key", "value"})
     return _text(found, "key"), _integer(found.get("value", 0), "value")
 
 
 def _policy(value: Value) -> Policy:
     block = _message(value, "model_version_policy")
-    found = _fields("model_version_policy", block, _POLICIES.keys())
+    found = check_fields("model_version_policy", block, _POLICIES.keys())
     if not found:
         return Policy()
     if len(found) > 1:
         raise BadConfig(f"more than one policy: {', '.join(found)}")
     ((kind, inner),) = found.items()
     fields = _message(inner, kind)
-    named = _fields(kind, fields, _POLICIES[kind], repeated={"versions"})
+    named = check_fields(kind, fields, _POLICIES[kind], repeated={"versions"})
     if kind == "specific":
         return Policy("specific", versions=tuple(_integer(number, "versions") for _, number in fields))
     if kind == "all":
@@ -149,7 +149,7 @@ def _policy(value: Value) -> Policy:
     return Policy("latest", count=count or 1)
 
 
-def _fields(
+def check_fields(
     where: str, block: Message, known: AbstractSet[str], repeated: AbstractSet[str] = frozenset()
 ) -> dict[str, Value]:
     """Return fields by name, and the last value of a repeated field.

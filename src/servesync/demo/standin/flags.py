@@ -16,15 +16,18 @@ class Flags:
     """The flags that matter beside an agent, with the real server's defaults.
 
     Those that begin with `standin_` are the stand-in's own: `standin_load_delay_seconds` makes every attempt
-    to load take that much longer, `standin_die_with_parent` ends the process when its parent dies.
+    to load take that much longer, `standin_reload_blocks` answers no new configuration that comes over gRPC,
+    `standin_die_with_parent` ends the process when its parent dies.
     """
 
     port: int = 8500
     grpc_socket_path: str = ""
     rest_api_port: int = 0
+    rest_api_timeout_in_ms: int = 30_000
     model_name: str = "default"
     model_base_path: str = ""
     model_config_file: str = ""
+    monitoring_config_file: str = ""
     model_config_file_poll_wait_seconds: float = 0.0
     file_system_poll_wait_seconds: float = 1.0
     max_num_load_retries: int = 5
@@ -34,6 +37,7 @@ class Flags:
     allow_version_labels_for_unavailable_models: bool = False
     version: bool = False
     standin_load_delay_seconds: float = 0.0
+    standin_reload_blocks: bool = False
     standin_die_with_parent: bool = False
 
 

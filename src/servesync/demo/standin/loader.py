@@ -36,8 +36,10 @@ class Loaded:
         """Return the signatures as the metadata request shows them."""
         return {name: _definition(signature) for name, signature in self.signatures.items()}
 
-    def run(self, signature: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 (SignatureDef)
+    def run(self, signature: Any, tensors: Mapping[str, Any], timeout_ms: int = 0) -> dict[str, Any]:  # noqa: ANN401 (SignatureDef)
         """Return the outputs of a signature for input tensors (NumPy arrays), each by its name.
+
+        `timeout_ms`: after which the request is given up; 0: never.
 
         Raises:
             RequestFailed: the runtime's error, or an input has a shape that the signature does not allow.
@@ -46,7 +48,8 @@ class Loaded:
         fetches = {name: info.name for name, info in sorted(signature.outputs.items())}
         feeds = {signature.inputs[name].name: value for name, value in tensors.items()}
         try:
-            found: dict[str, Any] = self.session.run(fetches, feeds)
+            options = tf.compat.v1.RunOptions(timeout_in_ms=timeout_ms)
+            found: dict[str, Any] = self.session.run(fetches, feeds, options=options)
         except tf.errors.OpError as error:
             text = str(error.message).removeprefix("Graph execution error:\n\n")  # Python adds this
             raise RequestFailed(Code.of_number(error.error_code), text) from error

@@ -15,8 +15,10 @@ Json: TypeAlias = Any
 DEFAULT_SIGNATURE: Final = "serving_default"
 
 
-def predict(loaded: Loaded, request: Mapping[str, Json]) -> Json:
+def predict(loaded: Loaded, request: Mapping[str, Json], timeout_ms: int) -> Json:
     """Answer a predict request in the row (`instances`) or the column (`inputs`) format.
+
+    `timeout_ms`: after which the request is given up.
 
     Raises:
         RequestFailed: the request does not fit the model, or the model failed on it.
@@ -30,7 +32,8 @@ def predict(loaded: Loaded, request: Mapping[str, Json]) -> Json:
     signature = loaded.signatures[name]
     given, names = _decoded(request["instances" if by_rows else "inputs"]), sorted(signature.inputs)
     tensors = _tensors(signature, _by_rows(given, names) if by_rows else _by_columns(given, names))
-    outputs = {name: _encoded(_listed(value)) for name, value in loaded.run(signature, tensors).items()}
+    found = loaded.run(signature, tensors, timeout_ms)
+    outputs = {name: _encoded(_listed(value)) for name, value in found.items()}
     return _as_rows(outputs) if by_rows else {"outputs": _only_or_all(outputs)}
 
 

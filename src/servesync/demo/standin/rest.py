@@ -2,12 +2,14 @@
 
 import json
 import re
+import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
 from servesync.demo.standin.codes import HTTP_STATUS, Code, RequestFailed
+from servesync.demo.standin.monitoring import Monitoring
 from servesync.demo.standin.predict import predict
 from servesync.demo.standin.server import Serving
 
@@ -27,12 +29,18 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # an answer is two writes; the second must not wait for the client
     serving: Serving
+    monitoring: Monitoring
+    monitored: str | None
+    """The path of the page for Prometheus."""
 
     def answer(self) -> None:
         """Answer one request; every failure becomes an error answer."""
         path = self.path.partition("?")[0]
         body = self._body()
         if body is None:
+            return
+        if path == self.monitored:
+            self._send(HTTPStatus.OK, self.monitoring.page().encode(), "text/plain")
             return
         if not path.lower().startswith("/v1/"):
             self._send(HTTPStatus.NOT_FOUND, b"<h1>Not Found</h1>", "text/html")
@@ -82,8 +90,17 @@ class Handler(BaseHTTPRequestHandler):
             )
         if match["method"].lower() != "predict":
             raise RequestFailed(Code.UNIMPLEMENTED, "the stand-in only knows predict")
-        request = _parsed(body)
-        return self.serving.use(model, version, label, lambda _, loaded: predict(loaded, request))
+        began, code = time.monotonic(), Code.OK
+        try:
+            request, timeout = _parsed(body), self.serving.timeout_ms
+            return self.serving.use(
+                model, version, label, lambda _, loaded: predict(loaded, request, timeout)
+            )
+        except RequestFailed as error:
+            code = error.code
+            raise
+        finally:
+            self.monitoring.ended(model, code, time.monotonic() - began)
 
     def _status(self, model: str, version: int | None) -> Json:
         """Return the status of a model; like the real server, ignore a label in the path."""
@@ -141,11 +158,12 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
 
-def listen(serving: Serving, port: int) -> Server:
-    """Open the port on loopback.
+def listen(serving: Serving, port: int, monitored: str | None = None) -> Server:
+    """Open the port on loopback; `monitored`: the path of the page for Prometheus.
 
     Raises:
         OSError: something else has it.
     """
-    handler = type("BoundHandler", (Handler,), {"serving": serving})
+    found = {"serving": serving, "monitoring": Monitoring(), "monitored": monitored}
+    handler = type("BoundHandler", (Handler,), found)
     return Server(("127.0.0.1", port), handler)

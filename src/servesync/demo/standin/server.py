@@ -17,6 +17,7 @@ from servesync.demo.standin.monitor import State, Status
 from servesync.demo.standin.scan import BasePathMissing, poll
 from servesync.demo.standin.table import ServingTable
 from servesync.demo.standin.warmup import warm_up
+from servesync.verify.warmup import WARMUP
 
 ABORTS: Final = "assets.extra/standin_aborts"
 """For tests: loading a version with this file aborts the process."""
@@ -36,6 +37,7 @@ class Serving:
     def __init__(self, flags: Flags, models: list[ModelConfig]) -> None:
         self._flags = flags
         self._lock = threading.Lock()
+        self._config_lock = threading.Lock()
         self._table = ServingTable()
         self._models = {model.name: model for model in models}
         self._manager = Manager(self._options(load_threads=4 * (os.cpu_count() or 1)))
@@ -166,7 +168,9 @@ class Serving:
             say(f"{path} has {ABORTS}: aborting, as a graph can that has a failing check in its init op")
             os.abort()
         loaded = load(path)
-        warm_up(path, loaded)
+        if requests := warm_up(path, loaded):
+            text = f"Finished reading warmup data for model at {path / WARMUP}"
+            say(f"{text}. Number of warmup records read: {requests}.")
         walk_sizes(path)
         with self._lock:
             is_kept = self._manager.keep(job)
@@ -189,6 +193,11 @@ class Serving:
             raise RequestFailed(Code.NOT_FOUND, f"Could not find any versions of model {model}")
         return found if version is None else {version: found[version]}
 
+    @property
+    def timeout_ms(self) -> int:
+        """After how many milliseconds a request is given up."""
+        return self._flags.rest_api_timeout_in_ms
+
     def use(
         self, model: str, version: int | None, label: str | None, work: Callable[[int, Loaded], Answer]
     ) -> Answer:
@@ -206,14 +215,23 @@ class Serving:
     def _reload(self) -> None:
         """Read the file again and wait for new models; a bad file changes nothing."""
         try:
-            models = read_config(Path(self._flags.model_config_file))
-            new = self._apply(models)
+            failed = self.reload(read_config(Path(self._flags.model_config_file)))
         except BadConfig as error:
             say(f"Failed to load model config file: {error}")
             return
-        failed = self._wait_for(new)
         if failed:
             say(f"{len(failed)} model(s) did not become available: {', '.join(failed)}")
+
+    def reload(self, models: list[ModelConfig]) -> list[str]:
+        """Replace the configuration and wait for new models; return those of them that failed.
+
+        One configuration follows the other: the next one waits until the new models of this one are there.
+
+        Raises:
+            BadConfig: it may not replace the present one; nothing was changed.
+        """
+        with self._config_lock:
+            return self._wait_for(self._apply(models))
 
     def _apply(self, models: list[ModelConfig]) -> list[str]:
         """Replace the configuration and return the names that are new.

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from servesync.demo.standin.codes import Code, LoadFailed, RequestFailed
 from servesync.demo.standin.loader import Loaded, tensorflow
+from servesync.verify.tfrecord import records
+from servesync.verify.warmup import DEFAULT_SIGNATURE, MAX_RECORDS, WARMUP
+from servesync.wire import Malformed
 
-FILE: Final = "assets.extra/tf_serving_warmup_requests"
-MAX_RECORDS: Final = 1000
-DEFAULT_SIGNATURE: Final = "serving_default"
 _PACKAGE: Final = "servesync.standin"
 _SCHEMA: Final[Mapping[str, Mapping[str, tuple[int, str]]]] = {
     "ModelSpec": {"signature_name": (3, "")},
@@ -38,36 +38,32 @@ _SCHEMA: Final[Mapping[str, Mapping[str, tuple[int, str]]]] = {
 """Message, field, number, type (empty: text, star: repeated); the last message has only the fields in use."""
 
 
-def warm_up(path: Path, loaded: Loaded) -> None:
-    """Run every recorded request on a version that has just been loaded; nothing without such a file.
+def warm_up(path: Path, loaded: Loaded) -> int:
+    """Run every recorded request on a version that has just been loaded; return how many there were.
 
     Raises:
         LoadFailed: the file is damaged or too long, or a request failed; the version is not loaded.
     """
-    if not (path / FILE).is_file():
-        return
-    for number, record in enumerate(_records(path / FILE)):
-        if number >= MAX_RECORDS:
-            text = f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path / FILE}"
+    if not (path / WARMUP).is_file():
+        return 0
+    number = 0
+    for number, record in enumerate(_records(path / WARMUP), 1):
+        if number > MAX_RECORDS:
+            text = f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path / WARMUP}"
             raise LoadFailed(Code.INVALID_ARGUMENT, text)
         try:
             _replay(record, loaded)
         except RequestFailed as error:
             raise LoadFailed(error.code, str(error)) from error
+    return number
 
 
 def _records(file: Path) -> Iterator[bytes]:
-    tf = tensorflow()
-    records = iter(tf.compat.v1.io.tf_record_iterator(str(file)))
-    while True:
-        try:
-            record = next(records, None)
-        except tf.errors.OpError as error:
-            text = f"{error.message} Please verify your warmup data."
-            raise LoadFailed(Code.of_number(error.error_code), text) from error
-        if record is None:
-            return
-        yield record
+    try:
+        yield from map(bytes, records(file))
+    except Malformed as error:
+        text = f"corrupted record: {error}. Please verify your warmup data is in TFRecord format."
+        raise LoadFailed(Code.DATA_LOSS, text) from error
 
 
 def _replay(record: bytes, loaded: Loaded) -> None:

@@ -2,11 +2,12 @@
 
 from servesync.publishing.pack.cuts import Extent
 from servesync.publishing.pack.packing import Format, Packed, Ranges, describe, pack_tree
-from servesync.publishing.pack.tree import Stamp, check_unchanged, survey
+from servesync.publishing.pack.tree import Made, Stamp, check_unchanged, survey
 
 __all__ = [
     "Extent",
     "Format",
+    "Made",
     "Packed",
     "Ranges",
     "Stamp",

@@ -5,6 +5,7 @@ ordinary tar. `tar.gz` (RFC 1952): one member without name and time.
 """
 
 import hashlib
+import heapq
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -18,7 +19,7 @@ from servesync.domain.manifest import File, Part, Piece
 from servesync.domain.versions import Version
 from servesync.publishing.pack.cuts import ENOUGH_BYTES, Extent, cuts
 from servesync.publishing.pack.frames import Compressors
-from servesync.publishing.pack.tree import STILL_WRITTEN, Member, header, members, refused
+from servesync.publishing.pack.tree import STILL_WRITTEN, Made, Member, header, members, refused
 
 Format: TypeAlias = Literal["tar.zst", "tar.gz"]
 Out: TypeAlias = Callable[[bytes], None]
@@ -41,19 +42,21 @@ class Packed:
     files: tuple[File, ...]
 
 
-def pack_tree(
+def pack_tree(  # noqa: PLR0913 (what goes in, where to, and how)
     root: Path,
     version: Version,
     out: Out,
     extents: Mapping[str, Sequence[Extent]],
     *,
+    made: Sequence[Made] = (),
     archive_format: Format = "tar.zst",
     check: Callable[[], None] = lambda: None,
 ) -> Packed:
     """Write the archive of the version in `root` to `out`, piece by piece, and describe it.
 
-    `extents`: the tensors in each file, by the file's path. `check` is called for every MiB and may raise. A
-    few frames of at most 8 MiB are held in memory.
+    `extents`: the tensors in each file, by the file's path. `made`: files that go in among the others, whose
+    paths are not in the tree. `check` is called for every MiB and may raise. A few frames of at most 8 MiB
+    are held in memory.
 
     Raises:
         ReleaseRefused: `PACK_REFUSED`: the directory holds what a version must not, or changed meanwhile.
@@ -64,8 +67,9 @@ def pack_tree(
     top = str(version)
     with closing(writer):
         writer.structure(header(top, "", None))
-        for member in members(root):
-            size = member.stamp.size if member.stamp else None
+        found: Iterator[Member | Made] = heapq.merge(members(root), made, key=lambda one: one.path.split("/"))
+        for member in found:
+            size = member.size
             writer.structure(header(top, member.path, size))
             if size is not None:
                 sizes = cuts(size, extents.get(member.path, ()))
@@ -77,7 +81,7 @@ def pack_tree(
 
 
 def _copy(
-    member: Member, size: int, sizes: Iterator[int], writer: "_Writer", check: Callable[[], None]
+    member: Member | Made, size: int, sizes: Iterator[int], writer: "_Writer", check: Callable[[], None]
 ) -> File:
     """Pass a file's bytes on in the pieces of its cuts."""
     digest = hashlib.sha256()

@@ -40,6 +40,29 @@ class Stamp(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """A file that is packed beside what lies in the directory; its folder must lie there."""
+
+    path: str
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return len(self.data)
+
+    @property
+    def source(self) -> Path:
+        """How it is called in a message."""
+        return Path(self.path)
+
+    @contextmanager
+    def opened(self) -> Iterator[io.BytesIO]:
+        """Lend the file for reading."""
+        yield io.BytesIO(self.data)
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """One directory or file: its path relative to the version; `stamp` is None for a directory.
 
@@ -50,6 +73,11 @@ class Member:
     stamp: Stamp | None
     source: Path
     folder: int
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes a file has; None for a directory."""
+        return self.stamp.size if self.stamp else None
 
     @contextmanager
     def opened(self) -> Iterator[io.FileIO]:

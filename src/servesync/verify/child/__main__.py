@@ -16,7 +16,8 @@ from functools import partial
 from types import ModuleType
 from typing import Any, Final, TypeAlias
 
-from servesync.verify.child import compare, confine
+from servesync.verify import compare
+from servesync.verify.child import confine
 
 MESSAGE_CHARACTERS: Final = 2000
 MAX_DIFFERENCES: Final = 20

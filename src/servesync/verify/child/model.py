@@ -10,7 +10,7 @@ tempfile.tempdir = "/nonexistent"  # TensorFlow asks for the place, and finding 
 import tensorflow as tf  # noqa: E402
 
 from servesync.verify.answer import argument_name  # noqa: E402
-from servesync.verify.child.compare import decoded  # noqa: E402
+from servesync.verify.compare import decoded  # noqa: E402
 
 THREADS: Final = 4
 tf.config.threading.set_intra_op_parallelism_threads(min(THREADS, os.cpu_count() or 1))

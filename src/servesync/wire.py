@@ -1,4 +1,4 @@
-"""Reads Protocol Buffers' wire format without a schema compiler, lazily and with every bound checked.
+"""Protocol Buffers' wire format without a schema compiler; read lazily, and with every bound checked.
 
 Source: the encoding documentation of Protocol Buffers. Only the fields that a caller asks for are decoded;
 skipping a field costs nothing, whatever its size.
@@ -112,3 +112,18 @@ def fields(data: memoryview) -> Iterator[Field]:
         position += length
         number_value = 0 if kind == BYTES else int.from_bytes(piece, "little")
         yield Field(number, kind, number_value, piece)
+
+
+def encoded(number: int, value: int | bytes) -> bytes:
+    """Return a field: a number, or the bytes of a string or message."""
+    if isinstance(value, int):
+        return _varint(number << 3 | VARINT) + _varint(value)
+    return _varint(number << 3 | BYTES) + _varint(len(value)) + value
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:  # noqa: PLR2004 (the continuation bit)
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
