@@ -295,5 +295,5 @@ def test_completion(installed: Path) -> None:
     options = run(installed, env=words | {"COMP_WORDS": "servesync doctor --s", "COMP_CWORD": "2"})
 
     assert "_SERVESYNC_COMPLETE=complete_bash" in shown.stdout
-    assert set(commands.stdout.split()) == {"demo", "doctor"}
+    assert set(commands.stdout.split()) == {"demo", "doctor", "drain"}
     assert options.stdout.split() == ["--show-keys"]
