@@ -113,3 +113,13 @@ def test_a_model_that_is_stricter_than_the_one_before_is_not_refused(
     report = try_version(Lenient(), order, folders[kind], NeverStopped())  # type: ignore[arg-type]
 
     assert report.judgement.outcome is Outcome.GOOD, report.judgement.text
+
+
+def test_with_golden_only_nothing_is_made_up(server: Rest, folders: dict[str, Path]) -> None:
+    """`serving.smoke: golden`: a version without golden requests is not asked."""
+    order = TrialOrder(Model("line"), Version(2), None, only_golden=True, required={}, seconds=60)
+
+    report = try_version(server, order, folders["line"], NeverStopped())
+
+    assert (report.judgement.outcome, report.requests) == (Outcome.GOOD, 0)
+    assert "no golden requests" in report.judgement.text
