@@ -15,7 +15,9 @@ from servesync.demo.server import FLAGS
 from servesync.demo.standin.server import ABORTS
 from supervised import Supervised
 
-MOST_ENDS = 3
+MOST_ENDS = 10
+"""It is three on an idle machine; on a busy one, starts fall between two looks. Else it would be hundreds."""
+
 long = pytest.mark.skipif(not LONG, reason="starts the model server many times: LONG_TESTS=1 runs it")
 
 
@@ -69,7 +71,7 @@ def test_a_serving_instance_loses_seconds(scene: Scene, supervised: Supervised) 
     (refused,) = scene.box.events("version_quarantined")
     assert refused["reason"] == "server_refused"
     assert "the server ended" in refused["because"]
-    assert supervised.ends <= MOST_ENDS + 1, cost  # a start may fall between two looks
+    assert supervised.ends <= MOST_ENDS, cost
     assert scene.box.numbers() == ["1"], cost
 
 
@@ -84,7 +86,7 @@ def test_a_fresh_instance_comes_up_with_the_version_before(scene: Scene, supervi
         cost = supervised.cost
 
     assert scene.box.numbers() == ["1"], cost
-    assert supervised.ends <= MOST_ENDS + 1, cost  # a start may fall between two looks
+    assert supervised.ends <= MOST_ENDS, cost
 
 
 @long
