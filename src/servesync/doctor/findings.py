@@ -1,4 +1,4 @@
-"""What the doctor says: findings with stable ids, each good, doubtful or bad, each with what to do."""
+"""What the doctor says: findings with stable ids, each ok, a warning or a failure, each with what to do."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
