@@ -49,6 +49,25 @@ def test_a_version_leaves_and_comes_back_as_it_was(workspace: Workspace) -> None
     assert reserve.versions() == {}
 
 
+@pytest.mark.parametrize("served", [True, False])
+def test_what_has_served_is_known_to_have_served_when_it_is_back(workspace: Workspace, served: bool) -> None:
+    """Twice there and back: it still has to be AVAILABLE anew, and a rollback waits for no request."""
+    reserve, shelf, version = Reserve(workspace, M), Shelf(workspace, M), Version(1)
+    publish(workspace, release_of(1, "id-1"), {"saved_model.pb": "graph"})
+    if served:
+        shelf.confirm(version)
+    for _ in range(2):
+        record = shelf.record(version)
+        assert record is not None
+        reserve.take(shelf.path / "1", version, record, NOW)
+        shelf.forget(version)
+        shelf.put_back(reserve.path / "1", version, reserve.versions()[version])
+        reserve.forget(version)
+
+    found = shelf.inventory().versions[version]
+    assert (found.confirmed, found.has_served) == (False, served)
+
+
 def test_only_the_last_ones_are_kept(workspace: Workspace) -> None:
     """By the time at which they left, not by their number."""
     reserve = Reserve(workspace, M)

@@ -78,10 +78,12 @@ def test_a_version_that_has_not_answered_leaves_for_good() -> None:
 
 @pytest.mark.parametrize("trials", [None, {}])
 def test_what_has_served_before_needs_no_trial(trials: dict[Version, Trial] | None) -> None:
-    """Neither after a restart of the agent, nor when the server comes up again."""
+    """Neither after a restart of the agent, nor when the server comes up again; nor back from the reserve."""
     shelf = {OLD: SERVED, NEW: replace(FRESH, confirmed=True)}
-
     assert actions(facts(trials, shelf=shelf)) == [(Prune, OLD)]
+
+    back = {OLD: SERVED, NEW: replace(FRESH, has_served=True)}
+    assert actions(facts(trials, shelf=back)) == [(Confirm, NEW), (Prune, OLD)]
 
 
 def test_without_a_trial_available_is_enough() -> None:

@@ -94,6 +94,7 @@ def _examine(
     good = Shelved(
         Condition.GOOD,
         confirmed=record.confirmed,
+        has_served=record.has_served,
         identity=record.identity,
         proven_by=record.proven_by,
         tries=record.tries,

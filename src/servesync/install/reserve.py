@@ -138,6 +138,7 @@ class Reserve:
         self.drop(version)
         disk.make_dir(self.path, 0o700)
         changes: dict[str, object] = {
+            "has_served": record.has_served or record.confirmed,
             "reserved_at": now,
             "returning": why.returning,
             "retired_for": why.retired_for,

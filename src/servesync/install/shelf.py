@@ -241,7 +241,7 @@ class Shelf:
 
     def confirm(self, version: Version) -> None:
         """Record that the server has served these bytes."""
-        self._update(version, confirmed=True, tries=0)
+        self._update(version, confirmed=True, has_served=True, tries=0)
 
     def _intend(
         self, tree: Path, release: Release, sealed: Proven, said_before: str, like: Record | None = None
@@ -250,7 +250,8 @@ class Shelf:
         changes: dict[str, object] = {"said_before": said_before, "stamps": dict(sealed.stamps)}
         record = record_of(release, sealed).model_copy(update=changes)
         if like is not None and like.identity == record.identity:
-            record = record.model_copy(update={"confirmed": like.confirmed, "tries": like.tries})
+            kept = {"confirmed": like.confirmed, "has_served": like.has_served, "tries": like.tries}
+            record = record.model_copy(update=kept)
         check_stamps(tree, sealed.stamps)
         records.write(self._records, release.version, record)
         check_stamps(tree, sealed.stamps)  # writing the record may have taken long

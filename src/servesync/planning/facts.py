@@ -79,13 +79,15 @@ class Condition(StrEnum):
 class Shelved:
     """One numbered directory on the shelf.
 
-    `confirmed`: the server has served these bytes, and they have passed the trial by request, if there was
-    one. `tries`: how often it was taken off since, for the server to try it anew. `said_before`: see
+    `confirmed`: the server has served the version since it came to the shelf, and it has passed the trial by
+    request, if there was one. `has_served`: that is true of these bytes at any time. `tries`: how often it
+    was taken off since, for the server to try it anew. `said_before`: see
     `servesync.planning.status_staleness`.
     """
 
     condition: Condition
     confirmed: bool = False
+    has_served: bool = False
     identity: str = ""
     proven_by: ProvenBy = ProvenBy.NOTHING
     tries: int = 0
@@ -95,6 +97,11 @@ class Shelved:
     def is_ours(self) -> bool:
         """Whether servesync is known to have put it there, whatever has become of its files."""
         return self.condition in {Condition.GOOD, Condition.DAMAGED, Condition.CHECKING}
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the server has never served these bytes."""
+        return not self.confirmed and not self.has_served
 
 
 class ServerState(StrEnum):
@@ -216,7 +223,7 @@ class Facts:
         if self.server.trials is None:
             return frozenset()
         answered = {v for v, trial in self.server.trials.items() if not trial.failed}
-        new = {v for v, item in self.shelf.items() if item.condition is Condition.GOOD and not item.confirmed}
+        new = {v for v, item in self.shelf.items() if item.condition is Condition.GOOD and item.is_new}
         return frozenset(new - answered)
 
     def on_trial(self) -> frozenset[Version]:
