@@ -18,9 +18,28 @@ DIGEST = hashlib.sha256(b"x").hexdigest()
 SCHEMA_FILE = Path(__file__).parents[2] / "docs/manifest.schema.json"
 
 
+def piece(offset: int, size: int) -> Piece:
+    """A piece of the example's file."""
+    return Piece(path="a/b", offset=offset, size=size, sha256=DIGEST)
+
+
+def of_schema_1() -> Manifest:
+    """The example as an older publisher wrote it: no piece has a digest."""
+    archive = example().archive
+    parts = tuple(
+        part.model_copy(
+            update={"content": tuple(one.model_copy(update={"sha256": None}) for one in part.content or ())}
+        )
+        for part in archive.parts
+    )
+    update = {"schema_version": manifest.SCHEMA_1, "archive": archive.model_copy(update={"parts": parts})}
+    return example().model_copy(update=update)
+
+
 def example() -> Manifest:
     """A small release: one file in two frames, and an empty one."""
     return Manifest(
+        schema="servesync.manifest/2",
         model="m",
         version=7,
         created="2026-01-02T03:04:05Z",
@@ -31,8 +50,8 @@ def example() -> Manifest:
             sha256=DIGEST,
             parts=(
                 Part(offset=0, size=10, sha256=DIGEST, content=()),
-                Part(offset=10, size=15, sha256=DIGEST, content=(Piece(path="a/b", offset=0, size=4),)),
-                Part(offset=25, size=5, sha256=DIGEST, content=(Piece(path="a/b", offset=4, size=2),)),
+                Part(offset=10, size=15, sha256=DIGEST, content=(piece(0, 4),)),
+                Part(offset=25, size=5, sha256=DIGEST, content=(piece(4, 2),)),
             ),
         ),
         files=(File(path="a/b", size=6, sha256=DIGEST), File(path="a/c", size=0, sha256=DIGEST)),
@@ -78,10 +97,24 @@ def test_what_is_written_is_read_back() -> None:
     assert data.endswith(b"}\n")
 
 
+def test_a_manifest_of_schema_1_is_still_read() -> None:
+    """Its pieces have no digests, and its bytes are those that an older publisher wrote."""
+    old = of_schema_1()
+    data = manifest.dump(old)
+
+    assert manifest.parse(data) == old
+    assert b'"content":[{"offset":0,"path":"a/b","size":4}]' in data
+    assert manifest.schema_for(old.archive.parts) == old.schema_version
+    assert manifest.schema_for(example().archive.parts) == example().schema_version == manifest.SCHEMA_2
+
+
 @pytest.mark.parametrize(
     ("data", "place"),
     [
-        (changed("schema", to="servesync.manifest/2"), "schema"),
+        (changed("schema", to="servesync.manifest/1"), "archive.parts.1: a piece of 'a/b' has a sha256"),
+        (changed("schema", to="servesync.manifest/3"), "a newer servesync may read it"),
+        (changed("schema", to="servesync.manifest/0"), "schema"),
+        (changed("schema", to=["servesync.manifest/2"]), "schema"),
         (changed("schema", to=...), "schema"),
         (changed("model", to="../m"), "model"),
         (changed("model", to=".m"), "model"),
@@ -105,6 +138,10 @@ def test_what_is_written_is_read_back() -> None:
         (changed("archive", "parts", 1, "content", to=...), "archive.parts"),
         (changed("archive", "parts", 1, "content", 0, "path", to="a/x"), "a/x"),
         (changed("archive", "parts", 1, "content", 0, "size", to=3), "a/b"),
+        (changed("archive", "parts", 1, "content", 0, "sha256", to=...), "a piece of 'a/b' has no sha256"),
+        (changed("archive", "parts", 1, "content", 0, "sha256", to="A" * 64), "content.0.sha256"),
+        (changed("archive", "parts", 1, "content", 0, "offset", to=1), "a/b"),
+        (changed("archive", "parts", 2, "content", 0, "offset", to=3), "a/b"),
         (changed("archive", "parts", 2, "content", to=[]), "archive.parts"),
         (changed("files", 0, "path", to="/a/b"), "files.0.path"),
         (changed("files", 0, "path", to="a/../b"), "files.0.path"),

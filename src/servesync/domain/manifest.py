@@ -5,9 +5,9 @@ marks the release as complete. `docs/manifest.schema.json` is the schema for oth
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
@@ -31,7 +31,9 @@ MAX_ITEMS: Final = 100_000
 MAX_PART_BYTES: Final = 64 << 20
 MAX_LABELS: Final = 64
 SHOWN: Final = 10
-SCHEMA: Final = "servesync.manifest/1"
+SCHEMA_1: Final = "servesync.manifest/1"
+SCHEMA_2: Final = "servesync.manifest/2"
+Schema: TypeAlias = Literal["servesync.manifest/1", "servesync.manifest/2"]
 
 _LABEL_NAME: Final = r"^[A-Za-z0-9._/-]{1,63}$"
 _LABEL_VALUE: Final = r"^[^\x00-\x1f\x7f]{0,256}$"
@@ -45,11 +47,12 @@ _LABELS: Final[TypeAdapter[dict[str, str]]] = TypeAdapter(Labels)
 
 
 class Piece(Strict):
-    """`size` bytes of one file of the version, from `offset` on."""
+    """`size` bytes of one file of the version, from `offset` on; `sha256` is theirs, None in schema 1."""
 
     path: str
     offset: Bytes
     size: Annotated[int, Field(ge=1, le=MAX_VERSION)]
+    sha256: Sha256 | None = None
 
 
 class Part(Strict):
@@ -130,9 +133,13 @@ class Totals(Strict):
 
 
 class Manifest(Strict):
-    """One release, complete. `created` is UTC to the second (`2026-01-02T03:04:05Z`)."""
+    """One release, complete. `created` is UTC to the second (`2026-01-02T03:04:05Z`).
 
-    schema_version: Annotated[Literal["servesync.manifest/1"], Field(alias="schema")] = SCHEMA
+    In schema 2 every piece has its SHA-256, in schema 1 none. What has no pieces is written in schema 1,
+    which every agent reads (`schema_for`).
+    """
+
+    schema_version: Annotated[Schema, Field(alias="schema")] = SCHEMA_1
     model: str
     version: Annotated[int, Field(ge=0, le=MAX_VERSION)]
     created: Time
@@ -181,6 +188,17 @@ class Manifest(Strict):
             raise ValueError("archive.parts: their contents are not all of the files")
         return self
 
+    @model_validator(mode="after")
+    def _check_piece_digests(self) -> Self:
+        """A reader of schema 2 relies on the digest of each piece, and one of schema 1 knows none."""
+        wanted = self.schema_version == SCHEMA_2
+        for number, part in enumerate(self.archive.parts):
+            for piece in part.content or ():
+                if (piece.sha256 is not None) != wanted:
+                    what = "has no sha256" if wanted else f"has a sha256, which {SCHEMA_1} does not know"
+                    raise ValueError(f"archive.parts.{number}: a piece of {piece.path[:100]!a} {what}")
+        return self
+
     @property
     def content(self) -> Content:
         """The files as the version must have them."""
@@ -198,6 +216,12 @@ def _check_distinct(paths: Sequence[str]) -> None:
             raise ValueError(f"files: {path[:100]!a} lies in a folder that is a file")
 
 
+def schema_for(parts: Iterable[Part]) -> Schema:
+    """Return the oldest schema in which the parts of an archive can be said."""
+    pieces = (piece for part in parts for piece in part.content or ())
+    return SCHEMA_2 if any(piece.sha256 for piece in pieces) else SCHEMA_1
+
+
 def parse(data: bytes) -> Manifest:
     """Return the manifest in `data`.
 
@@ -205,7 +229,7 @@ def parse(data: bytes) -> Manifest:
         ReleaseRefused: `MANIFEST_INVALID`: it is not one, in form or in sense; the text names the place.
     """
     try:
-        return canonical_json.parse(Manifest, data, MAX_MANIFEST_BYTES, SCHEMA)
+        return canonical_json.parse(Manifest, data, MAX_MANIFEST_BYTES, SCHEMA_1, SCHEMA_2)
     except canonical_json.NotCanonical as error:
         text = f"the manifest is not valid: {error}; publish the version again under a new number"
         raise ReleaseRefused(Reason.MANIFEST_INVALID, text) from error
@@ -246,7 +270,7 @@ def json_schema() -> dict[str, Any]:
     description = "SHA-256 of the canonical form (keys sorted, compact, ASCII, line feed) without this key"
     schema["properties"]["digest"] = {"description": description, "pattern": SHA256, "type": "string"}
     schema["required"] = sorted({*schema["required"], "schema", "digest"})
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_2, **schema}
 
 
 def check_labels(labels: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ from typing import Final, Literal, Protocol
 
 from pydantic import ValidationError
 
-from servesync.domain.manifest import Archive, File, Manifest, Totals, check_labels
+from servesync.domain.manifest import Archive, File, Manifest, Totals, check_labels, schema_for
 from servesync.domain.versions import MAX_VERSION, Model, Version, parse_model
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError
 from servesync.publishing.pack import Format
@@ -155,6 +155,7 @@ def make_manifest(
 ) -> Manifest:
     """Return the manifest of an archive whose files have been proven, created now."""
     return Manifest(
+        schema=schema_for(archive.parts),
         model=model,
         version=version,
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
