@@ -14,21 +14,25 @@ from servesync.domain.manifest import Archive, File, Manifest, Part, Piece, Tota
 from servesync.domain.versions import Content, FileFact, Model, Version
 from servesync.errors import Reason, ReleaseRefused
 
+MIB = 1 << 20
 DIGEST = hashlib.sha256(b"x").hexdigest()
 SCHEMA_FILE = Path(__file__).parents[2] / "docs/manifest.schema.json"
 
 
-def piece(offset: int, size: int) -> Piece:
+def piece(at: int, offset: int, size: int) -> Piece:
     """A piece of the example's file."""
-    return Piece(path="a/b", offset=offset, size=size, sha256=DIGEST)
+    return Piece(path="a/b", offset=offset, size=size, at=at, sha256=DIGEST)
 
 
 def of_schema_1() -> Manifest:
     """The example as an older publisher wrote it: no piece has a digest."""
     archive = example().archive
     parts = tuple(
-        part.model_copy(
-            update={"content": tuple(one.model_copy(update={"sha256": None}) for one in part.content or ())}
+        Part(
+            offset=part.offset,
+            size=part.size,
+            sha256=part.sha256,
+            content=tuple(Piece(path=p.path, offset=p.offset, size=p.size) for p in part.content or ()),
         )
         for part in archive.parts
     )
@@ -49,9 +53,9 @@ def example() -> Manifest:
             size=30,
             sha256=DIGEST,
             parts=(
-                Part(offset=0, size=10, sha256=DIGEST, content=()),
-                Part(offset=10, size=15, sha256=DIGEST, content=(piece(0, 4),)),
-                Part(offset=25, size=5, sha256=DIGEST, content=(piece(4, 2),)),
+                Part(offset=0, size=10, sha256=DIGEST, content=(), unpacked_size=512),
+                Part(offset=10, size=15, sha256=DIGEST, content=(piece(512, 0, 4),), unpacked_size=516),
+                Part(offset=25, size=5, sha256=DIGEST, content=(piece(0, 4, 2),), unpacked_size=7),
             ),
         ),
         files=(File(path="a/b", size=6, sha256=DIGEST), File(path="a/c", size=0, sha256=DIGEST)),
@@ -72,6 +76,13 @@ def changed(*path: str | int, to: object) -> bytes:
         place[path[-1]] = to
     found.pop("digest")
     return canonical_json.dump(found)
+
+
+def within_one_part(*at: int) -> list[dict[str, object]]:
+    """Return one part for the whole example, whose two pieces begin at these places."""
+    first, second = (piece(*where).model_dump() for where in zip(at, (0, 4), (4, 2), strict=True))
+    part = {"offset": 0, "size": 30, "sha256": DIGEST, "unpacked_size": 6, "content": [first, second]}
+    return [part]
 
 
 def twins(*paths: str) -> list[dict[str, object]]:
@@ -111,7 +122,10 @@ def test_a_manifest_of_schema_1_is_still_read() -> None:
 @pytest.mark.parametrize(
     ("data", "place"),
     [
-        (changed("schema", to="servesync.manifest/1"), "archive.parts.1: a piece of 'a/b' has a sha256"),
+        (
+            changed("schema", to="servesync.manifest/1"),
+            "archive.parts.0: it says what servesync.manifest/1 does not",
+        ),
         (changed("schema", to="servesync.manifest/3"), "a newer servesync may read it"),
         (changed("schema", to="servesync.manifest/0"), "schema"),
         (changed("schema", to=["servesync.manifest/2"]), "schema"),
@@ -140,6 +154,16 @@ def test_a_manifest_of_schema_1_is_still_read() -> None:
         (changed("archive", "parts", 1, "content", 0, "size", to=3), "a/b"),
         (changed("archive", "parts", 1, "content", 0, "sha256", to=...), "a piece of 'a/b' has no sha256"),
         (changed("archive", "parts", 1, "content", 0, "sha256", to="A" * 64), "content.0.sha256"),
+        (changed("archive", "parts", 1, "content", 0, "at", to=...), "does not say where it is"),
+        (
+            changed("archive", "parts", 1, "content", 0, "at", to=513),
+            "parts.1: its pieces are more than its bytes",
+        ),
+        (changed("archive", "parts", 1, "content", 0, "at", to=-1), "content.0.at"),
+        (changed("archive", "parts", 1, "unpacked_size", to=...), "go together"),
+        (changed("archive", "format", to="tar.gz"), "parts.0 is no frame"),
+        (changed("archive", "parts", 1, "unpacked_size", to=16 * MIB + 1), "unpacked_size"),
+        (changed("archive", "parts", to=within_one_part(0, 3)), "begins before the last one ends"),
         (changed("archive", "parts", 1, "content", 0, "offset", to=1), "a/b"),
         (changed("archive", "parts", 2, "content", 0, "offset", to=3), "a/b"),
         (changed("archive", "parts", 2, "content", to=[]), "archive.parts"),
@@ -192,6 +216,14 @@ def test_no_flipped_bit_goes_unseen() -> None:
             bad = bytearray(good)
             bad[place] ^= 1 << bit
             refusal(bytes(bad))
+
+
+def test_a_part_may_hold_several_pieces() -> None:
+    """One after the other, with or without something between."""
+    for places in ((0, 4), (0, 5)):
+        parts = within_one_part(*places)
+        parts[0]["unpacked_size"] = 7
+        manifest.parse(changed("archive", "parts", to=parts))
 
 
 def test_only_the_canonical_form_counts() -> None:

@@ -7,101 +7,57 @@ marks the release as complete. `docs/manifest.schema.json` is the schema for oth
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from servesync.domain import canonical_json
 from servesync.domain.canonical_json import SHA256, Sha256, Strict, Time
+from servesync.domain.parts import MAX_ITEMS, SCHEMA_1, SCHEMA_2, Archive, Bytes, Part, Piece, Schema
 from servesync.domain.paths import flaw_of_path, folded
 from servesync.domain.versions import (
     MAX_VERSION,
     Content,
     FileFact,
     Model,
-    Proof,
     Release,
     Version,
     parse_model,
 )
 from servesync.errors import Reason, ReleaseRefused, SettingsError
 
+__all__ = [
+    "MAX_MANIFEST_BYTES",
+    "SCHEMA_1",
+    "SCHEMA_2",
+    "Archive",
+    "File",
+    "Manifest",
+    "Part",
+    "Piece",
+    "Totals",
+    "check_identity",
+    "check_labels",
+    "compare",
+    "dump",
+    "json_schema",
+    "parse",
+    "parse_for",
+    "schema_for",
+]
+
 MAX_MANIFEST_BYTES: Final = 4 << 20
-MAX_ITEMS: Final = 100_000
-MAX_PART_BYTES: Final = 64 << 20
 MAX_LABELS: Final = 64
 SHOWN: Final = 10
-SCHEMA_1: Final = "servesync.manifest/1"
-SCHEMA_2: Final = "servesync.manifest/2"
-Schema: TypeAlias = Literal["servesync.manifest/1", "servesync.manifest/2"]
 
 _LABEL_NAME: Final = r"^[A-Za-z0-9._/-]{1,63}$"
 _LABEL_VALUE: Final = r"^[^\x00-\x1f\x7f]{0,256}$"
 
-Bytes = Annotated[int, Field(ge=0, le=MAX_VERSION)]
 Labels = Annotated[
     dict[Annotated[str, Field(pattern=_LABEL_NAME)], Annotated[str, Field(pattern=_LABEL_VALUE)]],
     Field(max_length=MAX_LABELS),
 ]
 _LABELS: Final[TypeAdapter[dict[str, str]]] = TypeAdapter(Labels)
-
-
-class Piece(Strict):
-    """`size` bytes of one file of the version, from `offset` on; `sha256` is theirs, None in schema 1."""
-
-    path: str
-    offset: Bytes
-    size: Annotated[int, Field(ge=1, le=MAX_VERSION)]
-    sha256: Sha256 | None = None
-
-
-class Part(Strict):
-    """One range of the archive, and its SHA-256.
-
-    `content`: if the part can be decompressed alone, the pieces of files that it then gives, in order,
-    besides headers and padding of the archive.
-    """
-
-    offset: Bytes
-    size: Annotated[int, Field(ge=1, le=MAX_PART_BYTES)]
-    sha256: Sha256
-    content: tuple[Piece, ...] | None = None
-
-
-class Archive(Strict):
-    """The archive: the last part of its key, and the parts that cover it in order, without a gap.
-
-    The key follows from `store.key_pattern`; it is the name of no file anywhere.
-    """
-
-    key: str
-    format: Literal["tar.zst", "tar.gz", "tar"]
-    size: Annotated[int, Field(ge=1, le=MAX_VERSION)]
-    sha256: Sha256
-    parts: Annotated[tuple[Part, ...], Field(min_length=1, max_length=MAX_ITEMS)]
-
-    @field_validator("key")
-    @classmethod
-    def _check_key(cls, value: str) -> str:
-        if not value or "/" in value:
-            raise ValueError("must be the last part of a key, without a folder")
-        return value
-
-    @model_validator(mode="after")
-    def _check_parts(self) -> Self:
-        end = 0
-        for number, part in enumerate(self.parts):
-            if part.offset != end:
-                raise ValueError(f"parts.{number} begins at byte {part.offset}, not at {end}")
-            end += part.size
-        if end != self.size:
-            raise ValueError(f"the parts end at byte {end}, the archive at {self.size}")
-        return self
-
-    @property
-    def proofs(self) -> tuple[Proof, ...]:
-        """The parts as the fetching of the archive needs them."""
-        return tuple(Proof(part.offset, part.size, part.sha256) for part in self.parts)
 
 
 class File(Strict):
@@ -135,8 +91,8 @@ class Totals(Strict):
 class Manifest(Strict):
     """One release, complete. `created` is UTC to the second (`2026-01-02T03:04:05Z`).
 
-    In schema 2 every piece has its SHA-256, in schema 1 none. What has no pieces is written in schema 1,
-    which every agent reads (`schema_for`).
+    In schema 2 every piece has its SHA-256 and its place in the part, in schema 1 none. What has no pieces is
+    written in schema 1, which every agent reads (`schema_for`).
     """
 
     schema_version: Annotated[Schema, Field(alias="schema")] = SCHEMA_1
@@ -189,14 +145,16 @@ class Manifest(Strict):
         return self
 
     @model_validator(mode="after")
-    def _check_piece_digests(self) -> Self:
-        """A reader of schema 2 relies on the digest of each piece, and one of schema 1 knows none."""
-        wanted = self.schema_version == SCHEMA_2
+    def _check_schema(self) -> Self:
+        """What a reader of one schema relies on must be there; what it does not know must not."""
         for number, part in enumerate(self.archive.parts):
-            for piece in part.content or ():
-                if (piece.sha256 is not None) != wanted:
-                    what = "has no sha256" if wanted else f"has a sha256, which {SCHEMA_1} does not know"
-                    raise ValueError(f"archive.parts.{number}: a piece of {piece.path[:100]!a} {what}")
+            try:
+                if self.schema_version == SCHEMA_2:
+                    part.check_schema_2()
+                else:
+                    part.check_schema_1()
+            except ValueError as error:
+                raise ValueError(f"archive.parts.{number}: {error}") from error
         return self
 
     @property
@@ -218,8 +176,7 @@ def _check_distinct(paths: Sequence[str]) -> None:
 
 def schema_for(parts: Iterable[Part]) -> Schema:
     """Return the oldest schema in which the parts of an archive can be said."""
-    pieces = (piece for part in parts for piece in part.content or ())
-    return SCHEMA_2 if any(piece.sha256 for piece in pieces) else SCHEMA_1
+    return SCHEMA_2 if any(part.unpacked_size is not None for part in parts) else SCHEMA_1
 
 
 def parse(data: bytes) -> Manifest:
