@@ -9,7 +9,7 @@ from typing import BinaryIO, Final
 from servesync.domain.manifest import Part, Piece
 from servesync.domain.parts import MAX_FRAME_BYTES, MAX_ITEMS
 from servesync.settings import Limits
-from servesync.unpack import FoundFrame, Place, frame_layout
+from servesync.unpack import FoundFrame, Place, find_frames
 
 READ_BYTES: Final = 1 << 20
 
@@ -26,7 +26,7 @@ def framed_parts(archive: BinaryIO, sha256: str, tree: Path, root: Path, limits:
         OSError: the archive or the tree cannot be read.
     """
     archive.seek(0)
-    frames, places = frame_layout(iter(lambda: archive.read(READ_BYTES), b""), limits)
+    frames, places = find_frames(iter(lambda: archive.read(READ_BYTES), b""), limits)
     sizes = [size for frame in frames for size in (frame.size, frame.unpacked_size)]
     if len(frames) > MAX_ITEMS or not all(0 < size <= MAX_FRAME_BYTES for size in sizes):
         return ()

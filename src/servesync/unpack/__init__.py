@@ -2,7 +2,7 @@
 
 from servesync.unpack.archive import Unpacked, unpack_archive
 from servesync.unpack.formats import RATIO_FLOOR_BYTES
-from servesync.unpack.frame_layout import FoundFrame, Place, frame_layout
+from servesync.unpack.found_frames import FoundFrame, Place, find_frames
 from servesync.unpack.objects import unpack_objects
 from servesync.unpack.paths import check_paths
 
@@ -12,7 +12,7 @@ __all__ = [
     "Place",
     "Unpacked",
     "check_paths",
-    "frame_layout",
+    "find_frames",
     "unpack_archive",
     "unpack_objects",
 ]

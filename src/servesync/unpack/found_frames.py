@@ -29,7 +29,7 @@ class Place:
     size: int
 
 
-def frame_layout(chunks: Iterable[Chunk], limits: Limits) -> tuple[list[FoundFrame], list[Place]]:
+def find_frames(chunks: Iterable[Chunk], limits: Limits) -> tuple[list[FoundFrame], list[Place]]:
     """Return the frames and the files of an archive that `unpack_archive` has accepted, in their order.
 
     A skippable frame is one that decompresses to nothing. An archive in another format has no frames.
