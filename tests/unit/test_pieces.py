@@ -201,7 +201,7 @@ def test_a_version_without_a_table_is_installed_all_the_same(workspace: Workspac
 def large_model(folder: Path) -> dict[str, bytes]:
     """Write a SavedModel of three large tensors and a few small ones; return its files."""
     noise = random.Random(3)
-    sizes = {b"a": 5 << 20, b"b": 1000, b"c": 1 << 20, b"d": 3 << 20, b"e": 4000}
+    sizes = {b"a": 13 << 20, b"b": 1000, b"c": 1 << 20, b"d": 3 << 20, b"e": 4000}
     tensors = [bw.plain(n, bw.FLOAT, (size // 4,), noise.randbytes(size)) for n, size in sizes.items()]
     model_files(folder)
     bw.write(folder, tensors)
@@ -251,6 +251,19 @@ def of_schema_1(found: Manifest) -> Manifest:
     )
     archive = found.archive.model_copy(update={"parts": parts})
     return found.model_copy(update={"schema_version": SCHEMA_1, "archive": archive})
+
+
+def test_a_small_version_has_a_table_too(tmp_path: Path) -> None:
+    """Of one piece for each file."""
+    box = TransferBox(tmp_path)
+
+    staged = box.stage(box.archive())
+    Shelf(box.workspace, M).publish(staged.tree, staged.release, staged.proven)
+    keep_pieces(box.workspace, staged.tree, staged.proven.content)
+
+    (table,) = piece_tables(box.workspace)
+    digests = {path: hashlib.sha256(data).hexdigest() for path, data in box.files.items()}
+    assert {piece.path: piece.sha256 for piece in table.pieces} == digests
 
 
 def test_a_full_disk_costs_the_table_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,53 +7,70 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from servesync.domain.cuts import cuts, grid_for
 from servesync.domain.manifest import SCHEMA_2, Manifest
 from servesync.domain.versions import Content
-from servesync.errors import ReleaseRefused, SyncError
+from servesync.errors import ReleaseRefused, Stopped
 from servesync.folders import opened_file
 from servesync.install import PlacedPiece, write_staged
 from servesync.verify import bundle_extents
 
 READ_BYTES: Final = 1 << 20
+POLL_SECONDS: Final = 0.05
+AT_ONCE_BYTES: Final = 16 << 20
+"""So little is read in no time, without a thread."""
 
 
-@contextlib.contextmanager
-def writing_pieces(
-    tree: Path, content: Content, found: Manifest | None, check: Callable[[], None]
-) -> Iterator[None]:
-    """Write the table of a staged version's pieces beside it, in a thread, while the tree is made durable.
+class Pieces:
+    """The pieces of a staged version, read by a thread while the tree is made durable; a context manager.
 
-    `found`: its manifest. One with digests of pieces says what they are. Without them the tree is read once
-    more, from the page cache, and cut as a publisher would cut it.
-
-    There is no table if that fails: the version is none the worse for it, and a failure that counts shows
-    elsewhere. `check` may raise, to stop early; the thread calls it, too.
+    `found`: the version's manifest. One with digests of pieces says what they are. Without them the tree is
+    read once more, from the page cache, and cut as a publisher would cut it.
     """
-    is_over = threading.Event()
 
-    def watch() -> None:
-        check()
-        if is_over.is_set():
-            raise InterruptedError
+    def __init__(self, tree: Path, content: Content, found: Manifest | None) -> None:
+        self._tree = tree
+        self._content = content
+        self._pieces = _said(found)
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="servesync-pieces", daemon=True)
 
-    def write() -> None:
-        with contextlib.suppress(OSError, SyncError):
-            write_staged(tree, _said(found) or read_pieces(tree, content, watch))
+    def __enter__(self) -> Self:
+        """Begin to read, if that takes long."""
+        if not self._pieces and self._content.total_bytes > AT_ONCE_BYTES:
+            with contextlib.suppress(RuntimeError):  # no more threads: `write` reads them
+                self._thread.start()
+        return self
 
-    thread = threading.Thread(target=write, name="servesync-pieces", daemon=True)
-    with contextlib.suppress(RuntimeError):  # no more threads
-        thread.start()
-    try:
-        yield
-    except BaseException:
-        is_over.set()
-        raise
-    finally:
-        if thread.ident is not None:
-            thread.join()
+    def __exit__(self, *_: object) -> None:
+        """End the thread."""
+        self._is_over.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def write(self, check: Callable[[], None]) -> None:
+        """Write their table beside the tree, when they are known; `check` is called often, and may raise.
+
+        There is none if that is not possible: the version is none the worse for it.
+        """
+        while self._thread.is_alive():
+            self._thread.join(POLL_SECONDS)
+            check()
+        if not self._pieces and self._thread.ident is None:
+            self._read()
+        if self._pieces:
+            with contextlib.suppress(OSError):
+                write_staged(self._tree, self._pieces)
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError, Stopped):
+            self._pieces = list(read_pieces(self._tree, self._content, self._check))
+
+    def _check(self) -> None:
+        if self._is_over.is_set():
+            raise Stopped
 
 
 def _said(found: Manifest | None) -> list[PlacedPiece]:

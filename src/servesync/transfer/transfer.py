@@ -32,7 +32,7 @@ from servesync.settings import Settings
 from servesync.store import Running, StorePort
 from servesync.transfer.disk_guard import DiskGuard, Reservation, needed_by
 from servesync.transfer.manifests import read_manifest
-from servesync.transfer.piecing import writing_pieces
+from servesync.transfer.piecing import Pieces
 from servesync.transfer.progress import Report, Reporter
 from servesync.transfer.transit import OF_DAMAGED_ARCHIVES, may_be_transit
 from servesync.transfer.verification import verify_tree
@@ -330,8 +330,9 @@ class _Transfer:
         self._lift(unpacked.root)
         files = ((file.path, file.size) for file in proven.content.files)
         weight = weight_of(files, proven.tensor_bytes)
-        with writing_pieces(self._tree, proven.content, found, check):
+        with Pieces(self._tree, proven.content, found) as pieces:
             proven = seal(self._tree, release, proven, check)
+            pieces.write(check)
         adoptable = None
         if self._order.present:
             shelf = Shelf(self._shared.workspace, release.model)
