@@ -14,13 +14,36 @@ from servesync.domain.manifest import Archive, File, Manifest, Part, Piece, Tota
 from servesync.domain.versions import Content, FileFact, Model, Version
 from servesync.errors import Reason, ReleaseRefused
 
+MIB = 1 << 20
 DIGEST = hashlib.sha256(b"x").hexdigest()
 SCHEMA_FILE = Path(__file__).parents[2] / "docs/manifest.schema.json"
+
+
+def piece(at: int, offset: int, size: int) -> Piece:
+    """A piece of the example's file."""
+    return Piece(path="a/b", offset=offset, size=size, at=at, sha256=DIGEST)
+
+
+def of_schema_1() -> Manifest:
+    """The example as an older publisher wrote it: no piece has a digest."""
+    archive = example().archive
+    parts = tuple(
+        Part(
+            offset=part.offset,
+            size=part.size,
+            sha256=part.sha256,
+            content=tuple(Piece(path=p.path, offset=p.offset, size=p.size) for p in part.content or ()),
+        )
+        for part in archive.parts
+    )
+    update = {"schema_version": manifest.SCHEMA_1, "archive": archive.model_copy(update={"parts": parts})}
+    return example().model_copy(update=update)
 
 
 def example() -> Manifest:
     """A small release: one file in two frames, and an empty one."""
     return Manifest(
+        schema="servesync.manifest/2",
         model="m",
         version=7,
         created="2026-01-02T03:04:05Z",
@@ -30,9 +53,9 @@ def example() -> Manifest:
             size=30,
             sha256=DIGEST,
             parts=(
-                Part(offset=0, size=10, sha256=DIGEST, content=()),
-                Part(offset=10, size=15, sha256=DIGEST, content=(Piece(path="a/b", offset=0, size=4),)),
-                Part(offset=25, size=5, sha256=DIGEST, content=(Piece(path="a/b", offset=4, size=2),)),
+                Part(offset=0, size=10, sha256=DIGEST, content=(), unpacked_size=512),
+                Part(offset=10, size=15, sha256=DIGEST, content=(piece(512, 0, 4),), unpacked_size=516),
+                Part(offset=25, size=5, sha256=DIGEST, content=(piece(0, 4, 2),), unpacked_size=7),
             ),
         ),
         files=(File(path="a/b", size=6, sha256=DIGEST), File(path="a/c", size=0, sha256=DIGEST)),
@@ -53,6 +76,13 @@ def changed(*path: str | int, to: object) -> bytes:
         place[path[-1]] = to
     found.pop("digest")
     return canonical_json.dump(found)
+
+
+def within_one_part(*at: int) -> list[dict[str, object]]:
+    """Return one part for the whole example, whose two pieces begin at these places."""
+    first, second = (piece(*where).model_dump() for where in zip(at, (0, 4), (4, 2), strict=True))
+    part = {"offset": 0, "size": 30, "sha256": DIGEST, "unpacked_size": 6, "content": [first, second]}
+    return [part]
 
 
 def twins(*paths: str) -> list[dict[str, object]]:
@@ -78,10 +108,27 @@ def test_what_is_written_is_read_back() -> None:
     assert data.endswith(b"}\n")
 
 
+def test_a_manifest_of_schema_1_is_still_read() -> None:
+    """Its pieces have no digests, and its bytes are those that an older publisher wrote."""
+    old = of_schema_1()
+    data = manifest.dump(old)
+
+    assert manifest.parse(data) == old
+    assert b'"content":[{"offset":0,"path":"a/b","size":4}]' in data
+    assert manifest.schema_for(old.archive.parts) == old.schema_version
+    assert manifest.schema_for(example().archive.parts) == example().schema_version == manifest.SCHEMA_2
+
+
 @pytest.mark.parametrize(
     ("data", "place"),
     [
-        (changed("schema", to="servesync.manifest/2"), "schema"),
+        (
+            changed("schema", to="servesync.manifest/1"),
+            "archive.parts.0: it says what servesync.manifest/1 does not",
+        ),
+        (changed("schema", to="servesync.manifest/3"), "a newer servesync reads it: update this one"),
+        (changed("schema", to="servesync.manifest/0"), "schema"),
+        (changed("schema", to=["servesync.manifest/2"]), "schema"),
         (changed("schema", to=...), "schema"),
         (changed("model", to="../m"), "model"),
         (changed("model", to=".m"), "model"),
@@ -105,6 +152,20 @@ def test_what_is_written_is_read_back() -> None:
         (changed("archive", "parts", 1, "content", to=...), "archive.parts"),
         (changed("archive", "parts", 1, "content", 0, "path", to="a/x"), "a/x"),
         (changed("archive", "parts", 1, "content", 0, "size", to=3), "a/b"),
+        (changed("archive", "parts", 1, "content", 0, "sha256", to=...), "a piece of 'a/b' has no sha256"),
+        (changed("archive", "parts", 1, "content", 0, "sha256", to="A" * 64), "content.0.sha256"),
+        (changed("archive", "parts", 1, "content", 0, "at", to=...), "does not say where it is"),
+        (
+            changed("archive", "parts", 1, "content", 0, "at", to=513),
+            "parts.1: its pieces are more than its bytes",
+        ),
+        (changed("archive", "parts", 1, "content", 0, "at", to=-1), "content.0.at"),
+        (changed("archive", "parts", 1, "unpacked_size", to=...), "go together"),
+        (changed("archive", "format", to="tar.gz"), "parts.0 is no frame"),
+        (changed("archive", "parts", 1, "unpacked_size", to=16 * MIB + 1), "unpacked_size"),
+        (changed("archive", "parts", to=within_one_part(0, 3)), "begins before the last one ends"),
+        (changed("archive", "parts", 1, "content", 0, "offset", to=1), "a/b"),
+        (changed("archive", "parts", 2, "content", 0, "offset", to=3), "a/b"),
         (changed("archive", "parts", 2, "content", to=[]), "archive.parts"),
         (changed("files", 0, "path", to="/a/b"), "files.0.path"),
         (changed("files", 0, "path", to="a/../b"), "files.0.path"),
@@ -157,6 +218,14 @@ def test_no_flipped_bit_goes_unseen() -> None:
             refusal(bytes(bad))
 
 
+def test_a_part_may_hold_several_pieces() -> None:
+    """One after the other, with or without something between."""
+    for places in ((0, 4), (0, 5)):
+        parts = within_one_part(*places)
+        parts[0]["unpacked_size"] = 7
+        manifest.parse(changed("archive", "parts", to=parts))
+
+
 def test_only_the_canonical_form_counts() -> None:
     """Another form of the same is refused, too: two tools must not disagree about what was published."""
     pretty = json.dumps(json.loads(manifest.dump(example())), indent=1).encode()
@@ -207,6 +276,17 @@ def test_the_files_are_compared_in_both_directions() -> None:
 
     assert caught.value.reason is Reason.CONTENT_DIFFERS
     assert "missing: 'a/b'; extra: 'a/d'; changed: 'a/c'" in str(caught.value)
+
+
+def test_pieces_can_be_left_out() -> None:
+    """What is left is a manifest of schema 1 with the same files and the same proofs of the parts."""
+    bare = manifest.without_pieces(example())
+
+    assert manifest.parse(manifest.dump(bare)) == bare
+    assert bare.schema_version == manifest.SCHEMA_1
+    assert bare.content == example().content
+    assert bare.archive.proofs == example().archive.proofs
+    assert all(part.content is None for part in bare.archive.parts)
 
 
 def test_too_large_a_manifest_is_refused_before_it_is_published() -> None:

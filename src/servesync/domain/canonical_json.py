@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -40,13 +40,13 @@ class Strict(BaseModel):
 _Kind = TypeVar("_Kind", bound=Strict)
 
 
-def parse(kind: type[_Kind], data: bytes, max_bytes: int, schema: str) -> _Kind:
-    """Return the document in `data`.
+def parse(kind: type[_Kind], data: bytes, max_bytes: int, *schemas: str) -> _Kind:
+    """Return the document in `data`, which is of one of `schemas`.
 
     Raises:
         NotCanonical: it is no document of this kind; the text names the first place that is wrong.
     """
-    plain, digest = load(data, max_bytes, schema)
+    plain, digest = load(data, max_bytes, *schemas)
     try:
         found = kind.model_validate(plain)
     except ValidationError as error:
@@ -59,7 +59,7 @@ def parse(kind: type[_Kind], data: bytes, max_bytes: int, schema: str) -> _Kind:
     return found
 
 
-def load(data: bytes, max_bytes: int, schema: str) -> tuple[dict[str, Any], str]:
+def load(data: bytes, max_bytes: int, *schemas: str) -> tuple[dict[str, Any], str]:
     """Return the document in `data`, with tuples for arrays, and the digest that it gives itself.
 
     Neither the digest nor the form is checked: `parse` first validates the content, so that it can report an
@@ -85,8 +85,10 @@ def load(data: bytes, max_bytes: int, schema: str) -> tuple[dict[str, Any], str]
         )
     except (ValueError, RecursionError) as error:
         raise NotCanonical(str(error)[:200]) from error
-    if not isinstance(found, dict) or found.get("schema") != schema:
-        raise NotCanonical(f"its schema is not {schema!a}")
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or schema not in schemas:
+        newer = " (a newer servesync reads it: update this one)" if _is_newer(schema, schemas) else ""
+        raise NotCanonical(f"its schema is not {' or '.join(map(ascii, schemas))}{newer}")
     digest = found.pop("digest", None)
     return {name: _tuples(value) for name, value in found.items()}, str(digest)
 
@@ -103,6 +105,15 @@ def error_location(error: ValidationError) -> str:
     where = ".".join(str(name)[:60] for name in first["loc"]) or "the whole"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return ascii(f"{where}: {first['msg'][:200]}{more}")[1:-1]
+
+
+def _is_newer(schema: object, schemas: Sequence[str]) -> bool:
+    """Tell whether a schema has the name of one of `schemas`, and a higher number."""
+    if not isinstance(schema, str):
+        return False
+    name, _, number = schema.rpartition("/")
+    numbers = [int(known) for same, _, known in (one.rpartition("/") for one in schemas) if same == name]
+    return bool(numbers) and number.isascii() and number.isdecimal() and int(number[:9]) > max(numbers)
 
 
 def _plain(document: Strict) -> dict[str, Any]:

@@ -5,100 +5,61 @@ marks the release as complete. `docs/manifest.schema.json` is the schema for oth
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from servesync.domain import canonical_json
 from servesync.domain.canonical_json import SHA256, Sha256, Strict, Time
+from servesync.domain.parts import MAX_ITEMS, SCHEMA_1, SCHEMA_2, Archive, Bytes, Part, Piece, Schema
 from servesync.domain.paths import flaw_of_path, folded
 from servesync.domain.versions import (
     MAX_VERSION,
     Content,
     FileFact,
     Model,
-    Proof,
     Release,
     Version,
     parse_model,
 )
 from servesync.errors import Reason, ReleaseRefused, SettingsError
 
+__all__ = [
+    "MAX_MANIFEST_BYTES",
+    "SCHEMA_1",
+    "SCHEMA_2",
+    "Archive",
+    "File",
+    "Manifest",
+    "Part",
+    "Piece",
+    "Totals",
+    "check_identity",
+    "check_labels",
+    "compare",
+    "dump",
+    "fits",
+    "json_schema",
+    "parse",
+    "parse_for",
+    "schema_for",
+    "without_pieces",
+]
+
 MAX_MANIFEST_BYTES: Final = 4 << 20
-MAX_ITEMS: Final = 100_000
-MAX_PART_BYTES: Final = 64 << 20
 MAX_LABELS: Final = 64
 SHOWN: Final = 10
-SCHEMA: Final = "servesync.manifest/1"
 
 _LABEL_NAME: Final = r"^[A-Za-z0-9._/-]{1,63}$"
 _LABEL_VALUE: Final = r"^[^\x00-\x1f\x7f]{0,256}$"
 
-Bytes = Annotated[int, Field(ge=0, le=MAX_VERSION)]
 Labels = Annotated[
     dict[Annotated[str, Field(pattern=_LABEL_NAME)], Annotated[str, Field(pattern=_LABEL_VALUE)]],
     Field(max_length=MAX_LABELS),
 ]
 _LABELS: Final[TypeAdapter[dict[str, str]]] = TypeAdapter(Labels)
-
-
-class Piece(Strict):
-    """`size` bytes of one file of the version, from `offset` on."""
-
-    path: str
-    offset: Bytes
-    size: Annotated[int, Field(ge=1, le=MAX_VERSION)]
-
-
-class Part(Strict):
-    """One range of the archive, and its SHA-256.
-
-    `content`: if the part can be decompressed alone, the pieces of files that it then gives, in order,
-    besides headers and padding of the archive.
-    """
-
-    offset: Bytes
-    size: Annotated[int, Field(ge=1, le=MAX_PART_BYTES)]
-    sha256: Sha256
-    content: tuple[Piece, ...] | None = None
-
-
-class Archive(Strict):
-    """The archive: the last part of its key, and the parts that cover it in order, without a gap.
-
-    The key follows from `store.key_pattern`; it is the name of no file anywhere.
-    """
-
-    key: str
-    format: Literal["tar.zst", "tar.gz", "tar"]
-    size: Annotated[int, Field(ge=1, le=MAX_VERSION)]
-    sha256: Sha256
-    parts: Annotated[tuple[Part, ...], Field(min_length=1, max_length=MAX_ITEMS)]
-
-    @field_validator("key")
-    @classmethod
-    def _check_key(cls, value: str) -> str:
-        if not value or "/" in value:
-            raise ValueError("must be the last part of a key, without a folder")
-        return value
-
-    @model_validator(mode="after")
-    def _check_parts(self) -> Self:
-        end = 0
-        for number, part in enumerate(self.parts):
-            if part.offset != end:
-                raise ValueError(f"parts.{number} begins at byte {part.offset}, not at {end}")
-            end += part.size
-        if end != self.size:
-            raise ValueError(f"the parts end at byte {end}, the archive at {self.size}")
-        return self
-
-    @property
-    def proofs(self) -> tuple[Proof, ...]:
-        """The parts as the fetching of the archive needs them."""
-        return tuple(Proof(part.offset, part.size, part.sha256) for part in self.parts)
 
 
 class File(Strict):
@@ -130,9 +91,13 @@ class Totals(Strict):
 
 
 class Manifest(Strict):
-    """One release, complete. `created` is UTC to the second (`2026-01-02T03:04:05Z`)."""
+    """One release, complete. `created` is UTC to the second (`2026-01-02T03:04:05Z`).
 
-    schema_version: Annotated[Literal["servesync.manifest/1"], Field(alias="schema")] = SCHEMA
+    In schema 2 every piece has its SHA-256 and its place in the part, in schema 1 none. What has no pieces is
+    written in schema 1, which every agent reads (`schema_for`).
+    """
+
+    schema_version: Schema = Field(default=SCHEMA_1, alias="schema")
     model: str
     version: Annotated[int, Field(ge=0, le=MAX_VERSION)]
     created: Time
@@ -181,6 +146,19 @@ class Manifest(Strict):
             raise ValueError("archive.parts: their contents are not all of the files")
         return self
 
+    @model_validator(mode="after")
+    def _check_schema(self) -> Self:
+        """What a reader of one schema relies on must be there; what it does not know must not."""
+        for number, part in enumerate(self.archive.parts):
+            try:
+                if self.schema_version == SCHEMA_2:
+                    part.check_schema_2()
+                else:
+                    part.check_schema_1()
+            except ValueError as error:
+                raise ValueError(f"archive.parts.{number}: {error}") from error
+        return self
+
     @property
     def content(self) -> Content:
         """The files as the version must have them."""
@@ -198,6 +176,11 @@ def _check_distinct(paths: Sequence[str]) -> None:
             raise ValueError(f"files: {path[:100]!a} lies in a folder that is a file")
 
 
+def schema_for(parts: Iterable[Part]) -> Schema:
+    """Return the oldest schema in which the parts of an archive can be said."""
+    return SCHEMA_2 if any(part.unpacked_size is not None for part in parts) else SCHEMA_1
+
+
 def parse(data: bytes) -> Manifest:
     """Return the manifest in `data`.
 
@@ -205,7 +188,7 @@ def parse(data: bytes) -> Manifest:
         ReleaseRefused: `MANIFEST_INVALID`: it is not one, in form or in sense; the text names the place.
     """
     try:
-        return canonical_json.parse(Manifest, data, MAX_MANIFEST_BYTES, SCHEMA)
+        return canonical_json.parse(Manifest, data, MAX_MANIFEST_BYTES, SCHEMA_1, SCHEMA_2)
     except canonical_json.NotCanonical as error:
         text = f"the manifest is not valid: {error}; publish the version again under a new number"
         raise ReleaseRefused(Reason.MANIFEST_INVALID, text) from error
@@ -240,13 +223,27 @@ def dump(manifest: Manifest) -> bytes:
     return data
 
 
+def fits(manifest: Manifest) -> bool:
+    """Tell whether a manifest is small enough to be published."""
+    return len(canonical_json.dump(manifest)) <= MAX_MANIFEST_BYTES
+
+
+def without_pieces(manifest: Manifest) -> Manifest:
+    """Return a manifest that says the same in schema 1, and not what the parts hold."""
+    parts = tuple(
+        Part(offset=part.offset, size=part.size, sha256=part.sha256) for part in manifest.archive.parts
+    )
+    archive = manifest.archive.model_copy(update={"parts": parts})
+    return manifest.model_copy(update={"schema_version": SCHEMA_1, "archive": archive})
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a manifest; it says less than `parse` checks."""
     schema = Manifest.model_json_schema(by_alias=True, mode="validation")
     description = "SHA-256 of the canonical form (keys sorted, compact, ASCII, line feed) without this key"
     schema["properties"]["digest"] = {"description": description, "pattern": SHA256, "type": "string"}
     schema["required"] = sorted({*schema["required"], "schema", "digest"})
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_2, **schema}
 
 
 def check_labels(labels: Mapping[str, str]) -> None:
