@@ -81,7 +81,7 @@ class Landing:
         self._tree = BlankTree(into, wrote)
         self._into = into
         self._files = {file.path: file for file in found.files}
-        self._hashes = {file.path: FileHash(file.size) for file in found.files}
+        self._hashes: dict[str, FileHash] = {}
         self._missing = {
             (piece.path, piece.offset) for part in found.archive.parts for piece in part.content or ()
         }
@@ -172,25 +172,33 @@ class Landing:
                     raise misfit(f"{where} have another SHA-256")
 
     def land_plain(self, piece: Piece, handle: int, offset: int) -> bool:
-        """Copy a piece from an open file; return whether what was read there is the piece.
+        """Copy a piece from an open file; return whether what was read there is proven to be the piece.
 
         Raises:
             Stopped: `check` asked for it, or the tree is closed.
             OSError: the file cannot be read, or the disk refused.
         """
+        if not self._is_provable(piece):
+            return False
         with self._read(piece, handle, offset) as data:
             return data is not None and self._land(piece, data)
 
     def land_in_place(self, piece: Piece) -> bool:
-        """Take a piece as landed if it lies where it belongs already; return whether it does.
+        """Take a piece as landed if it is proven to lie where it belongs already; return whether it is.
 
         Raises as `land_plain` does.
         """
+        if not self._is_provable(piece):
+            return False
         with (
             self._tree.opened(_parts(piece)) as handle,
             self._read(piece, handle, piece.offset) as data,
         ):
             return data is not None and self._land(piece, data, is_there=True)
+
+    def _is_provable(self, piece: Piece) -> bool:
+        """Tell whether a piece can be proven by itself: in schema 1 only one that is its file."""
+        return piece.sha256 is not None or piece.size == self._files[piece.path].size
 
     def _places(self, part: Part, plain: memoryview) -> Sequence[int]:
         """Return where each piece begins in a decompressed part."""
@@ -219,9 +227,10 @@ class Landing:
         """
         file = self._files[piece.path]
         is_whole = piece.size == file.size
-        # without a digest of its own, the part has proven it, and the hash of the file will
-        sha256 = hashlib.sha256(data).hexdigest() if is_whole or piece.sha256 else ""
-        if piece.sha256 not in (None, sha256):
+        # a piece without a digest comes in a part that was proven, and the hash of its file proves it again
+        expected = piece.sha256 or (file.sha256 if is_whole else "")
+        sha256 = hashlib.sha256(data).hexdigest() if expected else ""
+        if sha256 != expected:
             return False
         with self._claimed(piece) as is_mine:
             if not is_mine:
@@ -231,9 +240,18 @@ class Landing:
                     self._tree.write(handle, data, piece.offset)
                 if is_whole:
                     self._complete(file, sha256, handle)
-                elif self._hashes[piece.path].landed(piece.offset, data, handle, self._check):
-                    self._complete(file, self._hashes[piece.path].hexdigest(), handle)
+                else:
+                    self._hash(file, piece, data, handle)
         return True
+
+    def _hash(self, file: File, piece: Piece, data: memoryview, handle: int) -> None:
+        """Go on with the hash of a file of several pieces, one of which has just been written."""
+        with self._lock:
+            hashed = self._hashes.setdefault(file.path, FileHash(file.size))
+        if hashed.landed(piece.offset, data, handle, self._check):
+            self._complete(file, hashed.hexdigest(), handle)
+            with self._lock:
+                del self._hashes[file.path]
 
     @contextmanager
     def _claimed(self, piece: Piece) -> Iterator[bool]:

@@ -5,6 +5,7 @@ its frames end is found out here, and not by the library; nothing may follow the
 """
 
 import mmap
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,10 @@ from servesync.unpack.source import ByteSource
 MAX_FRAMES: Final = 4096
 """A part holds one frame as a rule; each costs some time, however small it is."""
 
+LEAST: Final = 2
+MOST: Final = 4
+"""Each takes memory for a decompressed part, 4 MiB as a rule, beside the buffers of `fetch.memory_bytes`."""
+
 _WINDOW: Final = threading.Lock()
 """Held while a frame is decoded that does not give its length: its window takes up to 128 MiB."""
 
@@ -30,10 +35,10 @@ _POLL_SECONDS: Final = 0.2
 class Decoders:
     """A few contexts of Zstandard, each with a buffer for one decompressed part; safe in several threads."""
 
-    def __init__(self, most: int) -> None:
-        """Take nothing yet; `most` parts are decompressed at the same time."""
+    def __init__(self) -> None:
+        """Take nothing yet. As many parts are decompressed at a time as there are processors to do it."""
         self._free: list[Decoder] = []
-        self._places = threading.Semaphore(most)
+        self._places = threading.Semaphore(min(MOST, max(LEAST, len(os.sched_getaffinity(0)))))
 
     @contextmanager
     def one(self, check: Callable[[], None]) -> Iterator["Decoder"]:
