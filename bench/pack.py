@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from servesync.domain.cuts import Extent
 from servesync.domain.versions import Version
-from servesync.publishing.pack import Extent, pack_tree
+from servesync.publishing.pack import pack_tree
 
 MIB = 1 << 20
 SHARD = "variables/variables.data-00000-of-00001"

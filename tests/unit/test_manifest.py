@@ -126,7 +126,7 @@ def test_a_manifest_of_schema_1_is_still_read() -> None:
             changed("schema", to="servesync.manifest/1"),
             "archive.parts.0: it says what servesync.manifest/1 does not",
         ),
-        (changed("schema", to="servesync.manifest/3"), "a newer servesync may read it"),
+        (changed("schema", to="servesync.manifest/3"), "a newer servesync reads it: update this one"),
         (changed("schema", to="servesync.manifest/0"), "schema"),
         (changed("schema", to=["servesync.manifest/2"]), "schema"),
         (changed("schema", to=...), "schema"),
@@ -276,6 +276,17 @@ def test_the_files_are_compared_in_both_directions() -> None:
 
     assert caught.value.reason is Reason.CONTENT_DIFFERS
     assert "missing: 'a/b'; extra: 'a/d'; changed: 'a/c'" in str(caught.value)
+
+
+def test_pieces_can_be_left_out() -> None:
+    """What is left is a manifest of schema 1 with the same files and the same proofs of the parts."""
+    bare = manifest.without_pieces(example())
+
+    assert manifest.parse(manifest.dump(bare)) == bare
+    assert bare.schema_version == manifest.SCHEMA_1
+    assert bare.content == example().content
+    assert bare.archive.proofs == example().archive.proofs
+    assert all(part.content is None for part in bare.archive.parts)
 
 
 def test_too_large_a_manifest_is_refused_before_it_is_published() -> None:

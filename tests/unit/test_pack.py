@@ -15,11 +15,13 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servesync.domain.manifest import Part
+from servesync.domain import canonical_json
+from servesync.domain.cuts import FINE, GRIDS, Extent, Grid, cuts, grid_for, manifest_bytes
+from servesync.domain.manifest import MAX_MANIFEST_BYTES, Archive, Part
+from servesync.domain.parts import MAX_FRAME_BYTES
 from servesync.domain.versions import FileFact, Version
 from servesync.errors import Reason, ReleaseRefused
 from servesync.publishing.pack import (
-    Extent,
     Format,
     Made,
     Packed,
@@ -28,7 +30,6 @@ from servesync.publishing.pack import (
     pack_tree,
     survey,
 )
-from servesync.publishing.pack.cuts import MOST_BYTES, cuts
 from servesync.publishing.pack.tree import members
 from unpack_box import UnpackBox
 
@@ -151,10 +152,11 @@ def test_every_part_is_proven_and_stands_alone(tmp_path: Path, tree: dict[str, b
         frame = data[part.offset : part.offset + part.size]
         assert hashlib.sha256(frame).hexdigest() == part.sha256
         content = zstandard.ZstdDecompressor().decompress(frame)
-        position = 0
+        assert len(content) == part.unpacked_size
         for piece in part.content or ():
-            expected = tree[piece.path][piece.offset : piece.offset + piece.size]
-            position = content.index(expected, position) + piece.size
+            assert piece.at is not None
+            expected = content[piece.at : piece.at + piece.size]
+            assert hashlib.sha256(expected).hexdigest() == piece.sha256
             covered[piece.path] = covered.get(piece.path, b"") + expected
 
     assert covered == {path: content for path, content in tree.items() if content}
@@ -203,6 +205,13 @@ def shared(old: Sequence[Part], new: Sequence[Part]) -> float:
     return sum(part.sha256 in known for part in new) / len(new)
 
 
+def shared_bytes(old: Sequence[Part], new: Sequence[Part]) -> float:
+    """Return the share of the new version's bytes that lie in pieces of the old one."""
+    known = {piece.sha256 for part in old for piece in part.content or ()}
+    pieces = [piece for part in new for piece in part.content or ()]
+    return sum(piece.size for piece in pieces if piece.sha256 in known) / sum(piece.size for piece in pieces)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("percent", "inserted"), [(5, False), (0, True)])
 def test_a_retrained_head_shares_its_frames(
@@ -214,14 +223,18 @@ def test_a_retrained_head_shares_its_frames(
     _, after = pack(write(tmp_path / "new", {SHARD: new}), {SHARD: new_extents})
 
     assert shared(before.parts, after.parts) >= 0.9
+    assert shared_bytes(before.parts, after.parts) >= 0.92
     assert len(before.parts) > 30
 
 
 @given(
     st.lists(st.tuples(st.text(max_size=3), st.integers(0, 20 * MIB)), max_size=30),
     st.integers(0, 3 * MIB),
+    st.sampled_from(GRIDS),
 )
-def test_cuts_cover_a_file_whatever_its_tensors(tensors: list[tuple[str, int]], rest: int) -> None:
+def test_cuts_cover_a_file_whatever_its_tensors(
+    tensors: list[tuple[str, int]], rest: int, grid: Grid
+) -> None:
     """In order, without a gap, and never too large."""
     extents = []
     offset = 0
@@ -229,10 +242,51 @@ def test_cuts_cover_a_file_whatever_its_tensors(tensors: list[tuple[str, int]], 
         extents.append((name, offset, size))
         offset += size
 
-    sizes = list(cuts(offset + rest, extents))
+    sizes = list(cuts(offset + rest, extents, grid))
 
     assert sum(sizes) == offset + rest
-    assert all(0 < size <= MOST_BYTES for size in sizes)
+    assert all(0 < size <= grid.most <= MAX_FRAME_BYTES for size in sizes)
+    assert len(sizes) <= 2 * ((offset + rest) // grid.enough + len(tensors)) + 1
+
+
+def layered(gibibytes: int) -> list[Extent]:
+    """The tensors of a model of many small layers: of each a kernel of 1 MiB, and a bias before it."""
+    extents = []
+    offset = 0
+    for number in range(gibibytes << 10):
+        for name, size in ((f"layer_{number}/bias", 2 * KIB), (f"layer_{number}/kernel", MIB)):
+            extents.append((name, offset, size))
+            offset += size
+    return extents
+
+
+@pytest.mark.parametrize(("gibibytes", "is_fine"), [(1, True), (4, True), (16, False), (64, False)])
+def test_the_pieces_of_the_largest_model_fit_into_a_manifest(gibibytes: int, *, is_fine: bool) -> None:
+    """They become larger, and only where they must."""
+    extents = layered(gibibytes)
+    _, offset, length = extents[-1]
+    sizes, named = {SHARD: offset + length}, {SHARD: extents}
+
+    grid = grid_for(sizes, named)
+
+    assert (grid == FINE) is is_fine
+    assert manifest_bytes(sizes, named, grid) <= MAX_MANIFEST_BYTES
+    assert grid_for(sizes, named) == grid
+
+
+def test_a_manifest_is_not_larger_than_is_thought(tmp_path: Path) -> None:
+    """With paths that JSON makes much longer, and as many parts as pieces."""
+    long = "assets/" + "\u00e4" * 100
+    tree = {f"{long}/{number}": bytes([number]) * (300 * KIB) for number in range(20)}
+    _, packed = pack(write(tmp_path, tree))
+    archive = Archive(
+        key="7.tar.zst", format="tar.zst", size=packed.size, sha256=packed.sha256, parts=packed.parts
+    )
+    plain = [item.model_dump(mode="json", exclude_none=True) for item in (*archive.parts, *packed.files)]
+
+    thought = manifest_bytes({path: len(data) for path, data in tree.items()}, {}, FINE)
+
+    assert len(canonical_json.dump({"items": plain})) < thought
 
 
 def test_an_index_that_lies_only_moves_the_cuts() -> None:

@@ -87,7 +87,7 @@ def load(data: bytes, max_bytes: int, *schemas: str) -> tuple[dict[str, Any], st
         raise NotCanonical(str(error)[:200]) from error
     schema = found.get("schema") if isinstance(found, dict) else None
     if not isinstance(found, dict) or schema not in schemas:
-        newer = " (a newer servesync may read it)" if _is_newer(schema, schemas) else ""
+        newer = " (a newer servesync reads it: update this one)" if _is_newer(schema, schemas) else ""
         raise NotCanonical(f"its schema is not {' or '.join(map(ascii, schemas))}{newer}")
     digest = found.pop("digest", None)
     return {name: _tuples(value) for name, value in found.items()}, str(digest)

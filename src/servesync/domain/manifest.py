@@ -40,10 +40,12 @@ __all__ = [
     "check_labels",
     "compare",
     "dump",
+    "fits",
     "json_schema",
     "parse",
     "parse_for",
     "schema_for",
+    "without_pieces",
 ]
 
 MAX_MANIFEST_BYTES: Final = 4 << 20
@@ -219,6 +221,20 @@ def dump(manifest: Manifest) -> bytes:
         )
         raise ReleaseRefused(Reason.RELEASE_TOO_BIG, text)
     return data
+
+
+def fits(manifest: Manifest) -> bool:
+    """Tell whether a manifest is small enough to be published."""
+    return len(canonical_json.dump(manifest)) <= MAX_MANIFEST_BYTES
+
+
+def without_pieces(manifest: Manifest) -> Manifest:
+    """Return a manifest that says the same in schema 1, and not what the parts hold."""
+    parts = tuple(
+        Part(offset=part.offset, size=part.size, sha256=part.sha256) for part in manifest.archive.parts
+    )
+    archive = manifest.archive.model_copy(update={"parts": parts})
+    return manifest.model_copy(update={"schema_version": SCHEMA_1, "archive": archive})
 
 
 def json_schema() -> dict[str, Any]:

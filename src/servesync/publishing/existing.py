@@ -1,10 +1,11 @@
-"""Makes manifests for existing archives, whose parts are plain ranges of bytes."""
+"""Makes manifests for existing archives: by frames, or where there are none by plain ranges of bytes."""
 
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import BinaryIO
 
 from servesync.domain import manifest
 from servesync.domain.manifest import Archive, File, Manifest
@@ -12,6 +13,7 @@ from servesync.domain.versions import Model, Release, Version
 from servesync.errors import Reason, ReleaseRefused, SettingsError
 from servesync.fetch import stream
 from servesync.files import NotRegular, open_regular
+from servesync.publishing.framed import framed_parts
 from servesync.publishing.pack import Ranges
 from servesync.publishing.request import (
     MANIFEST_TYPE,
@@ -30,6 +32,7 @@ from servesync.unpack import unpack_archive
 
 READ_BYTES = 1 << 20
 KINDS = {".tar.zst": "tar.zst", ".tar.gz": "tar.gz", ".tgz": "tar.gz", ".tar": "tar"}
+FRAMED = "tar.zst"
 
 
 def manifest_of_file(path: Path, request: Request) -> Manifest:
@@ -47,7 +50,8 @@ def manifest_of_file(path: Path, request: Request) -> Manifest:
         raise SettingsError(Reason.SETTINGS_INVALID, text) from None
     with archive:
         size = os.fstat(archive.fileno()).st_size
-        return _manifest_of(path.name, size, iter(lambda: archive.read(READ_BYTES), b""), request)
+        chunks = iter(lambda: archive.read(READ_BYTES), b"")
+        return _manifest_of(path.name, size, chunks, request, archive)
 
 
 def manifest_of_object(store: Store, request: Request) -> Published:
@@ -100,32 +104,58 @@ def _archive_in(reader: S3Store, store: Store, model: Model, version: Version) -
     raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, f"{store.url} has no archive of {model} {version}")
 
 
-def _manifest_of(name: str, size: int, chunks: Iterable[bytes | memoryview], request: Request) -> Manifest:
-    """Unpack and verify an archive in one pass over `chunks`, and return its manifest."""
+def _manifest_of(
+    name: str,
+    size: int,
+    chunks: Iterable[bytes | memoryview],
+    request: Request,
+    archive: BinaryIO | None = None,
+) -> Manifest:
+    """Unpack and verify an archive in one pass over `chunks`, and return its manifest.
+
+    `archive`: the same bytes, to be read again if it has frames; without it they are kept for a moment.
+    """
     kind = next((kind for ending, kind in KINDS.items() if name.endswith(ending)), None)
     if kind is None:
         text = f"{name!a}: the name of an archive must end in one of {', '.join(KINDS)}"
         raise SettingsError(Reason.SETTINGS_INVALID, text)
     model, version = checked(request)
+    limits = request.limits or Limits()
     ranges = Ranges()
-
-    def watched() -> Iterator[bytes | memoryview]:
-        done = 0
-        for chunk in chunks:
-            request.check()
-            ranges.add(chunk)
-            yield chunk
-            done += len(chunk)
-            request.progress(done, size)
-
-    with tempfile.TemporaryDirectory(prefix="servesync-manifest-") as folder:
+    with tempfile.TemporaryDirectory(prefix="servesync-manifest-") as folder, ExitStack() as stack:
+        if kind == FRAMED and archive is None:
+            archive = stack.enter_context(Path(folder, "archive").open("w+b"))
+            chunks = _kept(chunks, archive)
         tree = Path(folder, "tree")
         tree.mkdir()
-        unpacked = unpack_archive(watched(), tree, version, request.limits or Limits(), archive_bytes=size)
+        watched = _watched(chunks, size, ranges, request)
+        unpacked = unpack_archive(watched, tree, version, limits, archive_bytes=size)
         facts = prove(unpacked.root, request)
-    _, sha256, parts = ranges.finish()
-    archive = Archive.model_validate(
+        _, sha256, parts = ranges.finish()
+        if kind == FRAMED and archive is not None:
+            parts = framed_parts(archive, sha256, tree, unpacked.root, limits) or parts
+    described = Archive.model_validate(
         {"key": name, "format": kind, "size": size, "sha256": sha256, "parts": parts}
     )
     files = tuple(File(path=file.path, size=file.size, sha256=file.sha256) for file in unpacked.content.files)
-    return make_manifest(model, version, archive, files, facts, request.labels)
+    return make_manifest(model, version, described, files, facts, request.labels)
+
+
+def _watched(
+    chunks: Iterable[bytes | memoryview], size: int, ranges: Ranges, request: Request
+) -> Iterator[bytes | memoryview]:
+    """Pass an archive's bytes on, hashing them and reporting progress."""
+    done = 0
+    for chunk in chunks:
+        request.check()
+        ranges.add(chunk)
+        yield chunk
+        done += len(chunk)
+        request.progress(done, size)
+
+
+def _kept(chunks: Iterable[bytes | memoryview], file: BinaryIO) -> Iterator[bytes | memoryview]:
+    """Pass an archive's bytes on, and write them to a file."""
+    for chunk in chunks:
+        file.write(chunk)
+        yield chunk

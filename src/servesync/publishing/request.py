@@ -9,7 +9,16 @@ from typing import Final, Literal, Protocol
 
 from pydantic import ValidationError
 
-from servesync.domain.manifest import Archive, File, Manifest, Totals, check_labels, schema_for
+from servesync.domain.manifest import (
+    Archive,
+    File,
+    Manifest,
+    Totals,
+    check_labels,
+    fits,
+    schema_for,
+    without_pieces,
+)
 from servesync.domain.versions import MAX_VERSION, Model, Version, parse_model
 from servesync.errors import Reason, ReleaseRefused, SettingsError, StoreError
 from servesync.publishing.pack import Format
@@ -153,8 +162,12 @@ def make_manifest(
     facts: ModelFacts,
     labels: Mapping[str, str],
 ) -> Manifest:
-    """Return the manifest of an archive whose files have been proven, created now."""
-    return Manifest(
+    """Return the manifest of an archive whose files have been proven, created now.
+
+    One with so many files that it would be too large leaves out the pieces: such a release is read as one
+    stream.
+    """
+    made = Manifest(
         schema=schema_for(archive.parts),
         model=model,
         version=version,
@@ -169,6 +182,7 @@ def make_manifest(
         ),
         labels=dict(labels),
     )
+    return made if fits(made) else without_pieces(made)
 
 
 def store_at(**fields: str | None) -> Store:

@@ -2,7 +2,17 @@
 
 from servesync.unpack.archive import Unpacked, unpack_archive
 from servesync.unpack.formats import RATIO_FLOOR_BYTES
+from servesync.unpack.found_frames import FoundFrame, Place, find_frames
 from servesync.unpack.objects import unpack_objects
 from servesync.unpack.paths import check_paths
 
-__all__ = ["RATIO_FLOOR_BYTES", "Unpacked", "check_paths", "unpack_archive", "unpack_objects"]
+__all__ = [
+    "RATIO_FLOOR_BYTES",
+    "FoundFrame",
+    "Place",
+    "Unpacked",
+    "check_paths",
+    "find_frames",
+    "unpack_archive",
+    "unpack_objects",
+]

@@ -54,6 +54,18 @@ def unzstd(source: ByteSource) -> Iterator[bytes]:
             raise corrupt("it does not begin with a frame")
 
 
+def unframe(source: ByteSource) -> Iterator[bytes]:
+    """Yield the content of the next frame, nothing of a skippable one, and leave what follows it.
+
+    Raises:
+        ReleaseRefused: as `unzstd` does.
+    """
+    if is_skippable(source.peek(4)):
+        _skip(source)
+        return
+    yield from _frame(source, zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES))
+
+
 def _skip(source: ByteSource) -> None:
     size = int.from_bytes(source.read(8, "a skippable Zstandard frame")[4:], "little")
     if size > MAX_SKIPPABLE_BYTES:

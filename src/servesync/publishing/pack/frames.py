@@ -1,17 +1,34 @@
-"""Compresses frames in two threads, and returns them in order; noise costs hardly any time."""
+"""Compresses and hashes frames in two threads, and returns them in order; noise costs hardly any time."""
 
 import hashlib
 import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple
 
 import zstandard
 
 from servesync.domain.manifest import Piece
 
-Frame: TypeAlias = tuple[bytes, str, tuple[Piece, ...]]
+
+class Span(NamedTuple):
+    """The bytes of one piece: of which file, from which offset on, and where they begin in a frame's data."""
+
+    path: str
+    offset: int
+    size: int
+    at: int
+
+
+class Frame(NamedTuple):
+    """One compressed frame, its SHA-256, the size of its data, and the pieces in that."""
+
+    stored: bytes
+    sha256: str
+    unpacked_size: int
+    pieces: tuple[Piece, ...]
+
 
 THREADS: Final = 2
 MOST_WAITING: Final = 4
@@ -35,9 +52,9 @@ class Compressors:
         """End the threads; frames that they have not begun are dropped."""
         self._pool.shutdown(cancel_futures=True)
 
-    def add(self, data: bytes | bytearray, pieces: tuple[Piece, ...]) -> Iterator[Frame]:
+    def add(self, data: bytes | bytearray, spans: tuple[Span, ...]) -> Iterator[Frame]:
         """Take one frame's data, and yield earlier frames if too many wait."""
-        self._waiting.append(self._pool.submit(self._compress, data, pieces))
+        self._waiting.append(self._pool.submit(self._compress, data, spans))
         while len(self._waiting) > MOST_WAITING:
             yield self._waiting.popleft().result()
 
@@ -46,10 +63,11 @@ class Compressors:
         while self._waiting:
             yield self._waiting.popleft().result()
 
-    def _compress(self, data: bytes | bytearray, pieces: tuple[Piece, ...]) -> Frame:
+    def _compress(self, data: bytes | bytearray, spans: tuple[Span, ...]) -> Frame:
         level = LEVEL if _shrinks(self._compressor(1), data) else LEVEL_FOR_NOISE
-        frame = self._compressor(level).compress(data)
-        return frame, hashlib.sha256(frame).hexdigest(), pieces
+        stored = self._compressor(level).compress(data)
+        pieces = tuple(piece_of(span, data) for span in spans)
+        return Frame(stored, hashlib.sha256(stored).hexdigest(), len(data), pieces)
 
     def _compressor(self, level: int) -> zstandard.ZstdCompressor:
         """Return this thread's own compressor: threads must not share one."""
@@ -57,6 +75,18 @@ class Compressors:
         if level not in by_level:
             by_level[level] = zstandard.ZstdCompressor(level, write_checksum=True, write_content_size=True)
         return by_level[level]
+
+
+def piece_of(span: Span, data: bytes | bytearray) -> Piece:
+    """Return a piece with the SHA-256 of its bytes, which `data` holds."""
+    own = memoryview(data)[span.at : span.at + span.size]
+    return Piece(
+        path=span.path,
+        offset=span.offset,
+        size=span.size,
+        at=span.at,
+        sha256=hashlib.sha256(own).hexdigest(),
+    )
 
 
 def _shrinks(compressor: zstandard.ZstdCompressor, data: bytes | bytearray) -> bool:

@@ -15,18 +15,20 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from isal import isal_zlib
 
-from servesync.domain.manifest import File, Part, Piece
+from servesync.domain.cuts import SMALL_FILE_BYTES, Extent, cuts, grid_for
+from servesync.domain.manifest import File, Part
 from servesync.domain.versions import Version
-from servesync.publishing.pack.cuts import ENOUGH_BYTES, Extent, cuts
-from servesync.publishing.pack.frames import Compressors
-from servesync.publishing.pack.tree import STILL_WRITTEN, Made, Member, header, members, refused
+from servesync.publishing.pack.frames import Compressors, Frame, Span
+from servesync.publishing.pack.tree import STILL_WRITTEN, Made, Member, header, members, refused, survey
 
 Format: TypeAlias = Literal["tar.zst", "tar.gz"]
 Out: TypeAlias = Callable[[bytes], None]
 
 READ_BYTES: Final = 1 << 20
 RANGE_BYTES: Final = 8 << 20
-SMALL_FILE_BYTES: Final = 256 << 10
+GROUP_BYTES: Final = 1 << 20
+"""A frame of small files, headers and padding ends when it has so many bytes."""
+
 GZIP_LEVEL: Final = 2
 GZIP_WINDOW: Final = 31
 """In zlib's terms: a window of 32 KiB, in gzip's format."""
@@ -56,7 +58,7 @@ def pack_tree(  # noqa: PLR0913 (what goes in, where to, and how)
 
     `extents`: the tensors in each file, by the file's path. `made`: files that go in among the others, whose
     paths are not in the tree. `check` is called for every MiB and may raise. A few frames of at most 8 MiB
-    are held in memory.
+    are held in memory (of 16 MiB where the version is so large that its pieces must be).
 
     Raises:
         ReleaseRefused: `PACK_REFUSED`: the directory holds what a version must not, or changed meanwhile.
@@ -65,6 +67,8 @@ def pack_tree(  # noqa: PLR0913 (what goes in, where to, and how)
     writer: _Writer = _Frames(out) if archive_format == "tar.zst" else _Gzip(out)
     files = []
     top = str(version)
+    sizes = {path: stamp.size for path, stamp in survey(root).items() if stamp}
+    grid = grid_for(sizes | {one.path: one.size for one in made}, extents)
     with closing(writer):
         writer.structure(header(top, "", None))
         found: Iterator[Member | Made] = heapq.merge(members(root), made, key=lambda one: one.path.split("/"))
@@ -72,8 +76,8 @@ def pack_tree(  # noqa: PLR0913 (what goes in, where to, and how)
             size = member.size
             writer.structure(header(top, member.path, size))
             if size is not None:
-                sizes = cuts(size, extents.get(member.path, ()))
-                files.append(_copy(member, size, sizes, writer, check))
+                pieces = cuts(size, extents.get(member.path, ()), grid)
+                files.append(_copy(member, size, pieces, writer, check))
                 writer.structure(bytes(-size % tarfile.BLOCKSIZE))
         writer.structure(bytes(2 * tarfile.BLOCKSIZE))
         archive_size, digest, parts = writer.finish()
@@ -98,8 +102,7 @@ def _copy(
                     raise refused(member.source, f"it became shorter {STILL_WRITTEN}")
                 done += count
             digest.update(buffer)
-            piece = Piece(path=member.path, offset=offset, size=length)
-            writer.data(piece, buffer, is_whole=length == size)
+            writer.data(member.path, offset, buffer, is_whole=length == size)
             offset += length
         if file.read(1):
             raise refused(member.source, f"it became longer {STILL_WRITTEN}")
@@ -111,7 +114,7 @@ class _Writer(Protocol):
 
     def structure(self, data: bytes) -> None: ...
 
-    def data(self, piece: Piece, data: bytearray, *, is_whole: bool) -> None: ...
+    def data(self, path: str, offset: int, data: bytearray, *, is_whole: bool) -> None: ...
 
     def finish(self) -> tuple[int, str, tuple[Part, ...]]: ...
 
@@ -125,7 +128,7 @@ class _Frames:
         self._out = out
         self._compressors = Compressors()
         self._together = bytearray()
-        self._pieces: list[Piece] = []
+        self._spans: list[Span] = []
         self._parts: list[Part] = []
         self._size = 0
         self._digest = hashlib.sha256()
@@ -135,18 +138,18 @@ class _Frames:
 
     def structure(self, data: bytes) -> None:
         self._together += data
-        if len(self._together) >= ENOUGH_BYTES:  # a great many empty files or directories
+        if len(self._together) >= GROUP_BYTES:  # a great many empty files or directories
             self._end_group()
 
-    def data(self, piece: Piece, data: bytearray, *, is_whole: bool) -> None:
-        if is_whole and piece.size <= SMALL_FILE_BYTES:
+    def data(self, path: str, offset: int, data: bytearray, *, is_whole: bool) -> None:
+        if is_whole and len(data) <= SMALL_FILE_BYTES:
+            self._spans.append(Span(path, offset, len(data), len(self._together)))
             self._together += data
-            self._pieces.append(piece)
-            if len(self._together) >= ENOUGH_BYTES:
+            if len(self._together) >= GROUP_BYTES:
                 self._end_group()
             return
         self._end_group()
-        self._frame(data, (piece,))
+        self._frame(data, (Span(path, offset, len(data), 0),))
 
     def finish(self) -> tuple[int, str, tuple[Part, ...]]:
         self._end_group()
@@ -156,19 +159,26 @@ class _Frames:
 
     def _end_group(self) -> None:
         if self._together:
-            self._frame(self._together, tuple(self._pieces))
-            self._together, self._pieces = bytearray(), []
+            self._frame(self._together, tuple(self._spans))
+            self._together, self._spans = bytearray(), []
 
-    def _frame(self, data: bytearray, pieces: tuple[Piece, ...]) -> None:
-        for frame in self._compressors.add(data, pieces):
+    def _frame(self, data: bytearray, spans: tuple[Span, ...]) -> None:
+        for frame in self._compressors.add(data, spans):
             self._write(frame)
 
-    def _write(self, frame: tuple[bytes, str, tuple[Piece, ...]]) -> None:
-        data, sha256, pieces = frame
-        self._parts.append(Part(offset=self._size, size=len(data), sha256=sha256, content=pieces))
-        self._size += len(data)
-        self._digest.update(data)
-        self._out(data)
+    def _write(self, frame: Frame) -> None:
+        self._parts.append(
+            Part(
+                offset=self._size,
+                size=len(frame.stored),
+                sha256=frame.sha256,
+                content=frame.pieces,
+                unpacked_size=frame.unpacked_size,
+            )
+        )
+        self._size += len(frame.stored)
+        self._digest.update(frame.stored)
+        self._out(frame.stored)
 
 
 class _Gzip:
@@ -185,8 +195,8 @@ class _Gzip:
     def structure(self, data: bytes) -> None:
         self._write(self._stream.compress(data))
 
-    def data(self, piece: Piece, data: bytearray, *, is_whole: bool) -> None:
-        del piece, is_whole
+    def data(self, path: str, offset: int, data: bytearray, *, is_whole: bool) -> None:
+        del path, offset, is_whole
         self._write(self._stream.compress(data))
 
     def finish(self) -> tuple[int, str, tuple[Part, ...]]:
