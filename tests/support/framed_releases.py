@@ -84,21 +84,25 @@ def frames_of(files: Mapping[str, bytes], top: str = "1", cut: int = CUT_BYTES) 
 
 
 def archive_of(
-    frames: Sequence[Frame], files: Mapping[str, bytes], schema: Schema = SCHEMA_2, **says: object
+    frames: Sequence[Frame], files: Mapping[str, bytes], schema: Schema = SCHEMA_2, version: int = 1
 ) -> tuple[bytes, Manifest]:
-    """Return the archive `1.tar.zst` and its manifest; `says`: what that says otherwise of the release."""
+    """Return the archive `<version>.tar.zst` of model `m`, and its manifest."""
     data, parts = bytearray(), []
     for frame in frames:
         part, stored = frame.part(len(data), schema)
         parts.append(part)
         data += stored
     archive = Archive(
-        key="1.tar.zst", format="tar.zst", size=len(data), sha256=sha256(bytes(data)), parts=tuple(parts)
+        key=f"{version}.tar.zst",
+        format="tar.zst",
+        size=len(data),
+        sha256=sha256(bytes(data)),
+        parts=tuple(parts),
     )
     plain: dict[str, object] = {
         "schema": schema,
         "model": "m",
-        "version": 1,
+        "version": version,
         "created": "2026-01-02T03:04:05Z",
         "archive": archive,
         "files": tuple(
@@ -106,12 +110,12 @@ def archive_of(
         ),
         "totals": Totals(files=len(files), bytes=sum(map(len, files.values())), tensors=1, tensor_bytes=1),
     }
-    return bytes(data), Manifest.model_validate(plain | says)
+    return bytes(data), Manifest.model_validate(plain)
 
 
 def release_of(
-    files: Mapping[str, bytes], schema: Schema = SCHEMA_2, cut: int = CUT_BYTES
+    files: Mapping[str, bytes], schema: Schema = SCHEMA_2, cut: int = CUT_BYTES, version: int = 1
 ) -> tuple[bytes, bytes]:
     """Return the archive of files in frames, and the bytes of its manifest."""
-    data, found = archive_of(frames_of(files, cut=cut), files, schema)
+    data, found = archive_of(frames_of(files, f"{version}", cut), files, schema, version)
     return data, manifest.dump(found)
