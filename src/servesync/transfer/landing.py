@@ -119,6 +119,7 @@ class Landing:
     ) -> None:
         """Close the tree."""
         self._tree.__exit__(kind, error, trace)
+        self._decoders.drop()
 
     # -- what is there --------------------------------------------------------------------------------
 
@@ -158,13 +159,16 @@ class Landing:
 
     def land_proven(self, part: Part, stored: memoryview) -> None:
         """Land what is missing of a part whose SHA-256 has just been compared. Raises as `land_stored`."""
-        if not self.missing(part):
+        wanted = {(piece.path, piece.offset) for piece in self.missing(part)}
+        if not wanted:
             return
         with self._decoders.one(self._check) as decoder:
             plain = decoder.decode(stored, most_bytes(part))
             if part.unpacked_size is not None and len(plain) != part.unpacked_size:
                 raise misfit(f"it unpacks to {len(plain)} bytes, not to {part.unpacked_size}")
             for piece, begin in zip(part.content or (), self._places(part, plain), strict=True):
+                if (piece.path, piece.offset) not in wanted:
+                    continue
                 self._check()
                 data = plain[begin : begin + piece.size]
                 if not self._land(piece, data):

@@ -38,6 +38,7 @@ class Decoders:
     def __init__(self) -> None:
         """Take nothing yet. As many parts are decompressed at a time as there are processors to do it."""
         self._free: list[Decoder] = []
+        self._lock = threading.Lock()
         self._places = threading.Semaphore(min(MOST, max(LEAST, len(os.sched_getaffinity(0)))))
 
     @contextmanager
@@ -46,11 +47,19 @@ class Decoders:
         while not self._places.acquire(timeout=_POLL_SECONDS):
             check()
         try:
-            decoder = self._free.pop() if self._free else Decoder()
+            with self._lock:
+                found = self._free.pop() if self._free else None
+            decoder = found or Decoder()
             yield decoder
-            self._free.append(decoder)
+            with self._lock:
+                self._free.append(decoder)
         finally:
             self._places.release()
+
+    def drop(self) -> None:
+        """Give the memory back of those that nobody uses now; more of them are made when they are needed."""
+        with self._lock:
+            self._free.clear()
 
 
 class Decoder:
