@@ -236,10 +236,11 @@ def test_a_cancel_ends_it_though_sinks_and_reads_hang() -> None:
         inside.release()
         go.wait(60)
 
-    remote = Remote(
-        {"a": 2000 * KIB, "b": 900 * KIB},
-        lambda key, at: hang() if (key, at >= 1000 * KIB) == ("a", True) else None,
-    )
+    def before(key: str, offset: int) -> None:
+        if key == "a" and offset >= 1000 * KIB:
+            hang()
+
+    remote = Remote({"a": 2000 * KIB, "b": 900 * KIB}, before)
     a, b = remote.objects
     pool = FetchPool(FOUR)
     with ThreadPoolExecutor(1) as threads:
@@ -274,7 +275,12 @@ def test_a_cancel_ends_it_though_sinks_and_reads_hang() -> None:
 def test_a_read_that_never_ends_ends_the_delivery() -> None:
     """Whatever it is told."""
     go = threading.Event()
-    remote = Remote({"a": 600 * KIB}, lambda _key, at: at == 0 and go.wait(60) and None)
+
+    def before(_: str, offset: int) -> None:
+        if offset == 0:
+            go.wait(60)
+
+    remote = Remote({"a": 600 * KIB}, before)
     (item,) = remote.objects
     retries = Retries(silent_seconds=0.3, slowest_bytes_per_second=1 << 30)
 

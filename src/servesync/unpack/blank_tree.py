@@ -65,8 +65,7 @@ class BlankTree:
         """Let nobody open a file any more; what was written stays."""
         with self._lock:
             self._is_closed = True
-            if not self._users:
-                os.close(self._root)
+            self._close_unused()
 
     # -- making ---------------------------------------------------------------------------------------
 
@@ -185,8 +184,12 @@ class BlankTree:
         finally:
             with self._lock:
                 self._users -= 1
-                if self._is_closed and not self._users:
-                    os.close(self._root)
+                self._close_unused()
+
+    def _close_unused(self) -> None:
+        """Close the root when the tree is closed and nobody is in it any more; needs the lock."""
+        if self._is_closed and not self._users:
+            os.close(self._root)
 
     def _meddled(self, path: str) -> DiskError:
         text = (
