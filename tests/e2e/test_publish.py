@@ -22,7 +22,10 @@ from faulty_proxy import Exchange, FaultyProxy, s3_error
 from fixtures_publish import body, heavy, keys, uploads
 from fixtures_store import Bucket
 from servesync.domain import canonical_json, manifest
+from servesync.domain.versions import Version
 from servesync.errors import Reason, ReleaseRefused, SettingsError, SyncError
+from servesync.publishing.pack import pack_tree
+from servesync.verify import bundle_extents
 
 SHARD = "variables/variables.data-00000-of-00001"
 
@@ -38,6 +41,7 @@ def test_what_is_published_is_installed_and_proven(
     assert keys(bucket) == ["prod/m/1.manifest.json", f"prod/m/1.{archive_format}"]
     stored = manifest.parse(body(bucket, "prod/m/1.manifest.json"))
     assert stored == done.manifest
+    assert stored.schema_version == f"servesync.manifest/{2 if archive_format == 'tar.zst' else 1}"
     assert stored.labels == {"git": "abc"}
     box.overrides = {"store": {"require_manifest": True}}
     run = box.call("sync")
@@ -320,6 +324,34 @@ def test_a_manifest_for_a_file_is_printed(model: Path, tmp_path: Path) -> None:
     assert found.archive.key == "modelv4.tar.gz"
     assert {file.path for file in found.files} == set(files_of(model))
     assert forked.call(line[:-2], os.environ, 120).returncode == 2
+
+
+def test_an_archive_in_frames_is_described_piece_by_piece(
+    bucket: Bucket, model: Path, tmp_path: Path, box: AgentBox
+) -> None:
+    """As its publisher would have described it: for a file, and for an object, which is then installed."""
+    archive = tmp_path / "4.tar.zst"
+    with archive.open("wb") as file:
+
+        def write(data: bytes) -> None:
+            file.write(data)
+
+        packed = pack_tree(model, Version(4), write, bundle_extents(model))
+    bucket.put("prod/m/4.tar.zst", archive.read_bytes())
+    line = [sys.executable, "-m", "servesync", "manifest", str(archive), "--model", "m", "--version", "4"]
+
+    printed = forked.call(line, os.environ, 120)
+    written = forked.call(
+        command(bucket, "manifest", f"s3://{bucket.name}/prod/m/4.tar.zst"), os.environ, 120
+    )
+
+    assert written.returncode == 0, written.stderr
+    found = manifest.parse(body(bucket, "prod/m/4.manifest.json"))
+    assert found.schema_version == manifest.SCHEMA_2
+    assert found.archive.parts == packed.parts
+    assert manifest.parse(printed.stdout.encode()).archive == found.archive
+    assert '"proof": "manifest"' in box.call("sync").stdout
+    assert digests_on_disk(box.shelf / "4") == digests(files_of(model))
 
 
 def test_a_manifest_keeps_to_the_limits_of_the_agents(bucket: Bucket, model: Path, box: AgentBox) -> None:

@@ -8,7 +8,7 @@ import pytest
 from servesync.errors import SyncError
 from servesync.jobs import JobKind
 from sim.conftest import NewWorld
-from sim.contents import Contents, Flaw
+from sim.contents import Contents, Flaw, content_of
 from sim.machine import LONG
 from sim.world import World
 
@@ -28,6 +28,22 @@ def hang(world: World, number: int, model: str = "m") -> None:
     world.store.hanging.add(world.store.key_of(model, number))
     world.until(lambda: world.transfer(model, number), 10)
     world.work(1)
+
+
+def tables(world: World) -> set[str]:
+    """Return the digests of the versions that have a table of pieces."""
+    return {path.stem for path in (world.models_dir / ".servesync/pieces").iterdir()}
+
+
+def test_every_version_on_the_disk_has_a_table_of_its_pieces(serving_one: World) -> None:
+    """On the shelf and in the reserve; what is removed takes its table along."""
+    world = serving_one
+    for number in (2, 3):
+        world.publish(number, Contents(f"new {number}"))
+        world.rest()
+    assert (world.shelf(), world.reserve()) == ({3}, {2})
+
+    assert tables(world) == {content_of(Contents(f"new {number}")).digest for number in (2, 3)}
 
 
 # -- nothing waits for a transfer -------------------------------------------------------------------------

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from servesync.domain import canonical_json
 from servesync.domain.cuts import FINE, GRIDS, Extent, Grid, cuts, grid_for, manifest_bytes
-from servesync.domain.manifest import MAX_MANIFEST_BYTES, Archive, Part
+from servesync.domain.manifest import MAX_MANIFEST_BYTES, SCHEMA_1, Archive, File, Part, Piece, dump, parse
 from servesync.domain.parts import MAX_FRAME_BYTES
-from servesync.domain.versions import FileFact, Version
+from servesync.domain.versions import FileFact, Model, Version
 from servesync.errors import Reason, ReleaseRefused
 from servesync.publishing.pack import (
     Format,
@@ -31,6 +31,8 @@ from servesync.publishing.pack import (
     survey,
 )
 from servesync.publishing.pack.tree import members
+from servesync.publishing.request import make_manifest
+from servesync.verify import ModelFacts
 from unpack_box import UnpackBox
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -294,6 +296,22 @@ def test_an_index_that_lies_only_moves_the_cuts() -> None:
     wrong = [("a", 5, 10), ("b", 7, 3), ("c", 90, 20), ("d", 20, 30)]
 
     assert sum(cuts(100, wrong)) == 100
+
+
+def test_so_many_files_that_their_pieces_do_not_fit() -> None:
+    """Such a version can be published all the same: as one stream, in the schema that every agent reads."""
+    digest = "0" * 64
+    paths = [f"assets/{number:0100}" for number in range(11_000)]
+    pieces = (Piece(path=path, offset=0, size=1, at=at, sha256=digest) for at, path in enumerate(paths))
+    part = Part(offset=0, size=1, sha256=digest, content=tuple(pieces), unpacked_size=len(paths))
+    archive = Archive(key="7.tar.zst", format="tar.zst", size=1, sha256=digest, parts=(part,))
+    files = tuple(File(path=path, size=1, sha256=digest) for path in paths)
+
+    made = make_manifest(Model("m"), Version(7), archive, files, ModelFacts(0, 0, 0, (), ""), {})
+
+    assert made.schema_version == SCHEMA_1
+    assert made.archive.parts == (Part(offset=0, size=1, sha256=digest),)
+    assert parse(dump(made)).files == files
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "name", "long"])

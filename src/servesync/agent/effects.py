@@ -18,7 +18,7 @@ from servesync.agent.transfer_jobs import begin_transfer, give_up, refuse
 from servesync.agent.trials import begin_trial
 from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError, LockHeld, ReleaseRefused, Stopped, SyncError, internal_error
-from servesync.install import Record
+from servesync.install import Record, keep_pieces
 from servesync.planning.actions import (
     Cancel,
     Confirm,
@@ -170,6 +170,7 @@ class Effects:
                 record = actions.install(shelf, staged, before)
             else:
                 record = actions.take_over(shelf, staged, present.condition, staged.adoptable)
+        keep_pieces(context.workspace, staged.tree, staged.proven.content)
         give_up(context, key)
         again = isinstance(action, Repair) or action.version in found.inventory.orphaned
         seconds = context.now() - transfer.started_at
@@ -208,6 +209,7 @@ class Effects:
         context, key = self._context, (step.model, action.version)
         _, staged = self._staged(key)
         record = actions.set_aside(context.reserve(step.model), staged)
+        keep_pieces(context.workspace, staged.tree, staged.proven.content)
         context.state.memory.estimates.cache(staged.release, staged.weight)
         give_up(context, key)
         context.state.attempts.succeeded(key)

@@ -9,7 +9,7 @@ from servesync.agent.context import AgentContext
 from servesync.agent.snapshot import Seen
 from servesync.domain.versions import Version
 from servesync.errors import Stopped, SyncError
-from servesync.install import Record, Shelf
+from servesync.install import Record, Shelf, Workspace, sweep_pieces
 from servesync.jobs import Ended, Job, JobContext, JobKind, RoomWanted
 from servesync.planning.fleet_facts import Key
 from servesync.planning.reserve import next_to_drop
@@ -25,8 +25,12 @@ def begin_emptying(context: AgentContext) -> None:
     if not context.state.upkeep.trash_is_due or context.is_busy(JobKind.EMPTY_TRASH):
         return
     context.state.upkeep.trash_is_due = False
-    trash = context.workspace.trash
-    context.start(Job(JobKind.EMPTY_TRASH, lambda job: disk.empty_dir(trash, job.check)))
+    context.start(Job(JobKind.EMPTY_TRASH, partial(_empty, context.workspace)))
+
+
+def _empty(workspace: Workspace, job: JobContext) -> list[OSError]:
+    """Remove what is in the trash, and the tables of pieces of versions that are gone."""
+    return [*disk.empty_dir(workspace.trash, job.check), *sweep_pieces(workspace)]
 
 
 def try_again(context: AgentContext) -> None:

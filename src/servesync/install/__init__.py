@@ -3,6 +3,14 @@
 from servesync.install.content import hash_tree, prove_staged
 from servesync.install.inventory import Checked, Inventory
 from servesync.install.lock import Lock, lock_holder
+from servesync.install.pieces import (
+    PieceTable,
+    PlacedPiece,
+    keep_pieces,
+    piece_tables,
+    sweep_pieces,
+    write_staged,
+)
 from servesync.install.positions import Position, Positions
 from servesync.install.proof import Proven, seal
 from servesync.install.records import Record, Unreadable
@@ -16,6 +24,8 @@ __all__ = [
     "Inventory",
     "Leaving",
     "Lock",
+    "PieceTable",
+    "PlacedPiece",
     "Position",
     "Positions",
     "Proven",
@@ -27,7 +37,11 @@ __all__ = [
     "Workspace",
     "awaited_back",
     "hash_tree",
+    "keep_pieces",
     "lock_holder",
+    "piece_tables",
     "prove_staged",
     "seal",
+    "sweep_pieces",
+    "write_staged",
 ]

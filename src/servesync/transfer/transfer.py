@@ -33,6 +33,7 @@ from servesync.transfer.disk_guard import DiskGuard, Reservation, needed_by
 from servesync.transfer.in_order import InOrder
 from servesync.transfer.landing import Landing, can_land
 from servesync.transfer.manifests import read_manifest
+from servesync.transfer.piecing import Pieces
 from servesync.transfer.progress import Report, Reporter
 from servesync.transfer.proofs import Proofs
 from servesync.transfer.transit import may_be_transit
@@ -144,7 +145,7 @@ class _Transfer:
         except ReleaseRefused as error:
             error.in_transit = may_be_transit(error, is_confirmed=self._is_confirmed)
             raise
-        return self._finish(unpacked, proven)
+        return self._finish(unpacked, proven, proofs.manifest)
 
     def _check_stored_size(self) -> None:
         limit, stored = self._settings.limits.max_archive_bytes, self._release.stored_bytes
@@ -280,13 +281,15 @@ class _Transfer:
 
     # -- the end ---------------------------------------------------------------------------------------
 
-    def _finish(self, unpacked: Unpacked, proven: Proven) -> Staged:
-        """Make the tree durable, and compare it with the version on the shelf, if that is requested."""
+    def _finish(self, unpacked: Unpacked, proven: Proven, found: Manifest | None) -> Staged:
+        """Make the tree durable, with a table of its pieces, and compare it with the shelf's if requested."""
         release, check = self._release, self._context.check
         self._lift(unpacked.root)
         files = ((file.path, file.size) for file in proven.content.files)
         weight = weight_of(files, proven.tensor_bytes)
-        proven = seal(self._tree, release, proven, check)
+        with Pieces(self._tree, proven.content, found) as pieces:
+            proven = seal(self._tree, release, proven, check)
+            pieces.write(check)
         adoptable = None
         if self._order.present:
             shelf = Shelf(self._shared.workspace, release.model)
