@@ -9,7 +9,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -180,7 +180,7 @@ class Landing:
 
         Raises:
             Stopped: `check` asked for it, or the tree is closed.
-            OSError: the file cannot be read, or the disk refused.
+            OSError: the disk refused.
         """
         if not self._is_provable(piece):
             return False
@@ -220,8 +220,9 @@ class Landing:
         with self._decoders.one(self._check) as decoder:
             room = decoder.room(piece.size)
             done = 0
-            while done < piece.size and (count := os.preadv(handle, [room[done:]], offset + done)):
-                done += count
+            with suppress(OSError):  # the disk has lost it
+                while done < piece.size and (count := os.preadv(handle, [room[done:]], offset + done)):
+                    done += count
             yield room if done == piece.size else None
 
     def _land(self, piece: Piece, data: memoryview, *, is_there: bool = False) -> bool:
