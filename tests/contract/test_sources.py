@@ -8,10 +8,12 @@ import os
 import random
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import archives as a
 from framed_releases import archive_of, frames_of
 from mirror_stub import QUICK_TRICKS, SLOW_TRICKS, Call, Trick, cut_short
 from servesync.domain import manifest
@@ -23,10 +25,13 @@ from servesync.transfer.landing import Landing
 from servesync.transfer.sources import Source
 from servesync.transfer.sources.cache import CacheSource
 from servesync.transfer.sources.staging import StagingSource
+from servesync.transfer.sources.supply import Elsewhere
 from servesync.transfer.sources.versions import Place, VersionSource
+from servesync.transfer.transfer import TransferOrder
 from servesync.unpack.frames import Decoders
+from servesync.verify import Expectations
 from source_scenes import LOCAL, Scene, interrupt, replace_by, scene
-from transfer_box import Context
+from transfer_box import Context, TransferBox, manifest_of
 
 ALL = (*LOCAL, "mirror", "store")
 REPLACED = ("nothing", "link", "folder", "pipe", "half", "empty", "zeros", "longer")
@@ -207,6 +212,20 @@ def test_a_mirror_that_goes_in_the_middle_fails_nothing(tmp_path: Path) -> None:
 
         mirror.trick = two_answers
         assert_right(made, range(1, made.stored_bytes))
+
+
+def test_a_tar_gz_with_a_manifest_comes_from_the_cache(tmp_path: Path) -> None:
+    """It has no pieces, and its parts are proven all the same; a bare archive comes from the store alone."""
+    elsewhere = Elsewhere(HostCache(tmp_path / "cache", 64 << 20, 0))
+    for number, with_manifest in enumerate((True, True, False)):
+        box = TransferBox(tmp_path / f"{number}")
+        data = a.tar_gz(box.files)
+        release = box.archive(data, manifest=manifest_of(data, box.files) if with_manifest else None)
+        order = TransferOrder(release, Expectations())
+        staged = replace(box.transfers, elsewhere=elsewhere).run(order, Context())
+
+        assert dict(box.staged_files(staged.tree)) == box.files
+        assert ("m/1.tar.gz" in box.store.reads) is (number != 1)
 
 
 def test_all_sources_together(tmp_path: Path) -> None:

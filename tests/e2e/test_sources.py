@@ -67,6 +67,28 @@ def test_a_retrained_head_brings_little(
         assert_whole(came, archive_bytes(bucket, 2), "store", "version")
 
 
+def test_the_plan_says_how_much_is_to_be_fetched(
+    box: AgentBox, bucket: Bucket, publish: Publish, retrained: Path
+) -> None:
+    """Before anything of it comes, in words and in JSON; what a plan reads of the store is the manifest."""
+    publish(retrained / "1", 1)
+    assert box.call("sync").returncode == 0
+    publish(retrained / "2", 2)
+
+    with counted(bucket, box) as count:
+        found = box.plan()["models"]["m"]["to_fetch"]["2"]
+        said = box.call("plan").stdout
+        assert count.sent_bytes == 0
+        assert box.call("sync").returncode == 0
+        assert found["bytes_to_fetch"] == count.sent_bytes
+
+    assert found["bytes"] == archive_bytes(bucket, 2)
+    few, parts = found["parts_to_fetch"], found["parts"]
+    assert 0 < few < parts / 10
+    words = f"{few} of {parts} parts are to be fetched, {parts - few} are here"
+    assert words in " ".join(said.split())
+
+
 def test_a_rollback_to_a_lost_version_brings_little(
     box: AgentBox, bucket: Bucket, publish: Publish, retrained: Path
 ) -> None:

@@ -230,6 +230,24 @@ def test_a_claim_ends_with_its_process(cache: HostCache) -> None:
         assert mine
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_takes_no_claims_keeps_nobody_waiting(cache: HostCache, kind: str, tmp_path: Path) -> None:
+    """Whatever somebody put in the place of the file of claims: everybody fetches."""
+    claims = cache.folder / ".claims"
+    cache.folder.mkdir()
+    match kind:
+        case "link":
+            claims.symlink_to(tmp_path / "elsewhere")
+        case "pipe":
+            os.mkfifo(claims)
+        case _:
+            claims.mkdir()
+
+    with cache.claimed(part(1)[0]) as mine:
+        assert mine
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_after_waiting_in_vain_no_claim_counts(cache: HostCache) -> None:
     """A hostile hand that holds every claim costs time once."""
     other = HostCache(cache.folder, 64 * MIB, 0)

@@ -6,6 +6,7 @@ while.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -147,8 +148,8 @@ class HostCache:
             return
         try:
             _lock(handle, fcntl.F_WRLCK, start)
-        except OSError:
-            yield False
+        except OSError as error:  # what takes no locks claims nothing
+            yield error.errno not in {errno.EAGAIN, errno.EACCES}
             return
         try:
             yield True

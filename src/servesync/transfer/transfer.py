@@ -276,7 +276,7 @@ class _Transfer:
             is_kept=is_kept,
         ) as landing:
             space.check()
-            local.bring(found.archive.parts, landing, tell, context.should_stop)
+            local.bring(found.archive.parts, landing, tell, context.should_stop, space.check)
             carrier.bring(self._release.objects[0], found.archive.parts, landing, tell)
             return landing.finish()
 

@@ -39,10 +39,12 @@ class Local:
         landing: Landing,
         report: Callable[[int], None],
         should_stop: Callable[[], bool],
+        make_sure_of_room: Callable[[], None],
     ) -> None:
         """Have everything land that is on this machine, several parts at a time.
 
-        `report` is told how many bytes of the archive are done; only this thread calls it, and it may raise.
+        `report` is told how many bytes of the archive are done. Only this thread calls it, and
+        `make_sure_of_room`, after each part; both may raise.
 
         Raises:
             ReleaseRefused, OSError: as `Source.bring` does.
@@ -58,6 +60,7 @@ class Local:
                 for size in self._in_turn(workers, parts, landing, lambda: is_over.is_set() or should_stop()):
                     done += size
                     report(done)
+                    make_sure_of_room()
             finally:
                 is_over.set()
 
