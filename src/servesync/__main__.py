@@ -13,12 +13,15 @@ HIGHEST_STANDARD_STREAM: Final = 2
 M_ARENA_MAX: Final = -8
 """The parameter of glibc's `mallopt` (malloc.h) that bounds its arenas."""
 ARENAS: Final = 2
+M_MMAP_THRESHOLD: Final = -3
+"""The parameter from which size on a block is a mapping of its own, which goes back when it is freed."""
+LARGE_BYTES: Final = 1 << 20
 
 
 def main() -> None:
     """Run the command line of this process and end it with the command's exit code."""
     _open_missing_streams()
-    _bound_arenas()
+    _bound_heap(sys.argv[1:2])
     if sys.argv[1:2] == ["run"]:
         signals.block()
     from servesync.cli import run_command_line  # noqa: PLC0415 (takes a while, and signals may come)
@@ -39,14 +42,20 @@ def _end(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _bound_arenas() -> None:
+def _bound_heap(command: list[str]) -> None:
     """Let the threads share two arenas of malloc: each more would keep what its threads have freed.
 
-    An environment that sets `MALLOC_ARENA_MAX` has its way; another C library than glibc may lack the call.
+    The publisher passes blocks of some MiB from thread to thread; glibc would begin to keep such ones. An
+    environment that sets `MALLOC_ARENA_MAX` or `MALLOC_MMAP_THRESHOLD_` has its way; another C library than
+    glibc may lack the call.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
+    if mallopt is None:
+        return
+    if "MALLOC_ARENA_MAX" not in os.environ:
         mallopt(M_ARENA_MAX, ARENAS)
+    if command == ["publish"] and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 def _open_missing_streams() -> None:

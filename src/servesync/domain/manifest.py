@@ -97,7 +97,7 @@ class Manifest(Strict):
     written in schema 1, which every agent reads (`schema_for`).
     """
 
-    schema_version: Annotated[Schema, Field(alias="schema")] = SCHEMA_1
+    schema_version: Schema = Field(default=SCHEMA_1, alias="schema")
     model: str
     version: Annotated[int, Field(ge=0, le=MAX_VERSION)]
     created: Time

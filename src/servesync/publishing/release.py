@@ -141,7 +141,7 @@ class _Publication:
             ARCHIVE_TYPES[self.request.archive_format],
             {MANIFEST_TO_COME: quote(manifest_key(self._key).rpartition("/")[2])},  # a header is ASCII
         )
-        with self.writer.upload_new(self._key, attributes) as write:
+        with self.writer.upload_new(self._key, attributes, self._total_bytes) as write:
             packed = self._packed(write)
             manifest.dump(self._manifest(packed))  # raises before the upload if it is too large
             if self._there() is not None:  # not every store knows conditional writes
@@ -153,15 +153,20 @@ class _Publication:
                 raise self._disturbed()
         return self._write_manifest(packed)
 
+    @property
+    def _total_bytes(self) -> int:
+        """Bytes of the files; an archive of what does not shrink has few more."""
+        sizes = [stamp.size for stamp in self.proven.values() if stamp]
+        return sum(sizes) + sum(one.size for one in self.made)
+
     def _packed(self, out: Callable[[bytes], None]) -> Packed:
-        total = sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file())
         done = 0
 
         def write(data: bytes) -> None:
             nonlocal done
             out(data)
             done += len(data)
-            self.request.progress(done, total)
+            self.request.progress(done, self._total_bytes)
 
         packed = pack_tree(
             self.root,

@@ -5,11 +5,13 @@ those that its own URL holds. Less patience is had with it than with the store: 
 store has.
 """
 
+import os
 import re
 import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
@@ -60,6 +62,7 @@ class Mirror:
             login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._headers |= urllib3.make_headers(basic_auth=login)
         self._http = urllib3.PoolManager(
+            **_authorities(),
             num_pools=1,
             maxsize=connections + 2,  # reads that were given up may still end
             retries=False,
@@ -137,6 +140,14 @@ class Mirror:
                 raise MirrorFailed(f"slower than {least} bytes/s after {done} bytes")
         if answer.read1(1, decode_content=False):
             raise MirrorFailed("more bytes than were asked for")
+
+
+def _authorities() -> dict[str, str]:
+    """Return whose certificates count, as for the store: those of `AWS_CA_BUNDLE`, or the usual ones."""
+    named = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE") or ""
+    if named and Path(named).is_dir():
+        return {"ca_cert_dir": named}
+    return {"ca_certs": named} if named and Path(named).is_file() else {}
 
 
 def _check_head(answer: BaseHTTPResponse, item: StoredObject, offset: int, length: int) -> None:

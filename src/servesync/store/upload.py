@@ -37,7 +37,9 @@ class Upload:
         self._where = bucket.where(key)
         self._part_bytes = part_bytes
         self._attributes = attributes
-        self._buffer = bytearray()
+        self._waiting: list[bytes | memoryview] = []
+        self._left = part_bytes
+        """How many bytes the next part still needs."""
         self._crc = 0
         self._size = 0
         self._id = ""
@@ -46,14 +48,22 @@ class Upload:
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="upload")
 
     def write(self, data: bytes | memoryview) -> None:
-        """Take the next bytes; wait while enough parts are being sent."""
+        """Take the next bytes, which nobody changes afterwards; wait while enough parts are being sent."""
         self._crc = crc32(data, self._crc)
         self._size += len(data)
-        self._buffer += data
-        while len(self._buffer) >= self._part_bytes:
-            piece = bytes(self._buffer[: self._part_bytes])
-            del self._buffer[: self._part_bytes]
-            self._send(piece)
+        rest = memoryview(data)
+        while len(rest) >= self._left:
+            self._waiting.append(rest[: self._left])
+            rest = rest[self._left :]
+            self._send(self._next_part())
+        if rest:
+            self._waiting.append(rest)
+            self._left -= len(rest)
+
+    def _next_part(self) -> bytes:
+        """Return what waits, in one piece: boto3 makes a copy of all but `bytes`."""
+        waiting, self._waiting, self._left = self._waiting, [], self._part_bytes
+        return b"".join(waiting)
 
     def finish(self) -> None:
         """Send what is left and make the object visible.
@@ -63,11 +73,11 @@ class Upload:
             StoreError, TransferError: the store refused or did not answer.
         """
         if not self._id:
-            self._bucket.put_new(self._key, bytes(self._buffer), self._attributes)
+            self._bucket.put_new(self._key, self._next_part(), self._attributes)
             self._pool.shutdown()
             return
-        if self._buffer:
-            self._send(bytes(self._buffer))
+        if self._waiting:
+            self._send(self._next_part())
         parts = [part.result() for part in self._parts]
         self._bucket.written(self._key, self._size)
         try:

@@ -14,7 +14,9 @@ from servesync.settings import Store
 from servesync.store.bucket_writer import NOT_IMPLEMENTED, AlreadyThere, Changed, ObjectAttributes, S3Bucket
 from servesync.store.upload import Upload
 
-PART_BYTES: Final = 16 << 20
+PART_BYTES: Final = 8 << 20
+PARTS: Final = 9_000
+"""An object whose size is known before gets at most so many parts; stores take 10,000."""
 
 
 class S3Writer(S3Bucket):
@@ -61,19 +63,21 @@ class S3Writer(S3Bucket):
 
     @contextmanager
     def upload_new(
-        self, key: str, attributes: ObjectAttributes
+        self, key: str, attributes: ObjectAttributes, thought_bytes: int = 0
     ) -> Iterator[Callable[[bytes | memoryview], None]]:
         """Lend a function that takes the object's bytes in order; leaving the context makes it visible.
 
         Leaving it by an exception, `KeyboardInterrupt` too, makes nothing visible and removes the parts sent.
-        Up to five parts of `part_bytes` are held in memory. The store gets the CRC32 of every part, and of
-        the whole, or else the MD5 of every part.
+        Up to five parts are held in memory: of `part_bytes` each, and of a multiple of that if an object of
+        about `thought_bytes` needs it, since some stores want all parts of one size. The store gets the CRC32
+        of every part, and of the whole, or else the MD5 of every part.
 
         Raises:
             AlreadyThere: somebody has written the key or is writing it, or has ended this upload.
             StoreError, TransferError: the store refused or did not answer.
         """
-        upload = Upload(self, key, self._part_bytes, attributes)
+        part_bytes = self._part_bytes * max(1, -(-thought_bytes // (self._part_bytes * PARTS)))
+        upload = Upload(self, key, part_bytes, attributes)
         try:
             yield upload.write
             upload.finish()

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -20,7 +21,7 @@ from servesync.domain.versions import Content, FileFact, Stamp
 from servesync.errors import Reason, TransferError
 from servesync.folders import stamp_of
 from servesync.settings import Limits
-from servesync.transfer.file_hash import FileHash
+from servesync.transfer.file_hash import FileHash, Write
 from servesync.unpack import Unpacked
 from servesync.unpack.blank_tree import BlankTree
 from servesync.unpack.formats import check_ratio
@@ -162,7 +163,7 @@ class Landing:
         wanted = {(piece.path, piece.offset) for piece in self.missing(part)}
         if not wanted:
             return
-        with self._decoders.one(self._check) as decoder:
+        with self._decoders.one(self, part.offset, self._check) as decoder:
             plain = decoder.decode(stored, most_bytes(part))
             if part.unpacked_size is not None and len(plain) != part.unpacked_size:
                 raise misfit(f"it unpacks to {len(plain)} bytes, not to {part.unpacked_size}")
@@ -217,7 +218,7 @@ class Landing:
     @contextmanager
     def _read(self, piece: Piece, handle: int, offset: int) -> Iterator[memoryview | None]:
         """Lend the bytes of an open file that may be a piece; None if there are not as many."""
-        with self._decoders.one(self._check) as decoder:
+        with self._decoders.one(self, offset, self._check) as decoder:
             room = decoder.room(piece.size)
             done = 0
             with suppress(OSError):  # the disk has lost it
@@ -240,20 +241,21 @@ class Landing:
         with self._claimed(piece) as is_mine:
             if not is_mine:
                 return True
+            write = _write_nothing if is_there else self._tree.write
             with self._tree.opened(_parts(piece)) as handle:
-                if not is_there:
-                    self._tree.write(handle, data, piece.offset)
                 if is_whole:
+                    write(handle, data, 0)
                     self._complete(file, sha256, handle)
                 else:
-                    self._hash(file, piece, data, handle)
+                    self._hash(file, piece, data, handle, partial(write, handle))
+                self._tree.start_writeback(handle, piece.offset, piece.size)
         return True
 
-    def _hash(self, file: File, piece: Piece, data: memoryview, handle: int) -> None:
-        """Go on with the hash of a file of several pieces, one of which has just been written."""
+    def _hash(self, file: File, piece: Piece, data: memoryview, handle: int, write: Write) -> None:
+        """Write one of several pieces of a file, and go on with the hash of the file."""
         with self._lock:
             hashed = self._hashes.setdefault(file.path, FileHash(file.size))
-        if hashed.landed(piece.offset, data, handle, self._check):
+        if hashed.take(piece.offset, data, handle, write, self._check):
             self._complete(file, hashed.hexdigest(), handle)
             with self._lock:
                 del self._hashes[file.path]
@@ -291,3 +293,7 @@ class Landing:
 
 def _parts(piece: Piece) -> tuple[str, ...]:
     return tuple(piece.path.split("/"))
+
+
+def _write_nothing(handle: int, data: memoryview, offset: int) -> None:
+    """Take the place of a write where the bytes are there already."""

@@ -163,15 +163,18 @@ class BlankTree:
                 os.close(handle)
 
     def write(self, handle: int, data: memoryview, offset: int) -> None:
-        """Write `data` at its place in a file that is open, and have the disk begin with it."""
+        """Write `data` at its place in a file that is open."""
         rest, at = data, offset
         while rest:
             count = os.pwrite(handle, rest, at)
             rest, at = rest[count:], at + count
-        if len(data) >= _WRITEBACK_FROM:
-            disk.start_writeback(handle, offset, len(data))
         if not self.is_allocated:
             self._wrote(len(data), 0)
+
+    def start_writeback(self, handle: int, offset: int, size: int) -> None:
+        """Have the disk begin with what was written there, if that is much."""
+        if size >= _WRITEBACK_FROM:
+            disk.start_writeback(handle, offset, size)
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:

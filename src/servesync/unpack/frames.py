@@ -9,6 +9,8 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 import zstandard
@@ -32,33 +34,60 @@ _PRIVATE: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _POLL_SECONDS: Final = 0.2
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """A thread that waits for a decoder."""
+
+    user: object
+    turn: int
+
+
 class Decoders:
     """A few contexts of Zstandard, each with a buffer for one decompressed part; safe in several threads."""
 
     def __init__(self) -> None:
         """Take nothing yet. As many parts are decompressed at a time as there are processors to do it."""
         self._free: list[Decoder] = []
-        self._lock = threading.Lock()
-        self._places = threading.Semaphore(min(MOST, max(LEAST, len(os.sched_getaffinity(0)))))
+        self._places = min(MOST, max(LEAST, len(os.sched_getaffinity(0))))
+        self._queue: list[_Waiting] = []
+        self._changed = threading.Condition()
 
     @contextmanager
-    def one(self, check: Callable[[], None]) -> Iterator["Decoder"]:
-        """Lend a decoder, when one is free; `check` is called while there is none, and may raise."""
-        while not self._places.acquire(timeout=_POLL_SECONDS):
-            check()
+    def one(self, user: object, turn: int, check: Callable[[], None]) -> Iterator["Decoder"]:
+        """Lend a decoder when one is free: to users as they come, to what one user asks for by its `turn`.
+
+        `check` is called while there is none, and may raise.
+        """
+        decoder = self._take(_Waiting(user, turn), check)
         try:
-            with self._lock:
-                found = self._free.pop() if self._free else None
-            decoder = found or Decoder()
             yield decoder
-            with self._lock:
-                self._free.append(decoder)
         finally:
-            self._places.release()
+            with self._changed:
+                self._places += 1
+                self._free.append(decoder)
+                self._changed.notify_all()
+
+    def _take(self, mine: _Waiting, check: Callable[[], None]) -> "Decoder":
+        with self._changed:
+            self._queue.append(mine)
+            try:
+                while not self._places or mine is not self._first():
+                    self._changed.wait(_POLL_SECONDS)
+                    check()
+                self._places -= 1
+                return self._free.pop() if self._free else Decoder()
+            finally:
+                self._queue.remove(mine)
+                self._changed.notify_all()
+
+    def _first(self) -> _Waiting:
+        """Return what goes next: the user that waits longest has its lowest turn first."""
+        user = self._queue[0].user
+        return min((one for one in self._queue if one.user is user), key=attrgetter("turn"))
 
     def drop(self) -> None:
         """Give the memory back of those that nobody uses now; more of them are made when they are needed."""
-        with self._lock:
+        with self._changed:
             self._free.clear()
 
 

@@ -31,7 +31,7 @@ class Frame(NamedTuple):
 
 
 THREADS: Final = 2
-MOST_WAITING: Final = 4
+MOST_WAITING: Final = 3
 LEVEL: Final = 3
 LEVEL_FOR_NOISE: Final = -7
 SAMPLE_BYTES: Final = 16 << 10
