@@ -16,6 +16,7 @@ import pytest
 import archives as a
 from framed_releases import archive_of, frames_of
 from mirror_stub import QUICK_TRICKS, SLOW_TRICKS, Call, Trick, cut_short
+from servesync import disk
 from servesync.domain import manifest
 from servesync.domain.versions import Version
 from servesync.errors import Stopped
@@ -212,6 +213,39 @@ def test_a_mirror_that_goes_in_the_middle_fails_nothing(tmp_path: Path) -> None:
 
         mirror.trick = two_answers
         assert_right(made, range(1, made.stored_bytes))
+
+
+def test_the_cache_gives_way_to_a_transfer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where both lie on one filesystem and space is short, before the agent is asked for anything else."""
+    cache = HostCache(tmp_path / "cache", 64 << 20, 0)
+    with scene("store", tmp_path) as made:
+        made.elsewhere = Elsewhere(cache)
+        data = bytes(1000)
+        sha256 = hashlib.sha256(data).hexdigest()
+        assert cache.put(sha256, memoryview(data))
+        monkeypatch.setattr(disk, "free_bytes", lambda _: 0 if cache.has(sha256, len(data)) else 1 << 40)
+
+        context = Context()
+        staged = made.bring(context)
+
+        assert made.content(staged) == made.box.files
+        assert context.asked == []
+        assert not cache.has(sha256, len(data))
+
+
+def test_new_settings_ask_other_places(tmp_path: Path) -> None:
+    """What stays the same keeps what it knows of a mirror; anything else begins anew."""
+    old = TransferBox(tmp_path).settings
+    fetch = old.fetch.model_copy(update={"mirrors": ["http://127.0.0.1:9"]})
+    store = old.store.model_copy(update={"cache_dir": tmp_path / "cache"})
+    mirrored, cached = old.model_copy(update={"fetch": fetch}), old.model_copy(update={"store": store})
+
+    found = Elsewhere.of(old)
+    assert found.renewed(old, mirrored).mirrors is not None
+    assert found.renewed(old, cached).cache is not None
+    found = Elsewhere.of(mirrored)
+    assert found.renewed(mirrored, mirrored) is found
+    assert found.renewed(mirrored, old).mirrors is None
 
 
 def test_a_tar_gz_with_a_manifest_comes_from_the_cache(tmp_path: Path) -> None:

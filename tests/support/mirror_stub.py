@@ -4,6 +4,7 @@ A trick is a function that takes a `Call`, and answers it in a way that a mirror
 """
 
 import re
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -64,6 +65,7 @@ class MirrorStub:
 
     objects: Mapping[str, bytes] = field(default_factory=dict)
     trick: Trick = Call.answer
+    tls: ssl.SSLContext | None = None
     requests: list[Call] = field(default_factory=list)
     sent_bytes: int = 0
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -87,6 +89,8 @@ class MirrorStub:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         self.port: int = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
@@ -97,7 +101,7 @@ class MirrorStub:
     @property
     def url(self) -> str:
         """The base URL."""
-        return f"http://127.0.0.1:{self.port}/bucket"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}/bucket"
 
     def vanish(self) -> None:
         """Listen no more."""

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import random
+import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from certificates import certificate
 from mirror_stub import QUICK_TRICKS, Call, MirrorStub, Trick, drip, drip_the_head, lie, say_nothing
 from servesync.domain.versions import Proof, StoredObject
 from servesync.errors import SettingsError, Stopped
@@ -173,6 +175,19 @@ def test_several_readers_meet_one_failure(capsys: pytest.CaptureFixture[str]) ->
     assert b"".join(buffers) == DATA[: 4 * 4096]
     lines = [line for line in capsys.readouterr().out.splitlines() if "mirror_set_aside" in line]
     assert len(lines) == 1
+
+
+def test_a_mirror_behind_tls_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the store is: by the authority that `AWS_CA_BUNDLE` names, and not without."""
+    pem, other = certificate(tmp_path, "127.0.0.1"), certificate(tmp_path, "other.example")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pem)
+    with MirrorStub({KEY: DATA}, tls=tls) as stub:
+        for authority, source in ((pem, "mirror"), (other, "store")):
+            monkeypatch.setenv("AWS_CA_BUNDLE", str(authority))
+            remote, tally = remote_of(Store(), stub.url)
+            assert read_all(remote) == DATA
+            assert tally.by_source() == {source: len(DATA)}
 
 
 # -- a mirror and secrets ----------------------------------------------------------------------------------
