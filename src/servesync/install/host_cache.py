@@ -89,10 +89,7 @@ class HostCache:
                     return False
                 with contextlib.suppress(OSError):  # another user's
                     os.utime(handle)
-        except FileNotFoundError:
-            return False
         except OSError:
-            self.drop(sha256)
             return False
         return True
 
@@ -201,7 +198,8 @@ class HostCache:
             if total <= keep_bytes:
                 break
             with contextlib.suppress(OSError):
-                disk_shared.drop_file(path)
+                with contextlib.suppress(FileNotFoundError):  # another agent was first
+                    disk_shared.drop_file(path)
                 total, gone = total - size, gone + 1
         self._books.total_bytes = total
         return gone

@@ -5,6 +5,7 @@ those that its own URL holds. Less patience is had with it than with the store: 
 store has.
 """
 
+import base64
 import os
 import re
 import threading
@@ -27,10 +28,10 @@ from servesync.store.bounds import KIB, Bounds, SpeedFloor
 
 BOUNDS: Final = Bounds(
     connect_seconds=2.0,
-    read_seconds=5.0,
+    read_seconds=10.0,
     floor_bytes_per_second=64 * KIB,
     floor_after_seconds=5.0,
-    answer_seconds=8.0,
+    answer_seconds=12.0,
 )
 """`answer_seconds` bounds the head of an answer."""
 
@@ -59,8 +60,8 @@ class Mirror:
         self._bounds = bounds
         self._headers = {"accept-encoding": "identity", "user-agent": _AGENT}
         if parts.username is not None:
-            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            self._headers |= urllib3.make_headers(basic_auth=login)
+            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            self._headers["authorization"] = f"Basic {base64.b64encode(login).decode()}"
         self._http = urllib3.PoolManager(
             **_authorities(),
             num_pools=1,

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from servesync.domain.versions import StoredObject
@@ -13,6 +14,7 @@ from servesync.store.mirror import BOUNDS
 
 FIRST_ASIDE_SECONDS: Final = 60.0
 LONGEST_ASIDE_SECONDS: Final = 900.0
+MOST_ASKED: Final = 2
 
 
 @dataclass(slots=True)
@@ -43,12 +45,14 @@ class Mirrors:
     ) -> bool:
         """Fill `buffer` from the first mirror that sends what is right; False: none did.
 
+        At most two are asked: a part must not wait for long before the store is.
+
         `is_right`: tells whether the buffer holds what it should.
 
         Raises:
             Stopped: `should_stop` returned True.
         """
-        for state in self._usable():
+        for state in islice(self._usable(), MOST_ASKED):
             began = time.monotonic()
             try:
                 state.mirror.read(item, offset, buffer, sha256, should_stop)
