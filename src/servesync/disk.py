@@ -168,6 +168,23 @@ def _raise_unless_gone(error: OSError) -> None:
         raise error
 
 
+def allocate(fd: int, offset: int, length: int) -> bool:
+    """Take the disk space of a range of `fd`, which gets at least that long; what was not written is zeros.
+
+    Return False, and change nothing, where the filesystem cannot do it.
+
+    Raises:
+        OSError: there is not that much space; some of it may have been taken.
+    """
+    while _libc.fallocate(fd, 0, ctypes.c_int64(offset), ctypes.c_int64(length)) != 0:
+        number = ctypes.get_errno()
+        if number in LACKS:
+            return False
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+    return True
+
+
 def start_writeback(fd: int, offset: int, length: int) -> None:
     """Ask the kernel to begin writing a range of `fd` to the disk now; waits for nothing, promises nothing.
 

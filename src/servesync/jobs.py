@@ -1,8 +1,8 @@
 """Slow work beside the deciding thread: each piece is a job, and its result is data in the inbox.
 
-A transfer changes its own attempt folder only, the emptying of the trash only the trash; every other job only
-reads. The deciding thread decides whether a result still counts when it arrives. It starts and cancels jobs,
-and never waits for one.
+A transfer changes its own attempt folder and the host's cache only, the emptying of the trash only the
+trash; every other job only reads. The deciding thread decides whether a result still counts when it arrives.
+It starts and cancels jobs, and never waits for one.
 """
 
 import queue

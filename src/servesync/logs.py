@@ -36,6 +36,7 @@ class Event(StrEnum):
     POLL_FAILED = "poll_failed"
     FETCH_PROGRESS = "fetch_progress"
     FETCH_CANCELLED = "fetch_cancelled"
+    MIRROR_SET_ASIDE = "mirror_set_aside"
     VERSION_FETCHED = "version_fetched"
     VERSION_VERIFIED = "version_verified"
     VERSION_INSTALLED = "version_installed"

@@ -245,7 +245,7 @@ def _explain(detail: ErrorDetails, lines: Mapping[Place, int]) -> str:
         message = f"unknown key; {parent} has {', '.join(_keys_beside(place))}"
     elif detail["type"] == "missing":
         message = "this key is missing"
-    elif detail["type"] not in {"value_error", "missing"}:
+    elif detail["type"] != "value_error" and "mirrors" not in place:  # their URLs may hold a secret
         message = f"{message}, not {_shortened(detail['input'])}"
     return f"{where}{name}: {message}" if name else f"{where}{message}"
 

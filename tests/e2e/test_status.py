@@ -48,7 +48,15 @@ def test_tables_and_exit_codes(box: AgentBox, bucket: Bucket, real_models: Path)
     assert [line for line in plan.splitlines() if line.startswith("2 ") and "no archive" in line], plan
     assert "…" not in after.stdout
     assert after.returncode == 0, after.stdout + after.stderr
-    for word in ("serving", "held", "archive_format", "not configured", "version_installed", "s ago"):
+    for word in (
+        "serving",
+        "held",
+        "archive_format",
+        "not configured",
+        "version_installed",
+        "s ago",
+        " from store",
+    ):
         assert word in after.stdout
     assert machine.returncode == 0
     assert json.loads(machine.stdout)["models"]["m"]["wanted"] == [1]

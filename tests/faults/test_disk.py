@@ -14,6 +14,7 @@ import straced
 from agent_box import AgentBox, digests, digests_on_disk
 from big_models import LONG, files_of, small_archive
 from fixtures_store import Bucket
+from framed_releases import release_of
 from said_server import BAD, UP, said_server
 
 MIB = 1 << 20
@@ -242,9 +243,58 @@ def test_a_failed_sync_of_the_shelf_itself(box: AgentBox, bucket: Bucket, tree: 
     assert box.plan()["models"]["m"]["versions"]["1"]["state"] == "serving"
 
 
-def test_a_limit_on_the_size_of_files(box: AgentBox, bucket: Bucket, tree: dict[str, bytes]) -> None:
+def put_in_frames(bucket: Bucket, tree: dict[str, bytes], version: int) -> None:
+    """Offer a version in frames, whose files are preallocated."""
+    archive, manifest = release_of(tree, version=version)
+    bucket.put(f"prod/m/{version}.tar.zst", archive)
+    bucket.put(f"prod/m/{version}.manifest.json", manifest)
+
+
+@STRACED
+@pytest.mark.parametrize("name", ["fallocate", "pwrite64"])
+def test_a_full_disk_while_a_release_lands_in_frames(
+    name: str, box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """ENOSPC though the space was counted before: nothing half is left, and with space the version comes."""
+    put_in_frames(bucket, tree, 1)
+    command = box.command("sync", "--timeout", "8")
+
+    done = straced.with_failing(name, "ENOSPC", "2+", command, box.environment())
+
+    assert done.returncode == 3, done.stderr
+    assert "disk_full" in done.stdout
+    assert box.numbers() == box.leftovers() == []
+    assert box.call("sync").returncode == 0
+    assert digests_on_disk(box.shelf / "1") == digests(tree)
+
+
+@STRACED
+@pytest.mark.parametrize("error", ["EOPNOTSUPP", "ENOSYS"])
+def test_a_filesystem_that_cannot_preallocate(
+    error: str, box: AgentBox, bucket: Bucket, tree: dict[str, bytes]
+) -> None:
+    """A release in frames comes all the same: its files get their size alone."""
+    put_in_frames(bucket, tree, 1)
+
+    done = straced.with_failing("fallocate", error, "1+", box.command("sync"), box.environment())
+
+    assert done.returncode == 0, done.stdout
+    assert digests_on_disk(box.shelf / "1") == digests(tree)
+
+
+@pytest.mark.parametrize("in_frames", [False, True])
+def test_a_limit_on_the_size_of_files(
+    in_frames: bool,  # noqa: FBT001 (a case)
+    box: AgentBox,
+    bucket: Bucket,
+    tree: dict[str, bytes],
+) -> None:
     """EFBIG: the version is not installed, and the process does not die of SIGXFSZ."""
-    bucket.put("prod/m/1.tar.gz", small_archive(tree | {"assets/big.bin": os.urandom(2 * MIB)}, 1))
+    big = tree | {"assets/big.bin": os.urandom(2 * MIB)}
+    if in_frames:
+        put_in_frames(bucket, big, 1)
+    else:
+        bucket.put("prod/m/1.tar.gz", small_archive(big, 1))
     limited = ["sh", "-c", 'ulimit -f 1024; exec "$@"', "sh", *box.command("sync", "--timeout", "8")]
 
     done = subprocess.run(limited, env=box.environment(), capture_output=True, text=True, check=False)

@@ -14,6 +14,7 @@ import straced
 from agent_box import AgentBox, digests, digests_on_disk
 from big_models import LONG, files_of, small_archive
 from fixtures_store import Bucket
+from framed_releases import release_of
 from servesync.domain.versions import server_sees_version
 from servesync.planning.memory import estimate, weight_of
 from straced import Call
@@ -26,6 +27,17 @@ WORKERS = 2
 RESERVE_KILLS = 2
 RESERVE_RENAMES = 3
 WRITEBACK_BYTES = 8 << 20
+FRAME_BYTES = 1 << 20
+LANDING = [
+    Call("fallocate", 1),
+    Call("fallocate", 4),
+    Call("pwrite64", 1),
+    Call("pwrite64", 3),
+    Call("sync_file_range", 1),
+    Call("sync_file_range", 2),
+    Call("fsync", 1),
+]
+"""Calls that a release in frames makes on its way into staging, counted in each thread for itself."""
 
 
 class Update:
@@ -38,6 +50,8 @@ class Update:
         base: dict[str, bytes],
         extra: bytes = b"",
         memory: dict[str, Any] | None = None,
+        *,
+        in_frames: bool = False,
     ) -> None:
         box.overrides = {"store": {"settle_seconds": 0}} | ({"memory": memory} if memory else {})
         self._allowed = [{"1"}, {"2"}, set() if memory else {"1", "2"}]
@@ -45,7 +59,12 @@ class Update:
         self.published = {str(version): digests(tree) for version, tree in trees.items()}
         bucket.put("prod/m/1.tar.gz", small_archive(trees[1], 1))
         assert box.call("sync").returncode == 0
-        bucket.put("prod/m/2.tar.gz", small_archive(trees[2], 2))
+        if in_frames:
+            archive, manifest = release_of(trees[2], cut=FRAME_BYTES, version=2)
+            bucket.put("prod/m/2.tar.zst", archive)
+            bucket.put("prod/m/2.manifest.json", manifest)
+        else:
+            bucket.put("prod/m/2.tar.gz", small_archive(trees[2], 2))
         self._box = box
 
     def copy(self, name: str) -> AgentBox:
@@ -126,6 +145,20 @@ def test_death_in_the_middle_of_a_file(count: int, box: AgentBox, bucket: Bucket
     update = Update(box, bucket, files_of(real_models / "plain_module"), asset)
 
     assert update.survives([Call("sync_file_range", count)], "half") == 1
+
+
+@pytest.mark.parametrize(
+    "call", LANDING if LONG else LANDING[1::2], ids=lambda call: f"{call.name}-{call.count}"
+)
+def test_death_while_a_release_lands_in_frames(
+    call: Call, box: AgentBox, bucket: Bucket, real_models: Path
+) -> None:
+    """With its files preallocated, or half of the pieces in place: the version comes whole, or not at all."""
+    update = Update(
+        box, bucket, files_of(real_models / "plain_module"), os.urandom(24 * FRAME_BYTES), in_frames=True
+    )
+
+    assert update.survives([call], "landing") == 1
 
 
 def test_death_while_an_old_version_retires_first(box: AgentBox, bucket: Bucket, real_models: Path) -> None:

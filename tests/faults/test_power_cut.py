@@ -84,9 +84,12 @@ def models_dir(image: Path, tmp_path: Path) -> Iterator[Path]:
     yield from start(image, tmp_path)
 
 
-def test_what_is_called_installed_survives(models_dir: Path, image: Path, tmp_path: Path) -> None:
-    """After `installed` a cut leaves the version, whole."""
-    assert publish(models_dir, 2) == "installed"
+@pytest.mark.parametrize("options", [[], ["--in-frames"]])
+def test_what_is_called_installed_survives(
+    options: list[str], models_dir: Path, image: Path, tmp_path: Path
+) -> None:
+    """After `installed` a cut leaves the version, whole, also if its files were preallocated."""
+    assert publish(models_dir, 2, *options) == "installed"
 
     assert after_the_cut(image, tmp_path) == {1: True, 2: True}
 
@@ -106,6 +109,18 @@ def test_a_name_on_the_shelf_means_a_whole_version(
     assert all(found.values())
 
 
+@pytest.mark.parametrize(("name", "count"), [("rename_noreplace", 3), ("sync_dir", 4), ("write_file", 2)])
+def test_a_name_on_the_shelf_means_a_whole_version_that_landed_in_frames(
+    name: str, count: int, models_dir: Path, image: Path, tmp_path: Path
+) -> None:
+    """Its files had their size long before their bytes: what is not synced would be zeros."""
+    publish(models_dir, 2, "--in-frames", "--die-before", name, str(count))
+
+    found = after_the_cut(image, tmp_path)
+    assert found[1]
+    assert all(found.values())
+
+
 def test_a_version_that_left_is_gone_or_whole(models_dir: Path, image: Path, tmp_path: Path) -> None:
     """A cut after a prune leaves no half of it on the shelf."""
     publish(models_dir, 2)
@@ -115,11 +130,14 @@ def test_a_version_that_left_is_gone_or_whole(models_dir: Path, image: Path, tmp
     assert after_the_cut(image, tmp_path) == {2: True}
 
 
-def test_without_a_sync_the_cut_shows(models_dir: Path, image: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--in-frames"]])
+def test_without_a_sync_the_cut_shows(
+    options: list[str], models_dir: Path, image: Path, tmp_path: Path
+) -> None:
     """The cases above can fail: with the files' sync taken out, `installed` is not true any more.
 
     (The directories' sync cannot be shown so: on ext4 the record's own sync commits the same journal.)
     """
-    assert publish(models_dir, 2, "--without", "sync_file") == "installed"
+    assert publish(models_dir, 2, "--without", "sync_file", *options) == "installed"
 
     assert after_the_cut(image, tmp_path) != {1: True, 2: True}

@@ -55,13 +55,30 @@ def whole(models_dir: Path) -> list[int]:
     return sorted(found)
 
 
-@pytest.mark.parametrize(("name", "count"), POINTS, ids=str)
-def test_sudden_death_leaves_old_or_new(name: str, count: int, tmp_path: Path) -> None:
-    """Wherever publish() dies, version 1 stays, version 2 is absent or whole, and the next start ends it."""
+IN_FRAMES = [
+    ("allocate", 1),
+    ("allocate", 3),
+    ("start_writeback", 1),
+    ("start_writeback", 9),
+    ("sync_file", 2),
+    ("rename_noreplace", 2),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "options"),
+    [*((*point, []) for point in POINTS), *((*point, ["--in-frames"]) for point in IN_FRAMES)],
+    ids=str,
+)
+def test_sudden_death_leaves_old_or_new(name: str, count: int, options: list[str], tmp_path: Path) -> None:
+    """Wherever publish() dies, version 1 stays, version 2 is absent or whole, and the next start ends it.
+
+    In frames, too: with all files preallocated, or some of the pieces in place.
+    """
     models_dir = tmp_path / "models"
     assert run(models_dir, 1) == 0
 
-    assert run(models_dir, 2, "--die-before", name, str(count)) in (137, 0)
+    assert run(models_dir, 2, "--die-before", name, str(count), *options) in (137, 0)
 
     assert whole(models_dir) in ([1], [1, 2])
     workspace = Workspace(models_dir)

@@ -11,8 +11,10 @@ from typing import Final
 
 import archives as a
 import bundle_writer as bw
+from framed_releases import Schema, release_of
 from servesync.admin import AgentStatus
 from servesync.domain import manifest
+from servesync.domain.manifest import SCHEMA_2
 from servesync.domain.versions import Layout, Model, Release, StoredObject, Version
 from servesync.errors import DiskError, ReleaseRefused, Stopped
 from servesync.fetch import FetchPool
@@ -196,6 +198,16 @@ class TransferBox:
             self.store.checksums["m/1.tar.gz"] = checksum
         document = None if manifest is None else self._put("m/1.manifest.json", manifest)
         return Release(M, Version(1), Layout.ARCHIVE, tuple(items), "id", document)
+
+    def frames(self, schema: Schema = SCHEMA_2) -> Release:
+        """Offer the model in frames under `m/1.tar.zst`, with its manifest, and return the release."""
+        data, document = release_of(self.files, schema)
+        return self.framed(data, document)
+
+    def framed(self, data: bytes, document: bytes) -> Release:
+        """Offer an archive of frames with its manifest, and return the release."""
+        item = self._put("m/1.tar.zst", data)
+        return Release(M, Version(1), Layout.ARCHIVE, (item,), "id", self._put("m/1.manifest.json", document))
 
     def directory(self, files: Mapping[str, bytes] | None = None) -> Release:
         """Offer one object a file (by default those of the model), and return the release."""

@@ -779,3 +779,46 @@ def test_a_step_that_was_carried_out_counts_for_the_next_plan() -> None:
     assert after_step(next_up, restore, facts, 6.0, done=True).loading == {A}
     failed = after_step(next_up, restore, facts, 6.0, done=False)
     assert (failed.loading, failed.retired_at) == (frozenset(), {})
+
+
+# -- what an interrupted transfer has left -----------------------------------------------------------------
+
+
+def why_outdated(policy: Policy | None = None, offer: str = "offer", **more: object) -> str | None:
+    """Return why what is left of version 2 is given up, where 1 is served, and 1 and 2 are offered."""
+    facts = model((V1,), (V1,), policy=policy, **more)  # type: ignore[arg-type]
+    left = (transfer(V2, READY, offer=offer),)
+    return plan_fleet(fleet(facts, interrupted=left)).outdated.get((A, V2))
+
+
+def test_what_is_wanted_stays() -> None:
+    """And so does what is held for a cause that may end, and what is wanted while the store is silent."""
+    assert why_outdated() is None
+    assert why_outdated(held={V2: Hold(Reason.STORE_UNREACHABLE, "away", passing=True)}) is None
+    assert why_outdated(held={V2: Hold(Reason.STORE_UNREACHABLE, "away for long", passing=False)}) is None
+    silent = fleet(model((V1,), (V1,), offered=()), interrupted=(transfer(V2, READY),))
+    unknown = {A: replace(silent.models[A], offered=None)}
+    assert plan_fleet(replace(silent, models=unknown)).outdated == {}
+
+
+@pytest.mark.parametrize(
+    ("more", "because"),
+    [
+        ({"offer": "another"}, "something else"),
+        ({"policy": Pin(frozenset({V1}))}, "not wanted any more"),
+        ({"policy": Latest(1), "offered": (V1, V2, V3)}, "not wanted any more"),
+        ({"withdrawn": frozenset({V2})}, "withdrawn"),
+        ({"reserve": (V2,)}, "in the reserve already"),
+    ],
+)
+def test_what_nobody_will_go_on_with_goes(more: dict[str, object], because: str) -> None:
+    """The plan says why."""
+    assert because in (why_outdated(**more) or "")  # type: ignore[arg-type]
+
+
+def test_what_is_left_takes_no_slot() -> None:
+    """The next transfer of it starts, though only one may be at work."""
+    facts = model((V1,), (V1,))
+    plan = plan_fleet(fleet(facts, interrupted=(transfer(V2, READY),), most_transfers=1))
+
+    assert [step.action.version for step in plan.steps] == [V2]

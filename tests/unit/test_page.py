@@ -11,7 +11,7 @@ from servesync.admin.report import report, running
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason
 from servesync.planning.facts import Role
-from servesync.settings import Admin
+from servesync.settings import Admin, Prices
 from status_box import AMBIGUOUS, OUTAGE, full_status, snapshot, version, with_held_newest
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
@@ -120,6 +120,27 @@ def test_all_that_goes_on_is_shown() -> None:
     assert "<strong>list</strong> the store" in text
     assert "Waiting" not in text
     assert "Waiting" in Page().live(report(agent_status, Admin()))
+
+
+def test_the_page_says_where_bytes_came_from() -> None:
+    """Only the sources that gave something, in the order of their price, and what the store sent costs."""
+    agent_status = full_status()
+    assert "Bytes of releases came from" not in Page().live(report(agent_status, Admin()))
+
+    agent_status.came_from("store", 1_000_000_000)
+    agent_status.came_from("version", 9_000_000_000)
+    status = report(agent_status, Admin(prices=Prices(transfer_usd_per_gb=1.0)))
+
+    assert status["bytes_by_source"] == {
+        "staging": 0,
+        "version": 9_000_000_000,
+        "cache": 0,
+        "mirror": 0,
+        "store": 1_000_000_000,
+    }
+    assert "other versions on this machine: 9.0 GB, the store: 1.0 GB" in Page().live(status)
+    assert status["cost"]["fetched_bytes"] == 1_000_000_000
+    assert status["cost"]["since_start_usd"] == 1.0
 
 
 def test_what_goes_on_in_an_older_agent_is_understood() -> None:

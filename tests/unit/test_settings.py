@@ -323,6 +323,14 @@ def test_labels_name_versions_and_channels(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("place", ["/models", "/models/cache", "/models/m", "/"])
+def test_a_cache_lies_where_no_server_looks(place: str, tmp_path: Path) -> None:
+    """Neither in the models directory, nor around it."""
+    text = LABELLED.replace("store:\n", f"store:\n  cache_dir: {place}\n")
+    assert text != LABELLED
+    assert "cache_dir" in mistakes(tmp_path, text)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [

@@ -2,16 +2,18 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 import archives as a
-from servesync.domain import channel
+from framed_releases import archive_of, compressed, frames_of, release_of
+from servesync.domain import channel, manifest
+from servesync.domain.manifest import SCHEMA_1
 from servesync.domain.versions import ProvenBy, Release
 from servesync.errors import CheckFailed, DiskError, Reason, Stopped, SyncError, TransferError
-from servesync.install import Shelf
+from servesync.install import Shelf, interrupted
 from servesync.planning.memory import weight_of
 from servesync.settings import Signature, TensorSpec
 from servesync.transfer.transfer import TransferOrder
@@ -37,12 +39,19 @@ def offers(box: TransferBox) -> dict[str, Callable[[], Release]]:
         "numbered": lambda: box.archive(numbered),
         "checksum": lambda: box.archive(gz, checksum=crc32_of(gz)),
         "manifest": lambda: box.archive(gz, manifest=manifest_of(gz, box.files)),
+        "frames": box.frames,
+        "frames of schema 1": lambda: box.frames(SCHEMA_1),
         "directory": box.directory,
     }
 
 
-PROOFS = {"manifest": ProvenBy.MANIFEST, "checksum": ProvenBy.STORE_CHECKSUM}
-WAYS = ["archive", "numbered", "checksum", "manifest", "directory"]
+PROOFS = {
+    "manifest": ProvenBy.MANIFEST,
+    "frames": ProvenBy.MANIFEST,
+    "frames of schema 1": ProvenBy.MANIFEST,
+    "checksum": ProvenBy.STORE_CHECKSUM,
+}
+WAYS = ["archive", "numbered", "checksum", "manifest", "frames", "frames of schema 1", "directory"]
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -64,7 +73,7 @@ def test_a_version_lies_in_staging_when_the_job_ends(box: TransferBox, way: str)
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_cancel_is_heeded_at_every_look(box: TransferBox, way: str) -> None:
-    """Wherever it comes, the job ends with `Stopped`, and its staging is gone."""
+    """Wherever it comes, the job ends with `Stopped`; only pieces that have digests are kept, with a note."""
     release = offers(box)[way]()
     looks = 0
     while True:
@@ -72,7 +81,11 @@ def test_a_cancel_is_heeded_at_every_look(box: TransferBox, way: str) -> None:
         try:
             staged = box.stage(release, Context(cancel_at=looks))
         except Stopped:
-            assert box.left() == []
+            kept = interrupted(box.workspace)
+            assert box.left() == [item.tree.parent.name for item in kept]
+            assert not kept or way == "frames"
+            for item in kept:
+                box.workspace.end_attempt(item.tree)
         else:
             break
 
@@ -207,6 +220,14 @@ def _vouched(box: TransferBox, data: bytes) -> Release:
     return box.archive(data, checksum=crc32_of(data))
 
 
+def _lying(box: TransferBox) -> Release:
+    """Offer frames the first of which holds something else than its manifest says."""
+    first, *rest = frames_of(box.files)
+    other = replace(first, stored=compressed(first.plain[::-1]))
+    data, found = archive_of([other, *rest], box.files)
+    return box.framed(data, manifest.dump(found))
+
+
 CASES = {
     "a turned bit": Case(lambda box: box.archive(_gz(box)), Reason.ARCHIVE_CORRUPT, True, middle_flipped),
     "a cut archive": Case(lambda box: box.archive(_cut(box)), Reason.ARCHIVE_TRUNCATED, True),
@@ -235,6 +256,16 @@ CASES = {
         lambda box: box.archive(_gz(box), manifest=manifest_of(_gz(box), box.files | {"x": b""})),
         Reason.CONTENT_DIFFERS,
         False,
+    ),
+    "frames: a turned bit": Case(
+        lambda box: box.frames(),
+        Reason.PART_DIFFERS,
+        True,
+        lambda key, data: data if key.endswith(".json") else middle_flipped(key, data),
+    ),
+    "frames: other bytes than the manifest's": Case(_lying, Reason.CONTENT_DIFFERS, False),
+    "frames: a wrong tensor": Case(
+        lambda box: box.framed(*release_of(_wrong_tensor(box))), Reason.TENSOR_CHECKSUM, False
     ),
     "a turned bit in the manifest": Case(
         lambda box: box.archive(_gz(box), manifest=manifest_of(_gz(box), box.files)),

@@ -191,6 +191,10 @@ class AgentStatus:
             found = tuple(self._events)
         return found[::-1]
 
+    def came_from(self, source: str, size: int) -> None:
+        """Count stored bytes of a release that came from a source, one of `SOURCES`."""
+        self.metrics.source_bytes.labels(source).inc(size)
+
     def count_request(self, operation: str, outcome: str) -> None:
         """Count one request to the store; both words come from short lists of the store's."""
         self.metrics.s3_requests.labels(operation, outcome).inc()

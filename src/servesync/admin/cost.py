@@ -32,7 +32,7 @@ def cost_of(agent_status: AgentStatus, prices: Prices) -> Cost:
         _requests(agent_status, "list"),
         _requests(agent_status, "get") + _requests(agent_status, "head"),
     )
-    fetched = _total(agent_status.metrics.fetched_bytes)
+    fetched = total(agent_status.metrics.source_bytes, source="store")
     since_start = (
         lists / 1000 * prices.list_usd_per_1000
         + reads / 1000 * prices.read_usd_per_1000
@@ -54,10 +54,10 @@ def cost_of(agent_status: AgentStatus, prices: Prices) -> Cost:
 
 
 def _requests(agent_status: AgentStatus, operation: str) -> int:
-    return _total(agent_status.metrics.s3_requests, operation=operation)
+    return total(agent_status.metrics.s3_requests, operation=operation)
 
 
-def _total(counter: Counter, **labels: str) -> int:
+def total(counter: Counter, **labels: str) -> int:
     """Return the sum of a counter over all series with these labels."""
     samples = [sample for family in counter.collect() for sample in family.samples]
     return int(

@@ -16,6 +16,8 @@ from servesync import __version__
 STAGE_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 DELAY_BUCKETS: Final = (1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 CYCLE_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+SOURCES: Final = ("staging", "version", "cache", "mirror", "store")
+"""From where the bytes of a release come, the cheapest first."""
 
 
 class Stage(StrEnum):
@@ -47,6 +49,11 @@ class Metrics:
             "s3_requests", "Requests sent to the store, repeated ones included.", ["operation", "outcome"]
         )
         self.fetched_bytes = counter("fetched_bytes", "Stored bytes of releases that were unpacked.")
+        self.source_bytes = counter(
+            "source_bytes",
+            "Stored bytes of releases by where they came from; what was read again counts again.",
+            ["source"],
+        )
         self.stage_seconds = histogram(
             "stage_duration_seconds",
             "Duration of the stages of a version's journey that came to a good end.",
@@ -85,4 +92,6 @@ class Metrics:
             self.stage_seconds.labels(stage.value)
         for outcome in ("applied", "unchanged", "rejected"):
             self.reloads.labels(outcome)
+        for source in SOURCES:
+            self.source_bytes.labels(source)
         self.polls.labels("ok")

@@ -13,6 +13,14 @@ SHOWN_EVENTS: Final = 25
 MOST_MODELS: Final = 50
 SHOWN_IDENTITY: Final = 12
 
+SOURCE_NAMES: Final = {
+    "staging": "an interrupted transfer",
+    "version": "other versions on this machine",
+    "cache": "this machine's cache",
+    "mirror": "mirrors",
+    "store": "the store",
+}
+
 Status = Mapping[str, Any]
 
 
@@ -30,6 +38,7 @@ def make_environment() -> Environment:
     environment.filters["words"] = lambda text: str(text).replace("_", " ")
     environment.globals["SHOWN_EVENTS"] = SHOWN_EVENTS
     environment.globals["SHOWN_IDENTITY"] = SHOWN_IDENTITY
+    environment.globals["SOURCE_NAMES"] = SOURCE_NAMES
     environment.globals["age"] = age
     return environment
 

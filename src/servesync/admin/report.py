@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from servesync import __version__
 from servesync.admin.agent_status import AgentStatus, transfers_among
-from servesync.admin.cost import cost_of
+from servesync.admin.cost import cost_of, total
+from servesync.admin.metrics import SOURCES
 from servesync.admin.snapshot import SCHEMA_VERSION, HeldVersion, Snapshot, Trouble, as_json, iso
 from servesync.settings import Admin
 
@@ -34,6 +35,9 @@ def report(agent_status: AgentStatus, settings: Admin) -> dict[str, Any]:
         "server": as_json(seen.server) if seen else None,
         "disk": as_json(seen.disk) if seen else None,
         "memory": as_json(seen.memory) if seen else None,
+        "bytes_by_source": {
+            source: total(agent_status.metrics.source_bytes, source=source) for source in SOURCES
+        },
         "cost": as_json(cost_of(agent_status, settings.prices)),
         "troubles": troubles(seen),
         "events": list(agent_status.events()),

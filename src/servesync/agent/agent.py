@@ -5,7 +5,7 @@ from typing import Final
 
 from servesync import disk
 from servesync.admin import HeldVersion
-from servesync.agent import announce, asking, polling, tidying
+from servesync.agent import announce, asking, leftovers, polling, tidying
 from servesync.agent.context import AgentContext
 from servesync.agent.effects import Effects
 from servesync.agent.model_snapshot import ModelSnapshot
@@ -223,6 +223,7 @@ class Agent:
         begin_reload(context)
         for found in seen.snapshot.models.values():
             update_records(context, found)
+        leftovers.give_up_outdated(context, seen.plan.outdated)
         effects = Effects(context, seen.snapshot.models, seen.plan)
         state.gate = seen.plan.gate
         for step in seen.plan.steps:

@@ -309,7 +309,7 @@ class Effects:
 
     def _cancel(self, step: Step, action: Cancel) -> bool:
         key = (step.model, action.version)
-        if give_up(self._context, key):
+        if give_up(self._context, key, is_unwanted=True):
             announce.fetch_cancelled(key, action.because)
             return True
         return False

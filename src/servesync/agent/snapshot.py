@@ -33,6 +33,7 @@ from servesync.planning.fleet_facts import (
 from servesync.planning.memory import Loaded, WhenShort, estimate
 from servesync.serving import find_budget
 from servesync.store import Listing
+from servesync.transfer.sources.supply import Forecast
 
 LISTING_SECONDS: Final = 5.0
 """How long a proven version waits for the listing that shows whether it is still offered."""
@@ -54,7 +55,8 @@ class Seen:
     """What one turn of the agent has found and decided: for the log, the page, and `servesync plan`.
 
     `config`: what `serving.config_file` is to say; None if the agent writes none. `held`: each model's newest
-    version, where something keeps it off the shelf.
+    version, where something keeps it off the shelf. `forecasts`: of what comes, how much is to be fetched;
+    only `servesync plan` asks for it.
     """
 
     snapshot: Snapshot
@@ -64,6 +66,7 @@ class Seen:
     server_error: ServerError | None = None
     config: Draft | None = None
     held: Mapping[Model, HeldVersion] = field(default_factory=dict)
+    forecasts: Mapping[Key, Forecast] = field(default_factory=dict)
 
 
 def take_snapshot(context: AgentContext, *, server_is_late: bool) -> Snapshot:
@@ -205,6 +208,10 @@ def _fleet(
             patience_seconds=settings.serving.load_timeout_seconds,
         ),
         transfers=tuple(_transfers(context, now)),
+        interrupted=tuple(
+            Transfer(item.model, item.version, item.offer, TransferState.READY)
+            for item in state.upkeep.interrupted.values()
+        ),
         most_transfers=settings.fetch.transfers,
         required=frozenset(model for model, item in context.models.items() if item.required),
         last_brought=dict(state.last_brought),

@@ -15,7 +15,7 @@ from servesync.agent.poll_summary import PollSummary
 from servesync.agent.server_watch import ServerWatch
 from servesync.domain.versions import Model, Release, Stamp, Version
 from servesync.errors import Reason, ServerError, StoreError, SyncError
-from servesync.install import Checked, Workspace
+from servesync.install import Checked, Interrupted, Workspace
 from servesync.jobs import JobKind, RoomWanted, Running
 from servesync.log_throttle import LogThrottle
 from servesync.planning.facts import Served, Trial
@@ -33,6 +33,7 @@ class TransferUnderWay:
     """A transfer: the job at work on it, or what the job has brought into staging.
 
     `ready_at`: when that arrived (monotonic seconds). `is_cancelled`: its job has not ended yet.
+    `is_unwanted`: it was cancelled because nobody wants the version any more.
     """
 
     release: Release
@@ -42,6 +43,7 @@ class TransferUnderWay:
     staged: Staged | None = None
     ready_at: float | None = None
     is_cancelled: bool = False
+    is_unwanted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,8 @@ class UpkeepState:
     """Something in the trash could not be removed."""
     may_have_strays: bool = False
     """A transfer may have left something in staging that could not be removed."""
+    interrupted: dict[Key, Interrupted] = field(default_factory=dict)
+    """Trees in staging with which the next transfer of the same offer goes on."""
     room_wanted: list[RoomWanted] = field(default_factory=list)
     """Transfers that wait until the trash has been emptied."""
 

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Final
 
 from servesync import disk
-from servesync.agent import announce
+from servesync.agent import announce, leftovers
 from servesync.agent.context import AgentContext
 from servesync.agent.snapshot import Seen
 from servesync.domain.versions import Version
@@ -42,7 +42,9 @@ def try_again(context: AgentContext) -> None:
     state.upkeep.trash_is_due |= state.upkeep.trash_resists
     if not state.upkeep.may_have_strays or context.is_busy(JobKind.TRANSFER):
         return
+    leftovers.look(context)
     ready = [item.staged.tree for item in state.transfers.values() if item.staged]
+    ready += [item.tree for item in state.upkeep.interrupted.values()]
     try:
         state.upkeep.trash_is_due |= bool(context.workspace.stray_attempts(ready))
     except OSError as problem:
@@ -65,7 +67,13 @@ def take_in_emptied(context: AgentContext, message: Ended) -> None:
 
 
 def make_room(context: AgentContext, wanted: RoomWanted, seen: Seen | None) -> None:
-    """Drop a version of the reserve for a transfer that lacks space; it waits until that is removed."""
+    """Drop something for a transfer that lacks space; it waits until that is removed.
+
+    What an interrupted transfer has left goes first, then a version of the reserve.
+    """
+    if leftovers.give_way(context, wanted.short.reason):
+        context.state.upkeep.room_wanted.append(wanted)
+        return
     key = _give_way(context, seen) if seen else None
     if key is not None:
         announce.gave_way(key, wanted.short.reason)

@@ -3,7 +3,7 @@
 from functools import partial
 
 from servesync import disk
-from servesync.agent import announce
+from servesync.agent import announce, leftovers
 from servesync.agent.context import AgentContext
 from servesync.agent.model_snapshot import ModelSnapshot, refusals_of, served_now
 from servesync.agent.state import TransferUnderWay
@@ -36,6 +36,7 @@ def begin_transfer(context: AgentContext, found: ModelSnapshot, action: Fetch) -
         patient=context.state.attempts.count(key, release.offer) < FREE_RETRIES,
         present=present is not None and not present.is_ours,
         first=version < shelf_top or found.settings.required,
+        kept=leftovers.take(context, release),
     )
     job = Job(JobKind.TRANSFER, partial(context.transfers.run, order), model, version)
     is_repair = present is not None and present.condition is Condition.DAMAGED
@@ -66,16 +67,17 @@ def _expected(context: AgentContext, release: Release) -> Expectations | CheckFa
         return CheckFailed(Reason.VERSION_DAMAGED, text)
 
 
-def give_up(context: AgentContext, key: Key) -> bool:
+def give_up(context: AgentContext, key: Key, *, is_unwanted: bool = False) -> bool:
     """End a transfer, or give back the staging of one that has brought its version; False if there is none.
 
-    A job at work gives its own staging back; until it has ended the transfer stays known as cancelled.
+    Until the job at work has ended, the transfer stays known as cancelled. What the job has brought stays for
+    the next one, unless it `is_unwanted`.
     """
     transfer = context.state.transfers.get(key)
     if transfer is None or transfer.is_cancelled:
         return False
     if transfer.staged is None:
-        transfer.is_cancelled = True
+        transfer.is_cancelled, transfer.is_unwanted = True, is_unwanted
         transfer.running.cancel()
         return True
     del context.state.transfers[key]
@@ -115,6 +117,9 @@ def take_in(context: AgentContext, message: Ended) -> None:
         return
     del context.state.transfers[key]
     context.state.upkeep.may_have_strays = True
+    leftovers.look(context)
+    if transfer.is_unwanted:
+        leftovers.drop(context, key)
     error = message.error
     if transfer.is_cancelled or error is None or isinstance(error, Stopped):
         return

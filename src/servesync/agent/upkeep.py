@@ -1,7 +1,7 @@
 """Makes the directories that server and workspace need, and updates records that are out of date."""
 
 from servesync import disk
-from servesync.agent import announce
+from servesync.agent import announce, leftovers
 from servesync.agent.context import AgentContext
 from servesync.agent.discovery import discover
 from servesync.agent.model_snapshot import ModelSnapshot, refusals_of
@@ -29,8 +29,13 @@ def prepare_folders(context: AgentContext) -> None:
 
 
 def clean(context: AgentContext) -> list[OSError]:
-    """Put what an earlier run left half-done into the trash; return what could not be moved."""
+    """Put what an earlier run left half-done into the trash; return what could not be moved.
+
+    A tree with which a transfer may go on stays until it is known whether anybody wants it.
+    """
+    leftovers.look(context)
     at_work = [item.staged.tree for item in context.state.transfers.values() if item.staged]
+    at_work += [item.tree for item in context.state.upkeep.interrupted.values()]
     problems = [] if context.is_busy(JobKind.TRANSFER) else context.workspace.clean(at_work)
     for model in context.models:
         try:

@@ -1,6 +1,7 @@
 """Shows a plan: as tables for people, or as one JSON object for programs."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Final
 
 from rich.console import Console
@@ -11,10 +12,12 @@ from servesync.agent.model_snapshot import ModelSnapshot
 from servesync.agent.models_config import Draft
 from servesync.agent.snapshot import Seen
 from servesync.cli.terminal import state_of
-from servesync.domain.versions import Model
+from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, SyncError
+from servesync.planning.actions import Action, Install, Repair
 from servesync.planning.facts import Follow, ModelPlan, Role
 from servesync.planning.fleet_facts import Step
+from servesync.transfer.sources.supply import Forecast
 
 _UNREADABLE: Final = Reason.RECORD_UNREADABLE.value
 _STUCK: Final = frozenset({Role.HELD, Role.MISSING})
@@ -40,7 +43,7 @@ def show(seen: Seen, console: Console) -> None:
         console.print(
             "".join(f"[red]{_UNREADABLE}[/red]: {escape(text)}\n" for text in snapshot.unreadable), end=""
         )
-        console.print(_next_step(snapshot, plan, _later(seen, model)))
+        console.print(_next_step(snapshot, plan, _later(seen, model), _forecasts(seen, model)))
     _show_config(seen.config, console)
     console.print(_memory_line(seen))
     listing = seen.listing
@@ -55,6 +58,10 @@ def show(seen: Seen, console: Console) -> None:
 def _later(seen: Seen, model: Model) -> list[Step]:
     """Return the steps that wait for the load gate, or for a free transfer."""
     return [step for step in seen.plan.postponed if step.model == model]
+
+
+def _forecasts(seen: Seen, model: Model) -> Mapping[Version, Forecast]:
+    return {version: found for (name, version), found in seen.forecasts.items() if name == model}
 
 
 def _show_config(draft: Draft | None, console: Console) -> None:
@@ -100,11 +107,21 @@ def _memory_json(seen: Seen) -> Mapping[str, Any]:
     }
 
 
-def _next_step(snapshot: ModelSnapshot, plan: ModelPlan, later: list[Step]) -> str:
+def _forecast(forecasts: Mapping[Version, Forecast], action: Action) -> str:
+    found = forecasts.get(action.version) if isinstance(action, Install | Repair) else None
+    return f" ({found})" if found else ""
+
+
+def _next_step(
+    snapshot: ModelSnapshot, plan: ModelPlan, later: list[Step], forecasts: Mapping[Version, Forecast]
+) -> str:
     if not plan.verdicts:
         store = "the store was not listed" if snapshot.facts.offered is None else "no version in the store"
         return f"{store}, and none is on the shelf\n"
-    steps = [f"{action.kind.value} {action.version}: {escape(action.because)}" for action in plan.actions]
+    steps = [
+        f"{action.kind.value} {action.version}: {escape(action.because)}{_forecast(forecasts, action)}"
+        for action in plan.actions
+    ]
     text = "next: " + "; ".join(steps) if steps else _why_nothing(snapshot, plan)
     waits = "".join(f"\n{step.action.kind.value} {step.action.version} waits for its turn" for step in later)
     return f"{text}{waits}\n"
@@ -134,7 +151,7 @@ def as_json(seen: Seen) -> Mapping[str, Any]:
         "memory": _memory_json(seen),
         "ignored_keys": seen.listing.ignored_keys if seen.listing else None,
         "models": {
-            model: _model_json(snapshot, seen.plan.models[model])
+            model: _model_json(snapshot, seen.plan.models[model], _forecasts(seen, model))
             for model, snapshot in seen.snapshot.models.items()
         },
         "steps": [_step_json(step) for step in seen.plan.steps],
@@ -144,7 +161,9 @@ def as_json(seen: Seen) -> Mapping[str, Any]:
     }
 
 
-def _model_json(snapshot: ModelSnapshot, plan: ModelPlan) -> Mapping[str, Any]:
+def _model_json(
+    snapshot: ModelSnapshot, plan: ModelPlan, forecasts: Mapping[Version, Forecast]
+) -> Mapping[str, Any]:
     return {
         "wanted": sorted(plan.wanted),
         "in_place": plan.in_place,
@@ -157,6 +176,7 @@ def _model_json(snapshot: ModelSnapshot, plan: ModelPlan) -> Mapping[str, Any]:
             str(version): {"state": verdict.role.value, "why": verdict.why}
             for version, verdict in plan.verdicts.items()
         },
+        "to_fetch": {str(version): asdict(found) for version, found in forecasts.items()},
         "strange": list(snapshot.inventory.foreign_names),
         "unreadable": list(snapshot.unreadable),
     }

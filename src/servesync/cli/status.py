@@ -117,8 +117,8 @@ def show_status(report: Json, console: Console) -> None:
         f"store   {store.get('url')}, last good poll {_ago(store.get('last_good_poll_at'), report)}"
     )
     console.print(f"server  {_server(server)}")
-    for line in [_activity(activity) for activity in running(report)] or ["waiting"]:
-        console.print(f"now     {line}")
+    for line in [*_sources(report), *_activities(report)]:
+        console.print(line)
     for name, model in report["models"].items():
         console.print(_model_table(name, model, report))
         if model["more_versions"]:
@@ -131,6 +131,17 @@ def show_status(report: Json, console: Console) -> None:
         line = " ".join(words)
         text = f"{event['timestamp'][:19]}Z {line}  {event.get('because', '')}"
         console.print(escape(text), style=style, overflow="ellipsis", no_wrap=True)
+
+
+def _sources(report: Json) -> list[str]:
+    """Return from where the bytes of releases came; agents from before do not say it."""
+    came = {name: size for name, size in report.get("bytes_by_source", {}).items() if size}
+    named = ", ".join(f"{_size(size)} from {name}" for name, size in came.items())
+    return [f"bytes   {named}"] if came else []
+
+
+def _activities(report: Json) -> list[str]:
+    return [f"now     {line}" for line in [*map(_activity, running(report))] or ["waiting"]]
 
 
 def _model_table(name: str, model: Json, report: Json) -> Table:

@@ -8,6 +8,7 @@ from servesync.doctor.environment import examine_environment
 from servesync.doctor.findings import Check, Finding, fail, isolate, ok
 from servesync.doctor.layout import LayoutArea
 from servesync.doctor.lock import examine_lock
+from servesync.doctor.other_sources import examine_cache, examine_mirrors
 from servesync.doctor.processes import find_server
 from servesync.doctor.readers import examine_readable
 from servesync.doctor.server import examine_server
@@ -38,6 +39,8 @@ def examine(config: Path, environment: Mapping[str, str], show_keys: int) -> Ite
     yield from isolate("store", store.examine)
     if store.can_list:
         yield from isolate("layout", layout.examine)
+    yield from isolate("mirrors", lambda: examine_mirrors(settings.fetch, layout.sample))
+    yield from isolate("cache", lambda: examine_cache(settings.store, settings.limits))
     yield from _this_machine(settings, config, layout.largest_bytes)
 
 

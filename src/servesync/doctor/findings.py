@@ -38,6 +38,7 @@ class Check(StrEnum):
     STORE_CREDENTIALS = "store.credentials"
     STORE_IDENTITY = "store.identity"
     STORE_LIST = "store.list"
+    STORE_MIRROR = "store.mirror"
     STORE_READ = "store.read"
     STORE_CLOCK = "store.clock"
     STORE_OWNER = "store.owner"
@@ -53,6 +54,7 @@ class Check(StrEnum):
     LAYOUT_UNPROVEN = "layout.unproven"
 
     DISK_MODELS_DIR = "disk.models_dir"
+    DISK_CACHE = "disk.cache"
     DISK_FILESYSTEM = "disk.filesystem"
     DISK_INODES = "disk.inodes"
     DISK_OWNER = "disk.owner"

@@ -8,7 +8,7 @@ from typing import Final
 
 from servesync.doctor.findings import Check, Finding, Level, fail, ok, warn
 from servesync.domain.channel import parse_key
-from servesync.domain.versions import Layout, Model, Release, Version
+from servesync.domain.versions import Layout, Model, Release, StoredObject, Version
 from servesync.settings import ModelSettings, Settings
 from servesync.store import KeyPattern, KeyProblem, Listing, Probe, S3Store, explain
 
@@ -58,12 +58,16 @@ class _Keys:
 
 
 class LayoutArea:
-    """Examines the whole listing, and then has the size of the largest wanted release (`largest_bytes`)."""
+    """Examines the whole listing, and then has the size of the largest wanted release (`largest_bytes`).
+
+    `sample`: an archive with a manifest, as mirrors must have it; None if there is none.
+    """
 
     def __init__(self, settings: Settings, show_keys: int) -> None:
         self._settings = settings
         self._show_keys = show_keys
         self.largest_bytes = 0
+        self.sample: StoredObject | None = None
 
     def examine(self) -> Iterator[Finding]:
         """Yield the findings for each model, then those on keys that belong to none."""
@@ -106,6 +110,8 @@ class LayoutArea:
         problems = {v: error for (name, v), error in listing.problems.items() if name == model}
         usable = [r for r in releases if not self._settings.store.require_manifest or r.manifest]
         self.largest_bytes = max([self.largest_bytes, *(release.stored_bytes for release in usable)])
+        proven = [release.objects[0] for release in usable if release.manifest]
+        self.sample = self.sample or next((item for item in proven if item.size), None)
         yield from self._unproven(model, releases)
         yield from _channels(model, wish, listing.channels.get(model, {}))
         for version, error in sorted(problems.items(), reverse=True)[:SHOWN]:

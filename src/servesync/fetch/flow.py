@@ -4,11 +4,15 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
+from servesync.domain.versions import Proof
 from servesync.errors import SyncError
 from servesync.fetch.parts import Part
 from servesync.fetch.reading import Read, Retries
+
+Sink: TypeAlias = Callable[[Proof, memoryview], None]
+"""Takes the bytes of one range, which are proven, and valid until it returns; several threads call it."""
 
 FAVOUR_SECONDS: Final = 30.0
 
@@ -28,7 +32,10 @@ class Piece:
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """One running read: a connection and a buffer. After `revoked_at` its bytes are discarded."""
+    """One running read: a connection and a buffer. After `revoked_at` its bytes are discarded.
+
+    Where there is a sink, it keeps the buffer while the sink is at work, but no connection.
+    """
 
     flow: "Flow"
     piece: Piece
@@ -43,7 +50,10 @@ class Lease:
 
 @dataclass(slots=True, eq=False)
 class Flow:
-    """One open stream. All its buffers have `size` bytes. Everything but `should_stop` needs the lock."""
+    """One open stream. All its buffers have `size` bytes. Everything but `should_stop` needs the lock.
+
+    With a `sink` the parts are handed on by the workers, in any order, and none is ever ready or lent.
+    """
 
     parts: Iterator[Part]
     size: int
@@ -53,10 +63,13 @@ class Flow:
     first: bool
     most: int
     moved_at: float
+    sink: Sink | None = None
     is_admitted: bool = False
-    error: SyncError | None = None
+    error: SyncError | OSError | None = None
     again: list[Piece] = field(default_factory=list)
     reading: dict[int, Lease] = field(default_factory=dict)
+    landing: dict[int, Lease] = field(default_factory=dict)
+    delivered_bytes: int = 0
     ready: dict[int, Piece] = field(default_factory=dict)
     lent: memoryview | None = None
     upcoming: Piece | None = None
@@ -82,13 +95,13 @@ class Flow:
     @property
     def is_done(self) -> bool:
         """Whether the consumer has everything."""
-        return not (self.upcoming or self.again or self.reading or self.ready)
+        return not (self.upcoming or self.again or self.reading or self.landing or self.ready)
 
     @property
     def buffers(self) -> int:
         """How many buffers it holds."""
         pausing = sum(piece.buffer is not None for piece in self.again)
-        return len(self.reading) + len(self.ready) + pausing + (self.lent is not None)
+        return len(self.reading) + len(self.landing) + len(self.ready) + pausing + (self.lent is not None)
 
     def is_favoured(self, now: float) -> bool:
         """Whether the stream has precedence; it loses it after half a minute without progress."""
@@ -105,9 +118,10 @@ class Flow:
             found.append(self.upcoming)
         return found
 
-    def gives_up_at(self, number: int) -> float:
-        """Return when the consumer stops waiting for a part."""
-        return min((one.give_up_at for one in self._outstanding() if one.number == number), default=math.inf)
+    def gives_up_at(self, number: int | None = None) -> float:
+        """Return when the consumer stops waiting for a part, or for any of them."""
+        waited = [one for one in self._outstanding() if number in (None, one.number)]
+        return min((one.give_up_at for one in waited), default=math.inf)
 
     def last_with_buffer(self) -> Piece | None:
         """Return the part with a buffer that the consumer needs last; None if it has none."""

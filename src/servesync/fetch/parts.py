@@ -46,12 +46,13 @@ def cut(objects: Sequence[StoredObject], size: int) -> Iterator[Part]:
 def cut_by_proofs(item: StoredObject, proofs: Sequence[Proof], size: int) -> Iterator[Part]:
     """Yield parts that each hold whole ranges with a proof, together at most `size` bytes if they can.
 
-    `proofs` cover the object in order, without a gap.
+    `proofs` come in order; what lies between them belongs to no part.
     """
     together: list[Proof] = []
     length = 0
     for proof in proofs:
-        if together and length + proof.size > size:
+        end = together[-1].offset + together[-1].size if together else proof.offset
+        if together and (length + proof.size > size or proof.offset != end):
             yield Part(item, together[0].offset, length, tuple(together))
             together, length = [], 0
         together.append(proof)

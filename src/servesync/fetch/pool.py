@@ -1,4 +1,7 @@
-"""Parallel ranged reads for several streams at once; each stream's parts are handed on in order.
+"""Parallel ranged reads for several streams at once.
+
+The parts of a stream are handed on in order, to one consumer; or, if they are delivered, by the worker that
+has read them, as soon as they are there.
 
 A worker takes the next part, a connection and a buffer in one step under one lock. The part that a consumer
 waits for always gets a buffer; if none is free, the pool takes that of a later part, which is read again.
@@ -14,12 +17,13 @@ from contextlib import contextmanager
 from typing import Final
 
 from servesync.domain.versions import Proof, StoredObject
-from servesync.errors import Reason, Stopped, SyncError, TransferError, internal_error
+from servesync.errors import Reason, Stopped, SyncError, TransferError
 from servesync.fetch.buffers import Buffers
-from servesync.fetch.flow import Flow, Lease, Piece
+from servesync.fetch.flow import Flow, Lease, Piece, Sink
 from servesync.fetch.parts import RateLimit, cut, cut_by_proofs, part_bytes
-from servesync.fetch.reading import AGAIN, Read, Retries, prove
+from servesync.fetch.reading import AGAIN, Read, Retries
 from servesync.fetch.shares import FORGET_SECONDS, GRACE_SECONDS, Shares
+from servesync.fetch.work import hand_on, read_part
 from servesync.settings import MIB, Fetch
 
 POLL_SECONDS: Final = 0.2
@@ -94,6 +98,37 @@ class FetchPool:
         finally:
             flow.lent = None  # not reused: the consumer may still read it
             pieces.close()
+            self._close(flow)
+
+    @contextmanager
+    def delivery(  # noqa: PLR0913 (what is read, how, and who takes it)
+        self,
+        item: StoredObject,
+        proofs: Sequence[Proof],
+        read: Read,
+        sink: Sink,
+        should_stop: Callable[[], bool],
+        retries: Retries | None = None,
+        *,
+        first: bool = False,
+    ) -> Iterator[Iterator[int]]:
+        """Read ranges of an object, and have `sink` take each, in any order, in the thread that has read it.
+
+        `proofs` are the ranges, in order. A range is handed on when it is proven; until `sink` returns, it
+        keeps its buffer, but no connection. Lend an iterator over how many bytes have been taken so far; it
+        ends when all are. Leaving the context waits half a second for calls of `sink`, and abandons those
+        that hang. For everything else see `stream`.
+
+        Raises (from the iterator): as `stream` does, and what `sink` raises.
+        """
+        flow = self._flow([item], read, should_stop, retries or Retries(), proofs, first=first)
+        flow.sink = sink
+        if not proofs:
+            flow.upcoming = None
+        try:
+            self._open(flow)
+            yield self._deliveries(flow)
+        finally:
             self._close(flow)
 
     def read_whole(self, item: StoredObject, read: Read, should_stop: Callable[[], bool]) -> bytes:
@@ -172,6 +207,10 @@ class FetchPool:
         """End the stream's reads, and take its buffers except the one that was lent."""
         while (piece := flow.last_with_buffer()) is not None:
             self._take_back(flow, piece)
+        for lease in flow.landing.values():
+            lease.revoked_at = time.monotonic()
+            self._revoked.append(lease)
+        flow.landing.clear()
         flow.again.clear()
         flow.ready.clear()
 
@@ -208,12 +247,34 @@ class FetchPool:
                     return piece
                 if flow.is_done:
                     return None
-                now = time.monotonic()
-                if now > flow.gives_up_at(number):
-                    text = f"part {number} hangs: the store neither answers nor fails; repeated later"
-                    raise TransferError(Reason.TRANSFER_TOO_SLOW, text)
-                self._claim(flow, now)
-                self._changed.wait(POLL_SECONDS)
+                self._wait(flow, number)
+
+    def _deliveries(self, flow: Flow) -> Iterator[int]:
+        """Yield how many bytes the sink has taken, whenever there are more."""
+        done = 0
+        while True:
+            if flow.should_stop():
+                raise Stopped
+            with self._changed:
+                if flow.error is not None:
+                    raise flow.error
+                if flow.delivered_bytes == done:
+                    if flow.is_done:
+                        return
+                    self._wait(flow)
+                    continue
+                done = flow.delivered_bytes
+            yield done
+
+    def _wait(self, flow: Flow, number: int | None = None) -> None:
+        """Wait a moment for a part, or for any, after a look whether it hangs; needs the lock."""
+        now = time.monotonic()
+        if now > flow.gives_up_at(number):
+            what = "a part" if number is None else f"part {number}"
+            text = f"{what} hangs: the store neither answers nor fails; repeated later"
+            raise TransferError(Reason.TRANSFER_TOO_SLOW, text)
+        self._claim(flow, now)
+        self._changed.wait(POLL_SECONDS)
 
     def _claim(self, flow: Flow, now: float) -> None:
         """Take a connection or a buffer from another stream if this one has waited too long for its share."""
@@ -256,9 +317,9 @@ class FetchPool:
         Workers that are reading do not count for a stream with parts to request: their reads may hang.
         """
         hungry = [flow for flow in self._flows if flow.is_hungry]
-        reading = sum(len(flow.reading) for flow in self._flows)
+        reading = sum(len(flow.reading) + len(flow.landing) for flow in self._flows)
         reading += sum(lease.worker in self._workers for lease in self._revoked)
-        more = sum(max(0, flow.most - len(flow.reading)) for flow in hungry)
+        more = sum(max(0, flow.most - len(flow.reading) - len(flow.landing)) for flow in hungry)
         wanted = min(self._settings.connections, reading + more)
         try:
             while len(self._workers) < wanted:
@@ -278,14 +339,19 @@ class FetchPool:
             pass
 
     def _work_once(self) -> bool:
-        """Read one part; keep no reference to it while the worker waits for the next."""
+        """Read one part, and hand it on; keep no reference to it while the worker waits for the next."""
         lease = self._next()
         if lease is None:
             return False
-        error = _read(lease)
+        error = read_part(lease)
         with self._changed:
-            self._finish(lease, error)
+            is_landing = self._finish(lease, error)
             self._changed.notify_all()
+        if is_landing:
+            failed = hand_on(lease)
+            with self._changed:
+                self._finish_landing(lease, failed)
+                self._changed.notify_all()
         return True
 
     def _next(self) -> Lease | None:
@@ -354,18 +420,26 @@ class FetchPool:
         self._rate.book(piece.part.length, now)
         return lease
 
-    def _finish(self, lease: Lease, error: SyncError | None) -> None:
-        """Record the result of a read."""
+    def _finish(self, lease: Lease, error: SyncError | None) -> bool:
+        """Record the result of a read; tell whether the sink is to take it."""
         flow, piece = lease.flow, lease.piece
         if flow.reading.get(piece.number) is not lease:
             self._finish_revoked(lease)
-            return
+            return False
         del flow.reading[piece.number]
         piece.give_up_at = float("inf")
         if error is None:
-            flow.ready[piece.number] = piece
             flow.moved_at = time.monotonic()
-            return
+            if flow.sink is None:
+                flow.ready[piece.number] = piece
+                return False
+            flow.landing[piece.number] = lease
+            return True
+        self._repeat(flow, piece, error)
+        return False
+
+    def _repeat(self, flow: Flow, piece: Piece, error: SyncError) -> None:
+        """Have a part read again, or give up."""
         piece.attempt += 1
         flow.again.append(piece)
         if error.reason not in AGAIN or piece.attempt >= flow.retries.attempts:
@@ -374,6 +448,20 @@ class FetchPool:
         piece.differed = piece.differed or error.reason is Reason.TRANSFER_DIFFERS
         piece.due_at = time.monotonic() + flow.retries.pause(piece.attempt)
         self._hire()
+
+    def _finish_landing(self, lease: Lease, error: SyncError | OSError | None) -> None:
+        """Record that the sink is done with a part."""
+        flow = lease.flow
+        if flow.landing.pop(lease.piece.number, None) is None:
+            self._finish_revoked(lease)
+            return
+        lease.piece.buffer = None
+        self._buffers.give(lease.buffer)
+        if error is not None:
+            self._fail(flow, error)
+            return
+        flow.delivered_bytes += lease.piece.part.length
+        flow.moved_at = time.monotonic()
 
     def _finish_revoked(self, lease: Lease) -> None:
         """Give back the buffer of a read that was told to end, and has ended."""
@@ -384,7 +472,7 @@ class FetchPool:
             if self._flows:
                 self._buffers.give(lease.buffer)
 
-    def _fail(self, flow: Flow, error: SyncError) -> None:
+    def _fail(self, flow: Flow, error: SyncError | OSError) -> None:
         if flow.error is None:
             flow.error = error
         self._clear(flow)
@@ -400,18 +488,3 @@ class FetchPool:
 
     def _shares(self) -> Shares:
         return Shares(self._settings, self._flows, self._revoked, time.monotonic())
-
-
-def _read(lease: Lease) -> SyncError | None:
-    """Read and prove one part; return what went wrong."""
-    piece = lease.piece
-    part, buffer = piece.part, lease.buffer
-    try:
-        if part.length:
-            lease.flow.read(part.item, part.offset, part.length, buffer[: part.length], lease.is_over)
-            prove(part, buffer, again=piece.differed)
-    except SyncError as error:
-        return error
-    except BaseException as error:  # noqa: BLE001 (a worker must not die in silence)
-        return internal_error(error, f"reading {part.item.key!a}")
-    return None

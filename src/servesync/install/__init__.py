@@ -1,6 +1,8 @@
 """The shelf and the workspace: what lies on disk, and the one way onto the shelf."""
 
 from servesync.install.content import hash_tree, prove_staged
+from servesync.install.host_cache import HostCache
+from servesync.install.interrupted import Interrupted, interrupted
 from servesync.install.inventory import Checked, Inventory
 from servesync.install.lock import Lock, lock_holder
 from servesync.install.pieces import (
@@ -21,6 +23,8 @@ from servesync.install.workspace import Workspace
 
 __all__ = [
     "Checked",
+    "HostCache",
+    "Interrupted",
     "Inventory",
     "Leaving",
     "Lock",
@@ -37,6 +41,7 @@ __all__ = [
     "Workspace",
     "awaited_back",
     "hash_tree",
+    "interrupted",
     "keep_pieces",
     "lock_holder",
     "piece_tables",

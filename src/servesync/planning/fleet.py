@@ -28,7 +28,7 @@ from servesync.planning.admission import Admitted, admit
 from servesync.planning.fleet_facts import FleetFacts, FleetPlan, Key, Step
 from servesync.planning.load_gate import LoadOrder, loading, renewed
 from servesync.planning.reserve import awaited, completed_prune, tidy
-from servesync.planning.transfers import Arrivals, cancelled
+from servesync.planning.transfers import Arrivals, cancelled, outdated
 
 
 def plan_fleet(facts: FleetFacts) -> FleetPlan:
@@ -66,6 +66,7 @@ class _Planner:
             to_weigh=self._admitted.to_weigh,
             loading=self._loading,
             awaited=self._awaited,
+            outdated=outdated(self._fleet, self._admitted),
             gate=self._gate,
         )
 

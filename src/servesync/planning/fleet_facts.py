@@ -103,7 +103,7 @@ class FleetFacts:
 
     `offers`: `Release.offer` of what the store offers. `paused`: actions that have just failed and must
     pause. `last_brought`: when a transfer of a model was last started. `orphaned`:
-    records of versions that are no longer on the shelf.
+    records of versions that are no longer on the shelf. `interrupted`: what transfers have left unfinished.
     """
 
     now: float
@@ -112,6 +112,7 @@ class FleetFacts:
     memory: MemoryFacts = field(default_factory=MemoryFacts)
     gate: LoadGate = field(default_factory=LoadGate)
     transfers: tuple[Transfer, ...] = ()
+    interrupted: tuple[Transfer, ...] = ()
     most_transfers: int = 2
     required: frozenset[Model] = frozenset()
     last_brought: Mapping[Model, float] = field(default_factory=dict)
@@ -140,7 +141,7 @@ class FleetPlan:
     versions whose manifest must be read before anything can be decided about them. `loading`: models of which
     an answering server is loading a version, or about to. `awaited`: versions of the reserve that are about
     to come to the shelf, or may have to come back: they must not give way for space. `gate`: the load gate as
-    it is now.
+    it is now. `outdated`: unfinished transfers with which nobody will go on, and why.
     """
 
     models: Mapping[Model, ModelPlan]
@@ -151,4 +152,5 @@ class FleetPlan:
     to_weigh: frozenset[Key] = frozenset()
     loading: frozenset[Model] = frozenset()
     awaited: frozenset[Key] = frozenset()
+    outdated: Mapping[Key, str] = field(default_factory=dict)
     gate: LoadGate = field(default_factory=LoadGate)

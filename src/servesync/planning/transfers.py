@@ -31,7 +31,21 @@ def cancelled(fleet: FleetFacts, admitted: Admitted) -> Iterator[Step]:
             yield Step(transfer.model, Cancel(transfer.version, because))
 
 
-def _why_not(fleet: FleetFacts, admitted: Admitted, transfer: Transfer) -> str | None:
+def outdated(fleet: FleetFacts, admitted: Admitted) -> dict[Key, str]:
+    """Return what interrupted transfers have left with which nobody will go on, and why.
+
+    A hold, whatever it is, may end: what has come by then need not come again.
+    """
+    found = {
+        (item.model, item.version): _why_not(fleet, admitted, item, ends_of_holds=False)
+        for item in fleet.interrupted
+    }
+    return {key: because for key, because in found.items() if because}
+
+
+def _why_not(
+    fleet: FleetFacts, admitted: Admitted, transfer: Transfer, *, ends_of_holds: bool = True
+) -> str | None:
     """Return why a transfer is to end; None if it goes on.
 
     What may pass ends no transfer: a silent server, an unconfirmed version, a hold that passes, or a listing
@@ -54,17 +68,17 @@ def _why_not(fleet: FleetFacts, admitted: Admitted, transfer: Transfer) -> str |
         return "it lies in the reserve already, as it was proven"
     if version in admitted.plans[model].wanted:
         return None
-    return _why_unwanted(admitted, transfer, facts)
+    return _why_unwanted(admitted, transfer, facts, ends_of_holds=ends_of_holds)
 
 
-def _why_unwanted(admitted: Admitted, transfer: Transfer, facts: Facts) -> str | None:
+def _why_unwanted(admitted: Admitted, transfer: Transfer, facts: Facts, *, ends_of_holds: bool) -> str | None:
     version, ready = transfer.version, transfer.state is TransferState.READY
     index = FactsIndex(facts)
     hold = facts.held.get(version)
     if version not in chosen(facts.policy, index.candidates | {version}, facts.channels):
         wanted = ", ".join(map(str, sorted(admitted.plans[transfer.model].wanted))) or "no version"
         return f"not wanted any more by policy ({index.policy}), which asks for {wanted}"
-    if hold is not None and not _may_pass(hold, version, facts):
+    if ends_of_holds and hold is not None and not _may_pass(hold, version, facts):
         return f"held: {hold.text}"
     if ready and facts.offered is not None and version not in facts.offered:
         return "the store no longer lists it"

@@ -19,6 +19,7 @@ from servesync.settings import Serving, Settings
 from servesync.store import S3Store, StorePort
 from servesync.transfer.disk_guard import DiskGuard
 from servesync.transfer.progress import for_stream
+from servesync.transfer.sources.supply import Elsewhere
 from servesync.transfer.transfer import Transfers
 from servesync.verify import require_tensorflow
 
@@ -137,6 +138,7 @@ def _transfer_tools(
         DiskGuard(state.workspace),
         agent_status,
         for_stream(sys.stderr),
+        elsewhere=Elsewhere.of(settings),
     )
 
 

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Final
 
 from servesync.admin import AgentStatus
 from servesync.agent.agent import Agent
+from servesync.agent.forecasts import forecasts
 from servesync.agent.outcome import Outcome
 from servesync.agent.snapshot import Seen
 from servesync.domain.versions import Model, Version
@@ -232,7 +233,7 @@ def take_snapshot(settings: Settings) -> Seen:
             outcome = agent.turn(poll=poll, refresh=poll)
             poll = False
             if outcome.seen is not None and (not outcome.busy or time.monotonic() > until):
-                return outcome.seen
+                return replace(outcome.seen, forecasts=forecasts(agent.context, outcome.seen, until))
             woken.wait(CHECK_AGAIN_SECONDS)
             woken.clear()
     finally:

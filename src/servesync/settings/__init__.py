@@ -73,6 +73,14 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_cache_dir(self) -> Self:
+        """Refuse a cache where the server looks for versions."""
+        cache, models = self.store.cache_dir, self.serving.models_dir
+        if cache is not None and (cache.is_relative_to(models) or models.is_relative_to(cache)):
+            raise ValueError("store.cache_dir and serving.models_dir must not lie in one another")
+        return self
+
+    @model_validator(mode="after")
     def _check_labels(self) -> Self:
         """Refuse labels that nobody would write, could move safely, or that would end the server's start."""
         named = [model.name for model in self.models if model.labels]

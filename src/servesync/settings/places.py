@@ -5,7 +5,7 @@ import re
 import socket
 from pathlib import Path, PurePosixPath
 from typing import Annotated, TypeAlias, TypeGuard
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from pydantic import BeforeValidator
 
@@ -49,6 +49,33 @@ def is_link_local(host: str) -> bool:
     """Whether a host is an address at which clouds have their metadata services, or none at all."""
     address = address_of(host)
     return address is not None and (address.is_link_local or address.is_unspecified)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, and nobody listens on the way there."""
+    address = address_of(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def mirror_url(url: str) -> str:
+    """Return the base URL of a mirror, without a slash at its end; it may hold credentials of its own.
+
+    Raises:
+        ValueError: it is none, or sends its credentials in clear text; the text does not show them.
+    """
+    parts = urlsplit(url)
+    try:
+        is_port = parts.port != 0
+    except ValueError:
+        is_port = False
+    is_plain = url.isascii() and url.isprintable() and " " not in url and not parts.fragment
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not is_port or not is_plain:
+        raise ValueError("must be https://HOST[:PORT][/PATH] or http://HOST[:PORT][/PATH]")
+    if is_link_local(parts.hostname):
+        raise ValueError("must not be a link-local address (metadata services live there)")
+    if parts.scheme == "http" and (parts.username or parts.query) and not is_loopback(parts.hostname):
+        raise ValueError("holds credentials, so it must be https://: anybody on the way could read them")
+    return urlunsplit(parts._replace(path=parts.path.rstrip("/")))
 
 
 def is_path(value: object) -> TypeGuard[str | Path]:

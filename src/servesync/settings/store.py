@@ -8,7 +8,15 @@ from pydantic import Field, field_validator, model_validator
 
 from servesync import buckets
 from servesync.settings.base import GIB, MIB, Section
-from servesync.settings.places import address_of, host_of, is_link_local, split_url
+from servesync.settings.places import (
+    AbsolutePath,
+    address_of,
+    host_of,
+    is_link_local,
+    is_loopback,
+    mirror_url,
+    split_url,
+)
 
 
 class Store(Section):
@@ -24,6 +32,8 @@ class Store(Section):
     key_pattern: str = "{model}/{version}"
     require_manifest: bool = False
     settle_seconds: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+    cache_dir: AbsolutePath | None = None
+    cache_max_bytes: Annotated[int, Field(ge=64 * MIB, le=1 << 44)] = 16 * GIB
 
     @field_validator("url")
     @classmethod
@@ -69,9 +79,7 @@ class Store(Section):
             raise ValueError("endpoint_url must be https://HOST[:PORT] (or http:// on loopback)")
         if is_link_local(host):
             raise ValueError("endpoint_url must not be a link-local address (metadata services live there)")
-        address = address_of(host)
-        loopback = host == "localhost" or (address is not None and address.is_loopback)
-        if parts.scheme == "http" and not loopback and not self.allow_insecure_endpoint:
+        if parts.scheme == "http" and not is_loopback(host) and not self.allow_insecure_endpoint:
             raise ValueError(
                 "endpoint_url is http:// to another host: anybody on the way can read and change what is "
                 "served; use https://, or set allow_insecure_endpoint: true"
@@ -144,3 +152,9 @@ class Fetch(Section):
     part_bytes: Annotated[int, Field(ge=64 * 1024, le=256 * MIB)] = 6 * MIB
     memory_bytes: Annotated[int, Field(ge=MIB, le=4 * GIB)] = 48 * MIB
     max_bytes_per_second: Annotated[int, Field(ge=64 * 1024)] | None = None
+    mirrors: Annotated[list[Annotated[str, Field(max_length=2000)]], Field(max_length=8)] = []  # noqa: RUF012 (pydantic copies it)
+
+    @field_validator("mirrors")
+    @classmethod
+    def _check_mirrors(cls, value: list[str]) -> list[str]:
+        return [mirror_url(url) for url in value]

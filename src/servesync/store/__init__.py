@@ -8,6 +8,7 @@ from servesync.store.explain import KeyProblem, explain
 from servesync.store.identity import Caller, Signing, authority, caller, is_aws, proxy_of, signs_with
 from servesync.store.keys import MANIFEST_ENDING, KeyPattern, manifest_key, manifest_key_at
 from servesync.store.listing import Listing, Settling
+from servesync.store.mirror import Mirror, MirrorFailed
 from servesync.store.oddities import misplaced_bucket, odd_advice
 from servesync.store.port import StorePort
 from servesync.store.probe import Answer, Probe
@@ -25,6 +26,8 @@ __all__ = [
     "KeyPattern",
     "KeyProblem",
     "Listing",
+    "Mirror",
+    "MirrorFailed",
     "ObjectAttributes",
     "Operation",
     "Probe",

@@ -7,11 +7,9 @@ the result still counts when it takes the result in.
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
@@ -20,27 +18,33 @@ from structlog.contextvars import bound_contextvars
 from servesync import disk
 from servesync.admin import AgentStatus, Counting, Stage
 from servesync.domain import manifest
-from servesync.domain.manifest import Manifest
-from servesync.domain.versions import Layout, Proof, ProvenBy, Release, Stamp, StoredObject
-from servesync.errors import CheckFailed, Reason, ReleaseRefused, Stopped, SyncError
+from servesync.domain.manifest import SCHEMA_2, Manifest
+from servesync.domain.versions import Layout, ProvenBy, Release, Stamp, StoredObject
+from servesync.errors import CheckFailed, DiskError, Reason, ReleaseRefused
 from servesync.fetch import FetchPool
 from servesync.install import Proven, Shelf, Workspace, prove_staged, seal
+from servesync.install.interrupted import allocated_bytes, clear_for, note
 from servesync.jobs import JobContext, ask_beside
 from servesync.logs import Event, get_logger
 from servesync.planning.memory import weight_of
 from servesync.settings import Settings
-from servesync.store import Running, StorePort
-from servesync.transfer.disk_guard import DiskGuard, Reservation, needed_by
+from servesync.store import StorePort
+from servesync.transfer.carrier import Carrier
+from servesync.transfer.disk_guard import DiskGuard, Reservation, SpaceNeeded, needed_by
+from servesync.transfer.in_order import InOrder
+from servesync.transfer.landing import Landing, can_land
 from servesync.transfer.manifests import read_manifest
 from servesync.transfer.piecing import Pieces
 from servesync.transfer.progress import Report, Reporter
-from servesync.transfer.transit import OF_DAMAGED_ARCHIVES, may_be_transit
+from servesync.transfer.proofs import Proofs
+from servesync.transfer.sources.staging import is_kept_after
+from servesync.transfer.sources.supply import Elsewhere
+from servesync.transfer.sources.tally import Tally
+from servesync.transfer.transit import may_be_transit
 from servesync.transfer.verification import verify_tree
-from servesync.unpack import Unpacked, unpack_archive, unpack_objects
+from servesync.unpack import Unpacked
+from servesync.unpack.frames import Decoders
 from servesync.verify import Expectations
-
-SLICE_BYTES: Final = 256 << 10
-"""How many bytes are unpacked between two checks of the free space and of a request to stop."""
 
 FREE_RETRIES: Final = 3
 """How many attempts may fail for a temporary cause, such as a busy machine, before it refuses a version."""
@@ -53,6 +57,8 @@ class TransferOrder:
     `expected`: the signatures that clients rely on, or why they are not known. `patient`: a temporary cause,
     such as a busy machine, does not refuse the version yet. `present`: the shelf has a directory of this
     number that is not known to be ours, and the job compares it. `first`: it goes before other transfers.
+    `kept`: the tree in staging that an interrupted transfer of the same offer has left; this one goes on
+    with it.
     """
 
     release: Release
@@ -60,6 +66,7 @@ class TransferOrder:
     patient: bool = False
     present: bool = False
     first: bool = False
+    kept: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,8 @@ class Staged:
 class Transfers:
     """What the transfers of one agent share. `run` may be at work in several threads at once.
 
-    `trial`: held by the transfer that loads a version on trial.
+    `trial`: held by the transfer that loads a version on trial. `elsewhere`: what may have bytes of releases
+    besides the store and this machine's versions.
     """
 
     settings: Settings
@@ -93,15 +101,19 @@ class Transfers:
     agent_status: AgentStatus
     reporter: Reporter
     trial: threading.Lock = field(default_factory=threading.Lock)
+    decoders: Decoders = field(default_factory=Decoders)
+    elsewhere: Elsewhere = field(default_factory=Elsewhere)
 
     def renewed(self, settings: Settings, store: StorePort, pool: FetchPool) -> "Transfers":
         """Return the same with new settings; one trial at a time and the free space stay common to both."""
-        return replace(self, settings=settings, store=store, pool=pool)
+        elsewhere = self.elsewhere.renewed(self.settings, settings)
+        return replace(self, settings=settings, store=store, pool=pool, elsewhere=elsewhere)
 
     def run(self, order: TransferOrder, context: JobContext) -> Staged:
-        """Stage a release in a new attempt folder, prove it as far as settings ask, and make it durable.
+        """Stage a release in an attempt folder, prove it as far as settings ask, and make it durable.
 
-        The folder stays for whoever gets the result; after any error it is removed.
+        The folder stays for whoever gets the result. After an error it is removed, unless it has a note and
+        the next transfer of the same offer can go on with it (`is_kept_after`).
 
         Raises:
             ReleaseRefused: it is damaged or unsafe; `in_transit`: perhaps it was damaged in transit.
@@ -113,30 +125,16 @@ class Transfers:
         release = order.release
         doing = f"bringing {release.model} {release.version}"
         with bound_contextvars(model=release.model, version=release.version), disk.described(doing):
-            tree = self.workspace.begin_attempt()
+            if order.kept and not order.kept.is_dir():  # somebody removed it
+                self.workspace.end_attempt(order.kept)
+                order = replace(order, kept=None)
+            tree = order.kept or self.workspace.begin_attempt()
             try:
                 return _Transfer(self, order, context, tree).stage()
-            except BaseException:
-                self.workspace.end_attempt(tree)
+            except BaseException as error:
+                if not is_kept_after(error, tree):
+                    self.workspace.end_attempt(tree)
                 raise
-
-
-@dataclass(frozen=True, slots=True)
-class _Proofs:
-    """What vouches for the stored bytes, known before the first of them arrives."""
-
-    manifest: Manifest | None = None
-    checksum: Running | None = None
-
-    @property
-    def parts(self) -> Sequence[Proof]:
-        return self.manifest.archive.proofs if self.manifest else ()
-
-    @property
-    def kind(self) -> ProvenBy:
-        if self.manifest:
-            return ProvenBy.MANIFEST
-        return ProvenBy.STORE_CHECKSUM if self.checksum else ProvenBy.NOTHING
 
 
 class _Transfer:
@@ -149,6 +147,7 @@ class _Transfer:
         self._release = order.release
         self._context = context
         self._tree = tree
+        self._tally = Tally(shared.agent_status.came_from)
         self._is_confirmed = False
         """Whether something vouches for every byte that has been read so far."""
 
@@ -175,12 +174,12 @@ class _Transfer:
 
     # -- what vouches for the bytes --------------------------------------------------------------------
 
-    def _find_proofs(self) -> _Proofs:
+    def _find_proofs(self) -> Proofs:
         release = self._release
         if release.manifest is not None:
-            return _Proofs(manifest=read_manifest(release, release.manifest, self._read_whole))
+            return Proofs(manifest=read_manifest(release, release.manifest, self._read_whole))
         if release.layout is Layout.DIRECTORY:
-            return _Proofs()
+            return Proofs()
         (archive,) = release.objects
         facts = ask_beside(lambda: self._shared.store.describe(archive), self._context.check)
         if facts.manifest_to_come:
@@ -189,20 +188,20 @@ class _Transfer:
                 "run `servesync publish` again"
             )
             raise ReleaseRefused(Reason.RELEASE_INCOMPLETE, text)
-        return _Proofs(checksum=facts.checksum.start() if facts.checksum else None)
+        return Proofs(checksum=facts.checksum.start() if facts.checksum else None)
 
     def _read_whole(self, item: StoredObject) -> bytes:
         return self._shared.pool.read_whole(item, self._shared.store.read, self._context.should_stop)
 
     # -- fetching and unpacking ------------------------------------------------------------------------
 
-    def _fetch(self, proofs: _Proofs) -> Unpacked:
+    def _fetch(self, proofs: Proofs) -> Unpacked:
         """Bring the release's bytes into the tree in one pass; no archive ever lies on the disk."""
         release, started = self._release, time.monotonic()
-        needed = needed_by(release, proofs.manifest, self._settings.limits)
+        needed = self._needed(proofs.manifest)
         # each part is proven before it is handed on, so later errors cannot come from the transfer
         self._is_confirmed = proofs.manifest is not None
-        with self._shared.guard.reserve(needed, self._settings.limits, self._context.make_room) as space:
+        with self._shared.guard.reserve(needed, self._settings.limits, self._make_room) as space:
             unpacked = self._unpack(proofs, space)
         if proofs.manifest:
             manifest.compare(proofs.manifest, unpacked.content)
@@ -219,86 +218,83 @@ class _Transfer:
             seconds=round(seconds, 3),
             mb_per_second=round(release.stored_bytes / 1e6 / max(seconds, 1e-3), 1),
             proof=proofs.kind,
+            sources=dict(self._tally.by_source()),
         )
         return unpacked
 
-    def _unpack(self, proofs: _Proofs, space: Reservation) -> Unpacked:
+    def _needed(self, found: Manifest | None) -> SpaceNeeded:
+        """Return what is still to be taken of the disk; a tree that was kept has some of it already."""
+        needed = needed_by(self._release, found, self._settings.limits)
+        if self._order.kept is None:
+            return needed
+        return replace(needed, bytes=max(0, needed.bytes - allocated_bytes(self._tree)))
+
+    def _make_room(self, short: DiskError) -> bool:
+        """Have the host's cache give way first, then what the agent can do without."""
+        if self._shared.elsewhere.gives_way(self._shared.workspace, short):
+            return True
+        return self._context.make_room(short)
+
+    def _unpack(self, proofs: Proofs, space: Reservation) -> Unpacked:
         release, shared = self._release, self._shared
         with (
             shared.agent_status.stage(
                 Stage.FETCH, release.model, release.version, release.stored_bytes
             ) as count,
             shared.reporter(release) as report,
-            shared.pool.stream(
-                release.objects,
-                shared.store.read,
-                self._context.should_stop,
-                proofs=proofs.parts,
-                first=self._order.first,
-            ) as parts,
         ):
-            watched = self._watched(parts, (report, count), proofs.checksum, space)
-            try:
-                return self._write(watched, proofs, space)
-            except ReleaseRefused as error:
-                if proofs.checksum and error.reason in OF_DAMAGED_ARCHIVES:
-                    self._is_confirmed = self._is_rest_right(watched, proofs.checksum)
-                raise
+            if proofs.manifest and can_land(proofs.manifest):
+                return self._land(proofs.manifest, (report, count), space)
+            if self._order.kept:
+                clear_for(self._tree, ())
+            return self._in_order(proofs, (report, count), space)
 
-    def _write(
-        self, watched: Iterator[tuple[StoredObject, memoryview]], proofs: _Proofs, space: Reservation
-    ) -> Unpacked:
-        release, limits = self._release, self._settings.limits
-        if release.layout is Layout.ARCHIVE:
-            return unpack_archive(
-                (piece for _, piece in watched),
-                self._tree,
-                release.version,
-                limits,
-                archive_bytes=release.stored_bytes,
-                promised_bytes=proofs.manifest.totals.bytes if proofs.manifest else None,
-                wrote=space.wrote,
-            )
-        each = groupby(watched, key=itemgetter(0))
-        objects = ((item, (piece for _, piece in group)) for item, group in each)
-        return unpack_objects(objects, self._tree, limits, space.wrote)
+    def _land(self, found: Manifest, reports: Sequence[Report | Counting], space: Reservation) -> Unpacked:
+        """Bring a release in frames: its parts land in any order, each where it belongs."""
+        shared, context = self._shared, self._context
+        remote = shared.elsewhere.remote(shared.store.read, found, self._tally)
+        carrier = Carrier(shared.pool, remote.read, context.should_stop, space.check, first=self._order.first)
+        is_kept = self._order.kept is not None
+        if is_kept:
+            clear_for(self._tree, {file.path for file in found.files})
+        local = shared.elsewhere.local(shared.workspace, found, self._tally, is_kept=is_kept)
 
-    def _watched(
-        self,
-        parts: Iterator[tuple[StoredObject, memoryview]],
-        reports: Sequence[Report | Counting],
-        checksum: Running | None,
-        space: Reservation,
-    ) -> Iterator[tuple[StoredObject, memoryview]]:
-        """Pass the bytes on in slices, reporting progress, and keeping the disk's reserve free."""
-        done = 0
-        for item, part in parts:
-            if checksum:
-                checksum.update(part)
-            for start in range(0, max(1, len(part)), SLICE_BYTES):
-                piece = part[start : start + SLICE_BYTES]
-                yield item, piece
-                done += len(piece)
-                for report in reports:
-                    report(done)
-                self._context.check()
-                space.check()
+        def tell(done: int) -> None:
+            context.check()
+            for report in reports:
+                report(done)
 
-    def _is_rest_right(self, watched: Iterator[tuple[StoredObject, memoryview]], checksum: Running) -> bool:
-        """Read a damaged archive to its end; return whether it is damaged in the store, too.
+        if found.schema_version == SCHEMA_2:  # without digests of pieces nobody could tell what has come
+            note(self._tree, self._release)
+        with Landing(
+            self._tree,
+            found,
+            self._settings.limits,
+            context.check,
+            wrote=space.wrote,
+            decoders=shared.decoders,
+            is_kept=is_kept,
+        ) as landing:
+            space.check()
+            local.bring(found.archive.parts, landing, tell, context.should_stop, space.check)
+            carrier.bring(self._release.objects[0], found.archive.parts, landing, tell)
+            return landing.finish()
 
-        Raises:
-            Stopped: the job was cancelled.
-        """
+    def _in_order(self, proofs: Proofs, reports: Sequence[Report | Counting], space: Reservation) -> Unpacked:
+        """Bring a release in the order of its bytes."""
+        shared = self._shared
+        ordered = InOrder(
+            shared.pool,
+            shared.elsewhere.remote(shared.store.read, proofs.manifest, self._tally).read,
+            self._context,
+            self._settings.limits,
+            self._tree,
+            first=self._order.first,
+        )
         try:
-            for _ in watched:
-                pass
-            checksum.check(self._release.objects[0].key)
-        except Stopped:
-            raise
-        except (SyncError, OSError):
-            return False
-        return True
+            return ordered.bring(self._release, proofs, reports, space)
+        finally:
+            self._is_confirmed |= ordered.is_confirmed
 
     # -- proving the version ---------------------------------------------------------------------------
 

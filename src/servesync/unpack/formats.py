@@ -92,20 +92,29 @@ def _no_archive(what: str, looks_like: str) -> ReleaseRefused:
     )
 
 
+def check_ratio(unpacked_bytes: int, archive_bytes: int, limits: Limits) -> None:
+    """Make sure that so many bytes may come of an archive, or of as much of it as was read.
+
+    Raises:
+        ReleaseRefused: `ARCHIVE_RATIO`: they are too many.
+    """
+    if unpacked_bytes > RATIO_FLOOR_BYTES and unpacked_bytes > archive_bytes * limits.max_ratio:
+        raise ReleaseRefused(
+            Reason.ARCHIVE_RATIO,
+            f"{archive_bytes} bytes of the archive unpack to more than {unpacked_bytes} bytes, over"
+            f" limits.max_ratio ({limits.max_ratio}); raise it if the model really is mostly zeros",
+            unpacked_bytes=unpacked_bytes,
+            consumed_bytes=archive_bytes,
+            limit=limits.max_ratio,
+        )
+
+
 def _metered(pieces: Iterator[bytes], read: Callable[[], int], limits: Limits) -> Iterator[bytes]:
     """Yield `pieces`; refuse the archive once they exceed the bytes that count as `read` by the ratio."""
     total = 0
     for piece in pieces:
         total += len(piece)
-        if total > RATIO_FLOOR_BYTES and total > read() * limits.max_ratio:
-            raise ReleaseRefused(
-                Reason.ARCHIVE_RATIO,
-                f"{read()} bytes of the archive unpack to more than {total} bytes, over"
-                f" limits.max_ratio ({limits.max_ratio}); raise it if the model really is mostly zeros",
-                unpacked_bytes=total,
-                consumed_bytes=read(),
-                limit=limits.max_ratio,
-            )
+        check_ratio(total, read(), limits)
         yield piece
 
 

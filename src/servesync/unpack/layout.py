@@ -5,12 +5,14 @@ exactly one top-level directory, named by the version's number (`0000001` is ver
 """
 
 import shlex
+from collections.abc import Iterable
 from typing import Final
 
 from servesync.domain.paths import MODEL_FILES
 from servesync.domain.versions import Version, parse_version
 from servesync.errors import Reason, ReleaseRefused
-from servesync.unpack.paths import Parts
+from servesync.settings import Limits
+from servesync.unpack.paths import Names, Parts, parse_path
 from servesync.unpack.refusal import shown
 
 _MARKS: Final = MODEL_FILES | {"variables"}
@@ -18,6 +20,20 @@ _MARKS: Final = MODEL_FILES | {"variables"}
 
 _COPIED_CHARACTERS: Final = 80
 """A folder with a longer name is not put into a command that somebody may copy into a shell."""
+
+
+def check_version_paths(version: int, paths: Iterable[str], limits: Limits) -> None:
+    """Make sure that the files of a version may be written, as if they came in the archive of its folder.
+
+    Raises:
+        ReleaseRefused: unpacking an archive of them would raise it.
+    """
+    names, top = Names(limits), TopLevel(Version(version))
+    for path in paths:
+        parts = parse_path(f"{version}/{path}".encode(errors="surrogatepass"), is_directory=False)
+        top.add(parts, is_directory=False)
+        names.add(parts, is_directory=False)
+    top.root()
 
 
 class TopLevel:

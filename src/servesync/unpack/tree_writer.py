@@ -28,7 +28,7 @@ _WRITEBACK_BYTES: Final = 8 << 20
 Wrote = Callable[[int, int], None]
 """Called by two threads with how many bytes, and how many files and directories, were just written."""
 
-_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class TreeWriter:
@@ -55,7 +55,7 @@ class TreeWriter:
             handle = os.open(self._into.name, READ_DIR, dir_fd=parent)
         self._stack = [("", handle)]
         try:
-            _open_to_all(handle)
+            open_to_all(handle)
             self._submit(lambda: None)  # the helper thread starts, or fails to, before anything is written
         except OSError:
             self._close_all()
@@ -83,7 +83,7 @@ class TreeWriter:
         path = "/".join(parts)
         disk.check_name(parts[-1])
         with self._naming(path):
-            handle = os.open(parts[-1], _NEW_FILE, 0o600, dir_fd=folder)
+            handle = os.open(parts[-1], NEW_FILE, 0o600, dir_fd=folder)
         self._open_files.add(handle)
         file = _File(handle)
         with self._naming(path):
@@ -112,7 +112,7 @@ class TreeWriter:
         for depth in range(common, len(parts)):
             disk.check_name(parts[depth])
             with self._naming("/".join(parts[: depth + 1])):
-                self._stack.append((parts[depth], _directory(self._stack[-1][1], parts[depth])))
+                self._stack.append((parts[depth], open_or_make(self._stack[-1][1], parts[depth])))
             self._wrote(0, 1)
         return self._stack[-1][1]
 
@@ -177,7 +177,7 @@ class _File:
             self._sent = self.size
 
 
-def _directory(parent: int, name: str) -> int:
+def open_or_make(parent: int, name: str) -> int:
     """Return the open directory `name` of `parent`; one that is made here is open to all readers."""
     try:
         os.mkdir(name, 0o700, dir_fd=parent)
@@ -185,13 +185,13 @@ def _directory(parent: int, name: str) -> int:
         return os.open(name, READ_DIR, dir_fd=parent)
     handle = os.open(name, READ_DIR, dir_fd=parent)
     try:
-        _open_to_all(handle)
+        open_to_all(handle)
     except OSError:
         os.close(handle)
         raise
     return handle
 
 
-def _open_to_all(handle: int) -> None:
+def open_to_all(handle: int) -> None:
     """Give a directory mode 0755, and keep the set-group-ID bit that a volume's group relies on."""
     os.fchmod(handle, 0o755 | (os.fstat(handle).st_mode & stat.S_ISGID))

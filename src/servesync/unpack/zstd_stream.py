@@ -16,6 +16,7 @@ MAGIC: Final = b"\x28\xb5\x2f\xfd"
 MAX_WINDOW_BYTES: Final = 128 << 20
 MAX_FRAMES: Final = 200_000
 MAX_SKIPPABLE_BYTES: Final = 64 * 1024
+MAX_HEADER_BYTES: Final = 18
 _MAX_BLOCK_BYTES: Final = 128 * 1024
 _RLE, _RESERVED_TYPE = 1, 3
 _REPACK: Final = "pack and upload the version again (tar --zstd -cf)"
@@ -39,7 +40,7 @@ def unzstd(source: ByteSource) -> Iterator[bytes]:
     while frames == 0 or not source.at_end():
         frames += 1
         if frames > MAX_FRAMES:
-            raise _corrupt(f"it has more than {MAX_FRAMES} frames")
+            raise corrupt(f"it has more than {MAX_FRAMES} frames")
         magic = source.peek(4)
         if magic == MAGIC:
             yield from _frame(source, library)
@@ -50,7 +51,7 @@ def unzstd(source: ByteSource) -> Iterator[bytes]:
                 Reason.ARCHIVE_TRAILING_DATA, f"other data follows the end of the Zstandard stream; {_REPACK}"
             )
         else:
-            raise _corrupt("it does not begin with a frame")
+            raise corrupt("it does not begin with a frame")
 
 
 def unframe(source: ByteSource) -> Iterator[bytes]:
@@ -68,7 +69,7 @@ def unframe(source: ByteSource) -> Iterator[bytes]:
 def _skip(source: ByteSource) -> None:
     size = int.from_bytes(source.read(8, "a skippable Zstandard frame")[4:], "little")
     if size > MAX_SKIPPABLE_BYTES:
-        raise _corrupt(f"a skippable frame of {size} bytes (at most {MAX_SKIPPABLE_BYTES} are accepted)")
+        raise corrupt(f"a skippable frame of {size} bytes (at most {MAX_SKIPPABLE_BYTES} are accepted)")
     source.read(size, "a skippable Zstandard frame")
 
 
@@ -83,9 +84,9 @@ def _frame(source: ByteSource, library: zstandard.ZstdDecompressor) -> Iterator[
         if piece := decoder.decompress(source.read(4, "a Zstandard frame's checksum")):
             yield piece
     except zstandard.ZstdError as error:
-        raise _corrupt(f"a frame cannot be decoded ({error})") from error
+        raise corrupt(f"a frame cannot be decoded ({error})") from error
     if not decoder.eof or decoder.unused_data:
-        raise _corrupt("the decoder disagrees about the end of a frame")
+        raise corrupt("the decoder disagrees about the end of a frame")
 
 
 def _read_frame_header(source: ByteSource) -> tuple[bytes, int]:
@@ -94,9 +95,9 @@ def _read_frame_header(source: ByteSource) -> tuple[bytes, int]:
     descriptor = header[4]
     size_flag, single, dictionary_flag = descriptor >> 6, descriptor & 0x20, descriptor & 0x03
     if descriptor & 0x18:
-        raise _corrupt("a frame header has a reserved bit set")
+        raise corrupt("a frame header has a reserved bit set")
     if dictionary_flag:
-        raise _corrupt("a frame wants a dictionary")
+        raise corrupt("a frame wants a dictionary")
     if not descriptor & 0x04:
         raise ReleaseRefused(
             Reason.ARCHIVE_UNCHECKSUMMED,
@@ -125,17 +126,48 @@ def _blocks(source: ByteSource, most: int) -> Iterator[bytes]:
     """Yield the blocks of one frame, each with its header, to the one marked as the last."""
     last = False
     while not last:
-        header = source.read(3, "a Zstandard block's header")
-        value = int.from_bytes(header, "little")
-        last, kind, size = bool(value & 1), value >> 1 & 3, value >> 3
-        if kind == _RESERVED_TYPE:
-            raise _corrupt("a block has the reserved type")
-        if size > most:
-            raise _corrupt(f"a block of {size} bytes (at most {most} are possible)")
-        yield header + source.read(1 if kind == _RLE else size, "a Zstandard block")
+        header, last, size = _read_block_header(source, most)
+        yield header + source.read(size, "a Zstandard block")
 
 
-def _corrupt(what: str) -> ReleaseRefused:
+def _read_block_header(source: ByteSource, most: int) -> tuple[bytes, bool, int]:
+    """Return the header, whether the block is the last, and how many bytes follow, at most `most`."""
+    header = source.read(3, "a Zstandard block's header")
+    value = int.from_bytes(header, "little")
+    last, kind, size = bool(value & 1), value >> 1 & 3, value >> 3
+    if kind == _RESERVED_TYPE:
+        raise corrupt("a block has the reserved type")
+    if size > most:
+        raise corrupt(f"a block of {size} bytes (at most {most} are possible)")
+    return header, last, 1 if kind == _RLE else size
+
+
+def pass_frame(source: ByteSource) -> bool:
+    """Go past one frame without decompressing it; tell whether it has content.
+
+    False: it is a skippable one, or what begins here is no frame; then `source` stands where it stood.
+
+    Raises:
+        ReleaseRefused: the frame is one that `unzstd` would refuse before it decompresses anything.
+    """
+    magic = source.peek(len(MAGIC))
+    if is_skippable(magic):
+        _skip(source)
+        return False
+    if magic != MAGIC:
+        return False
+    _, window = _read_frame_header(source)
+    last = False
+    while not last:
+        _, last, size = _read_block_header(source, min(window, _MAX_BLOCK_BYTES))
+        for _ in source.exactly(size, "a Zstandard block"):
+            pass
+    source.read(4, "a Zstandard frame's checksum")
+    return True
+
+
+def corrupt(what: str) -> ReleaseRefused:
+    """Return the refusal of a stream, or a part of one, that cannot be decompressed safely."""
     return ReleaseRefused(
         Reason.ARCHIVE_CORRUPT, f"the Zstandard stream is damaged or unusual: {what}; {_REPACK}"
     )
