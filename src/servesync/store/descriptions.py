@@ -32,7 +32,7 @@ class _Files(JSONFileLoader):
 
 def _undocumented(item: dict[str, Any]) -> dict[str, Any]:
     if isinstance(item.get("documentation"), str):
-        del item["documentation"]
+        item["documentation"] = ""
     return item
 
 
