@@ -1,5 +1,6 @@
 """When a running agent turns again by itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,15 @@ from agent_parts import World, one_model
 from servesync.agent.outcome import Outcome
 from servesync.agent.snapshot import Seen
 from servesync.agent.state import AgentState
+from servesync.errors import Reason, ServerDown
 from servesync.jobs import JobKind
-from servesync.runtime.pace import FIRST_WAIT_SECONDS, Pace
+from servesync.runtime.pace import (
+    FIRST_WAIT_SECONDS,
+    MOST_SUSPICIOUS_LOOKS,
+    SERVER_AGAIN_SECONDS,
+    SUSPECTS_AGAIN_SECONDS,
+    Pace,
+)
 from servesync.settings import Poll
 
 
@@ -38,3 +46,23 @@ def test_what_else_wakes_the_agent_puts_off_no_look(seen: Seen) -> None:
         assert now + pace.pause(waiting, now) == pytest.approx(begun + FIRST_WAIT_SECONDS)
 
     assert pace.is_refresh_due(begun + FIRST_WAIT_SECONDS)
+
+
+def test_a_server_that_ends_at_each_start_is_looked_at_often(seen: Seen) -> None:
+    """A start that nobody sees counts for nothing; a server that is not started at all is left alone."""
+    refused = replace(seen, server_error=ServerDown(Reason.SERVER_UNREACHABLE, "refused"))
+    suspects, none = Outcome(suspects=True, seen=refused), Outcome(seen=refused)
+    pace = Pace()
+    pace.polled(Poll(), 0.0)
+    pace.refreshed()
+
+    assert pace.pause(none, 0.0) == SERVER_AGAIN_SECONDS
+    pauses = []
+    for _ in range(MOST_SUSPICIOUS_LOOKS + 1):
+        pace.refreshed()
+        pauses.append(pace.pause(suspects, 0.0))
+    assert pauses == [SUSPECTS_AGAIN_SECONDS] * MOST_SUSPICIOUS_LOOKS + [SERVER_AGAIN_SECONDS]
+    pace.refreshed()
+    pace.pause(none, 0.0)
+    pace.refreshed()
+    assert pace.pause(suspects, 0.0) == SUSPECTS_AGAIN_SECONDS

@@ -50,7 +50,9 @@ def test_a_version_leaves_and_comes_back_as_it_was(workspace: Workspace) -> None
 
 
 @pytest.mark.parametrize("served", [True, False])
-def test_what_has_served_is_known_to_have_served_when_it_is_back(workspace: Workspace, served: bool) -> None:
+def test_what_has_served_is_known_to_have_served_when_it_is_back(
+    workspace: Workspace, *, served: bool
+) -> None:
     """Twice there and back: it still has to be AVAILABLE anew, and a rollback waits for no request."""
     reserve, shelf, version = Reserve(workspace, M), Shelf(workspace, M), Version(1)
     publish(workspace, release_of(1, "id-1"), {"saved_model.pb": "graph"})

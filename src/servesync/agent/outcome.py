@@ -24,13 +24,14 @@ class Outcome:
     `acted`: a step was done, or has failed, so that there may be another one to do now.
     `is_due`: another turn is due at once: the agent has acted, and there is no server whose answer it awaits.
     `waiting`: the server (if it answers) is about to say more about a version, and is not overdue, or a step
-    waits for the load gate. `busy`: a job is at work whose result may change what is to be done, or the trash
-    is being emptied.
+    waits for the load gate. `suspects`: the server does not answer, and a version that it never served may be
+    why. `busy`: a job is at work whose result may change what is to be done, or the trash is being emptied.
     """
 
     acted: bool = False
     is_due: bool = False
     waiting: bool = False
+    suspects: bool = False
     busy: bool = False
     seen: Seen | None = None
     settling_seconds: float | None = None
@@ -66,18 +67,12 @@ def outcome_of(context: AgentContext, seen: Seen, *, acted: bool, is_late: bool,
     """
     plans = seen.plan.models
     answers = seen.server_error is None
+    waits = [action for plan in plans.values() for action in plan.actions if isinstance(action, Wait)]
     return Outcome(
         acted=acted,
         is_due=acted and context.ports.server is None,
-        waiting=answers
-        and (
-            bool(seen.plan.postponed)
-            or any(
-                isinstance(action, Wait) and not action.overdue
-                for plan in plans.values()
-                for action in plan.actions
-            )
-        ),
+        waiting=answers and (bool(seen.plan.postponed) or not all(action.overdue for action in waits)),
+        suspects=not answers and bool(waits),
         busy=any(context.is_busy(kind) for kind in _WORK)
         or (works and context.state.upkeep.trash_is_due)
         or (context.is_busy(JobKind.ASK_SERVER) and not is_late)

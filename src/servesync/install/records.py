@@ -92,9 +92,10 @@ class Record(_Stored):
     """A version that servesync put on the shelf, or is about to (`state: installing`).
 
     `stamps` are those of the files as they lay on the shelf when their content was last known to be
-    right. `confirmed`: the server has served the version since it came to the shelf; `has_served`: the server
-    has served these bytes at any time, so they need no trial by request when they come back. `at` is the time of installation, `scrubbed_at` that of the last scrub,
-    `reserved_at` that of its leaving the shelf for the reserve. `returning`: it is in the reserve only until
+    right. `confirmed`: the server has served the version since it came to the shelf. `has_served`: it has
+    served these bytes at any time, so they need no trial by request when they come back. `at` is the time of
+    installation, `scrubbed_at` that of the last scrub, `reserved_at` that of its leaving the shelf for the
+    reserve. `returning`: it is in the reserve only until
     the server has seen it gone; `tries` counts that. `retired_for`: it is in the reserve, and left the shelf
     for that version (`memory.when_short: retire_first`); `need_bytes` and `swing_bytes`: see
     `servesync.planning.fleet_facts.Reserved`. `signatures` are those of its graph. `said_before`:

@@ -12,6 +12,12 @@ FIRST_WAIT_SECONDS: Final = 0.25
 LONGEST_WAIT_SECONDS: Final = 2.0
 AFTER_A_BUG_SECONDS: Final = 10.0
 SERVER_AGAIN_SECONDS: Final = 5.0
+SUSPECTS_AGAIN_SECONDS: Final = 1.0
+"""A supervisor may start the server a second after each end. A start that nobody sees counts for nothing."""
+
+MOST_SUSPICIOUS_LOOKS: Final = 120
+"""After so many, it is no server that ends at each start, but one that is not started."""
+
 SETTLED_AGAIN_SECONDS: Final = 1.0
 SHORTEST_PAUSE_SECONDS: Final = 0.05
 
@@ -26,6 +32,7 @@ class Pace:
     _poll_at: float = 0.0
     _refresh_at: float = 0.0
     _waits: int = 0
+    _suspicious: int = 0
 
     def is_poll_due(self, now: float) -> bool:
         """Whether the store must be listed now, even if the timer has not fired."""
@@ -55,6 +62,7 @@ class Pace:
             return 0.0
         pause = min(max(SHORTEST_PAUSE_SECONDS, seconds) for seconds in self._due(outcome, now))
         if outcome.seen is not None:
+            self._suspicious = self._suspicious + 1 if outcome.suspects else 0
             self._refresh_at = min(self._refresh_at, now + pause)  # another wake-up must not delay it
             pause = max(0.0, self._refresh_at - now)
         return pause
@@ -68,7 +76,8 @@ class Pace:
         if outcome.retry_seconds is not None:
             due.append(outcome.retry_seconds)
         if not outcome.server_answers:
-            due.append(SERVER_AGAIN_SECONDS)
+            is_quick = outcome.suspects and self._suspicious < MOST_SUSPICIOUS_LOOKS
+            due.append(SUSPECTS_AGAIN_SECONDS if is_quick else SERVER_AGAIN_SECONDS)
         if outcome.waiting:
             due.append(min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(self._waits, 8)))
             self._waits += 1

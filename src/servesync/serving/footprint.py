@@ -26,9 +26,9 @@ PORTS: Final = {"http": 80, "https": 443}
 
 PROGRAM: Final = "tensorflow_model_server"
 STAND_IN: Final = "servesync.demo.standin"
-SEARCH_PAUSE_SECONDS: Final = 1.0
+SEARCH_PAUSE_SECONDS: Final = 0.5
 SEARCH_SHARE: Final = 0.05
-"""Which part of the time may be spent on going through the machine's processes."""
+"""Which part of a processor's time may be spent on going through the machine's processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,12 @@ class ServerFootprint:
     def _search(self) -> psutil.Process | None:
         """Look for the server by its command line, or else by its port, but not too often."""
         port = self._local_port()
-        now = time.monotonic()
-        if port is None or now < self._next_walk:
+        if port is None or time.monotonic() < self._next_walk:
             return None
+        began = time.thread_time()
         found = [process for process in map(_process, psutil.pids()) if process and _serves(process, port)]
-        after = time.monotonic()
-        self._next_walk = after + max(SEARCH_PAUSE_SECONDS, (after - now) / SEARCH_SHARE)
+        cost = time.thread_time() - began
+        self._next_walk = time.monotonic() + max(SEARCH_PAUSE_SECONDS, cost / SEARCH_SHARE)
         if len(found) == 1:
             return found[0]
         listening = None if found else self._find()
