@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol, TypeVar
 
-from servesync import priority
+from servesync import heap, priority
 from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError, Reason, Stopped, SyncError, internal_error
 
@@ -197,6 +197,8 @@ class _Thread(threading.Thread):
             error = problem
         except BaseException as problem:  # noqa: BLE001 (a job must not die in silence)
             error = internal_error(problem, f"at work on {self.name}")
+        if self._job.kind in IN_BACKGROUND:
+            heap.give_back()
         self._note_end(self)
         self._put(Ended(self._job, result, error))
 
