@@ -11,7 +11,7 @@ from servesync.agent.trials import TrialOrder, TrialReport, try_version
 from servesync.demo.server import FLAGS
 from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError
-from servesync.serving import ModelServer as Rest
+from servesync.serving.rest import ModelServer as Rest
 from servesync.verify.live import Outcome
 
 CLIENT_KINDS = [
