@@ -13,7 +13,7 @@ import pytest
 
 import page
 from measured import Failed, run
-from results import Result, load, save
+from results import Result, joined, load, save
 from slow_link import slow_link
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
@@ -76,6 +76,17 @@ def test_a_case_that_is_measured_again_leaves_the_others(tmp_path: Path) -> None
     text = (tmp_path / "performance.md").read_text()
     assert "60 MB unpacked" in text
     assert "70 MB unpacked" in text
+
+
+def test_ways_that_were_measured_apart_are_joined_if_they_can_be_compared() -> None:
+    """One commit over HTTP and another over HTTPS make no pair."""
+    rows = {"servesync sync": [figures(1.0)]}
+    old = Result(60, commit="one", links={"http": rows, "https": rows})
+    new = Result(60, commit="one", links={"https": {}})
+
+    assert joined(old, new).links == {"http": rows, "https": {}}
+    assert joined(Result(60, commit="other", links=old.links), new).links == {"https": {}}
+    assert joined(None, new) == new
 
 
 def test_the_page_in_the_repository_is_that_of_its_figures(tmp_path: Path) -> None:
