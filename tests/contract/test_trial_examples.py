@@ -32,12 +32,16 @@ SOUND = {
 
 @pytest.fixture(scope="module")
 def server(
-    example_models: Path, bad_example_models: Path, tmp_path_factory: pytest.TempPathFactory
+    example_models: Path,
+    bad_example_models: Path,
+    client_models: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Served]:
     """A model for each bad version, which is version 2 of it."""
     models = {bad: {1: example_models / good, 2: bad_example_models / bad} for bad, good in SOUND.items()}
     models["many_features"] = {1: example_models / "many_features"}
     models["estimator"] = {1: example_models / "estimator"}
+    models["strings"] = {1: client_models / "strings"}
     with served(tmp_path_factory.mktemp("examples"), models) as running:
         yield running
 
@@ -125,6 +129,13 @@ def test_both_methods_answer_as_the_servers_do(server: Served) -> None:
 
     assert [[label for label, _ in row] for row in classes] == [["no", "yes"]] * 2
     assert [row[1][1] for row in classes] == values["results"]
+
+
+def test_strings_are_written_as_they_are(server: Served) -> None:
+    """Even if they are no UTF-8; in base64 if the output's name says so."""
+    found = post(server, "strings:predict", {"inputs": [{"b64": "/w=="}]}).content.decode("latin-1")
+
+    assert json.loads(found)["outputs"] == {"same": ["\xff"], "same_bytes": [{"b64": "/w=="}]}
 
 
 def test_examples_may_share_a_context(server: Served) -> None:

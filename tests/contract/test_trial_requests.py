@@ -24,6 +24,7 @@ CLIENT_KINDS = [
     "unit_length",
     "convolution",
     "checked",
+    "strings",
 ]
 EXAMPLE_KINDS = [
     "classify",
