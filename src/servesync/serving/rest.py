@@ -10,6 +10,7 @@ from typing import Final, Self
 import httpx
 
 from servesync.deadline import Deadline, TookTooLong
+from servesync.domain.methods import Method
 from servesync.domain.versions import Model, Version, parse_canonical
 from servesync.errors import Reason, ServerDown, ServerError
 from servesync.planning.facts import Served, ServerState
@@ -84,10 +85,15 @@ class ModelServer:
             kind = ServerDown if isinstance(error, httpx.ConnectError) else ServerError
             raise kind(Reason.SERVER_UNREACHABLE, text, url=url) from error
 
-    def predict(
-        self, model: Model, version: Version, body: bytes, seconds: float, should_stop: Callable[[], bool]
+    def ask(
+        self,
+        model: Model,
+        version: Version,
+        request: tuple[Method, bytes],
+        seconds: float,
+        should_stop: Callable[[], bool],
     ) -> tuple[int, bytes]:
-        """Send a predict request to one version; return the HTTP status and the body.
+        """Send a request, by a method and with a body, to one version; return the HTTP status and the body.
 
         The status is 0 if no whole answer came within `seconds`, or `should_stop` said so. Of a longer body
         there are MAX_ANSWER_BYTES and one. Each call has a connection of its own, since it may run beside
@@ -97,7 +103,8 @@ class ModelServer:
             ServerDown: there was no connection.
             ServerError: the connection broke.
         """
-        url = f"{self._url}/v1/models/{model}/versions/{version}:predict"
+        method, body = request
+        url = f"{self._url}/v1/models/{model}/versions/{version}:{method.value}"
         deadline = Deadline(seconds, "servesync-tries-version")
         with _client(httpx.Timeout(seconds, connect=2.0)) as client:
             try:
