@@ -140,7 +140,7 @@ def test_the_page_says_where_bytes_came_from() -> None:
     }
     assert "other versions on this machine: 9.0 GB, the store: 1.0 GB" in Page().live(status)
     assert status["cost"]["fetched_bytes"] == 1_000_000_000
-    assert status["cost"]["since_start_usd"] == 1.0
+    assert status["cost"]["since_start_usd"] == pytest.approx(1.0, abs=0.01)  # and what requests cost
 
 
 def test_what_goes_on_in_an_older_agent_is_understood() -> None:
