@@ -103,8 +103,8 @@ BROKEN = [
     error(404, "Op type not registered 'NoSuch' in binary running on x"),
     error(400, "Table not initialized."),
     error(400, "Could not find variable w. This could mean that the variable has been deleted."),
-    error(404, "/words.txt; No such file or directory"),
 ]
+NO_FILE = error(404, "/words.txt; No such file or directory")
 
 
 @pytest.mark.parametrize("new", BROKEN)
@@ -116,6 +116,22 @@ def test_a_missing_part_is_the_versions_fault(new: Reply, old: Reply | None, sig
 
     assert found.outcome is Outcome.BAD
     assert json.loads(new.body)["error"] in found.text
+
+
+@pytest.mark.parametrize(
+    ("signature", "old", "outcome"),
+    [
+        (NUMBERS, None, Outcome.BAD),
+        (NUMBERS, error(400, "bad shape"), Outcome.BAD),
+        (NUMBERS, ok([1.0]), Outcome.BAD),
+        (WORDS, ok({"y": [""], "n": 1}), Outcome.BAD),
+        (WORDS, None, Outcome.GOOD),
+        (WORDS, error(400, "bad shape"), Outcome.GOOD),
+    ],
+)
+def test_a_missing_file(signature: Signature, old: Reply | None, outcome: Outcome) -> None:
+    """It is the version's fault, unless the text that was sent may be a file's name."""
+    assert judge(one(signature), NO_FILE, old).outcome is outcome
 
 
 @pytest.mark.parametrize("new", BROKEN)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import boto3
 import botocore.session
 import urllib3.exceptions
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
@@ -98,8 +99,10 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds, on_request: OnRequest = 
         socket_options=[NO_DELAY, KEEP_ALIVE],
     )
 
+    session = boto3.session.Session(botocore_session=core)
+
     def client(attempts: int) -> "S3Client":
-        made: Any = core.create_client("s3", endpoint_url=store.endpoint_url, config=_config(store, attempts))
+        made: Any = session.client("s3", endpoint_url=store.endpoint_url, config=_config(store, attempts))
         handler: Any = _sender(http, bounds, on_request)
         made.meta.events.register("before-send.s3", handler)
         if buckets.is_tenants(store.bucket):  # Ceph's names, which the settings have checked

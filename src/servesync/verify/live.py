@@ -26,9 +26,12 @@ Json: TypeAlias = Any
 
 _BROKEN: Final = re.compile(
     r"Op type not registered|No OpKernel was registered|[Nn]ot initialized|uninitialized|"
-    r"Could not find variable|does not exist|No such file|Failed to find|Missing kernel",
+    r"Could not find variable|Missing kernel",
 )
 """What a reply says when a part of the version is missing, whatever it was asked."""
+
+_NO_FILE: Final = re.compile(r"does not exist|No such file|Failed to find")
+"""What a reply says when a file is missing; a text that was sent may have named it."""
 
 _UNFIT: Final = re.compile(
     r"Expected (classes|scores) Tensor of DT_|Expected output Tensor of DT_|Expected output Tensor shape|"
@@ -122,9 +125,10 @@ def _judge_error(
     """Return what an error says: an error about what was asked is none of the version's faults."""
     old, said = before
     text = f"{request.name}: HTTP {new.status}: {answer.error}"
-    is_broken = bool(_BROKEN.search(answer.error))
+    takes_text = any(spec.dtype == "string" for spec in request.signature.inputs.values())
+    is_broken = _is_broken(answer, takes_text=takes_text)
     alike = old is not None and said is not None and old.status == new.status
-    if alike and (not is_broken or (said is not None and _BROKEN.search(said.error))):
+    if alike and (not is_broken or (said is not None and _is_broken(said, takes_text=takes_text))):
         return Judgement(Outcome.GOOD, f"{text} (and the version that serves answers alike)")
     answers_now = old is not None and old.status == HTTPStatus.OK
     if is_broken or (new.status in _OF_THE_MODEL and answers_now):
@@ -132,6 +136,11 @@ def _judge_error(
     if answers_now and (request.is_typical or _UNFIT.search(answer.error)):
         return Judgement(Outcome.BAD, f"{text} (the version that serves answers it)")
     return Judgement(Outcome.GOOD, f"{text}; it may be about what was asked")
+
+
+def _is_broken(answer: Answer, *, takes_text: bool) -> bool:
+    """Whether an error says that a part of the version is missing."""
+    return bool(_BROKEN.search(answer.error) or (not takes_text and _NO_FILE.search(answer.error)))
 
 
 def _turned_to_nan(new: Mapping[str, Json], old: Mapping[str, Json]) -> str:
