@@ -9,7 +9,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
 
@@ -34,12 +33,21 @@ _PRIVATE: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _POLL_SECONDS: Final = 0.2
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
-    """A thread that waits for a decoder."""
+    """A thread that waits for a decoder; it alone is woken when it gets one."""
 
-    user: object
-    turn: int
+    def __init__(self, user: object, turn: int) -> None:
+        self.user = user
+        self.turn = turn
+        self.has_place = False
+        self._woken = threading.Lock()
+        self._woken.acquire()
+
+    def wake(self) -> None:
+        self._woken.release()
+
+    def wait(self) -> bool:
+        return self._woken.acquire(timeout=_POLL_SECONDS)
 
 
 class Decoders:
@@ -50,7 +58,7 @@ class Decoders:
         self._free: list[Decoder] = []
         self._places = min(MOST, max(LEAST, len(os.sched_getaffinity(0))))
         self._queue: list[_Waiting] = []
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
 
     @contextmanager
     def one(self, user: object, turn: int, check: Callable[[], None]) -> Iterator["Decoder"]:
@@ -58,36 +66,56 @@ class Decoders:
 
         `check` is called while there is none, and may raise.
         """
-        decoder = self._take(_Waiting(user, turn), check)
+        self._wait(_Waiting(user, turn), check)
+        decoder = None
         try:
+            with self._lock:
+                decoder = self._free.pop() if self._free else None
+            decoder = decoder or Decoder()
             yield decoder
         finally:
-            with self._changed:
-                self._places += 1
-                self._free.append(decoder)
-                self._changed.notify_all()
+            self._leave(decoder)
 
-    def _take(self, mine: _Waiting, check: Callable[[], None]) -> "Decoder":
-        with self._changed:
+    def _wait(self, mine: _Waiting, check: Callable[[], None]) -> None:
+        """Return when there is a place."""
+        with self._lock:
             self._queue.append(mine)
-            try:
-                while not self._places or mine is not self._first():
-                    self._changed.wait(_POLL_SECONDS)
-                    check()
-                self._places -= 1
-                return self._free.pop() if self._free else Decoder()
-            finally:
-                self._queue.remove(mine)
-                self._changed.notify_all()
+            self._admit()
+        try:
+            while not mine.wait():
+                check()
+        except BaseException:
+            with self._lock:
+                if not mine.has_place:
+                    self._queue.remove(mine)
+            if mine.has_place:
+                self._leave(None)
+            raise
 
-    def _first(self) -> _Waiting:
-        """Return what goes next: the user that waits longest has its lowest turn first."""
-        user = self._queue[0].user
-        return min((one for one in self._queue if one.user is user), key=attrgetter("turn"))
+    def _leave(self, decoder: "Decoder | None") -> None:
+        """Give a place to whoever is next."""
+        with self._lock:
+            self._places += 1
+            if decoder is not None:
+                self._free.append(decoder)
+            self._admit()
+
+    def _admit(self) -> None:
+        """Wake those for whom there is a place: of the user that waits longest the lowest turn.
+
+        It needs the lock.
+        """
+        while self._places and self._queue:
+            user = self._queue[0].user
+            first = min((one for one in self._queue if one.user is user), key=attrgetter("turn"))
+            self._queue.remove(first)
+            self._places -= 1
+            first.has_place = True
+            first.wake()
 
     def drop(self) -> None:
         """Give the memory back of those that nobody uses now; more of them are made when they are needed."""
-        with self._changed:
+        with self._lock:
             self._free.clear()
 
 
