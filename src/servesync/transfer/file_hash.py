@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-_CHUNK_BYTES: Final = 256 << 10
+_CHUNK_BYTES: Final = 1 << 20
 """So much is hashed and then written while it is still in the processor's cache."""
+
+_READ_BYTES: Final = 256 << 10
 
 _POLL_SECONDS: Final = 0.2
 
@@ -103,7 +105,7 @@ class FileHash:
             return self._busy_until
 
     def _read_back(self, handle: int, end: int) -> None:
-        buffer = memoryview(bytearray(_CHUNK_BYTES))
+        buffer = memoryview(bytearray(_READ_BYTES))
         at = self._hashed
         while at < end:
             count = os.preadv(handle, [buffer[: end - at]], at)
