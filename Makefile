@@ -13,7 +13,7 @@ IMAGE_PINS := uv pip compile --quiet --generate-hashes --python-version 3.11 --u
 # Hundreds of processes are started: without bytecode on the disk each compiles all of src again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo unit test lint faults bench docs pins image-pins clean
+.PHONY: help setup demo unit test lint faults bench bench-pins docs pins image-pins clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,8 +42,13 @@ lint: setup ## ruff, mypy --strict, import contracts
 faults: setup ## the fault and soak tests in their long form
 	LONG_TESTS=1 $(BIN)/pytest --timeout 3600
 
-bench: setup ## measured against what a user would take instead
-	$(BIN)/python bench/run.py
+bench: setup ## measured against what a user would take instead: docs/performance.md (BENCH="--cases tar.gz --rounds 3")
+	@PYTHON="$(PYTHON)" bash bench/setup
+	@$(BIN)/python bench/run.py $(BENCH)
+
+bench-pins: ## makes bench/requirements.txt anew (needs uv on PATH)
+	uv pip compile --quiet --generate-hashes --python-version 3.11 --no-annotate --no-header \
+	  --upgrade bench/requirements.in -o bench/requirements.txt
 
 docs: setup ## makes docs/settings.md anew from the code and config.example.yaml
 	$(BIN)/python docs/settings_markdown.py > docs/settings.md
@@ -60,4 +65,4 @@ image-pins: ## makes the images' lists anew from constraints.txt (needs uv on PA
 	  | $(IMAGE_PINS) - -o deploy/docker/requirements.build.txt
 
 clean: ## removes what the other targets made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+	rm -rf $(VENV) .bench-venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build

@@ -6,64 +6,22 @@ of the first number. The first row is one model alone.
 """
 
 import argparse
-import asyncio
 import io
 import os
 import secrets
-import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import boto3
 import yaml
 
+from beside import keys_of, s3_client
+from measured import run
 from servesync.demo.seaweed import Seaweed
+from slow_link import slow_link
 
 MB = 1_000_000
-BLOCK_BYTES = 64 * 1024
-
-
-async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rate: float) -> None:
-    """Pass bytes on, never faster than `rate` bytes a second."""
-    free_at = 0.0
-    with suppress(OSError):
-        while block := await reader.read(BLOCK_BYTES):
-            writer.write(block)
-            await writer.drain()
-            free_at = max(free_at, time.monotonic()) + len(block) / rate
-            await asyncio.sleep(free_at - time.monotonic())
-    writer.close()
-
-
-@contextmanager
-def slow_link(port: int, rate: float) -> Iterator[str]:
-    """Yield the URL of a link to a port on loopback; each of its connections gets `rate` bytes a second."""
-    loop = asyncio.new_event_loop()
-    tasks = set()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        store_reader, store_writer = await asyncio.open_connection("127.0.0.1", port)
-        for task in (
-            loop.create_task(pump(reader, store_writer, float("inf"))),
-            loop.create_task(pump(store_reader, writer, rate)),
-        ):
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
-    server = loop.run_until_complete(asyncio.start_server(connected, "127.0.0.1", 0, limit=BLOCK_BYTES))
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
 
 
 def archive(megabytes: int) -> bytes:
@@ -87,30 +45,11 @@ def archive(megabytes: int) -> bytes:
 
 def fill(server: Seaweed, models: int, megabytes: int) -> None:
     """Upload the models."""
-    client = boto3.client(
-        "s3",
-        endpoint_url=server.endpoint_url,
-        region_name="us-east-1",
-        aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key,
-    )
+    client = s3_client(server)
     client.create_bucket(Bucket="many")
     body = archive(megabytes)
     for number in range(models):
         client.put_object(Bucket="many", Key=f"m{number:03}/1.tar", Body=body)
-
-
-def peak_mb(process: "subprocess.Popen[bytes]") -> float:
-    """Wait for a process and return the most memory it held; its own VmHWM: ru_maxrss begins with ours."""
-    peak = 0
-    while process.poll() is None:
-        with suppress(OSError):
-            text = Path(f"/proc/{process.pid}/status").read_text()
-            peak = max(
-                [peak, *(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmHWM"))]
-            )
-        time.sleep(0.05)
-    return peak * 1024 / MB
 
 
 def sync(settings: dict[str, object], keys: dict[str, str], wanted: int) -> tuple[float, float]:
@@ -121,15 +60,11 @@ def sync(settings: dict[str, object], keys: dict[str, str], wanted: int) -> tupl
         path = folder / "servesync.yaml"
         path.write_text(yaml.safe_dump(settings | {"serving": serving}))
         command = [sys.executable, "-m", "servesync", "sync", "-c", str(path)]
-        started = time.monotonic()
-        with subprocess.Popen(command, env=os.environ | keys, stdout=subprocess.DEVNULL) as agent:
-            peak = peak_mb(agent)
-            status = agent.wait()
-        seconds = time.monotonic() - started
+        found = run(command, folder=folder, environment=os.environ | keys)
         there = len(list((folder / "models").glob("m*/1")))
-    if status or there != wanted:
-        raise SystemExit(f"servesync sync ended with {status}, and {there} of {wanted} models")
-    return seconds, peak
+    if there != wanted:
+        raise SystemExit(f"servesync sync ended with {there} of {wanted} models")
+    return found.seconds, found.peak_mb
 
 
 def main() -> None:
@@ -147,7 +82,7 @@ def main() -> None:
         slow_link(server.port, asked.rate * MB) as url,
     ):
         fill(server, asked.models, asked.mb)
-        keys = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
+        keys = keys_of(server)
 
         def measure(transfers: int, model: str, wanted: int) -> tuple[float, float]:
             settings: dict[str, object] = {

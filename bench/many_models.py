@@ -21,6 +21,7 @@ import boto3
 import yaml
 from botocore.config import Config
 
+from beside import keys_of
 from servesync.demo.seaweed import Seaweed
 
 QUIET_SECONDS = 20.0
@@ -115,11 +116,10 @@ def main() -> None:
             "log": {"level": "debug"},
         }
         (folder / "servesync.yaml").write_text(yaml.safe_dump(settings))
-        keys = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
         command = [sys.executable, "-m", "servesync", "run", "-c", str(folder / "servesync.yaml")]
         log = folder / "log"
         with log.open("wb") as out:
-            agent = subprocess.Popen(command, env=os.environ | keys, stdout=out, stderr=out)
+            agent = subprocess.Popen(command, env=os.environ | keys_of(server), stdout=out, stderr=out)
         try:
             found = measure(agent, log, asked.models)
         finally:

@@ -1,142 +1,127 @@
-"""One whole update, measured against what a user would take instead, in one run, as a ratio.
+"""servesync measured against what a user would take instead: `make bench`, or `bench/run.py [--cases ...]`.
 
-`servesync sync` (ranged reads, unpack, verify every tensor, sync to disk, rename) against
-`aws s3 cp` (or boto3's download_file where there is no aws) followed by `tar -xzf` and `sync`, which checks
-nothing and needs the disk twice. Run: `bench/run.py [--mb 1200] [--rounds 3]`.
+Runs servesync and its rivals in turn, several rounds, and writes docs/performance.md, .json and .svg. What is
+not asked for stays there as it was. All servers and folders are removed again, whatever happens.
 """
 
 import argparse
 import os
 import shutil
-import statistics
-import subprocess
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
-import boto3
-import numpy as np
-import yaml
+import page
+from aims import NAMED
+from cases import CASES
+from measured import Failed
+from results import Result, joined, load, new_result, save
+from rig import Rig, RigDidNotStart, rig_in
+from rivals import FOLDERS, TOOLS, Tools
+from scene import Scene, Wanted
 
-from servesync.demo.seaweed import Seaweed
-
-
-def make_archive(folder: Path, megabytes: int) -> Path:
-    """Write a real SavedModel with a big asset of weights, and pack it as people do."""
-    script = Path(__file__).parents[1] / "tests/support/make_models.py"
-    subprocess.run([sys.executable, str(script), str(folder / "made")], check=True, capture_output=True)
-    root = folder / "0000001"
-    shutil.copytree(folder / "made" / "plain_module", root)
-    (root / "assets").mkdir(exist_ok=True)
-    generator = np.random.default_rng(1)
-    with (root / "assets" / "weights.bin").open("wb") as file:
-        for _ in range(megabytes):
-            file.write(generator.standard_normal(1 << 18, dtype=np.float32).tobytes())
-    archive = folder / "modelv1.tar.gz"
-    packed = ["tar", "-I", "gzip -1", "-cf", str(archive), "-C", str(folder), "0000001"]
-    subprocess.run(packed, check=True)
-    shutil.rmtree(root)
-    return archive
+DOCS = Path(__file__).parents[1] / "docs"
+LINKS = ("http", "https", "slow")
+DISK_FACTOR = 8
+"""A size takes so many times its bytes on the disk, with the store's copies and what is unpacked."""
 
 
-def peak_rss_mb(process: "subprocess.Popen[bytes]") -> float:
-    """Wait for a process and return the most memory it held, by its own VmHWM."""
-    peak = 0
-    while process.poll() is None:
-        try:
-            text = Path(f"/proc/{process.pid}/status").read_text()
-        except OSError:
-            break
-        peak = max([peak, *(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmHWM"))])
-        time.sleep(0.02)
-    return peak / 1024
+def asked_for(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--links", nargs="+", choices=LINKS, default=list(LINKS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size-mb", type=int, default=1200, help="of every case but `sizes`")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[300, 1200, 4000], help="MB; of `sizes`")
+    parser.add_argument("--few", action="store_true", help="only the rivals that the aims name")
+    parser.add_argument("--minutes", type=float, default=180.0, help="no new round begins after them")
+    parser.add_argument("--timeout", type=float, default=900.0, help="seconds that one run may take")
+    parser.add_argument("--out", type=Path, default=DOCS, help="the folder of the page")
+    return parser.parse_args(arguments)
 
 
-def run_servesync(folder: Path, settings: Path, environment: dict[str, str]) -> tuple[float, float]:
-    """Return seconds and peak RSS (MB) of one `servesync sync` into an empty directory."""
-    shutil.rmtree(folder, ignore_errors=True)
-    started = time.monotonic()
-    command = [sys.executable, "-m", "servesync", "sync", "-c", str(settings)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-        rss = peak_rss_mb(process)
-        if process.wait():
-            raise SystemExit("servesync sync failed")
-    return time.monotonic() - started, rss
+def measure(case: str, scene: Scene, asked: argparse.Namespace, deadline: float) -> Result:
+    """Run one case, round by round, over every way that is asked for.
+
+    A round that fails for servesync itself ends the case; what was measured before it is kept.
+    """
+    result = new_result(asked.size_mb, scene.tools.versions())
+    links = [link for link in CASES[case].links if link in asked.links]
+    scene.failed = result.failed
+    try:
+        for number in range(asked.rounds):
+            for link in links:
+                if time.monotonic() > deadline:
+                    return result
+                rows = result.links.setdefault(link, {})
+                for name, figures in CASES[case].turn(scene, scene.rig.links[link]):
+                    rows.setdefault(name, []).append(figures)
+                    print(f"{case} {number + 1} {link}: {name}: {figures['seconds']:.2f} s", flush=True)
+    except Failed as failure:
+        scene.note("servesync", str(failure))
+    finally:
+        result.left_out = sorted(scene.tools.left_out)
+        result.links = {link: rows for link, rows in result.links.items() if rows}
+    return result
 
 
-def run_loop(folder: Path, endpoint: str, key: str, environment: dict[str, str]) -> float:
-    """Return the seconds of the home-made way."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    archive = folder / "model.tar.gz"
-    aws = shutil.which("aws")
-    started = time.monotonic()
-    if aws:
-        copy = [
-            aws,
-            "--endpoint-url",
-            endpoint,
-            "s3",
-            "cp",
-            "--only-show-errors",
-            f"s3://bench/{key}",
-            str(archive),
-        ]
-    else:
-        call = f"download_file('bench', {key!r}, {str(archive)!r})"
-        code = f"import boto3; boto3.client('s3', endpoint_url={endpoint!r}).{call}"
-        copy = [sys.executable, "-c", code]
-    subprocess.run(copy, check=True, env=environment)
-    subprocess.run(["tar", "-xzf", str(archive), "-C", str(folder)], check=True)
-    for path in [item for item in folder.rglob("*") if item.is_file() and item != archive]:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    return time.monotonic() - started
+def run_all(asked: argparse.Namespace, folder: Path, rig: Rig) -> bool:
+    """Run every case that is asked for, and write the page after each; return whether servesync did well."""
+    deadline = time.monotonic() + asked.minutes * 60
+    tools = Tools(os.environ["PATH"])
+    only = frozenset(NAMED) if asked.few else None
+    scene = Scene(folder, rig, tools, Wanted(asked.size_mb, tuple(asked.sizes), asked.timeout, only))
+    figures = asked.out / "performance.json"
+    good = True
+    for case in asked.cases:
+        if time.monotonic() > deadline:
+            print(f"no time left for {case}", file=sys.stderr)
+            continue
+        tools.left_out.clear()
+        result = measure(case, scene, asked, deadline)
+        good = good and "servesync" not in result.failed
+        if result.links:
+            kept = load(figures)
+            save(figures, kept | {case: joined(kept.get(case), result)})
+            page.write(asked.out)
+    return good
+
+
+def end(number: int, _frame: FrameType | None) -> None:
+    """Let SIGTERM and SIGHUP end the program as Ctrl-C does, so that it tidies up."""
+    raise SystemExit(128 + number)
 
 
 def main() -> None:
-    """Measure, and print one line a round and the medians."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--mb", type=int, default=1200)
-    parser.add_argument("--rounds", type=int, default=3)
-    wanted = parser.parse_args()
+    """Measure, and write the page."""
+    asked = asked_for(sys.argv[1:])
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+    os.environ["PATH"] = os.pathsep.join(
+        [*(str(TOOLS / folder) for folder in FOLDERS), os.environ["PATH"], str(Path(sys.executable).parent)]
+    )
+    asked.out.mkdir(parents=True, exist_ok=True)
+    largest = max([asked.size_mb, *(asked.sizes if "sizes" in asked.cases else ())])
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="servesync-bench-") as name:
-        folder = Path(name)
-        archive = make_archive(folder, wanted.mb)
-        with Seaweed(folder / "seaweed") as seaweed:
-            keys = {"AWS_ACCESS_KEY_ID": seaweed.access_key, "AWS_SECRET_ACCESS_KEY": seaweed.secret_key}
-            environment = os.environ | keys | {"AWS_DEFAULT_REGION": "us-east-1"}
-            os.environ.update(environment)
-            client = boto3.client("s3", endpoint_url=seaweed.endpoint_url)
-            client.create_bucket(Bucket="bench")
-            client.upload_file(str(archive), "bench", "prod/m/1.tar.gz")
-            settings = folder / "servesync.yaml"
-            settings.write_text(
-                yaml.safe_dump(
-                    {
-                        "store": {"url": "s3://bench/prod", "endpoint_url": seaweed.endpoint_url},
-                        "serving": {"models_dir": str(folder / "models"), "rest_url": None},
-                        "models": [{"name": "m"}],
-                        "limits": {"disk_reserve_bytes": 0},
-                    }
-                )
+        os.environ["TMPDIR"] = name  # where servers put what they forget
+        free_mb = shutil.disk_usage(name).free / 1e6
+        if free_mb < largest * DISK_FACTOR:
+            sys.exit(
+                f"{largest * DISK_FACTOR} MB must be free below {tempfile.gettempdir()}; TMPDIR names another"
             )
-            size = archive.stat().st_size / 1e6
-            ours, theirs, memory = [], [], []
-            for number in range(wanted.rounds):
-                seconds, rss = run_servesync(folder / "models", settings, environment)
-                other = run_loop(folder / "loop", seaweed.endpoint_url, "prod/m/1.tar.gz", environment)
-                ours.append(seconds)
-                theirs.append(other)
-                memory.append(rss)
-                print(f"round {number + 1}: servesync {seconds:.1f} s, copy and tar {other:.1f} s")
-            ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
-            print(
-                f"{size:.0f} MB tar.gz: servesync sync {statistics.median(ours):.1f} s "
-                f"({size / statistics.median(ours):.0f} MB/s), the loop {statistics.median(theirs):.1f} s: "
-                f"{ratio:.2f} times as fast; peak RSS {max(memory):.0f} MB"
-            )
+        try:
+            with rig_in(Path(name)) as rig:
+                good = run_all(asked, Path(name), rig)
+        except RigDidNotStart as failure:
+            sys.exit(str(failure))
+    print(f"{(time.monotonic() - began) / 60:.1f} minutes; see {asked.out / 'performance.md'}")
+    sys.exit(0 if good else 1)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import os
 import sys
 import threading
@@ -24,6 +25,7 @@ def main() -> None:
     _bound_heap(sys.argv[1:2])
     if sys.argv[1:2] == ["run"]:
         signals.block()
+    gc.disable()  # nothing that is imported is ever garbage
     from servesync.cli import run_command_line  # noqa: PLC0415 (takes a while, and signals may come)
 
     _end(run_command_line(sys.argv[1:]))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol, TypeVar
 
+from servesync import heap, priority
 from servesync.domain.versions import Model, Version
 from servesync.errors import DiskError, Reason, Stopped, SyncError, internal_error
 
@@ -34,6 +35,10 @@ class JobKind(StrEnum):
     REREAD = "reread"
     SCRUB = "scrub"
     EMPTY_TRASH = "empty_trash"
+
+
+IN_BACKGROUND: Final = frozenset({JobKind.TRANSFER, JobKind.REREAD, JobKind.SCRUB, JobKind.EMPTY_TRASH})
+"""Work on gigabytes, which gives way to the model server; nobody waits for it as for the others."""
 
 
 class JobContext(Protocol):
@@ -184,12 +189,16 @@ class _Thread(threading.Thread):
     def run(self) -> None:
         result: object = None
         error: SyncError | OSError | None = None
+        if self._job.kind in IN_BACKGROUND:
+            priority.lower()
         try:
             result = self._job.work(self)
         except (SyncError, OSError) as problem:
             error = problem
         except BaseException as problem:  # noqa: BLE001 (a job must not die in silence)
             error = internal_error(problem, f"at work on {self.name}")
+        if self._job.kind in IN_BACKGROUND:
+            heap.give_back()
         self._note_end(self)
         self._put(Ended(self._job, result, error))
 

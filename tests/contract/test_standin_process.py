@@ -148,7 +148,7 @@ def test_metrics_are_shown_only_with_their_flag(server: ModelServer) -> None:
         ("PUT", "/v1/models/m", 400, "Malformed request"),
         ("POST", "/v1/models/m%20m/versions/3:predict", 404, "Specific(m m, 3)"),
         ("POST", "/v1/models/m/labels/x:predict", 400, "Unrecognized servable version label: x"),
-        ("POST", "/v1/models/m:regress", 501, "predict"),
+        ("POST", "/v1/models/m:regress", 400, "key 'examples' is expected and was not found"),
     ],
 )
 def test_errors(method: str, path: str, status: int, text: str, server: ModelServer) -> None:

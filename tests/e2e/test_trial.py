@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -16,6 +17,15 @@ from servesync.demo.server import FLAGS
 INPUTS = [1.0]
 GOLDEN = "assets.extra/servesync_golden.json"
 Tree = Mapping[str, bytes]
+
+
+class Bad(NamedTuple):
+    """A version, and how it is found out: the event, its reason, and words of it."""
+
+    tree: Tree
+    event: str
+    reason: str
+    words: str
 
 
 class Scene:
@@ -39,7 +49,7 @@ class Scene:
         self.server.start()
         self.until("version_available", 1)
         with self.client() as client:
-            self.box.until(lambda: bool(client.answers), "the label is given")
+            self.hear(client, 1)
 
     def until(self, event: str, version: int) -> None:
         """Wait for an event of one version."""
@@ -47,6 +57,15 @@ class Scene:
             lambda: [line for line in self.box.events(event) if line["version"] == version],
             f"{event} of {version}",
         )
+
+    def hear(self, client: Client, answers: int) -> None:
+        """Wait until a client has had so many different answers: the label is given, or moves."""
+        self.box.until(lambda: len(client.answers) >= answers, f"{answers} answers")
+
+    def hear_more(self, client: Client) -> None:
+        """Wait until a client has asked twenty times more."""
+        before = client.asked
+        self.box.until(lambda: client.asked > before + 20, "more answers")
 
     def client(self) -> Client:
         """Return a client of the label."""
@@ -82,43 +101,79 @@ def scene(box: AgentBox, bucket: Bucket, exported: Path, tmp_path: Path) -> Iter
         server.kill()
 
 
-def test_a_version_that_does_not_answer_is_met_by_no_client_of_a_label(
-    scene: Scene, trial_models: Path
-) -> None:
-    """Each kind is quarantined with the server's words; the old version answers all the time."""
-    function_only = scene.sound[2]["saved_model.pb"].replace(b"AddV2", b"AddV9")
+def bad_versions(scene: Scene, models: Path) -> list[Bad]:
+    """Return versions that become AVAILABLE or fail at that, and how each is found out."""
+    sound = scene.sound[2]
+    unknown = sound["saved_model.pb"].replace(b"AddV2", b"AddV9")
     golden = {
         "schema": "servesync.golden/1",
         "requests": [{"inputs": {"x": [[1.0]]}, "outputs": {"y": [[-7.0]]}}],
     }
-    bad: dict[int, tuple[Tree, str]] = {
-        2: (scene.sound[2] | {"saved_model.pb": function_only}, "Op type not registered 'AddV9'"),
-        3: (scene.sound[2] | {GOLDEN: json.dumps(golden).encode()}, "golden request 1: output y[0][0] is"),
-        4: (files_of(trial_models / "not_a_number"), "output 'y' is NaN where the version that serves has"),
-        5: (files_of(trial_models / "no_table"), "Table not initialized"),
-        6: (files_of(trial_models / "hangs"), "no answer within 8 s"),
-    }
+    without_asset = files_of(models / "table_of_an_asset")
+    del without_asset["assets/words.txt"]
+    by_trial = "version_quarantined", "smoke_failed"
+    return [
+        Bad(sound | {"saved_model.pb": unknown}, *by_trial, "Op type not registered 'AddV9'"),
+        Bad(sound | {GOLDEN: json.dumps(golden).encode()}, *by_trial, "golden request 1: output y[0][0] is"),
+        Bad(files_of(models / "weights/swapped"), *by_trial, "golden request 1: output y[0][0] is"),
+        Bad(
+            files_of(models / "not_a_number"),
+            *by_trial,
+            "output 'y' is NaN where the version that serves has",
+        ),
+        Bad(files_of(models / "no_table"), *by_trial, "Table not initialized"),
+        Bad(without_asset, "version_refused", "asset_missing", "assets/words.txt"),
+        Bad(
+            files_of(models / "table_elsewhere"),
+            *("version_quarantined", "server_refused"),
+            "NOT_FOUND: /data/training/words.txt; No such file or directory",
+        ),
+        Bad(
+            files_of(models / "table_on_first_use"),
+            *by_trial,
+            "HTTP 404: /data/training/words.txt; No such file or directory",
+        ),
+        Bad(files_of(models / "hangs"), *by_trial, "no answer within 8 s"),
+    ]
+
+
+def test_a_version_that_does_not_answer_is_met_by_no_client_of_a_label(
+    scene: Scene, trial_models: Path
+) -> None:
+    """Each kind is found out, with the server's words; the old version answers all the time.
+
+    The true weights, and a table whose file came along, pass.
+    """
     with scene.box.running():
         scene.begin()
         with scene.client() as client:
-            for version, (tree, words) in bad.items():
+            bad = bad_versions(scene, trial_models)
+            for version, (tree, event, reason, words) in enumerate(bad, 2):
                 scene.publish(version, tree)
-                scene.until("version_quarantined", version)
-                line = scene.box.events("version_quarantined")[-1]
-                assert line["reason"] == "smoke_failed"
+                scene.until(event, version)
+                line = scene.box.events(event)[-1]
+                assert line["reason"] == reason
                 assert words in line["because"]
+                scene.hear_more(client)
+                assert (client.failures, len(client.answers)) == ([], 1)
             assert scene.box.events("version_pruned") == []
-            before = client.asked
-            scene.box.until(lambda: client.asked > before + 20, "answers")
-            assert (client.failures, len(client.answers)) == ([], 1)
 
-            scene.publish(7, scene.sound[2])
-            scene.until("version_available", 7)
-            scene.box.until(lambda: len(client.answers) == 2, "the label moves")
+            sound = [
+                files_of(trial_models / "weights/true"),
+                files_of(trial_models / "table_of_an_asset"),
+                scene.sound[2],
+            ]
+            for count, tree in enumerate(sound, 2):
+                version = len(bad) + count
+                scene.publish(version, tree)
+                scene.until("version_available", version)
+                scene.hear(client, count)
         assert client.failures == []
-        tried = [line for line in scene.box.events("version_tried") if line["version"] == 7]
-        assert "has answered 1 requests made from its signatures" in tried[0]["because"]
-        assert tried[0]["seconds"] > 0 < tried[0]["seconds_before"]
+        tried = [line["because"] for line in scene.box.events("version_tried")]
+        assert "has answered 3 golden requests" in tried[-3]
+        assert "has answered 1 requests made from its signatures" in tried[-1]
+        last = scene.box.events("version_tried")[-1]
+        assert last["seconds"] > 0 < last["seconds_before"]
 
 
 def test_without_a_trial_available_is_enough(scene: Scene) -> None:

@@ -14,6 +14,7 @@ from servesync.demo.standin.config import ModelConfig, Policy
 from servesync.demo.standin.manager import Job, Load, Manager, Options, Reserve, Unload
 from servesync.demo.standin.monitor import State
 from servesync.demo.standin.scan import BasePathMissing, poll
+from servesync.domain.methods import Method
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerDown, ServerError, Stopped
 from servesync.planning.facts import Served, ServerPolicy, ServerState
@@ -137,8 +138,13 @@ class SimServer:
             for number, status in self._manager.monitor.statuses(model).items()
         }
 
-    def predict(
-        self, model: Model, version: Version, body: bytes, seconds: float, should_stop: Callable[[], bool]
+    def ask(
+        self,
+        model: Model,
+        version: Version,
+        request: tuple[Method, bytes],
+        seconds: float,
+        should_stop: Callable[[], bool],
     ) -> tuple[int, bytes]:
         """Answer a request to one version."""
         asked = self.clock.now

@@ -15,6 +15,7 @@ from servesync.agent.agent import Agent
 from servesync.agent.outcome import Outcome
 from servesync.agent.ports import FootprintPort, Ports
 from servesync.agent.state import AgentState
+from servesync.domain.methods import Method
 from servesync.domain.versions import Model, Release, StoredObject, Version
 from servesync.errors import DiskError, Reason, ServerError, Stopped, StoreError, SyncError
 from servesync.install import Lock, Workspace
@@ -105,8 +106,13 @@ class ServerStub:
             raise answer
         return answer
 
-    def predict(
-        self, model: Model, version: Version, body: bytes, seconds: float, should_stop: Callable[[], bool]
+    def ask(
+        self,
+        model: Model,
+        version: Version,
+        request: tuple[Method, bytes],
+        seconds: float,
+        should_stop: Callable[[], bool],
     ) -> tuple[int, bytes]:
         """Answer every request."""
         return 200, b'{"outputs": 0.0}'

@@ -74,6 +74,18 @@ def client_models(made: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def example_models(made: Path) -> Path:
+    """A folder with one SavedModel for each kind of `make_example_models.py`."""
+    return made / "example_models"
+
+
+@pytest.fixture(scope="session")
+def bad_example_models(made: Path) -> Path:
+    """A folder with one SavedModel for each kind of `make_bad_example_models.py`."""
+    return made / "bad_example_models"
+
+
+@pytest.fixture(scope="session")
 def trial_models(made: Path) -> Path:
     """A folder with one SavedModel for each kind of `make_trial_models.py`."""
     return made / "trial_models"

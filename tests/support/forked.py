@@ -38,7 +38,6 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "OPENBLAS_NU
 """For imports of TensorFlow: few words, no GPU, and no thread, which a fork would not have."""
 MOST_BYTES = 1 << 14
 """Of a command line."""
-COMMANDS = ("agent", "doctor", "drain", "moves", "probe", "publish", "schema", "status")
 FROM_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_")
 """Variables that begin so mean something only to a program that starts anew; an empty one means nothing."""
 
@@ -225,7 +224,7 @@ def _show(command: list[str]) -> None:
 
 def _import_servesync() -> None:
     import_module("servesync.__main__")
-    for name in COMMANDS:
+    for name in set(import_module("servesync.cli").COMMANDS.values()) - {"demo"}:
         import_module(f"servesync.cli.{name}")
     session = import_module("botocore.session").get_session()
     session.create_client("s3", region_name="us-east-1", aws_access_key_id="", aws_secret_access_key="")

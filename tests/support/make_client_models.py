@@ -137,6 +137,16 @@ def checked(out: Path) -> None:
     save(out, serving_default=serve)
 
 
+def strings(out: Path) -> None:
+    """Gives back the strings that it gets, under two names."""
+
+    @takes(x=([None], tf.string))
+    def serve(x: Any) -> Any:
+        return {"same": x, "same_bytes": x}
+
+    save(out, serving_default=serve)
+
+
 KINDS = [
     images,
     examples,
@@ -148,6 +158,7 @@ KINDS = [
     unit_length,
     convolution,
     checked,
+    strings,
 ]
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from tensorflow.core.framework.op_def_pb2 import OpList
 from tensorflow.python.client import pywrap_tf_session
 
+import make_bad_example_models
 import make_client_models
 import make_echo_model
+import make_example_models
 import make_models
 import make_retrained
 import make_tf1_models
@@ -26,6 +28,8 @@ SCRIPTS = (
     make_retrained,
     make_echo_model,
     make_client_models,
+    make_example_models,
+    make_bad_example_models,
     make_trial_models,
 )
 

@@ -12,7 +12,7 @@ import yaml
 
 import tools
 from deploy_files import KUBERNETES, manifests, named, pod
-from servesync.runtime.process import GRACE_SECONDS
+from servesync.runtime.claim import GRACE_SECONDS
 from settings_texts import load
 
 KUSTOMIZATIONS = sorted(path.parent for path in KUBERNETES.rglob("kustomization.yaml"))

@@ -12,7 +12,7 @@ import pytest
 import tools
 from deploy_files import DEPLOY, SYSTEMD, unit_values
 from servesync.demo.standin.monitoring import read_monitoring
-from servesync.serving import PAGE
+from servesync.serving.rest import PAGE
 
 UNITS = ("servesync.service", "tensorflow-model-server.service")
 MOST_EXPOSED = "20"

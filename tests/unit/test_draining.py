@@ -10,6 +10,7 @@ import pytest
 from servesync.demo.standin.codes import Code
 from servesync.demo.standin.config import BadConfig
 from servesync.demo.standin.monitoring import Monitoring, read_monitoring
+from servesync.domain.methods import Method
 from servesync.serving.draining import Look, Page, await_idle, connections_to, read_page
 
 PAGE = r"""# TYPE :tensorflow:core:graph_runs counter
@@ -72,11 +73,11 @@ def test_beyond_the_last_limit_nothing_is_long_enough() -> None:
 def test_the_stand_ins_page_is_read() -> None:
     """A failed request counts, but its time does not."""
     monitoring = Monitoring()
-    monitoring.ended("m", Code.OK, 3.0)
-    monitoring.ended("m", Code.INVALID_ARGUMENT, 100.0)
+    monitoring.ended(("m", Method.PREDICT), Code.OK, 3.0)
+    monitoring.ended(("m", Method.PREDICT), Code.INVALID_ARGUMENT, 100.0)
 
     found = read_page(monitoring.page())
-    monitoring.ended("other", Code.OK, 0.0)
+    monitoring.ended(("other", Method.CLASSIFY), Code.OK, 0.0)
 
     assert 3.0 < found.slowest_seconds < 3.0 * 1.8
     assert read_page(monitoring.page()).ended > found.ended

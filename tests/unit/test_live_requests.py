@@ -5,17 +5,13 @@ from typing import Any
 
 import pytest
 
+from servesync.domain.methods import Method
 from servesync.settings import Signature, TensorSpec
 from servesync.verify.golden import Request
-from servesync.verify.live import (
-    MAX_REQUESTS,
-    Outcome,
-    Reply,
-    TrialRequest,
-    golden_requests,
-    judge,
-    made_requests,
-)
+from servesync.verify.live import Outcome, judge
+from servesync.verify.live_replies import Reply
+from servesync.verify.live_requests import MAX_REQUESTS, TrialRequest, golden_requests, made_requests
+from servesync.verify.methods import Asking
 
 NUMBERS = Signature(
     inputs={"x": TensorSpec(dtype="float32", shape=[None, 2])},
@@ -34,7 +30,7 @@ def spec(dtype: Any, shape: list[int | None] | None, encoding: Any = "dense") ->
 
 def made(**inputs: TensorSpec) -> list[TrialRequest]:
     """Return the requests for a signature with these inputs."""
-    return list(made_requests({"serving_default": Signature(inputs=inputs, outputs=NUMBERS.outputs)}, {}))
+    return list(made_requests({"serving_default": Signature(inputs=inputs, outputs=NUMBERS.outputs)}, {}, {}))
 
 
 def ok(outputs: Any) -> Reply:
@@ -49,7 +45,7 @@ def error(status: int, text: str) -> Reply:
 
 def one(signature: Signature = NUMBERS) -> TrialRequest:
     """Return the request made from a signature."""
-    (request,) = made_requests({"serving_default": signature}, {})
+    (request,) = made_requests({"serving_default": signature}, {}, {})
     return request
 
 
@@ -95,7 +91,7 @@ def test_the_signatures_that_clients_need_are_asked() -> None:
     signatures = {"a": NUMBERS, "serving_default": NUMBERS, "z": WORDS}
 
     def asked(required: dict[str, Signature], of: dict[str, Signature] = signatures) -> list[str]:
-        return [json.loads(item.body)["signature_name"] for item in made_requests(of, required)]
+        return [json.loads(item.body)["signature_name"] for item in made_requests(of, required, {})]
 
     assert asked({"z": WORDS, "a": NUMBERS}) == ["a", "z"]
     assert asked({}) == ["serving_default"]
@@ -236,3 +232,102 @@ def test_a_handful_of_golden_requests_is_sent() -> None:
     item = Request(signature="serving_default", inputs={"x": [[0, 0]]}, outputs={"y": [0]})
 
     assert len(golden_requests([item] * 100, {"serving_default": NUMBERS})) == MAX_REQUESTS
+
+
+CLASSIFY = Signature(
+    inputs={"inputs": TensorSpec(dtype="string", shape=[None])},
+    outputs={"classes": TensorSpec(dtype="string"), "scores": TensorSpec(dtype="float32")},
+)
+REGRESS = Signature(inputs=CLASSIFY.inputs, outputs={"outputs": TensorSpec(dtype="float32", shape=[None, 1])})
+FEATURES = {
+    "x": TensorSpec(dtype="float32", shape=[2, 2]),
+    "n": TensorSpec(dtype="int64", shape=[]),
+    "word": TensorSpec(dtype="string", shape=[1]),
+}
+
+
+def asked_by(method: Method, signature: Signature, **features: TensorSpec) -> TrialRequest:
+    """Return the request for a signature that is asked by a method."""
+    askings = {"serving_default": Asking(method, features)}
+    (request,) = made_requests({"serving_default": signature}, {}, askings)
+    return request
+
+
+def results(given: str) -> Reply:
+    """Return an answer to a classify or regress request."""
+    return Reply(200, f'{{"results": {given}}}'.encode(), 0.1)
+
+
+def test_an_example_has_the_features_that_the_graph_tells() -> None:
+    """As flat lists; without them it is empty, and there is no second choice."""
+    request = asked_by(Method.CLASSIFY, CLASSIFY, **FEATURES)
+
+    example = {"x": [0.0] * 4, "n": [0], "word": [{"b64": ""}]}
+    assert json.loads(request.body) == {"signature_name": "serving_default", "examples": [example]}
+    assert json.loads(request.instead)["examples"][0]["x"] == [1.0] * 4
+    assert (request.method, request.is_typical) == (Method.CLASSIFY, False)
+    bare = asked_by(Method.REGRESS, REGRESS)
+    assert json.loads(bare.body) == {"signature_name": "serving_default", "examples": [{}]}
+    assert (bare.method, bare.instead) == (Method.REGRESS, b"")
+    huge = asked_by(Method.REGRESS, REGRESS, x=TensorSpec(dtype="float32", shape=[1 << 21]))
+    assert json.loads(huge.body)["examples"] == [{}]
+
+
+@pytest.mark.parametrize(
+    ("method", "signature", "new", "old", "output"),
+    [
+        (Method.CLASSIFY, CLASSIFY, '[[["a", NaN], ["b", 1.0]]]', '[[["a", 0.5], ["b", 0.5]]]', "scores"),
+        (Method.REGRESS, REGRESS, "[NaN]", "[0.5]", "outputs"),
+    ],
+)
+def test_nan_counts_by_any_method(
+    method: Method, signature: Signature, new: str, old: str, output: str
+) -> None:
+    """The documentation's name of the key is read, too."""
+    request = asked_by(method, signature)
+
+    found = judge(request, results(new), results(old))
+
+    assert (found.outcome, f"output '{output}' is NaN" in found.text) == (Outcome.BAD, True)
+    assert judge(request, results(new), results(new)).outcome is Outcome.GOOD
+    assert judge(request, results(old), results(old)).outcome is Outcome.GOOD
+    documented = Reply(200, results(new).body.replace(b"results", b"result"))
+    assert judge(request, documented, results(old)).outcome is Outcome.BAD
+
+
+@pytest.mark.parametrize("given", ['"a"', '[["a", 1.0]]', "[[[1.0]]]", "[1.0]", "null"])
+def test_what_is_no_list_of_classes_says_nothing(given: str) -> None:
+    """Something else answers at the server's port."""
+    assert judge(asked_by(Method.CLASSIFY, CLASSIFY), results(given), None).outcome is Outcome.UNKNOWN
+    assert judge(asked_by(Method.CLASSIFY, CLASSIFY), ok([1.0]), None).outcome is Outcome.UNKNOWN
+    assert judge(one(), results(given), None).outcome is Outcome.UNKNOWN
+
+
+def test_outputs_of_a_type_that_the_method_does_not_give() -> None:
+    """They count if the old version answers this very request: then its clients will miss that."""
+    unfit = error(400, "Expected scores Tensor of DT_FLOAT. Got: DT_DOUBLE")
+    request = asked_by(Method.CLASSIFY, CLASSIFY)
+
+    assert judge(request, unfit, results('[[["a", 0.5]]]')).outcome is Outcome.BAD
+    assert judge(request, unfit, error(400, "x is required but could not be found")).outcome is Outcome.GOOD
+    assert judge(request, unfit, None).outcome is Outcome.GOOD
+    missing = error(400, "Feature: x is required but could not be found")
+    assert judge(request, missing, results('[[["a", 0.5]]]')).outcome is Outcome.GOOD
+
+
+def test_golden_requests_are_sent_by_predict() -> None:
+    """Their inputs are tensors, and the server takes such requests for every signature."""
+    item = Request(signature="serving_default", inputs={"inputs": ["ab"]}, outputs={"outputs": [[1.0]]})
+    (request,) = golden_requests([item], {"serving_default": REGRESS})
+
+    assert request.method is Method.PREDICT
+    assert judge(request, ok([[1.0]]), None).outcome is Outcome.GOOD
+    assert judge(request, ok([1.0]), None).outcome is Outcome.BAD
+
+
+def test_strings_that_are_no_text_are_compared_as_bytes() -> None:
+    """The server writes them as they are, in JSON that is not UTF-8 then."""
+    request = golden(WORDS, {"x": ["a"]}, {"y": [{"b64": "/w=="}]})
+
+    assert judge(request, Reply(200, b'{"outputs": {"y": ["\xff"], "n": 5}}'), None).outcome is Outcome.GOOD
+    assert judge(request, Reply(200, b'{"outputs": {"y": ["\xfe"], "n": 5}}'), None).outcome is Outcome.BAD

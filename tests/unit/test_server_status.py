@@ -13,7 +13,7 @@ import pytest
 from servesync.domain.versions import Model, Version
 from servesync.errors import Reason, ServerError
 from servesync.planning.facts import Served, ServerState
-from servesync.serving import MAX_ANSWER_BYTES, ModelServer
+from servesync.serving.rest import MAX_ANSWER_BYTES, ModelServer
 
 M = Model("m")
 

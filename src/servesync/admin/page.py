@@ -2,9 +2,8 @@
 
 import secrets
 from collections.abc import Mapping
-from typing import Any, Final
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 from servesync.admin.ages import age
 from servesync.admin.report import running
@@ -23,9 +22,14 @@ SOURCE_NAMES: Final = {
 
 Status = Mapping[str, Any]
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
-def make_environment() -> Environment:
+
+def make_environment() -> "Environment":
     """Return the templates, with escaping of everything on."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 (megabytes, for a page)
+
     environment = Environment(
         loader=PackageLoader("servesync.admin"),
         autoescape=True,
@@ -49,12 +53,11 @@ def percent(part: float, whole: float) -> int:
 
 
 class Page:
-    """Renders what `/status` shows."""
+    """Renders what `/status` shows; the templates are read when somebody looks for the first time."""
 
-    def __init__(self) -> None:
-        environment = make_environment()
-        self._whole = environment.get_template("page.html")
-        self._live = environment.get_template("live.html")
+    @cached_property
+    def _templates(self) -> "Environment":
+        return make_environment()
 
     def whole(self, status: Status) -> tuple[str, str]:
         """Return the page, and the policy under which a browser may run its one script and style."""
@@ -63,11 +66,11 @@ class Page:
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
             "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        return self._whole.render(**_values(status), nonce=nonce), policy
+        return self._templates.get_template("page.html").render(**_values(status), nonce=nonce), policy
 
     def live(self, status: Status) -> str:
         """Return the part that changes; the page's script puts it in the place of the old one."""
-        return self._live.render(**_values(status))
+        return self._templates.get_template("live.html").render(**_values(status))
 
 
 def _values(status: Status) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from servesync.domain.methods import Method
 from servesync.domain.versions import Model, Version
 from servesync.jobs import Jobs
 from servesync.planning.facts import Served
@@ -39,10 +40,15 @@ class ServerPort(Protocol):
             ServerError: no answer, or one that is not a status.
         """
 
-    def predict(
-        self, model: Model, version: Version, body: bytes, seconds: float, should_stop: Callable[[], bool]
+    def ask(
+        self,
+        model: Model,
+        version: Version,
+        request: tuple[Method, bytes],
+        seconds: float,
+        should_stop: Callable[[], bool],
     ) -> tuple[int, bytes]:
-        """Send a predict request to one version; return the HTTP status and the body.
+        """Send a request, by a method and with a body, to one version; return the HTTP status and the body.
 
         The status is 0 if no whole answer came within `seconds`, or `should_stop` said so. A body of more
         than 4 MiB is cut.

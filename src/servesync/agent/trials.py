@@ -19,15 +19,10 @@ from servesync.planning.actions import Try
 from servesync.planning.facts import Trial
 from servesync.verify import read_signatures
 from servesync.verify.golden import read_golden
-from servesync.verify.live import (
-    Judgement,
-    Outcome,
-    Reply,
-    TrialRequest,
-    golden_requests,
-    judge,
-    made_requests,
-)
+from servesync.verify.live import Judgement, Outcome, judge
+from servesync.verify.live_replies import Reply
+from servesync.verify.live_requests import TrialRequest, golden_requests, made_requests
+from servesync.verify.methods import read_askings
 from servesync.verify.signatures import Signatures
 
 MOST_LATE: Final = 2
@@ -146,7 +141,7 @@ def try_version(server: ServerPort, order: TrialOrder, root: Path, job: JobConte
     signatures = read_signatures(root)
     requests = golden_requests(read_golden(root, signatures), signatures)
     if not requests and not order.only_golden:
-        requests = list(made_requests(signatures, order.required))
+        requests = list(made_requests(signatures, order.required, read_askings(root, signatures)))
     if not requests:
         why = "no golden requests" if order.only_golden else "no request can be made from its signatures"
         return TrialReport(Judgement(Outcome.GOOD, f"not tried: {why}"))
@@ -175,7 +170,9 @@ def _both(
     def ask(version: Version) -> Reply:
         job.check()
         began = time.monotonic()
-        status, answer = server.predict(order.model, version, body, order.seconds, job.should_stop)
+        status, answer = server.ask(
+            order.model, version, (request.method, body), order.seconds, job.should_stop
+        )
         job.check()
         return Reply(status, answer, time.monotonic() - began)
 

@@ -1,5 +1,6 @@
 """The commands: each calls one function of another package; an error becomes one message and an exit code."""
 
+import gc
 import sys
 from collections import UserDict
 from importlib import import_module
@@ -20,10 +21,10 @@ LOCKED: Final = 4
 
 COMMANDS: Final = {
     "run": "agent",
-    "sync": "agent",
-    "plan": "agent",
-    "verify": "agent",
-    "retry": "agent",
+    "sync": "sync",
+    "plan": "plan",
+    "verify": "verify",
+    "retry": "verify",
     "doctor": "doctor",
     "status": "status",
     "probe": "probe",
@@ -45,6 +46,8 @@ class _Loaded(UserDict[str, Any]):
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 (Typer does not export the type of a command)
         module = import_module(f"servesync.cli.{self.data[name]}")
+        gc.freeze()  # what is imported stays: to look through it for garbage would take time and memory
+        gc.enable()
         alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
         alone.command(name)(getattr(module, name))
         return typer.main.get_command(alone)

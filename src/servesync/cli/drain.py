@@ -10,8 +10,8 @@ import typer
 from servesync.admin.token import read_token
 from servesync.cli.options import OptionalAgentConfig, admin_url
 from servesync.errors import SettingsError
-from servesync.serving import ModelServer
 from servesync.serving.draining import await_idle, look_at
+from servesync.serving.rest import ModelServer
 from servesync.settings import Admin
 from servesync.settings_file import environment_overrides, load_admin, load_rest_url
 

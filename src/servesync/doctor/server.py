@@ -13,7 +13,7 @@ from servesync.domain.versions import Model, Version, parse_canonical
 from servesync.errors import Reason, ServerError
 from servesync.install import Workspace
 from servesync.planning.facts import Served, ServerState
-from servesync.serving import ModelServer
+from servesync.serving.rest import ModelServer
 from servesync.settings import Serving
 
 RECENT_SECONDS: Final = 5.0

@@ -40,13 +40,20 @@ class FetchPool:
     for a minute, against a stream that has nothing else for two seconds.
     """
 
-    def __init__(self, settings: Fetch, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        settings: Fetch,
+        patience_seconds: float = PATIENCE_SECONDS,
+        at_start: Callable[[], None] = lambda: None,
+    ) -> None:
         """Take nothing yet: buffers and threads exist only while streams are open.
 
         `patience_seconds`: how long a stream stays below its share before it takes from one above its share.
+        `at_start`: called by each thread that reads, before it reads.
         """
         self._settings = settings
         self._patience_seconds = patience_seconds
+        self._at_start = at_start
         self._changed = threading.Condition()
         self._rate = RateLimit(settings.max_bytes_per_second)
         self._buffers = Buffers()
@@ -335,6 +342,7 @@ class FetchPool:
                 flow.error.__cause__ = error
 
     def _work(self) -> None:
+        self._at_start()
         while self._work_once():
             pass
 

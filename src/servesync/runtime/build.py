@@ -3,6 +3,7 @@
 import sys
 from functools import partial
 
+from servesync import priority
 from servesync.admin import AgentStatus
 from servesync.agent.agent import Agent
 from servesync.agent.context import AgentContext
@@ -133,7 +134,7 @@ def _transfer_tools(
     return Transfers(
         settings,
         ports.store,
-        FetchPool(settings.fetch),
+        FetchPool(settings.fetch, at_start=priority.lower),
         state.workspace,
         DiskGuard(state.workspace),
         agent_status,

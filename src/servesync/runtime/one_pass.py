@@ -22,7 +22,7 @@ from servesync.jobs import ThreadJobs
 from servesync.logs import Event, drain, get_logger
 from servesync.planning.facts import Condition, Facts, ModelPlan
 from servesync.runtime.build import build_agent, make_ports
-from servesync.runtime.process import GRACE_SECONDS, POLL_SECONDS, claimed
+from servesync.runtime.claim import GRACE_SECONDS, POLL_SECONDS, claimed
 from servesync.settings import Settings
 from servesync.transfer.attempts import may_pass
 

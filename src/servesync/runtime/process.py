@@ -4,39 +4,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
-from servesync import __version__, disk, signals
+from servesync import __version__, signals
 from servesync.admin import AgentStatus
-from servesync.install import Lock, Workspace
 from servesync.logs import Event, drain, get_logger, set_listener
+from servesync.runtime.claim import GRACE_SECONDS, POLL_SECONDS, claimed
 from servesync.runtime.loop import Loop
 from servesync.runtime.triggers import Wake
 from servesync.settings import Settings
-
-GRACE_SECONDS: Final = 7.0
-POLL_SECONDS: Final = 0.2
-
-
-@contextmanager
-def claimed(settings: Settings) -> Iterator[Lock]:
-    """Hold the lock of the models directory; a missing directory is made.
-
-    Raises:
-        LockHeld: another agent has it.
-        DiskError: the models directory cannot be made or used.
-    """
-    workspace = Workspace(settings.serving.models_dir)
-    with ExitStack() as stack:
-        try:
-            workspace.claim()
-            lock = stack.enter_context(Lock(workspace.lock))
-        except OSError as error:
-            raise disk.describe(error, f"taking the lock in {workspace.root}") from error
-        yield lock
 
 
 def run_daemon(path: Path, settings: Settings, environment: Mapping[str, str]) -> None:

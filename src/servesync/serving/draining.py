@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from servesync.errors import ServerDown, ServerError
-from servesync.serving import PAGE, ModelServer
+from servesync.serving.rest import PAGE, ModelServer
 
 FLAG: Final = f'--monitoring_config_file, prometheus_config {{ enable: true, path: "{PAGE}" }}'
 LEAST_SECONDS: Final = 1.0

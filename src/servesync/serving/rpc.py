@@ -121,7 +121,7 @@ class RpcServer:
             raise ServerError(Reason.SERVER_BAD_ANSWER, text) from error
         return {version: served for version, served in found if version >= 0}
 
-    def predict(self, *_: object) -> tuple[int, bytes]:
+    def ask(self, *_: object) -> tuple[int, bytes]:
         """Tell that requests are sent to the REST interface only: their bodies are JSON.
 
         Raises:

@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import google_crc32c
-from awscrt.checksums import crc64nvme
+from awscrt.checksums import crc32c, crc64nvme
 from isal.isal_zlib import crc32
 
 from servesync.errors import Reason, ReleaseRefused
@@ -40,14 +39,10 @@ class _Crc:
         return self._value.to_bytes(self._size, "big")
 
 
-def _extend_crc32c(data: memoryview, value: int) -> int:
-    return int(google_crc32c.extend(value, bytes(data)))
-
-
 _ALGORITHMS: Final[Mapping[str, Callable[[], _Hash]]] = {
     "ChecksumSHA256": hashlib.sha256,
     "ChecksumCRC64NVME": lambda: _Crc(crc64nvme, 8),
-    "ChecksumCRC32C": lambda: _Crc(_extend_crc32c, 4),
+    "ChecksumCRC32C": lambda: _Crc(crc32c, 4),
     "ChecksumCRC32": lambda: _Crc(crc32, 4),
     "ChecksumSHA1": lambda: hashlib.sha1(usedforsecurity=False),
 }

@@ -5,7 +5,6 @@ botocore reads the body of a listing or of an error without any bound on bytes o
 our bounds; the caller reads only the body of an object.
 """
 
-import functools
 import os
 import re
 import socket
@@ -21,7 +20,6 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
 from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 from botocore.handlers import validate_bucket_name
-from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies, parse_timestamp
 
@@ -33,6 +31,7 @@ from servesync.store.bounds import Bounds
 from servesync.store.connections import Connections
 from servesync.store.counting import OnRequest, counted, nobody_counts
 from servesync.store.credentials import CONFIGURATION, SignsWith, obtain, usable
+from servesync.store.descriptions import loader
 from servesync.store.named_files import check_authorities
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds, on_request: OnRequest = 
     core = botocore.session.get_session()
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
     with usable(CONFIGURATION):
-        core.register_component("data_loader", _loader(core.get_config_variable("data_path")))
+        core.register_component("data_loader", loader(core.get_config_variable("data_path")))
         if store.region is not None:
             core.set_config_variable("region", store.region)
         authority = core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
@@ -109,12 +108,6 @@ def connect(store: Store, fetch: Fetch, bounds: Bounds, on_request: OnRequest = 
 
     with usable(CONFIGURATION):
         return Clients(client(bounds.list_attempts), client(1), http, credentials)
-
-
-@functools.cache
-def _loader(data_path: str | None) -> Loader:
-    """Return the loader of botocore's description of S3, which is large: it is read only once."""
-    return create_loader(data_path)
 
 
 def bucket_of(store: Store) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.utils import get_environ_proxies
@@ -79,9 +78,9 @@ def caller(store: Store) -> Caller:
         with translated("asking STS who signs the requests", Operation.LIST):
             core = _session(store)
             obtain(core, SECONDS)
-            session = boto3.session.Session(botocore_session=core)
-            region = session.region_name or "us-east-1"
-            identity = session.client("sts", region_name=region, config=config).get_caller_identity()
+            region = core.get_config_variable("region") or "us-east-1"
+            sts: Any = core.create_client("sts", region_name=region, config=config)
+            identity = sts.get_caller_identity()
     except TransferError as error:
         raise StoreError(error.reason, error.what, error.advice) from error
     return Caller(str(identity.get("Account", "")), str(identity.get("Arn", "")))

@@ -2,18 +2,16 @@
 
 import re
 import threading
-import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-
-import urllib3.exceptions
+from typing import Any, Final, TypeVar
 
 from servesync.domain.versions import Model, StoredObject
 from servesync.errors import Reason, Stopped, StoreError, TransferError
 from servesync.settings import Fetch, Limits, Store
-from servesync.store.bounds import Bounds, SpeedFloor
+from servesync.store.body import fill
+from servesync.store.bounds import Bounds
 from servesync.store.checksums import checksum_of
-from servesync.store.client import BLOCK_BYTES, Clients, bucket_of, connect
+from servesync.store.client import Clients, bucket_of, connect
 from servesync.store.counting import OnRequest, nobody_counts
 from servesync.store.errors_s3 import Operation, bad_answer, translated
 from servesync.store.heads import head_object
@@ -23,9 +21,6 @@ from servesync.store.oddities import check_as_stored, misplaced_bucket
 from servesync.store.pages import pages
 from servesync.store.port import ObjectFacts
 from servesync.store.substitutes import check_no_page
-
-if TYPE_CHECKING:
-    from urllib3.response import HTTPResponse
 
 MANIFEST_TO_COME: Final = "servesync-manifest"
 """The metadata key that marks an archive whose manifest is uploaded after it."""
@@ -167,28 +162,8 @@ class S3Store:
         )
         with answer["Body"] as body:  # its context is the raw response: no extra copy
             _check_head(doing, answer, item, (offset, last))
-            self._fill(doing, body, buffer, should_stop)
+            fill(doing, body, buffer, self._bounds, should_stop)
         check_no_page(doing, item, offset, buffer, answer.get("ContentType", ""))
-
-    def _fill(
-        self, doing: str, raw: "HTTPResponse", buffer: memoryview, should_stop: Callable[[], bool]
-    ) -> None:
-        """Read exactly `len(buffer)` bytes, in blocks of any size, and watch the speed."""
-        done = 0
-        floor = SpeedFloor(self._bounds, time.monotonic())
-        while done < len(buffer):
-            if should_stop():
-                raise Stopped
-            block = _read_some(doing, raw, min(BLOCK_BYTES, len(buffer) - done), done)
-            if not block:
-                raise _broken(doing, f"ended after {done} of {len(buffer)} bytes")
-            buffer[done : done + len(block)] = block
-            done += len(block)
-            if not floor.holds(done, time.monotonic()):
-                text = f"{doing}: below {self._bounds.floor_bytes_per_second} bytes/s after {done} bytes"
-                raise TransferError(Reason.TRANSFER_TOO_SLOW, f"{text}; servesync tries again")
-        if _read_some(doing, raw, 1, done):
-            raise bad_answer(doing, "more bytes than were requested")
 
     def close(self) -> None:
         """Close all connections; a later call opens new ones."""
@@ -240,15 +215,3 @@ def _check_head(doing: str, answer: Mapping[str, Any], item: StoredObject, wante
     length = wanted[1] - wanted[0] + 1
     if answer.get("ContentLength", length) != length:  # a proxy that compresses shows here
         raise bad_answer(doing, f"a body of {answer['ContentLength']} bytes for a range of {length}")
-
-
-def _read_some(doing: str, raw: "HTTPResponse", at_most: int, done: int) -> bytes:
-    """Return bytes as soon as any arrive: waiting for a full block would hide a slow transfer."""
-    try:
-        return raw.read1(at_most, decode_content=False)
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise _broken(doing, f"{type(error).__name__} after {done} bytes") from error
-
-
-def _broken(doing: str, what: str) -> TransferError:
-    return TransferError(Reason.TRANSFER_BROKEN, f"{doing}: broken off: {what}; servesync tries again")

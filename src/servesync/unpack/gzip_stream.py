@@ -12,7 +12,7 @@ from typing import Final, cast
 from isal import igzip_lib, isal_zlib
 
 from servesync.errors import Reason, ReleaseRefused
-from servesync.unpack.source import PIECE_BYTES, ByteSource, ends_inside
+from servesync.unpack.source import ByteSource, ends_inside
 
 MAGIC: Final = b"\x1f\x8b"
 MAX_HEADER_BYTES: Final = 64 * 1024
@@ -24,10 +24,11 @@ _DEFLATE: Final = 8
 _FHCRC, _FEXTRA, _FNAME, _FCOMMENT, _RESERVED = 0x02, 0x04, 0x08, 0x10, 0xE0
 _DECODER_ERROR: Final = cast("type[Exception]", igzip_lib.error)  # the stub says an instance
 _STEP: Final = 128 * 1024  # small enough for the processor's cache, and for an early stop of a bomb
+_PIECE: Final = 2 * _STEP  # what a step of a model's weights unpacks to fits in it
 
 
 def gunzip(source: ByteSource) -> Iterator[bytes]:
-    """Yield the content of all members in pieces of at most `PIECE_BYTES`.
+    """Yield the content of all members in pieces of at most 256 KiB.
 
     Raises:
         ReleaseRefused: a member is damaged or ends early, more than `MAX_SMALL_MEMBERS` are small, or
@@ -72,7 +73,7 @@ def _inflate(source: ByteSource) -> Iterator[bytes]:
             fed = source.some(_STEP) if decoder.needs_input else b""
             if decoder.needs_input and not fed:
                 raise ends_inside("its gzip data")
-            piece = decoder.decompress(fed, PIECE_BYTES)
+            piece = decoder.decompress(fed, _PIECE)
             if piece:
                 yield piece
             elif not fed and _is_stuck(decoder):

@@ -11,13 +11,16 @@ SHOWN_CHARACTERS: Final = 100
 
 
 def decoded(value: Json, *, text: bool) -> Json:
-    """Return nested lists with bytes for strings (if `text`), else with floats for `"NaN"` and the like."""
+    """Return nested lists with bytes for strings (if `text`), else with floats for `"NaN"` and the like.
+
+    Text may have been read with `surrogateescape`: the server writes strings that are not UTF-8 as they are.
+    """
     if isinstance(value, list):
         return [decoded(item, text=text) for item in value]
     if isinstance(value, dict):
         return base64.b64decode(value["b64"])
     if isinstance(value, str):
-        return value.encode() if text else float(value)
+        return value.encode(errors="surrogateescape") if text else float(value)
     return value
 
 

@@ -83,6 +83,7 @@ class SignatureDef:
 
     INPUTS: Final = 1
     OUTPUTS: Final = 2
+    METHOD_NAME: Final = 3
     DEFAULTS: Final = 4
 
 
@@ -170,6 +171,7 @@ class AttrValue:
 
     LIST: Final = 1
     S: Final = 2
+    I: Final = 3  # noqa: E741 (its name)
     TENSOR: Final = 8
     PLACEHOLDER: Final = 9
     FUNC: Final = 10
@@ -179,6 +181,8 @@ class ListValue:
     """tensorflow.AttrValue.ListValue."""
 
     S: Final = 2
+    TYPE: Final = 6
+    SHAPE: Final = 7
     TENSOR: Final = 8
     FUNC: Final = 9
 

@@ -18,7 +18,7 @@ from servesync.wire import Malformed, fields
 NOT_FOR_CLIENTS: Final = frozenset({"__saved_model_init_op", "__saved_model_train_op"})
 MAX_DIMENSIONS: Final = 254
 SHOWN: Final = 10
-_DTYPES: Final[tuple[Dtype, ...]] = get_args(Dtype)
+DTYPES: Final[tuple[Dtype, ...]] = get_args(Dtype)
 _REFERENCE: Final = 100
 """Types of references: DT_FLOAT_REF is DT_FLOAT + 100, and so on."""
 
@@ -42,7 +42,7 @@ def read_signatures(root: Path) -> Signatures:
     """
     entries = serving_graph(root).signature_entries
     try:
-        named = dict(_entry(memoryview(entry)) for entry in entries)
+        named = dict(map_entry(memoryview(item)) for item in entries)
         return {
             name: _signature(definition)
             for name, definition in sorted(named.items())
@@ -145,8 +145,12 @@ def _listed(names: Mapping[str, object]) -> str:
     return f"{listed} and {len(names) - 5} more" if len(names) > 5 else listed or "none"  # noqa: PLR2004
 
 
-def _entry(data: memoryview) -> tuple[str, memoryview]:
-    """Return name and message of one entry of a map."""
+def map_entry(data: memoryview) -> tuple[str, memoryview]:
+    """Return name and message of one entry of a map.
+
+    Raises:
+        Malformed: the bytes are no such entry.
+    """
     name, value = "", memoryview(b"")
     for field in fields(data):
         if field.number == MapEntry.KEY:
@@ -160,7 +164,7 @@ def _signature(definition: memoryview) -> Signature:
     sides: dict[int, dict[str, TensorSpec]] = {SignatureDef.INPUTS: {}, SignatureDef.OUTPUTS: {}}
     for field in fields(definition):
         if field.number in sides:
-            name, info = _entry(field.message())
+            name, info = map_entry(field.message())
             sides[field.number][name] = _tensor(info)
     return Signature(inputs=sides[SignatureDef.INPUTS], outputs=sides[SignatureDef.OUTPUTS])
 
@@ -173,7 +177,7 @@ def _tensor(info: memoryview) -> TensorSpec:
             case TensorInfo.DTYPE:
                 number = field.value
             case TensorInfo.TENSOR_SHAPE:
-                spec = spec.model_copy(update={"shape": _shape(field.message())})
+                spec = spec.model_copy(update={"shape": read_shape(field.message())})
             case TensorInfo.COO_SPARSE:
                 spec = spec.model_copy(update={"encoding": "sparse"})
             case TensorInfo.COMPOSITE_TENSOR:
@@ -181,12 +185,16 @@ def _tensor(info: memoryview) -> TensorSpec:
             case _:
                 pass
     number -= _REFERENCE if number > _REFERENCE else 0
-    known = 1 <= number < len(_DTYPES)
-    return spec.model_copy(update={"dtype": _DTYPES[number - 1]}) if known else spec
+    known = 1 <= number < len(DTYPES)
+    return spec.model_copy(update={"dtype": DTYPES[number - 1]}) if known else spec
 
 
-def _shape(data: memoryview) -> list[int | None] | None:
-    """Return the sizes of a TensorShapeProto; None if not even their number is known."""
+def read_shape(data: memoryview) -> list[int | None] | None:
+    """Return the sizes of a TensorShapeProto; None if not even their number is known.
+
+    Raises:
+        Malformed: the bytes are no such message.
+    """
     sizes: list[int | None] = []
     for field in fields(data):
         if field.number == TensorShapeProto.UNKNOWN_RANK and field.value:

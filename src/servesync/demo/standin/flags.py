@@ -35,6 +35,7 @@ class Flags:
     num_load_threads: int = 0
     num_unload_threads: int = 0
     allow_version_labels_for_unavailable_models: bool = False
+    enable_signature_method_name_check: bool = False
     version: bool = False
     standin_load_delay_seconds: float = 0.0
     standin_reload_blocks: bool = False

@@ -8,6 +8,7 @@ restored, and each request that reads a variable fails.
 """
 
 import os
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from servesync.demo.standin.codes import Code, LoadFailed, RequestFailed
 INIT_OP: Final = "__saved_model_init_op"
 INDEX: Final = "variables/variables.index"
 TAGS: Final = frozenset({"serve"})
+_PYTHONS: Final = re.compile(
+    r"\A(Graph execution error:\n\n)?(Detected at node [^\n]* defined at [^\n]*:\n.*?^Node: [^\n]*\n)*",
+    re.DOTALL | re.MULTILINE,
+)
 _import_lock = threading.Lock()
 
 
@@ -51,11 +56,15 @@ class Loaded:
             options = tf.compat.v1.RunOptions(timeout_in_ms=timeout_ms)
             found: dict[str, Any] = self.session.run(fetches, feeds, options=options)
         except tf.errors.OpError as error:
-            text = str(error.message).removeprefix("Graph execution error:\n\n")  # Python adds this
-            raise RequestFailed(Code.of_number(error.error_code), text) from error
+            raise RequestFailed(Code.of_number(error.error_code), _without_python(error.message)) from error
         except (ValueError, TypeError) as error:
             raise RequestFailed(Code.INVALID_ARGUMENT, str(error)) from error
         return found
+
+
+def _without_python(message: object) -> str:
+    """Return an error of the runtime as the real server has it: without what Python puts in front."""
+    return _PYTHONS.sub("", str(message))
 
 
 def tensorflow() -> Any:  # noqa: ANN401 (a module)
@@ -129,7 +138,7 @@ def load(path: Path) -> Loaded:
     except LoadFailed:
         raise
     except tf.errors.OpError as error:
-        raise LoadFailed(Code.of_number(error.error_code), str(error.message)) from error
+        raise LoadFailed(Code.of_number(error.error_code), _without_python(error.message)) from error
     except Exception as error:  # a SavedModel is a program, and can raise anything
         raise LoadFailed(Code.INTERNAL, f"{type(error).__name__}: {error}") from error
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from servesync.demo.standin.codes import Code
 from servesync.demo.standin.config import BadConfig, check_fields
+from servesync.domain.methods import Method
 from servesync.serving.textformat import BadText, Word, parse
 
 PAGE: Final = "/monitoring/prometheus/metrics"
@@ -44,14 +45,14 @@ class Monitoring:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, Code]] = Counter()
-        self._times: dict[str, list[float]] = {}
+        self._times: dict[tuple[str, Method], list[float]] = {}
 
-    def ended(self, model: str, code: Code, seconds: float) -> None:
-        """Count one predict request."""
+    def ended(self, asked: tuple[str, Method], code: Code, seconds: float) -> None:
+        """Count one request to a model by a method."""
         with self._lock:
-            self._counts[model, code] += 1
+            self._counts[asked[0], code] += 1
             if code is Code.OK:
-                self._times.setdefault(model, []).append(seconds * 1e6)
+                self._times.setdefault(asked, []).append(seconds * 1e6)
 
     def page(self) -> str:
         """Return the page."""
@@ -62,13 +63,13 @@ class Monitoring:
                 for (model, code), count in self._counts.items()
             ]
             lines.append(f"# TYPE {_NAME}latency histogram")
-            for model, times in self._times.items():
-                lines += _histogram(model, times)
+            for (model, method), times in self._times.items():
+                lines += _histogram(model, method, times)
         return "\n".join(lines) + "\n"
 
 
-def _histogram(model: str, times: list[float]) -> list[str]:
-    labels = f'model_name="{model}",API="Predict",entrypoint="REST"'
+def _histogram(model: str, method: Method, times: list[float]) -> list[str]:
+    labels = f'model_name="{model}",API="{method.capitalize()}",entrypoint="REST"'
     falls_into = Counter(bisect_left(LIMITS, time) for time in times)
     sums = list(accumulate(falls_into[place] for place in range(len(LIMITS) + 1)))
     names = [*(f"{limit:g}" for limit in LIMITS), "+Inf"]

@@ -1,6 +1,7 @@
 """Turns a predict request's JSON into tensors, and the outputs into JSON, by rows or by columns.
 
-Source: TensorFlow Serving's documentation, "RESTful API", Predict API.
+Source: TensorFlow Serving's documentation, "RESTful API", Predict API; json_tensor.cc for strings: those of
+an output whose name ends with `_bytes` are in base64, all others stand as they are.
 """
 
 import base64
@@ -10,21 +11,24 @@ from typing import Any, Final, TypeAlias
 
 from servesync.demo.standin.codes import Code, RequestFailed
 from servesync.demo.standin.loader import Loaded, tensorflow
+from servesync.domain.methods import Method
 
 Json: TypeAlias = Any
 DEFAULT_SIGNATURE: Final = "serving_default"
+METHODS: Final = tuple(f"tensorflow/serving/{method.value}" for method in Method)
 
 
-def predict(loaded: Loaded, request: Mapping[str, Json], timeout_ms: int) -> Json:
-    """Answer a predict request in the row (`instances`) or the column (`inputs`) format.
+def predict(
+    loaded: Loaded, name: str, request: Mapping[str, Json], timeout_ms: int, *, checks_method: bool
+) -> Json:
+    """Answer a predict request for the signature `name`, in the row (`instances`) or the column format.
 
-    `timeout_ms`: after which the request is given up.
+    `timeout_ms`: after which the request is given up. `checks_method`: refuse signatures of unknown methods.
 
     Raises:
         RequestFailed: the request does not fit the model, or the model failed on it.
     """
-    name = request.get("signature_name", DEFAULT_SIGNATURE)
-    if not isinstance(name, str) or name not in loaded.signatures:
+    if name not in loaded.signatures:
         raise _invalid(f'Serving signature name: "{name}" not found in signature def')
     by_rows = "instances" in request
     if by_rows == ("inputs" in request):
@@ -32,8 +36,13 @@ def predict(loaded: Loaded, request: Mapping[str, Json], timeout_ms: int) -> Jso
     signature = loaded.signatures[name]
     given, names = _decoded(request["instances" if by_rows else "inputs"]), sorted(signature.inputs)
     tensors = _tensors(signature, _by_rows(given, names) if by_rows else _by_columns(given, names))
+    if checks_method and signature.method_name not in METHODS:
+        text = f"one of {{{', '.join(METHODS)}}}. Was: {signature.method_name}"
+        raise RequestFailed(Code.INTERNAL, f"Expected prediction signature method_name to be {text}")
     found = loaded.run(signature, tensors, timeout_ms)
-    outputs = {name: _encoded(_listed(value)) for name, value in found.items()}
+    outputs = {
+        key: _encoded(_listed(value), in_base64=key.endswith("_bytes")) for key, value in found.items()
+    }
     return _as_rows(outputs) if by_rows else {"outputs": _only_or_all(outputs)}
 
 
@@ -106,16 +115,15 @@ def _decoded(value: Json) -> Json:
     return {name: _decoded(item) for name, item in value.items()}
 
 
-def _encoded(value: Json) -> Json:
-    """Return bytes as text, or as `{"b64": TEXT}` if they are no text."""
+def _encoded(value: Json, *, in_base64: bool) -> Json:
+    """Return bytes as `{"b64": TEXT}`, or as text, which goes out as it is even if it is not UTF-8."""
     if isinstance(value, list):
-        return [_encoded(item) for item in value]
+        return [_encoded(item, in_base64=in_base64) for item in value]
     if not isinstance(value, bytes):
         return value
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
+    if in_base64:
         return {"b64": base64.b64encode(value).decode()}
+    return value.decode(errors="surrogateescape")
 
 
 def _invalid(message: str) -> RequestFailed:

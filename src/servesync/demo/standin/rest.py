@@ -1,17 +1,21 @@
-"""The REST interface: model status, metadata, predict; with the texts and codes of the real server."""
+"""The REST interface: model status, metadata, requests; with the texts and codes of the real server."""
 
 import json
 import re
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
 from servesync.demo.standin.codes import HTTP_STATUS, Code, RequestFailed
+from servesync.demo.standin.examples import answer, examples_of
+from servesync.demo.standin.loader import Loaded
 from servesync.demo.standin.monitoring import Monitoring
-from servesync.demo.standin.predict import predict
+from servesync.demo.standin.predict import DEFAULT_SIGNATURE, predict
 from servesync.demo.standin.server import Serving
+from servesync.domain.methods import Method
 
 Json: TypeAlias = Any
 _WHERE: Final = r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
@@ -52,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         except RequestFailed as error:
             found, status = {"error": str(error)}, int(HTTP_STATUS[error.code])
-        self._send(status, json.dumps(found, indent=1).encode(), "application/json")
+        self._send(status, _json(found), "application/json")
 
     do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = answer  # noqa: N815 (named by the base)
 
@@ -88,19 +92,25 @@ class Handler(BaseHTTPRequestHandler):
             return (
                 self._metadata(model, version, label) if match["metadata"] else self._status(model, version)
             )
-        if match["method"].lower() != "predict":
-            raise RequestFailed(Code.UNIMPLEMENTED, "the stand-in only knows predict")
+        method = Method(match["method"].lower())
         began, code = time.monotonic(), Code.OK
         try:
-            request, timeout = _parsed(body), self.serving.timeout_ms
-            return self.serving.use(
-                model, version, label, lambda _, loaded: predict(loaded, request, timeout)
-            )
+            return self.serving.use(model, version, label, self._work(method, body))
         except RequestFailed as error:
             code = error.code
             raise
         finally:
-            self.monitoring.ended(model, code, time.monotonic() - began)
+            self.monitoring.ended((model, method), code, time.monotonic() - began)
+
+    def _work(self, method: Method, body: bytes) -> Callable[[int, Loaded], Json]:
+        """Return what answers a request; what can be told from the request alone is refused at once."""
+        request = _parsed(body)
+        name = _signature_name(request)
+        timeout, checks = self.serving.timeout_ms, self.serving.checks_methods
+        if method is Method.PREDICT:
+            return lambda _, loaded: predict(loaded, name, request, timeout, checks_method=checks)
+        examples = examples_of(request)
+        return lambda _, loaded: answer(method, loaded, name, examples, timeout, checks_method=checks)
 
     def _status(self, model: str, version: int | None) -> Json:
         """Return the status of a model; like the real server, ignore a label in the path."""
@@ -125,6 +135,14 @@ class Handler(BaseHTTPRequestHandler):
         }
 
 
+def _json(found: Json) -> bytes:
+    """Return JSON in which strings of a model stand as they are, be they UTF-8 or not."""
+    try:
+        return json.dumps(found, indent=1, ensure_ascii=False).encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # half a pair of surrogates, out of the request
+        return json.dumps(found, indent=1).encode()
+
+
 class NoSuchNumber(ValueError):
     """The version in a path has more than 64 bits."""
 
@@ -145,6 +163,16 @@ def _parsed(body: bytes) -> dict[str, Json]:
     if not isinstance(found, dict):
         raise _invalid("Request body must be a JSON object")
     return found
+
+
+def _signature_name(request: dict[str, Json]) -> str:
+    """Return the signature that a request names; an empty name stands for the default one."""
+    name = request.get("signature_name", "")
+    if not isinstance(name, str):
+        shown = json.dumps(request, indent=4)
+        text = "not formatted correctly. 'signature_name' key must be a string value."
+        raise _invalid(f"JSON Value: {shown} {text}")
+    return name or DEFAULT_SIGNATURE
 
 
 def _invalid(message: str) -> RequestFailed:

@@ -198,6 +198,11 @@ class Serving:
         """After how many milliseconds a request is given up."""
         return self._flags.rest_api_timeout_in_ms
 
+    @property
+    def checks_methods(self) -> bool:
+        """Whether a signature is refused that names another method than that of the request."""
+        return self._flags.enable_signature_method_name_check
+
     def use(
         self, model: str, version: int | None, label: str | None, work: Callable[[int, Loaded], Answer]
     ) -> Answer:

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from servesync import priority
+
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _CLONE_NEWUSER: Final = 0x10000000
 _CLONE_NEWNET: Final = 0x40000000
-NICENESS: Final = 10
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -36,7 +37,7 @@ def limit(limits: Mapping[str, float]) -> None:
         ValueError: a limit is above one that this process was given.
     """
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    os.nice(NICENESS)
+    priority.lower(than=os.getppid())  # it began with the priority of the thread that started it
     with contextlib.suppress(OSError):  # if memory runs out, the kernel kills this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
     cpu = int(limits["cpu_seconds"])
