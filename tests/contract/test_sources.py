@@ -252,7 +252,9 @@ def test_a_tar_gz_with_a_manifest_comes_from_the_cache(tmp_path: Path) -> None:
     """It has no pieces, and its parts are proven all the same; a bare archive comes from the store alone."""
     elsewhere = Elsewhere(HostCache(tmp_path / "cache", 64 << 20, 0))
     for number, with_manifest in enumerate((True, True, False)):
-        box = TransferBox(tmp_path / f"{number}")
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        box = TransferBox(folder)
         data = a.tar_gz(box.files)
         release = box.archive(data, manifest=manifest_of(data, box.files) if with_manifest else None)
         order = TransferOrder(release, Expectations())

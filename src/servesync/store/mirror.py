@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import urllib3
@@ -143,7 +143,7 @@ class Mirror:
             raise MirrorFailed("more bytes than were asked for")
 
 
-def _authorities() -> dict[str, str]:
+def _authorities() -> dict[str, Any]:
     """Return whose certificates count, as for the store: those of `AWS_CA_BUNDLE`, or the usual ones."""
     named = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE") or ""
     if named and Path(named).is_dir():
