@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +19,12 @@ from framed_releases import archive_of, frames_of
 from mirror_stub import QUICK_TRICKS, SLOW_TRICKS, Call, Trick, cut_short
 from servesync import disk
 from servesync.domain import manifest
-from servesync.domain.versions import Version
+from servesync.domain.versions import Release, Version
 from servesync.errors import Stopped
 from servesync.install import HostCache, interrupted
 from servesync.settings import Limits
 from servesync.transfer.landing import Landing
+from servesync.transfer.progress import Report
 from servesync.transfer.sources import Source
 from servesync.transfer.sources.cache import CacheSource
 from servesync.transfer.sources.staging import StagingSource
@@ -233,6 +235,24 @@ def test_the_cache_gives_way_to_a_transfer(tmp_path: Path, monkeypatch: pytest.M
         assert not cache.has(sha256, len(data))
 
 
+def test_progress_never_goes_back(local_scene: Scene) -> None:
+    """Whatever comes from where, it ends with the whole archive."""
+    path = local_scene.files()[0]
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    seen: list[int] = []
+
+    @contextmanager
+    def reporter(release: Release) -> Iterator[Report]:
+        yield seen.append
+
+    box = local_scene.box
+    box.transfers = replace(box.transfers, reporter=reporter)
+    local_scene.bring()
+
+    assert seen == sorted(seen)
+    assert seen[-1] == local_scene.stored_bytes
+
+
 def test_new_settings_ask_other_places(tmp_path: Path) -> None:
     """What stays the same keeps what it knows of a mirror; anything else begins anew."""
     old = TransferBox(tmp_path).settings
@@ -252,7 +272,9 @@ def test_a_tar_gz_with_a_manifest_comes_from_the_cache(tmp_path: Path) -> None:
     """It has no pieces, and its parts are proven all the same; a bare archive comes from the store alone."""
     elsewhere = Elsewhere(HostCache(tmp_path / "cache", 64 << 20, 0))
     for number, with_manifest in enumerate((True, True, False)):
-        box = TransferBox(tmp_path / f"{number}")
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        box = TransferBox(folder)
         data = a.tar_gz(box.files)
         release = box.archive(data, manifest=manifest_of(data, box.files) if with_manifest else None)
         order = TransferOrder(release, Expectations())

@@ -13,10 +13,10 @@ from servesync.domain import manifest
 from servesync.domain.manifest import SCHEMA_2, Manifest
 from servesync.domain.versions import Layout, Release, StoredObject, Version
 from servesync.errors import Stopped
-from servesync.fetch import FetchPool
 from servesync.install import HostCache, Reserve, Shelf, interrupted, keep_pieces
 from servesync.install.reserve import Leaving
 from servesync.store import Bounds
+from servesync.transfer.progress import Report
 from servesync.transfer.sources.mirrors import Mirrors
 from servesync.transfer.sources.supply import Elsewhere
 from servesync.transfer.transfer import Staged, TransferOrder
@@ -154,37 +154,22 @@ def _prepared(made: Scene) -> Iterator[None]:
 
 def interrupt(made: Scene) -> Path:
     """Bring the release up to its verification, and return the tree that is left then."""
+    context, box = Context(), made.box
 
-    class Late(Context):
-        def check(self) -> None:
-            if self.cancelled.is_set():
-                raise Stopped
+    @contextmanager
+    def reporter(release: Release) -> Iterator[Report]:
+        def report(done_bytes: int) -> None:
+            if done_bytes == release.stored_bytes:
+                context.cancel()
 
-    context = Late()
-    box = made.box
-    pool = _CancelsAtTheEnd(box.settings.fetch, context.cancel)
-    transfers = replace(box.transfers, pool=pool)
+        yield report
+
     try:
-        transfers.run(TransferOrder(made.release, Expectations()), context)
+        replace(box.transfers, reporter=reporter).run(TransferOrder(made.release, Expectations()), context)
     except Stopped:
         (left,) = interrupted(box.workspace)
         return left.tree
     raise AssertionError("it was not interrupted")
-
-
-class _CancelsAtTheEnd(FetchPool):
-    """Cancels a transfer when all of its parts have been taken."""
-
-    def __init__(self, settings: object, cancel: Callable[[], None]) -> None:
-        super().__init__(settings)  # type: ignore[arg-type]
-        self._cancel = cancel
-
-    @contextmanager
-    def delivery(self, *arguments: object, **more: object) -> Iterator[Iterator[int]]:
-        """Lend the deliveries, and cancel after the last."""
-        with super().delivery(*arguments, **more) as delivered:  # type: ignore[arg-type]
-            yield delivered
-        self._cancel()
 
 
 def install_first(box: TransferBox, *, to_reserve: bool = False) -> None:

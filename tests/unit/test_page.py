@@ -129,7 +129,8 @@ def test_the_page_says_where_bytes_came_from() -> None:
 
     agent_status.came_from("store", 1_000_000_000)
     agent_status.came_from("version", 9_000_000_000)
-    status = report(agent_status, Admin(prices=Prices(transfer_usd_per_gb=1.0)))
+    prices = Prices(list_usd_per_1000=0.0, read_usd_per_1000=0.0, transfer_usd_per_gb=1.0)
+    status = report(agent_status, Admin(prices=prices))
 
     assert status["bytes_by_source"] == {
         "staging": 0,

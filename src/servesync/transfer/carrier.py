@@ -1,7 +1,7 @@
 """Brings the parts of a release in frames to their places, several at a time, in any order."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from servesync.domain.manifest import Part
@@ -25,19 +25,28 @@ class Carrier:
     first: bool = False
 
     def bring(
-        self, item: StoredObject, parts: tuple[Part, ...], landing: Landing, report: Callable[[int], None]
+        self,
+        item: StoredObject,
+        parts: tuple[Part, ...],
+        landing: Landing,
+        report: Callable[[int], None],
+        only: Collection[int] | None = None,
     ) -> None:
         """Fetch every part of the archive `item` that has pieces which are missing, and have them land.
 
+        `parts` are all of the archive. `only`: where those begin that are fetched now; None: all of them.
         `report` is told how many of the archive's bytes are done; only this thread calls it.
 
         Raises:
             SyncError, OSError: as `FetchPool.delivery` and `Landing.land_stored` do. What has landed stays.
         """
-        wanted = {part.offset: part for part in parts if landing.missing(part)}
+        missing = [part for part in parts if landing.missing(part)]
+        wanted = {part.offset: part for part in missing if only is None or part.offset in only}
         proofs = [Proof(part.offset, part.size, part.sha256) for part in wanted.values()]
-        done = item.size - sum(proof.size for proof in proofs)
+        done = item.size - sum(part.size for part in missing)
         report(done)
+        if not proofs:
+            return
         room = threading.Lock()
 
         def take(proof: Proof, stored: memoryview) -> None:

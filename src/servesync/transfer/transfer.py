@@ -276,8 +276,11 @@ class _Transfer:
             is_kept=is_kept,
         ) as landing:
             space.check()
-            local.bring(found.archive.parts, landing, tell, context.should_stop, space.check)
-            carrier.bring(self._release.objects[0], found.archive.parts, landing, tell)
+            archive, parts = self._release.objects[0], found.archive.parts
+            # what is fetched comes first, so that nearly all else lands in order and is hashed from memory
+            carrier.bring(archive, parts, landing, tell, only=local.lacking(parts))
+            local.bring(parts, landing, tell, context.should_stop, space.check)
+            carrier.bring(archive, parts, landing, tell)
             return landing.finish()
 
     def _in_order(self, proofs: Proofs, reports: Sequence[Report | Counting], space: Reservation) -> Unpacked:

@@ -15,6 +15,9 @@ class Source(Protocol):
 
     name: str
 
+    def may_have(self, part: Part) -> bool:
+        """Tell whether `bring` may land all of a part; it looks at nothing but what is written down."""
+
     def bring(self, part: Part, landing: Landing, should_stop: Callable[[], bool]) -> bool:
         """Land the pieces of a part that are still missing; return whether none is missing any more.
 

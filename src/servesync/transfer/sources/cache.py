@@ -23,6 +23,10 @@ class CacheSource:
         self._free: list[mmap.mmap] = []
         self._lock = threading.Lock()
 
+    def may_have(self, part: Part) -> bool:
+        """Tell whether there is something of the right name and size."""
+        return self._cache.has(part.sha256, part.size)
+
     def bring(self, part: Part, landing: Landing, should_stop: Callable[[], bool]) -> bool:
         """Land a part from its stored bytes, if they are there and right."""
         if should_stop():

@@ -14,6 +14,10 @@ class StagingSource:
 
     name = "staging"
 
+    def may_have(self, part: Part) -> bool:
+        """Tell whether the pieces of a part can be told."""
+        return all(piece.sha256 is not None for piece in part.content or ())
+
     def bring(self, part: Part, landing: Landing, should_stop: Callable[[], bool]) -> bool:
         """Take as landed what lies in its place already, of pieces that have a digest of their own."""
         for piece in landing.missing(part):

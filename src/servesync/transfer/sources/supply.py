@@ -33,6 +33,12 @@ class Local:
         self._sources = sources
         self._tally = tally
 
+    def lacking(self, parts: Sequence[Part]) -> frozenset[int]:
+        """Return where the parts begin of which it is known that no source has them."""
+        return frozenset(
+            part.offset for part in parts if not any(source.may_have(part) for source in self._sources)
+        )
+
     def bring(
         self,
         parts: Sequence[Part],
@@ -54,7 +60,7 @@ class Local:
             return
         is_over = threading.Event()
         at_once = min(MOST_AT_ONCE, len(os.sched_getaffinity(0)))
-        done = 0
+        done = sum(part.size for part in parts if not landing.missing(part))
         with ThreadPoolExecutor(at_once, "servesync-local") as workers:
             try:
                 for size in self._in_turn(workers, parts, landing, lambda: is_over.is_set() or should_stop()):

@@ -42,6 +42,10 @@ class VersionSource:
         self._places = places
         self._wrong: set[Place] = set()
 
+    def may_have(self, part: Part) -> bool:
+        """Tell whether a version is said to hold each piece of a part."""
+        return all(self._where(piece) for piece in part.content or ())
+
     def bring(self, part: Part, landing: Landing, should_stop: Callable[[], bool]) -> bool:
         """Land a part's missing pieces if there may be all of them; half a part must be fetched anyway."""
         missing = landing.missing(part)
