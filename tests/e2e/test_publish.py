@@ -408,7 +408,7 @@ def _other_model(found: dict[str, Any]) -> None:
     ("change", "reason"),
     [
         (_move_digest, "content_differs"),
-        (_forget_file, "content_differs"),
+        (_forget_file, "variables_missing"),  # the manifest alone says what a version in frames consists of
         (_other_model, "manifest_mismatch"),
         (lambda found: found.pop("archive"), "manifest_invalid"),
         (lambda found: found["archive"]["parts"][0].update(sha256="0" * 64), "part_differs"),

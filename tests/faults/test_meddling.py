@@ -31,6 +31,11 @@ def failed(box: AgentBox, reason: str) -> list[str]:
     return [line["because"] for line in box.events("action_failed") if line["reason"] == reason]
 
 
+def sizes(folder: Path, pattern: str) -> list[int]:
+    """Return how many bytes the files that match have."""
+    return [path.stat().st_size for path in folder.glob(pattern)]
+
+
 def cut(tree: Path) -> None:
     """Cut a file that is complete."""
     os.truncate(tree / "saved_model.pb", 10)
@@ -58,7 +63,8 @@ def test_staging_changed_during_a_fetch(
     box.overrides = SLOW
     staging = box.workspace / "staging"
     with box.running():
-        box.until(lambda: [*staging.glob("*/tree/*1/zz/last.bin")], "the last file to begin")
+        # files are written in their order: what comes before one that has bytes is complete
+        box.until(lambda: any(sizes(staging, "*/tree/*1/zz/last.bin")), "the last file's bytes")
         meddle(next(staging.glob("*/tree/*1")))
         box.until(lambda: failed(box, "disk_failed"), "the failure")
         box.until(lambda: box.numbers() == ["1"], "the next attempt")
