@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from cases import AGAIN, AGENTS, FULL, HEAD, KILLED, PUBLISHED, SYNC
+from cases import AGAIN, AGENTS, FULL, HEAD, KILLED, OURS, PUBLISHED, SYNC
 from results import Result, Rows, Spread, figure, ratios, spread
 
 IN_FLIGHT_MB: Final = 8 * 6.3
@@ -71,7 +71,7 @@ def _less(results: Results) -> Iterator[Met]:
         again = figure(_rows(results, "restart", link), AGAIN, "twice_mb")
         if again:
             yield Met(f"restart, {link}: MB that were sent twice", IN_FLIGHT_MB, spread(again), digits=0)
-    rows, last = _rows(results, "fleet", "http"), f"{SYNC}, the {AGENTS[-1]} agent"
+    rows, last = _rows(results, "fleet", "http"), f"servesync, the {AGENTS[-1]} agent"
     all_sent = ratios(figure(rows, last, "all_mb"), figure(rows, last, "stored_mb"))
     if all_sent:
         yield Met("three agents with one cache: bytes against those of the release", 1.1, all_sent)
@@ -87,7 +87,7 @@ def _tls(results: Results) -> Iterator[Met]:
 
 def _memory(results: Results) -> Iterator[Met]:
     tests: tuple[tuple[str, Callable[[str], bool]], ...] = (
-        ("sync", lambda name: name.startswith(SYNC) and name != KILLED),
+        ("sync", lambda name: name.startswith(OURS) and not name.startswith(PUBLISHED) and name != KILLED),
         ("publish", lambda name: name.startswith(PUBLISHED)),
     )
     for what, belongs in tests:

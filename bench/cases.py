@@ -11,12 +11,13 @@ from rig import BUCKET, PREFIX, Link
 from rivals import IGZIP, OF_FRAMES, OF_TAR_GZ, PUBLISH, ZSTD
 from scene import Release, Scene
 
+OURS: Final = "servesync"
 SYNC: Final = "servesync sync"
-FULL: Final = "servesync sync, into an empty directory"
-HEAD: Final = "servesync sync, the version before it is installed"
-UNDISTURBED: Final = "servesync sync, undisturbed"
-KILLED: Final = "servesync sync, until kill -9"
-AGAIN: Final = "servesync sync, started again"
+FULL: Final = "servesync, into an empty directory"
+HEAD: Final = "servesync, the version before it is installed"
+UNDISTURBED: Final = "servesync, undisturbed"
+KILLED: Final = "servesync, until kill -9"
+AGAIN: Final = "servesync, started again"
 PUBLISHED: Final = "servesync publish"
 IDLE: Final = "nothing"
 AGENTS: Final = ("first", "second", "third")
@@ -85,7 +86,7 @@ def fleet(scene: Scene, link: Link) -> Turn:
             found = scene.sync(link, release, folder / agent, cache=folder / "cache")
             sent += found.sent_mb
             yield (
-                f"{SYNC}, the {agent} agent",
+                f"servesync, the {agent} agent",
                 asdict(found) | {"all_mb": sent, "stored_mb": release.stored_bytes / 1e6},
             )
             os.sync()
@@ -99,7 +100,7 @@ def sizes(scene: Scene, link: Link) -> Turn:
             ("frames", scene.frames(megabytes)),
         )
         for kind, release in both:
-            yield f"{SYNC}, {kind}, {megabytes} MB", asdict(scene.install(link, release))
+            yield f"servesync, {kind}, {megabytes} MB", asdict(scene.install(link, release))
         if (published := scene.published.pop(megabytes, None)) is not None:
             yield f"{PUBLISHED}, {megabytes} MB", asdict(published)
 
@@ -122,7 +123,7 @@ def neighbour(scene: Scene, link: Link) -> Turn:
         yield IDLE, client.idle()
         for kind, release in (("tar.gz", bare), ("frames", published)):
             with scene.place() as folder:
-                yield f"{SYNC}, {kind}", client.during(partial(scene.sync, link, release, folder))
+                yield f"servesync, {kind}", client.during(partial(scene.sync, link, release, folder))
         for rival, release in ((IGZIP, bare), (ZSTD, published)):
             if scene.tools.has(rival):
                 with scene.place() as folder:
@@ -141,7 +142,7 @@ CASES: Final = {
     "frames": Case("A release that `servesync publish` made", SYNC, EVERYWHERE, frames),
     "head": Case("A retrained head", HEAD, EVERYWHERE, head),
     "restart": Case("Killed half way, and started again", AGAIN, EVERYWHERE, restart),
-    "fleet": Case("Three agents with one cache", f"{SYNC}, the first agent", ("http",), fleet),
+    "fleet": Case("Three agents with one cache", "servesync, the first agent", ("http",), fleet),
     "sizes": Case("Sizes", "", ("http",), sizes),
     "publish": Case("The way into the store", PUBLISHED, ("http", "https"), publish),
     "neighbour": Case("A client of the model server meanwhile", IDLE, ("https",), neighbour),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from certificates import certificate
 from mirror_stub import QUICK_TRICKS, Call, MirrorStub, Trick, drip, drip_the_head, lie, say_nothing
@@ -93,16 +94,16 @@ def test_a_mirror_is_asked_and_the_store_is_not() -> None:
 
 
 @pytest.mark.parametrize("trick", QUICK_TRICKS, ids=lambda trick: trick.__name__)
-def test_a_mirror_that_does_wrong_is_asked_once(trick: Trick, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mirror_that_does_wrong_is_asked_once(trick: Trick) -> None:
     """The store sends what is right, the log says it once, and the mirror is left alone for a while."""
     store = Store()
-    with MirrorStub({KEY: DATA}, trick) as stub:
+    with capture_logs() as logs, MirrorStub({KEY: DATA}, trick) as stub:
         remote, tally = remote_of(store, stub.url)
         assert read_all(remote) == DATA
 
     assert len(stub.requests) == 1
     assert tally.by_source() == {"store": len(DATA)}
-    assert capsys.readouterr().out.count("mirror_set_aside") == 1
+    assert [line["event"] for line in logs] == ["mirror_set_aside"]
 
 
 @pytest.mark.parametrize("trick", [drip, drip_the_head, say_nothing], ids=lambda trick: trick.__name__)
@@ -152,7 +153,7 @@ def test_without_a_manifest_no_mirror_is_asked(tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-def test_several_readers_meet_one_failure(capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_readers_meet_one_failure() -> None:
     """Requests that were under way when a mirror was set aside fail with it, and count once."""
     store, together = Store(), threading.Barrier(4)
 
@@ -160,7 +161,7 @@ def test_several_readers_meet_one_failure(capsys: pytest.CaptureFixture[str]) ->
         together.wait(30)
         lie(call)
 
-    with MirrorStub({KEY: DATA}, lie_together) as stub:
+    with capture_logs() as logs, MirrorStub({KEY: DATA}, lie_together) as stub:
         remote, _ = remote_of(store, stub.url)
         buffers = [bytearray(4096) for _ in range(4)]
         threads = [
@@ -173,8 +174,7 @@ def test_several_readers_meet_one_failure(capsys: pytest.CaptureFixture[str]) ->
             thread.join()
 
     assert b"".join(buffers) == DATA[: 4 * 4096]
-    lines = [line for line in capsys.readouterr().out.splitlines() if "mirror_set_aside" in line]
-    assert len(lines) == 1
+    assert [line["event"] for line in logs] == ["mirror_set_aside"]
 
 
 def test_a_mirror_behind_tls_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
